@@ -1,0 +1,504 @@
+//! Hashes: an algorithm and its digest, computed in one pass while data flows by.
+//!
+//! In the store, a hash is written in hexadecimal or in [`base32`]; which of
+//! the two is told from the length.
+
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::str::FromStr;
+
+use sha2::Digest;
+
+use crate::base32;
+
+/// Why a hash or the name of an algorithm could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The name is none of [`Algorithm::ALL`].
+    #[error("unknown hash type `{0}'")]
+    UnknownAlgorithm(String),
+    /// Neither the hexadecimal nor the base-32 length.
+    #[error("hash `{text}' has wrong length for hash type `{algorithm}'")]
+    Length {
+        /// What was to be read.
+        text: String,
+        /// The algorithm it was to be of.
+        algorithm: Algorithm,
+    },
+    /// Not as many hexadecimal digits as the algorithm makes.
+    #[error(
+        "invalid {} hash '{text}' ({} bytes but expected {})",
+        algorithm.libgcrypt_name(), text.len() / 2, algorithm.size()
+    )]
+    Size {
+        /// What was to be read.
+        text: String,
+        /// The algorithm it was to be of.
+        algorithm: Algorithm,
+    },
+    /// Of the right length, but with characters that don't belong there.
+    #[error("invalid hash `{0}'")]
+    Digits(String),
+}
+
+/// A hash algorithm that Guix names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Algorithm {
+    Md5,
+    Sha1,
+    Sha256,
+    Sha512,
+    Sha3_256,
+    Sha3_512,
+    Blake2s256,
+}
+
+impl Algorithm {
+    /// All algorithms.
+    pub const ALL: [Algorithm; 7] = [
+        Algorithm::Md5,
+        Algorithm::Sha1,
+        Algorithm::Sha256,
+        Algorithm::Sha512,
+        Algorithm::Sha3_256,
+        Algorithm::Sha3_512,
+        Algorithm::Blake2s256,
+    ];
+
+    /// Its name in libgcrypt, which Guix has in messages.
+    const fn libgcrypt_name(self) -> &'static str {
+        match self {
+            Algorithm::Md5 => "MD5",
+            Algorithm::Sha1 => "SHA1",
+            Algorithm::Sha256 => "SHA256",
+            Algorithm::Sha512 => "SHA512",
+            Algorithm::Sha3_256 => "SHA3-256",
+            Algorithm::Sha3_512 => "SHA3-512",
+            Algorithm::Blake2s256 => "BLAKE2S_256",
+        }
+    }
+
+    /// Its name in derivations and on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Md5 => "md5",
+            Algorithm::Sha1 => "sha1",
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+            Algorithm::Sha3_256 => "sha3-256",
+            Algorithm::Sha3_512 => "sha3-512",
+            Algorithm::Blake2s256 => "blake2s-256",
+        }
+    }
+
+    /// The length of its digests in bytes.
+    pub const fn size(self) -> usize {
+        match self {
+            Algorithm::Md5 => 16,
+            Algorithm::Sha1 => 20,
+            Algorithm::Sha256 | Algorithm::Sha3_256 | Algorithm::Blake2s256 => 32,
+            Algorithm::Sha512 | Algorithm::Sha3_512 => 64,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Algorithm::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or_else(|| Error::UnknownAlgorithm(name.to_owned()))
+    }
+}
+
+/// The longest digest of all algorithms.
+const MAX_SIZE: usize = 64;
+
+/// A digest and the algorithm it was made with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash {
+    algorithm: Algorithm,
+    /// Only the first `algorithm.size()` bytes count; the others are zero.
+    bytes: [u8; MAX_SIZE],
+}
+
+impl Hash {
+    /// A digest made elsewhere; `None` if its length isn't the algorithm's.
+    pub fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Hash> {
+        let mut bytes = [0; MAX_SIZE];
+        (digest.len() == algorithm.size()).then(|| {
+            bytes[..digest.len()].copy_from_slice(digest);
+            Hash { algorithm, bytes }
+        })
+    }
+
+    /// The hash of `data`.
+    pub fn of(algorithm: Algorithm, data: impl AsRef<[u8]>) -> Hash {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(data.as_ref());
+        hasher.finish().0
+    }
+
+    /// The SHA-256 of `data`.
+    pub fn sha256(data: impl AsRef<[u8]>) -> Hash {
+        Hash::of(Algorithm::Sha256, data)
+    }
+
+    /// Reads a hash in hexadecimal or base-32, whichever its length says.
+    pub fn parse(algorithm: Algorithm, text: &str) -> Result<Hash, Error> {
+        let digest = if text.len() == algorithm.size() * 2 {
+            decode_hex(text.as_bytes())
+        } else if text.len() == base32::encoded_length(algorithm.size()) {
+            base32::decode(text)
+        } else {
+            return Err(Error::Length {
+                text: shorten(text),
+                algorithm,
+            });
+        };
+        digest
+            .and_then(|digest| Hash::new(algorithm, &digest))
+            .ok_or_else(|| Error::Digits(text.to_owned()))
+    }
+
+    /// Reads `ALGORITHM:HASH`, as the database and the substituter write it.
+    pub fn parse_prefixed(text: &str) -> Result<Hash, Error> {
+        let (name, digits) = text
+            .split_once(':')
+            .ok_or_else(|| Error::UnknownAlgorithm(shorten(text)))?;
+        Hash::parse(name.parse()?, digits)
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The digest.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.algorithm.size()]
+    }
+
+    /// In lower-case hexadecimal.
+    pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = String::with_capacity(self.algorithm.size() * 2);
+        for byte in self.bytes() {
+            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        text
+    }
+
+    /// In the store's base-32.
+    pub fn base32(&self) -> String {
+        base32::encode(self.bytes())
+    }
+
+    /// As Guix prints hashes for people: hexadecimal for MD5, base-32 for the others.
+    pub fn hex_or_base32(&self) -> String {
+        if self.algorithm == Algorithm::Md5 {
+            self.hex()
+        } else {
+            self.base32()
+        }
+    }
+
+    /// The digest folded to `N` bytes, as for the 20 bytes that name a store item.
+    pub fn compress<const N: usize>(&self) -> [u8; N] {
+        let mut folded = [0; N];
+        for (position, byte) in self.bytes().iter().enumerate() {
+            folded[position % N] ^= byte;
+        }
+        folded
+    }
+}
+
+/// `ALGORITHM:HEX`, as in the database.
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm, self.hex())
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What an error message shows of a text that may be very long.
+fn shorten(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// The bytes of hexadecimal digits of either case.
+fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|value| value as u8);
+    text.chunks(2)
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The state of each algorithm; boxed where large, so that a [`Hasher`] is cheap to move.
+#[derive(Clone)]
+enum State {
+    Md5(md5::Md5),
+    Sha1(sha1::Sha1),
+    Sha256(sha2::Sha256),
+    Sha512(Box<sha2::Sha512>),
+    Sha3_256(Box<sha3::Sha3_256>),
+    Sha3_512(Box<sha3::Sha3_512>),
+    Blake2s256(Box<blake2::Blake2s256>),
+}
+
+/// Hashes what is written to it, and counts the bytes.
+#[derive(Clone)]
+pub struct Hasher {
+    state: State,
+    size: u64,
+}
+
+impl Hasher {
+    /// A hasher that has seen nothing.
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        let state = match algorithm {
+            Algorithm::Md5 => State::Md5(Digest::new()),
+            Algorithm::Sha1 => State::Sha1(Digest::new()),
+            Algorithm::Sha256 => State::Sha256(Digest::new()),
+            Algorithm::Sha512 => State::Sha512(Box::new(Digest::new())),
+            Algorithm::Sha3_256 => State::Sha3_256(Box::new(Digest::new())),
+            Algorithm::Sha3_512 => State::Sha3_512(Box::new(Digest::new())),
+            Algorithm::Blake2s256 => State::Blake2s256(Box::new(Digest::new())),
+        };
+        Hasher { state, size: 0 }
+    }
+
+    /// A hasher for SHA-256, which nearly everything in the store uses.
+    pub fn sha256() -> Hasher {
+        Hasher::new(Algorithm::Sha256)
+    }
+
+    /// Adds `data`.
+    pub fn update(&mut self, data: &[u8]) {
+        self.size += data.len() as u64;
+        match &mut self.state {
+            State::Md5(state) => state.update(data),
+            State::Sha1(state) => state.update(data),
+            State::Sha256(state) => state.update(data),
+            State::Sha512(state) => state.update(data),
+            State::Sha3_256(state) => state.update(data),
+            State::Sha3_512(state) => state.update(data),
+            State::Blake2s256(state) => state.update(data),
+        }
+    }
+
+    /// How many bytes it has seen.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The hash of all it has seen, and how many bytes that were.
+    pub fn finish(self) -> (Hash, u64) {
+        fn done(algorithm: Algorithm, digest: &[u8]) -> Hash {
+            let mut bytes = [0; MAX_SIZE];
+            bytes[..digest.len()].copy_from_slice(digest);
+            Hash { algorithm, bytes }
+        }
+        let hash = match self.state {
+            State::Md5(state) => done(Algorithm::Md5, &state.finalize()),
+            State::Sha1(state) => done(Algorithm::Sha1, &state.finalize()),
+            State::Sha256(state) => done(Algorithm::Sha256, &state.finalize()),
+            State::Sha512(state) => done(Algorithm::Sha512, &state.finalize()),
+            State::Sha3_256(state) => done(Algorithm::Sha3_256, &state.finalize()),
+            State::Sha3_512(state) => done(Algorithm::Sha3_512, &state.finalize()),
+            State::Blake2s256(state) => done(Algorithm::Blake2s256, &state.finalize()),
+        };
+        (hash, self.size)
+    }
+}
+
+impl Write for Hasher {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A reader that hashes what is read through it.
+pub struct HashReader<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> HashReader<R> {
+    /// Hashes with `algorithm` what will be read from `inner`.
+    pub fn new(inner: R, algorithm: Algorithm) -> Self {
+        HashReader {
+            inner,
+            hasher: Hasher::new(algorithm),
+        }
+    }
+
+    /// The hash of what was read so far and its size; and the reader.
+    pub fn finish(self) -> (R, Hash, u64) {
+        let (hash, size) = self.hasher.finish();
+        (self.inner, hash, size)
+    }
+
+    /// The hash of what was read so far, and its size, without ending.
+    pub fn current(&self) -> (Hash, u64) {
+        self.hasher.clone().finish()
+    }
+}
+
+impl<R: Read> Read for HashReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// A writer that hashes what is written through it.
+pub struct HashWriter<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> HashWriter<W> {
+    /// Hashes with `algorithm` what will be written to `inner`.
+    pub fn new(inner: W, algorithm: Algorithm) -> Self {
+        HashWriter {
+            inner,
+            hasher: Hasher::new(algorithm),
+        }
+    }
+
+    /// The hash of what was written so far and its size; and the writer.
+    pub fn finish(self) -> (W, Hash, u64) {
+        let (hash, size) = self.hasher.finish();
+        (self.inner, hash, size)
+    }
+
+    /// The hash of what was written so far, and its size, without ending.
+    pub fn current(&self) -> (Hash, u64) {
+        self.hasher.clone().finish()
+    }
+}
+
+impl<W: Write> Write for HashWriter<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(data)?;
+        self.hasher.update(&data[..count]);
+        Ok(count)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = self.inner.write_vectored(slices)?;
+        let mut left = count;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.hasher.update(&slice[..part]);
+            left -= part;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Digests of the empty string, as the standards' own test vectors give them.
+    const OF_NOTHING: [(Algorithm, &str); 7] = [
+        (Algorithm::Md5, "d41d8cd98f00b204e9800998ecf8427e"),
+        (Algorithm::Sha1, "da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+        (
+            Algorithm::Sha256,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ),
+        (
+            Algorithm::Sha512,
+            "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+             47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e",
+        ),
+        (
+            Algorithm::Sha3_256,
+            "a7ffc6f8bf1ed76651c14756a061d662f580ff4de43b49fa82d80a4b80f8434a",
+        ),
+        (
+            Algorithm::Sha3_512,
+            "a69f73cca23a9ac5c8b567dc185a756e97c982164fe25859e0d1dcc1475c80a6\
+             15b2123af1f5f94c11e3e9402c3ac558f500199d95b6d3e301758586281dcd26",
+        ),
+        (
+            Algorithm::Blake2s256,
+            "69217a3079908094e11121d042354a7c1f55b6482ca1a51e1b250dfd1ed0eef9",
+        ),
+    ];
+
+    #[test]
+    fn every_algorithm() {
+        for (algorithm, hex) in OF_NOTHING {
+            let hash = Hash::of(algorithm, "");
+            assert_eq!(hash.hex(), hex);
+            assert_eq!(Hash::parse(algorithm, hex), Ok(hash));
+            assert_eq!(Hash::parse(algorithm, &hex.to_uppercase()), Ok(hash));
+            assert_eq!(Hash::parse(algorithm, &hash.base32()), Ok(hash));
+            assert_eq!(Hash::parse_prefixed(&hash.to_string()), Ok(hash));
+            assert_eq!(algorithm.name().parse(), Ok(algorithm));
+        }
+        assert_eq!(
+            Hash::sha256("").base32(),
+            "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73"
+        );
+    }
+
+    #[test]
+    fn refusals_name_their_reason() {
+        let error = |text: &str| Hash::parse(Algorithm::Sha1, text).unwrap_err().to_string();
+        assert_eq!(
+            error("12"),
+            "hash `12' has wrong length for hash type `sha1'"
+        );
+        assert!(error(&"g".repeat(40)).starts_with("invalid hash `ggg"));
+        assert_eq!(
+            "sha0".parse::<Algorithm>().unwrap_err().to_string(),
+            "unknown hash type `sha0'"
+        );
+    }
+
+    #[test]
+    fn readers_and_writers_hash_what_passes() {
+        let data = vec![7u8; 100_000];
+        let expected = (Hash::sha256(&data), data.len() as u64);
+        let mut reader = HashReader::new(&data[..], Algorithm::Sha256);
+        let mut writer = HashWriter::new(Vec::new(), Algorithm::Sha256);
+        io::copy(&mut reader, &mut writer).unwrap();
+        assert_eq!(reader.current(), expected);
+        let (copy, hash, size) = writer.finish();
+        assert_eq!((hash, size), expected);
+        assert_eq!(copy, data);
+    }
+}

@@ -1,0 +1,134 @@
+//! Users and groups, and giving up privileges.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+/// A user as the system's databases know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The login name.
+    pub name: String,
+    /// The user id.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// The home directory.
+    pub home: std::path::PathBuf,
+}
+
+/// A group as the system's databases know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupEntry {
+    /// The group's name.
+    pub name: String,
+    /// The group id.
+    pub gid: u32,
+    /// The names of its members, in the database's order.
+    pub members: Vec<String>,
+}
+
+/// The user of that name.
+pub fn user_by_name(name: &str) -> io::Result<Option<Account>> {
+    Ok(User::from_name(name)?.map(Into::into))
+}
+
+/// The user of that id.
+pub fn user_by_id(uid: u32) -> io::Result<Option<Account>> {
+    Ok(User::from_uid(Uid::from_raw(uid))?.map(Into::into))
+}
+
+/// The group of that name.
+pub fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
+    Ok(Group::from_name(name)?.map(Into::into))
+}
+
+/// The group of that id.
+pub fn group_by_id(gid: u32) -> io::Result<Option<GroupEntry>> {
+    Ok(Group::from_gid(Gid::from_raw(gid))?.map(Into::into))
+}
+
+/// All groups a user is in (the given primary one among them), as `getgrouplist` tells.
+pub fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
+    let name = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let groups = nix::unistd::getgrouplist(&name, Gid::from_raw(primary))?;
+    Ok(groups.into_iter().map(Gid::as_raw).collect())
+}
+
+/// The effective user id of this process.
+pub fn effective_uid() -> u32 {
+    Uid::effective().as_raw()
+}
+
+/// The effective group id of this process.
+pub fn effective_gid() -> u32 {
+    Gid::effective().as_raw()
+}
+
+/// Sets the supplementary groups of this process.
+pub fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    Ok(nix::unistd::setgroups(&groups)?)
+}
+
+/// Makes `gid` the real, effective and saved group of this process, and checks that it is.
+pub fn set_gid(gid: u32) -> io::Result<()> {
+    let wanted = Gid::from_raw(gid);
+    nix::unistd::setresgid(wanted, wanted, wanted)?;
+    let now = nix::unistd::getresgid()?;
+    verify(now.real == wanted && now.effective == wanted && now.saved == wanted)
+}
+
+/// Makes `uid` the real, effective and saved user of this process, and checks that it is.
+pub fn set_uid(uid: u32) -> io::Result<()> {
+    let wanted = Uid::from_raw(uid);
+    nix::unistd::setresuid(wanted, wanted, wanted)?;
+    let now = nix::unistd::getresuid()?;
+    verify(now.real == wanted && now.effective == wanted && now.saved == wanted)
+}
+
+fn verify(holds: bool) -> io::Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(io::Error::other("the change of identity had no effect"))
+    }
+}
+
+impl From<User> for Account {
+    fn from(user: User) -> Account {
+        Account {
+            name: user.name,
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            home: user.dir,
+        }
+    }
+}
+
+impl From<Group> for GroupEntry {
+    fn from(group: Group) -> GroupEntry {
+        GroupEntry {
+            name: group.name,
+            gid: group.gid.as_raw(),
+            members: group.mem,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_known() {
+        let root = user_by_name("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(user_by_id(0).unwrap().unwrap(), root);
+        assert_eq!(group_by_id(0).unwrap().unwrap().name, "root");
+        assert!(groups_of("root", 0).unwrap().contains(&0));
+        assert!(user_by_name("no-such-user-here").unwrap().is_none());
+        assert!(group_by_name("no-such-group-here").unwrap().is_none());
+    }
+}

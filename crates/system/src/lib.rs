@@ -1,0 +1,35 @@
+//! System calls behind safe, owned types.
+//!
+//! This crate (with `gcrypt`) is the one home of `unsafe`. Every descriptor it makes is
+//! close-on-exec from birth and belongs to a value that closes it; nothing here changes the
+//! state of the whole process (working directory, umask, signal masks) behind the caller's
+//! back, except where a function's documentation says that this is its purpose.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
+//! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
+//! | [`process`] | starting, watching and ending programs from a multithreaded process |
+//! | [`signal`] | names and texts of signals, ignoring and restoring them |
+//! | [`tree`] | no-follow work on file trees through directory descriptors |
+//! | [`ids`] | users, groups, and giving up privileges |
+//! | [`socket`] | Unix sockets: long names, credentials, descriptor passing, activation |
+//! | [`busy`] | which files the machine's processes are using, from `/proc` |
+//! | [`namespace`] | namespaces and the maps of user namespaces |
+//! | [`mount`] | mounts, and changing the root directory |
+//! | [`network`] | the loopback device of a network namespace |
+//! | [`personality`], [`caps`] | execution domain; capabilities |
+
+pub mod busy;
+pub mod caps;
+pub mod ids;
+pub mod lock;
+pub mod mount;
+pub mod namespace;
+pub mod network;
+pub mod personality;
+pub mod pipe;
+pub mod process;
+pub mod signal;
+pub mod socket;
+pub mod tree;

@@ -1,0 +1,268 @@
+//! Locks on files, as open-file-description locks.
+//!
+//! Guix takes its locks with `fcntl(F_SETLK)`. Locks of an open file description conflict
+//! with those properly, and unlike them they also exclude the other threads of this process
+//! and are not dropped when some other descriptor of the same file happens to be closed.
+//! A lock ends when its [`LockFile`] is dropped, or its process dies.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// Whether others may hold the lock too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Any number of holders, all of them shared (a "read lock").
+    Shared,
+    /// One holder (a "write lock").
+    Exclusive,
+}
+
+/// An open file on which locks are taken; it owns its descriptor.
+#[derive(Debug)]
+pub struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Opens the file, creating it with mode 0600 if it doesn't exist. Takes no lock yet.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<LockFile> {
+        Self::open_with_mode(path, 0o600)
+    }
+
+    /// As [`LockFile::open`], with another mode (modulo umask) for a file that is created.
+    pub fn open_with_mode(path: impl AsRef<Path>, mode: u32) -> io::Result<LockFile> {
+        let path = path.as_ref();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        Ok(LockFile {
+            file,
+            path: path.into(),
+        })
+    }
+
+    /// Uses a file that is already open (for writing, if exclusive locks are wanted).
+    pub fn from_file(file: File, path: impl Into<PathBuf>) -> LockFile {
+        LockFile {
+            file,
+            path: path.into(),
+        }
+    }
+
+    /// Takes the lock if nobody is in the way; returns whether it was taken.
+    /// Changes the mode of a lock that is already held.
+    pub fn try_lock(&self, mode: Mode) -> io::Result<bool> {
+        match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request(mode.into()))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the lock, waiting for as long as it takes.
+    pub fn lock(&self, mode: Mode) -> io::Result<()> {
+        loop {
+            match fcntl(&self.file, FcntlArg::F_OFD_SETLKW(&request(mode.into()))) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Waits for the lock until `give_up` says so, asking it at least ten times a second.
+    /// Returns whether the lock was taken.
+    pub fn lock_unless(&self, mode: Mode, give_up: impl Fn() -> bool) -> io::Result<bool> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if self.try_lock(mode)? {
+                return Ok(true);
+            }
+            if give_up() {
+                return Ok(false);
+            }
+            std::thread::sleep(pause);
+            // Short, so that a lock that is mostly taken is still got in one of its gaps.
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether somebody else has a lock, of either kind. Takes none.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        let mut answer = request(libc::F_WRLCK);
+        fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut answer))?;
+        Ok(answer.l_type != libc::F_UNLCK as libc::c_short)
+    }
+
+    /// Gives the lock up and keeps the file open.
+    pub fn unlock(&self) -> io::Result<()> {
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK)))?;
+        Ok(())
+    }
+
+    /// Whether the file, locked just now, was deleted by its previous holder: Guix writes to a
+    /// lock file after unlinking it, so one that isn't empty must be opened again.
+    pub fn is_stale(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.size() != 0)
+    }
+
+    /// Deletes the lock file as Guix does: unlinks it, then writes `d` to tell those who
+    /// already opened it and wait. Call it only with the exclusive lock held.
+    pub fn delete(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        (&self.file).write_all(b"d")
+    }
+
+    /// The name under which the file was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file, for instance to read and write what it holds.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was forked by another thread a moment ago has the
+        // descriptor too, until it executes its program. Without a lock this does nothing.
+        let _ = self.unlock();
+    }
+}
+
+impl From<Mode> for libc::c_int {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Shared => libc::F_RDLCK,
+            Mode::Exclusive => libc::F_WRLCK,
+        }
+    }
+}
+
+/// A request for the whole file, of any length.
+fn request(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        (directory, path)
+    }
+
+    #[test]
+    fn exclusive_locks_exclude_other_openings_of_this_process() {
+        let (_directory, path) = scratch();
+        let first = LockFile::open(&path).unwrap();
+        let second = LockFile::open(&path).unwrap();
+        assert!(first.try_lock(Mode::Exclusive).unwrap());
+        assert!(!second.try_lock(Mode::Exclusive).unwrap());
+        assert!(!second.try_lock(Mode::Shared).unwrap());
+        assert!(!second.lock_unless(Mode::Shared, || true).unwrap());
+        assert!(second.is_locked().unwrap() && !first.is_locked().unwrap());
+        drop(first);
+        assert!(!second.is_locked().unwrap());
+        assert!(second.try_lock(Mode::Exclusive).unwrap());
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_value_even_if_a_child_has_the_descriptor() {
+        let (_directory, path) = scratch();
+        let first = LockFile::open(&path).unwrap();
+        assert!(first.try_lock(Mode::Exclusive).unwrap());
+        let of_child = first.file().try_clone().unwrap();
+        drop(first);
+        let second = LockFile::open(&path).unwrap();
+        assert!(second.try_lock(Mode::Exclusive).unwrap());
+        drop(of_child);
+    }
+
+    #[test]
+    fn shared_locks_go_together_and_can_be_upgraded() {
+        let (_directory, path) = scratch();
+        let first = LockFile::open(&path).unwrap();
+        let second = LockFile::open(&path).unwrap();
+        assert!(first.try_lock(Mode::Shared).unwrap());
+        assert!(second.try_lock(Mode::Shared).unwrap());
+        assert!(!second.try_lock(Mode::Exclusive).unwrap());
+        first.unlock().unwrap();
+        assert!(second.try_lock(Mode::Exclusive).unwrap());
+    }
+
+    #[test]
+    fn closing_another_descriptor_of_the_file_keeps_the_lock() {
+        let (_directory, path) = scratch();
+        let first = LockFile::open(&path).unwrap();
+        first.lock(Mode::Exclusive).unwrap();
+        drop(File::open(&path).unwrap());
+        assert!(
+            !LockFile::open(&path)
+                .unwrap()
+                .try_lock(Mode::Exclusive)
+                .unwrap()
+        );
+    }
+
+    #[test]
+    fn fcntl_locks_of_other_processes_are_in_the_way_both_ways() {
+        let (_directory, path) = scratch();
+        let ours = LockFile::open(&path).unwrap();
+        ours.lock(Mode::Exclusive).unwrap();
+        let attempt = |path: &Path| {
+            // Perl is on every Debian system; `lockf` is fcntl(F_SETLK) there.
+            let script = "use Fcntl; open(F,'+<',$ARGV[0]) or die; \
+                my $l=pack('s s l! l! i', F_WRLCK, 0, 0, 0, 0); \
+                exit(fcntl(F,F_SETLK,$l) ? 0 : 3);";
+            std::process::Command::new("perl")
+                .arg("-e")
+                .arg(script)
+                .arg(path)
+                .status()
+                .unwrap()
+        };
+        assert_eq!(attempt(&path).code(), Some(3));
+        ours.unlock().unwrap();
+        assert_eq!(attempt(&path).code(), Some(0));
+    }
+
+    #[test]
+    fn a_deleted_lock_file_is_stale_for_those_who_have_it_open() {
+        let (_directory, path) = scratch();
+        let first = LockFile::open(&path).unwrap();
+        let second = LockFile::open(&path).unwrap();
+        first.lock(Mode::Exclusive).unwrap();
+        assert!(!first.is_stale().unwrap());
+        first.delete().unwrap();
+        drop(first);
+        second.lock(Mode::Exclusive).unwrap();
+        assert!(second.is_stale().unwrap());
+        assert!(!path.exists());
+    }
+}

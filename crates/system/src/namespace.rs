@@ -1,0 +1,90 @@
+//! Namespaces, and the maps of user namespaces.
+
+use std::fs;
+use std::io;
+
+pub use nix::sched::CloneFlags as Namespaces;
+
+/// Moves this process into new namespaces (its children, for a PID namespace).
+pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
+    Ok(nix::sched::unshare(namespaces)?)
+}
+
+/// One line of a user namespace's map: an id inside, and the same one's number outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdMap {
+    /// The id that the namespace's processes see.
+    pub inside: u32,
+    /// The id in the namespace of whoever writes the map.
+    pub outside: u32,
+}
+
+/// Writes the maps of a process's new user namespace, one user and one group, with
+/// `setgroups` denied (which the kernel demands of writers without privilege).
+pub fn write_maps(pid: i32, user: IdMap, group: IdMap) -> io::Result<()> {
+    write_maps_in(&format!("/proc/{pid}"), user, group)
+}
+
+/// As [`write_maps`] for this process's own namespace.
+pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
+    write_maps_in("/proc/self", user, group)
+}
+
+fn write_maps_in(process: &str, user: IdMap, group: IdMap) -> io::Result<()> {
+    let write = |name: &str, text: String| {
+        let path = format!("{process}/{name}");
+        fs::write(&path, text).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write `{path}': {error}"))
+        })
+    };
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("{} {} 1", user.inside, user.outside))?;
+    write("gid_map", format!("{} {} 1", group.inside, group.outside))
+}
+
+/// Forks this single-threaded process into new namespaces, as a child of *this process's
+/// parent* (so that the parent watches it, and this process can end). Returns the new
+/// process's id, or `None` in the new process.
+///
+/// Refuses if this process has more than one thread: the copy would not have them.
+pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other(
+            "cannot fork a process with several threads",
+        ));
+    }
+    let flags = (namespaces | Namespaces::CLONE_PARENT).bits() as libc::c_ulong
+        | libc::SIGCHLD as libc::c_ulong;
+    let nil: libc::c_ulong = 0;
+    // SAFETY: without CLONE_VM this is a fork; there is only one thread (checked above), so
+    // no lock is held by a thread that the copy lacks.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, nil, nil, nil, nil) };
+    match pid {
+        0 => Ok(None),
+        pid if pid > 0 => Ok(Some(pid as i32)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets the NIS domain name of this process's UTS namespace.
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer and the length are of the same string.
+    if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Whether this system lets this process make a user namespace and map itself in it.
+pub fn user_namespaces_work() -> bool {
+    // SAFETY: the child makes async-signal-safe calls only and never returns.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: plain system calls in a new process.
+        unsafe { libc::_exit(i32::from(libc::unshare(libc::CLONE_NEWUSER) != 0)) }
+    }
+    pid > 0
+        && crate::process::Child::new(pid, false)
+            .and_then(|mut child| child.wait())
+            .is_ok_and(|status| status.success())
+}

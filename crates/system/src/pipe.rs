@@ -1,0 +1,142 @@
+//! Pipes, socket pairs and small descriptor helpers. Everything is close-on-exec.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Makes a pipe; returns its read end and its write end, both close-on-exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Lets a pipe hold more. That a user may have no more such pipes makes it no less of a pipe.
+pub fn enlarge(pipe: impl AsFd, size: i32) {
+    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(size));
+}
+
+/// Makes a pair of connected stream sockets, both close-on-exec.
+pub fn socket_pair() -> io::Result<(UnixStream, UnixStream)> {
+    UnixStream::pair()
+}
+
+/// Opens `/dev/null` for reading and writing.
+pub fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+/// Switches the non-blocking mode of a descriptor's open file on or off.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let fd = fd.as_fd();
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Makes a descriptor close-on-exec, or lets it survive an exec.
+pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let flags = if on {
+        FdFlag::FD_CLOEXEC
+    } else {
+        FdFlag::empty()
+    };
+    fcntl(fd.as_fd(), FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Takes ownership of a descriptor this process was born with (a hook's descriptor 4, say).
+///
+/// Returns `None` if the number is not open. The result is close-on-exec. The number itself
+/// is duplicated, not consumed, so that nobody else's ownership of it can be violated.
+pub fn inherited(number: RawFd) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: F_DUPFD_CLOEXEC only duplicates; an invalid number yields EBADF.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::EBADF) {
+            Ok(None)
+        } else {
+            Err(error)
+        };
+    }
+    // SAFETY: fcntl has just made this descriptor and nobody else knows of it.
+    Ok(Some(unsafe {
+        <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy)
+    }))
+}
+
+/// Waits until a descriptor can be read (or has been hung up); `None` waits for ever.
+/// Returns false when the time ran out.
+pub fn wait_readable(fd: impl AsFd, timeout: Option<std::time::Duration>) -> io::Result<bool> {
+    let deadline = timeout.map(|t| std::time::Instant::now() + t);
+    loop {
+        let left = match deadline {
+            None => PollTimeout::NONE,
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(std::time::Instant::now());
+                // Round up, so that a wait never ends a millisecond early and spins.
+                let milliseconds = left.as_micros().div_ceil(1000);
+                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, left) {
+            Ok(0) if deadline.is_some_and(|d| std::time::Instant::now() >= d) => return Ok(false),
+            Ok(0) => {}
+            Ok(_) => return Ok(true),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The name under `/proc/self/fd` by which other system calls can reach an open descriptor.
+pub fn proc_path(fd: impl AsFd) -> std::path::PathBuf {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_pipe_carries_bytes_and_is_close_on_exec() {
+        let (reader, writer) = pipe().unwrap();
+        for fd in [&reader, &writer] {
+            assert_eq!(fcntl(fd, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
+        }
+        assert!(!wait_readable(&reader, Some(Duration::from_millis(5))).unwrap());
+        File::from(writer).write_all(b"abc").unwrap();
+        let mut text = String::new();
+        File::from(reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+    }
+
+    #[test]
+    fn waiting_lasts_as_long_as_asked() {
+        let (reader, _writer) = pipe().unwrap();
+        let start = Instant::now();
+        assert!(!wait_readable(&reader, Some(Duration::from_millis(30))).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(30));
+    }
+
+    #[test]
+    fn nonblocking_reads_would_block() {
+        let (reader, _writer) = pipe().unwrap();
+        set_nonblocking(&reader, true).unwrap();
+        let error = File::from(reader).read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_unopened_number_is_not_inherited() {
+        assert!(inherited(1_000_000).unwrap().is_none());
+        assert!(inherited(2).unwrap().is_some());
+    }
+}

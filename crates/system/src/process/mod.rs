@@ -1,0 +1,19 @@
+//! Starting, watching and ending programs from a multithreaded process.
+//!
+//! [`Spawn`] describes a program to start; [`Child`] is one that runs. Between fork and exec
+//! only async-signal-safe calls are made, on memory prepared before; the child's descriptors
+//! are exactly 0, 1, 2 and those asked for; its signal actions and mask are the defaults; an
+//! exec that fails is reported by [`Spawn::spawn`], not by a mysterious exit code.
+
+mod child;
+mod kill;
+mod setup;
+mod spawn;
+
+#[cfg(test)]
+mod tests;
+
+pub use child::Child;
+pub use kill::{kill_user, process_exists};
+pub use setup::keep_standard_descriptors_only;
+pub use spawn::{Spawn, find_program};

@@ -1,0 +1,276 @@
+//! What happens between fork and exec.
+//!
+//! Everything the child touches is allocated before the fork; the child itself makes only
+//! async-signal-safe calls, for another thread may hold the allocator's or any other lock.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use libc::{c_char, c_int, pid_t};
+
+use crate::signal::Signal;
+
+/// The steps that can fail in the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Step {
+    Session = 1,
+    Descriptors = 2,
+    Chdir = 3,
+    Exec = 4,
+    ParentDeath = 5,
+}
+
+impl Step {
+    /// The step in words that fit before a file name.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Step::Session => "make a session for",
+            Step::Descriptors => "pass descriptors to",
+            Step::Chdir => "change to directory",
+            Step::Exec => "execute",
+            Step::ParentDeath => "tie to this process",
+        }
+    }
+}
+
+/// The child's report to its parent: which step failed, and with which error.
+pub(super) fn decode_report(report: &[u8; 8]) -> (Step, c_int) {
+    let [a, b, c, d, errno @ ..] = *report;
+    let step = match u32::from_ne_bytes([a, b, c, d]) {
+        1 => Step::Session,
+        2 => Step::Descriptors,
+        3 => Step::Chdir,
+        5 => Step::ParentDeath,
+        _ => Step::Exec,
+    };
+    (step, c_int::from_ne_bytes(errno))
+}
+
+/// Everything the child needs, in the form in which the kernel wants it.
+pub(super) struct Setup {
+    program: CString,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    directory: Option<CString>,
+    /// (source, target, number of a copy out of the targets' way)
+    fds: Vec<(RawFd, RawFd, RawFd)>,
+    /// 0, 1, 2 and the targets, sorted, each once.
+    kept: Vec<RawFd>,
+    setsid: bool,
+    parent_death: Option<c_int>,
+    parent: pid_t,
+    report: RawFd,
+    // What argv and envp point into.
+    _strings: [Vec<CString>; 2],
+}
+
+impl Setup {
+    pub(super) fn new(
+        program: CString,
+        args: Vec<CString>,
+        env: Vec<CString>,
+        directory: Option<CString>,
+        fds: Vec<(RawFd, RawFd)>,
+        setsid: bool,
+        parent_death: Option<Signal>,
+        report: RawFd,
+    ) -> io::Result<Setup> {
+        let mut kept: Vec<RawFd> = vec![0, 1, 2];
+        kept.extend(fds.iter().map(|(_, target)| *target));
+        kept.sort_unstable();
+        kept.dedup();
+        if kept[0] < 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "negative descriptor number",
+            ));
+        }
+        Ok(Setup {
+            program,
+            argv: pointers(&args),
+            envp: pointers(&env),
+            directory,
+            fds: fds
+                .into_iter()
+                .map(|(source, target)| (source, target, -1))
+                .collect(),
+            kept,
+            setsid,
+            parent_death: parent_death.map(|signal| signal as c_int),
+            // The process id, as the child's getppid() will see it.
+            parent: std::process::id() as pid_t,
+            report,
+            _strings: [args, env],
+        })
+    }
+
+    /// Forks; the parent gets the child's pid, the child becomes the program.
+    pub(super) fn fork(mut self) -> io::Result<pid_t> {
+        // All signals stay blocked in the child until its actions are the defaults, so that no
+        // handler of ours runs there.
+        let mut all = std::mem::MaybeUninit::uninit();
+        let mut before = std::mem::MaybeUninit::uninit();
+        // SAFETY: both sets are written by the calls before they are read.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        }
+        // SAFETY: the child only runs `become_program`, which is async-signal-safe.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: we are the new process, and never return.
+            unsafe { self.become_program() }
+        }
+        let error = io::Error::last_os_error();
+        // SAFETY: `before` was initialised above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+        if pid < 0 { Err(error) } else { Ok(pid) }
+    }
+
+    /// # Safety
+    /// Only in a new process whose only thread this is. Allocates nothing, locks nothing.
+    unsafe fn become_program(&mut self) -> ! {
+        // SAFETY: each is a plain system call on memory that this structure owns.
+        unsafe {
+            reset_signals();
+            if let Some(signal) = self.parent_death {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, signal) < 0 {
+                    self.fail(Step::ParentDeath);
+                }
+                if libc::getppid() != self.parent {
+                    libc::_exit(127); // the parent is gone already, nobody reads a report
+                }
+            }
+            if self.setsid && libc::setsid() < 0 {
+                self.fail(Step::Session);
+            }
+            if !self.place_descriptors() {
+                self.fail(Step::Descriptors);
+            }
+            if let Some(directory) = &self.directory
+                && libc::chdir(directory.as_ptr()) < 0
+            {
+                self.fail(Step::Chdir);
+            }
+            libc::execve(
+                self.program.as_ptr(),
+                self.argv.as_ptr(),
+                self.envp.as_ptr(),
+            );
+            self.fail(Step::Exec)
+        }
+    }
+
+    /// Moves every source (and the report) above all targets first, so that no dup2 can
+    /// overwrite a source still needed, and none has source and target the same (which would
+    /// leave the descriptor close-on-exec).
+    ///
+    /// # Safety
+    /// As [`Setup::become_program`].
+    unsafe fn place_descriptors(&mut self) -> bool {
+        let above = self.kept[self.kept.len() - 1] + 1;
+        // SAFETY: fcntl, dup2 and close_range take plain numbers.
+        unsafe {
+            let report = libc::fcntl(self.report, libc::F_DUPFD_CLOEXEC, above);
+            if report < 0 {
+                return false;
+            }
+            self.report = report;
+            for (source, _, copy) in &mut self.fds {
+                *copy = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, above);
+                if *copy < 0 {
+                    return false;
+                }
+            }
+            for (_, target, copy) in &self.fds {
+                if libc::dup2(*copy, *target) < 0 {
+                    return false;
+                }
+            }
+            let mut next = 3;
+            for &keep in self.kept.iter().filter(|fd| **fd > 2) {
+                if keep > next && !close_on_exec(next, keep - 1) {
+                    return false;
+                }
+                next = keep + 1;
+            }
+            close_on_exec(next, c_int::MAX)
+        }
+    }
+
+    /// # Safety
+    /// As [`Setup::become_program`].
+    unsafe fn fail(&self, step: Step) -> ! {
+        // SAFETY: errno belongs to this thread; the buffer is on the stack.
+        unsafe {
+            let errno = *libc::__errno_location();
+            let mut report = [0u8; 8];
+            report[..4].copy_from_slice(&(step as u32).to_ne_bytes());
+            report[4..].copy_from_slice(&errno.to_ne_bytes());
+            libc::write(self.report, report.as_ptr().cast(), report.len());
+            libc::_exit(127)
+        }
+    }
+}
+
+/// # Safety
+/// Async-signal-safe; changes the calling process only.
+unsafe fn reset_signals() {
+    // SAFETY: SIG_DFL runs no code; numbers that can't be changed yield an error, ignored.
+    unsafe {
+        // The C library's sigaction refuses to touch the two signals it uses itself. A kernel
+        // action of zero bytes (at most 64 of them, on any architecture) is SIG_DFL.
+        let default = [0u64; 8];
+        let none_before: *mut u8 = ptr::null_mut();
+        for number in 1..=64 {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                none_before,
+                8usize,
+            );
+        }
+        let mut none = std::mem::MaybeUninit::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// Has this process's next program inherit no descriptors but 0, 1 and 2.
+pub fn keep_standard_descriptors_only() {
+    // SAFETY: it changes flags of this process's own descriptors, which stay open.
+    unsafe {
+        close_on_exec(3, c_int::MAX);
+    }
+}
+
+/// Marks all descriptors from `first` to `last` close-on-exec.
+///
+/// # Safety
+/// Async-signal-safe; changes the calling process only.
+unsafe fn close_on_exec(first: c_int, last: c_int) -> bool {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: plain numbers; where the system call is missing, fcntl does the same one by one.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) == 0 {
+            return true;
+        }
+        let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(256, 1 << 20) as c_int;
+        for fd in first..=last.min(limit) {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+    }
+    true
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain(std::iter::once(ptr::null()))
+        .collect()
+}

@@ -1,0 +1,322 @@
+//! Unix sockets: names of any length, credentials, descriptor passing, activation.
+//!
+//! The kernel takes 108 bytes of name at most. Longer ones go through the name of an open
+//! directory, `/proc/self/fd/N/NAME`, which changes no state of the process: Guix changes its
+//! working directory instead, which threads can't.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, sockopt};
+
+use crate::pipe;
+use crate::tree::Dir;
+
+/// Who is at the other end of a Unix connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The process, as it was when it connected.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+/// Why a socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A process accepts connections there.
+    #[error("cannot bind to socket `{}': a daemon is already listening there", .0.display())]
+    InUse(PathBuf),
+    /// There is a file of that name which isn't a socket.
+    #[error("cannot bind to socket `{}': the file exists and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The system's reason.
+    #[error("cannot bind to socket `{}': {source}", path.display())]
+    Io {
+        /// The socket's name.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// Listens on a Unix socket of that name, whatever its length, with mode 0666.
+///
+/// A socket that a dead process left behind is replaced; one on which somebody accepts
+/// connections never is.
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let io = |source| BindError::Io {
+        path: path.into(),
+        source,
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(BindError::NotASocket(path.into()));
+        }
+        Ok(_) => {
+            if is_alive(path).map_err(io)? {
+                return Err(BindError::InUse(path.into()));
+            }
+            std::fs::remove_file(path).map_err(io)?;
+        }
+    }
+    let listener = with_short_name(path, |name| UnixListener::bind(name)).map_err(io)?;
+    // The umask may have taken write permission, without which nobody can connect.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(io)?;
+    Ok(listener)
+}
+
+/// Connects to a Unix socket of that name, whatever its length.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    with_short_name(path, |name| UnixStream::connect(name))
+}
+
+/// Whether somebody accepts connections on the socket of that name.
+pub fn is_alive(path: &Path) -> io::Result<bool> {
+    match connect(path) {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Calls `use_name` with a name for the path that fits into a socket address.
+fn with_short_name<T>(path: &Path, use_name: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    const LIMIT: usize = 107;
+    if path.as_os_str().len() <= LIMIT {
+        return use_name(path);
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = Dir::open(std::fs::canonicalize(parent)?)?;
+    let short = pipe::proc_path(&directory).join(name);
+    if short.as_os_str().len() > LIMIT {
+        let message = format!(
+            "the socket's name `{}' is too long",
+            Path::new(name).display()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    use_name(&short)
+}
+
+/// Who is at the other end.
+pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    let credentials = nix::sys::socket::getsockopt(stream, sockopt::PeerCredentials)?;
+    Ok(Peer {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+    })
+}
+
+/// Sends bytes (at least one) together with open files.
+pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let messages = if fds.is_empty() {
+        &rights[..0]
+    } else {
+        &rights[..]
+    };
+    let fd = stream.as_raw_fd();
+    let sent = nix::sys::socket::sendmsg::<()>(
+        fd,
+        &[IoSlice::new(bytes)],
+        messages,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    io::Write::write_all(&mut &*stream, &bytes[sent..])
+}
+
+/// Receives bytes and the open files sent with them (four at most), all close-on-exec.
+/// No bytes means that the other end has closed.
+pub fn receive_with_fds(
+    stream: &UnixStream,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = loop {
+        match nix::sys::socket::recvmsg::<()>(
+            stream.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = control {
+            // SAFETY: the kernel has just made these descriptors for us.
+            fds.extend(
+                numbers
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    Ok((message.bytes, fds))
+}
+
+/// A socket handed over by the service manager.
+#[derive(Debug)]
+pub enum Activated {
+    /// A Unix socket.
+    Unix(UnixListener),
+    /// A TCP socket.
+    Tcp(TcpListener),
+}
+
+/// The listening sockets that the service manager opened for this process, if it did:
+/// `LISTEN_PID` is our process id and `LISTEN_FDS` says how many there are, from 3 on.
+///
+/// Call it once, at the start of the program and before other threads: it takes the
+/// descriptors over and makes them close-on-exec.
+pub fn activated() -> io::Result<Option<Vec<Activated>>> {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok())
+    };
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return Ok(None);
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).min(1024) as RawFd;
+    let mut sockets = Vec::new();
+    for fd in 3..3 + count {
+        let Some(socket) = pipe::inherited(fd)? else {
+            let message = format!("LISTEN_FDS is {count}, but descriptor {fd} is not open");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        };
+        // SAFETY: the number is closed once, by whom it was given to; the copy lives on.
+        unsafe { libc::close(fd) };
+        sockets.push(classify(socket)?);
+    }
+    Ok(Some(sockets))
+}
+
+/// Which sort of socket a descriptor is.
+fn classify(socket: OwnedFd) -> io::Result<Activated> {
+    // SAFETY: an all-zero address is valid, and its real length is passed.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: address and length describe a writable structure of that size.
+    let result = unsafe {
+        libc::getsockname(
+            socket.as_raw_fd(),
+            (&raw mut address).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match i32::from(address.ss_family) {
+        libc::AF_UNIX => Ok(Activated::Unix(socket.into())),
+        libc::AF_INET | libc::AF_INET6 => Ok(Activated::Tcp(socket.into())),
+        family => {
+            let message = format!("activated socket has unsupported address family {family}");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, Instant};
+
+    fn long_path(base: &Path) -> PathBuf {
+        let directory = base.join("x".repeat(100)).join("y".repeat(100));
+        std::fs::create_dir_all(&directory).unwrap();
+        directory.join("socket")
+    }
+
+    #[test]
+    fn sockets_with_long_names_are_bound_and_reached() {
+        let scratch = tempfile::tempdir().unwrap();
+        for path in [scratch.path().join("short"), long_path(scratch.path())] {
+            let listener = bind(&path).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o666);
+            let mut client = connect(&path).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            client.write_all(b"hello").unwrap();
+            let mut text = [0; 5];
+            server.read_exact(&mut text).unwrap();
+            assert_eq!(&text, b"hello");
+            let peer = peer(&server).unwrap();
+            assert_eq!(peer.pid, std::process::id() as i32);
+            assert_eq!(
+                (peer.uid, peer.gid),
+                (crate::ids::effective_uid(), crate::ids::effective_gid())
+            );
+        }
+    }
+
+    #[test]
+    fn living_sockets_are_kept_and_dead_ones_replaced() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("socket");
+        let listener = bind(&path).unwrap();
+        assert!(matches!(bind(&path), Err(BindError::InUse(_))));
+        assert!(is_alive(&path).unwrap());
+        drop(listener);
+        // Other tests start processes: between fork and exec, those have the listener too.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_alive(&path).unwrap() {
+            assert!(Instant::now() < deadline, "the closed socket is still alive");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert!(matches!(bind(&path), Err(BindError::NotASocket(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn open_files_travel_with_bytes() {
+        let (ours, theirs) = pipe::socket_pair().unwrap();
+        let (reader, writer) = pipe::pipe().unwrap();
+        send_with_fds(&ours, b"\0", &[reader.as_raw_fd()]).unwrap();
+        drop(reader);
+        let mut byte = [1; 4];
+        let (count, mut fds) = receive_with_fds(&theirs, &mut byte).unwrap();
+        assert_eq!((count, byte[0], fds.len()), (1, 0, 1));
+        std::fs::File::from(writer).write_all(b"through").unwrap();
+        let mut text = String::new();
+        std::fs::File::from(fds.remove(0))
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "through");
+        drop(ours);
+        assert_eq!(receive_with_fds(&theirs, &mut byte).unwrap().0, 0);
+    }
+
+    #[test]
+    fn sockets_are_recognised_and_other_files_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let unix = bind(&scratch.path().join("socket")).unwrap();
+        assert!(matches!(classify(unix.into()).unwrap(), Activated::Unix(_)));
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(matches!(classify(tcp.into()).unwrap(), Activated::Tcp(_)));
+        assert!(classify(pipe::null().unwrap().into()).is_err());
+    }
+}

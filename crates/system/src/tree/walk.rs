@@ -1,0 +1,188 @@
+//! Walking a tree: parents before children, names sorted, few descriptors, no recursion.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::PathBuf;
+
+use super::{Dir, Error, Stat};
+
+/// How many directories are kept open. Deeper in the tree, the outermost ones are closed, and
+/// found again through `..` on the way back, which must then lead to the same directory.
+const OPEN_DIRECTORIES: usize = 32;
+
+/// What to do with a directory that has been visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descend {
+    /// Go on with what is in it.
+    Into,
+    /// Leave it at that; [`Visit::leave`] is not called for it.
+    Over,
+}
+
+/// One file on the way.
+#[derive(Debug)]
+pub struct Visited<'a> {
+    /// The open directory it is in.
+    pub parent: &'a Dir,
+    /// Its name there.
+    pub name: &'a OsStr,
+    /// What it was like just before the call.
+    pub stat: Stat,
+    /// How deep it is: 0 for the tree's root.
+    pub depth: usize,
+    prefix: &'a [Frame],
+}
+
+impl Visited<'_> {
+    /// The file's name from (and with) the tree's root name on, for messages.
+    pub fn path(&self) -> PathBuf {
+        path_of(self.prefix, self.name)
+    }
+}
+
+/// What is done on the way. An error ends the walk and is wrapped with the file's name.
+pub trait Visit {
+    /// Called for every file, directories before what is in them.
+    fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend>;
+
+    /// Called for a directory after everything in it, with the directory's state from before.
+    fn leave(&mut self, _directory: &Visited<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// What was attempted, for the message of an error of [`Visit::visit`] or `leave`.
+    fn action(&self) -> &'static str {
+        "process"
+    }
+}
+
+/// A directory that is being walked.
+#[derive(Debug)]
+struct Frame {
+    name: OsString,
+    stat: Stat,
+    /// Open, unless it is far out.
+    dir: Option<Dir>,
+    /// What is still to do in it, last first.
+    names: Vec<OsString>,
+}
+
+/// Walks the tree `name` in `parent` (a single file, too). In each directory the names come
+/// in bytewise order. What vanishes meanwhile is an error, as is a directory that is moved.
+pub fn walk(parent: &Dir, name: impl AsRef<OsStr>, visitor: &mut impl Visit) -> Result<(), Error> {
+    let mut frames: Vec<Frame> = Vec::new();
+    enter(parent, &mut frames, name.as_ref().to_owned(), visitor)?;
+    while let Some(frame) = frames.last_mut() {
+        if let Some(name) = frame.names.pop() {
+            enter(parent, &mut frames, name, visitor)?;
+        } else {
+            leave(parent, &mut frames, visitor)?;
+        }
+    }
+    Ok(())
+}
+
+/// Visits `name` in the innermost directory, and makes it the innermost one if asked.
+fn enter(
+    root: &Dir,
+    frames: &mut Vec<Frame>,
+    name: OsString,
+    visitor: &mut impl Visit,
+) -> Result<(), Error> {
+    let fail = |action, source, frames: &[Frame]| Error {
+        action,
+        path: path_of(frames, &name),
+        source,
+    };
+    let dir = match frames.last() {
+        None => root,
+        Some(frame) => frame.dir.as_ref().expect("the innermost directory is open"),
+    };
+    let stat = dir
+        .stat_at(&name)
+        .map_err(|e| fail("get the status of", e, frames))?;
+    let visited = Visited {
+        parent: dir,
+        name: &name,
+        stat,
+        depth: frames.len(),
+        prefix: frames,
+    };
+    let descend = visitor
+        .visit(&visited)
+        .map_err(|e| fail(visitor.action(), e, frames))?;
+    if !stat.is_dir() || descend == Descend::Over {
+        return Ok(());
+    }
+    let opened = dir
+        .open_dir(&name)
+        .map_err(|e| fail("open directory", e, frames))?;
+    let mut names = same(&opened, &stat)
+        .and_then(|()| opened.names())
+        .map_err(|e| fail("read directory", e, frames))?;
+    names.reverse();
+    frames.push(Frame {
+        name,
+        stat,
+        dir: Some(opened),
+        names,
+    });
+    if let Some(far) = frames.len().checked_sub(OPEN_DIRECTORIES + 1) {
+        frames[far].dir = None;
+    }
+    Ok(())
+}
+
+/// Goes back to the directory around the innermost one.
+fn leave(root: &Dir, frames: &mut Vec<Frame>, visitor: &mut impl Visit) -> Result<(), Error> {
+    let Some(done) = frames.pop() else {
+        return Ok(());
+    };
+    let fail = |action, source, frames: &[Frame]| Error {
+        action,
+        path: path_of(frames, &done.name),
+        source,
+    };
+    if let Some(outer) = frames.last_mut()
+        && outer.dir.is_none()
+    {
+        let inner = done.dir.as_ref().expect("the innermost directory is open");
+        let found = inner
+            .open_parent()
+            .and_then(|up| same(&up, &outer.stat).map(|()| up));
+        match found {
+            Ok(up) => outer.dir = Some(up),
+            Err(error) => return Err(fail("go back from", error, frames)),
+        }
+    }
+    let parent = match frames.last() {
+        None => root,
+        Some(frame) => frame.dir.as_ref().expect("opened above"),
+    };
+    let visited = Visited {
+        parent,
+        name: &done.name,
+        stat: done.stat,
+        depth: frames.len(),
+        prefix: frames,
+    };
+    visitor
+        .leave(&visited)
+        .map_err(|e| fail(visitor.action(), e, frames))
+}
+
+fn same(dir: &Dir, expected: &Stat) -> io::Result<()> {
+    if dir.stat()?.identity() == expected.identity() {
+        Ok(())
+    } else {
+        Err(io::Error::other("it was replaced meanwhile"))
+    }
+}
+
+fn path_of(frames: &[Frame], name: &OsStr) -> PathBuf {
+    frames
+        .iter()
+        .map(|frame| frame.name.as_os_str())
+        .chain([name])
+        .collect()
+}
