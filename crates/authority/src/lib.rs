@@ -1,0 +1,93 @@
+//! Signing what is exported and judging what is imported, with the keys of the configuration
+//! directory.
+//!
+//! Keys and ACL are read when they are needed and again when their files have changed, so that
+//! `guix archive --authorize` has effect at once, as it has with Guix's agent-per-session.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use formats::hash::Hash;
+use gcrypt::{Acl, KeyPair};
+use store::Authority;
+
+/// What tells that a file is still the one that was read: device, inode, size, mode, and time.
+type Stamp = Option<(u64, u64, u64, u32, i64, i64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = fs::metadata(path).ok()?;
+    Some((
+        metadata.dev(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mode(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ))
+}
+
+/// Something read from files, and what they were like.
+type Cached<T> = Mutex<Option<([Stamp; 2], Arc<T>)>>;
+
+/// The keys and the ACL in one directory.
+pub struct Keys {
+    directory: PathBuf,
+    pair: Cached<KeyPair>,
+    acl: Cached<Acl>,
+}
+
+impl Keys {
+    /// Those in `directory`, which need not exist yet.
+    pub fn new(directory: &Path) -> Keys {
+        Keys {
+            directory: directory.to_owned(),
+            pair: Mutex::default(),
+            acl: Mutex::default(),
+        }
+    }
+
+    fn current<T>(
+        &self,
+        cached: &Cached<T>,
+        files: [&str; 2],
+        load: impl FnOnce(&Path) -> gcrypt::Result<T>,
+    ) -> Result<Arc<T>, String> {
+        let stamps = || files.map(|name| stamp(&self.directory.join(name)));
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = stamps();
+        match &*cached {
+            Some((known, value)) if *known == before && before[0].is_some() => Ok(value.clone()),
+            _ => {
+                let value = Arc::new(load(&self.directory).map_err(|error| error.to_string())?);
+                // Taken before reading: a change during it is seen next time.
+                *cached = Some((before, value.clone()));
+                Ok(value)
+            }
+        }
+    }
+}
+
+impl Authority for Keys {
+    fn sign(&self, hash: &Hash) -> Result<Vec<u8>, String> {
+        let pair = self.current(
+            &self.pair,
+            ["signing-key.sec", "signing-key.pub"],
+            KeyPair::load,
+        )?;
+        let hash = hash
+            .bytes()
+            .try_into()
+            .map_err(|_| "only SHA-256 is signed".to_owned())?;
+        gcrypt::sign(hash, &pair).map_err(|error| error.to_string())
+    }
+
+    fn verify(&self, signature: &[u8]) -> Result<String, String> {
+        let acl = self.current(&self.acl, ["acl", "signing-key.pub"], Acl::load)?;
+        let signed = gcrypt::verify(signature, &acl).map_err(|error| error.to_string())?;
+        Hash::new(formats::Algorithm::Sha256, &signed)
+            .map(|hash| hash.hex())
+            .ok_or_else(|| "signed hash has the wrong length".to_owned())
+    }
+}

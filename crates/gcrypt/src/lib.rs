@@ -1,0 +1,27 @@
+//! What the store needs of libgcrypt, behind safe types.
+//!
+//! An exported store item carries a signature, an s-expression in libgcrypt's «advanced» form;
+//! importing it demands that the signing key stands in the ACL.  This crate owns those three
+//! things ([`Signature`] texts, [`keys`] and the [`Acl`]) and promises that what it writes is what
+//! Guix writes, and that what it accepts is what Guix accepts.  The formats are those of Guix's
+//! `(guix pki)` and `guix authenticate`.
+//!
+//! All `unsafe` is in `sexp` and `sys`.
+//!
+//! [`Signature`]: signature
+
+mod acl;
+mod error;
+pub mod keys;
+mod sexp;
+pub mod signature;
+mod sys;
+
+pub use acl::Acl;
+pub use error::{Error, Result};
+pub use keys::{KeyPair, PublicKey};
+pub use sexp::Sexp;
+pub use signature::{VerifyError, sign, verify};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Owned s-expressions of libgcrypt.
+//!
+//! Every operation on them is iterative inside libgcrypt, so nesting costs no stack; their length
+//! is bounded here.  The syntax is that of Rivest's draft on s-expressions, with libgcrypt's
+//! «advanced» form for printing.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::fmt;
+use std::ptr::{self, NonNull};
+
+use crate::error::{Error, Result};
+use crate::sys::{self, gcry_sexp, gcry_sexp_format};
+
+/// The longest text that is parsed, in bytes.  An RSA key of 16,384 bits takes about 20 KiB.
+pub(crate) const MAXIMUM_LENGTH: usize = 1 << 20;
+
+/// An s-expression, immutable once made.
+pub struct Sexp(NonNull<gcry_sexp>);
+
+// SAFETY: a gcry_sexp_t is a plain allocation which no function called here changes, and
+// libgcrypt has no thread-local state about it.
+unsafe impl Send for Sexp {}
+// SAFETY: as above: only reading functions are called on a shared one.
+unsafe impl Sync for Sexp {}
+
+impl Drop for Sexp {
+    fn drop(&mut self) {
+        // SAFETY: the pointer came from libgcrypt, is owned by us, and is released once.
+        unsafe { sys::gcry_sexp_release(self.0.as_ptr()) }
+    }
+}
+
+impl Sexp {
+    /// Reads an s-expression in advanced or canonical form.
+    ///
+    /// # Errors
+    /// The text is longer than 1 MiB, or libgcrypt cannot read it.
+    pub fn parse(text: impl AsRef<[u8]>) -> Result<Sexp> {
+        let text = text.as_ref();
+        if text.len() > MAXIMUM_LENGTH {
+            return Err(Error::TooLong(text.len()));
+        }
+        sys::initialise();
+        let mut sexp = ptr::null_mut();
+        let mut position = 0;
+        // SAFETY: the buffer is valid for its length, which is passed, and both results are
+        // pointers to locals.
+        let code = unsafe {
+            sys::gcry_sexp_sscan(
+                &mut sexp,
+                &mut position,
+                text.as_ptr().cast::<c_char>(),
+                text.len(),
+            )
+        };
+        match NonNull::new(sexp) {
+            Some(sexp) if code == 0 => Ok(Sexp(sexp)),
+            Some(_) | None if code != 0 => Err(Error::Syntax {
+                reason: sys::message(code),
+                position,
+            }),
+            // libgcrypt represents `()' by a null pointer.
+            _ => Err(Error::Shape("empty s-expression")),
+        }
+    }
+
+    /// Takes ownership of what a libgcrypt function returned; null is `None`.
+    pub(crate) fn from_raw(raw: *mut gcry_sexp) -> Option<Sexp> {
+        NonNull::new(raw).map(Sexp)
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut gcry_sexp {
+        self.0.as_ptr()
+    }
+
+    /// The canonical form: equal exactly for structurally equal s-expressions.
+    #[must_use]
+    pub fn to_canonical(&self) -> Vec<u8> {
+        self.print(gcry_sexp_format::GCRYSEXP_FMT_CANON)
+    }
+
+    /// The advanced form, as libgcrypt (hence Guix) prints it.
+    #[must_use]
+    pub fn to_advanced(&self) -> Vec<u8> {
+        self.print(gcry_sexp_format::GCRYSEXP_FMT_ADVANCED)
+    }
+
+    fn print(&self, format: gcry_sexp_format) -> Vec<u8> {
+        // SAFETY: a null buffer asks for the size needed.
+        let needed =
+            unsafe { sys::gcry_sexp_sprint(self.as_raw(), format as c_int, ptr::null_mut(), 0) };
+        let mut buffer = vec![0u8; needed];
+        // SAFETY: the buffer is as long as said.
+        let written = unsafe {
+            sys::gcry_sexp_sprint(
+                self.as_raw(),
+                format as c_int,
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        // Without the NUL that the advanced form ends in; the size needed counts it.
+        buffer.truncate(written);
+        buffer
+    }
+
+    /// The first list in this s-expression, at any depth, that starts with `token`.
+    #[must_use]
+    pub fn find(&self, token: &CStr) -> Option<Sexp> {
+        // SAFETY: both pointers are valid; length 0 says that the token ends in NUL.
+        Sexp::from_raw(unsafe { sys::gcry_sexp_find_token(self.as_raw(), token.as_ptr(), 0) })
+    }
+
+    /// How many elements the list has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        // SAFETY: the pointer is valid.
+        usize::try_from(unsafe { sys::gcry_sexp_length(self.as_raw()) }).unwrap_or(0)
+    }
+
+    /// Whether the list has no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element `index`, when it is a list.
+    #[must_use]
+    pub fn list_at(&self, index: usize) -> Option<Sexp> {
+        let index = c_int::try_from(index).ok()?;
+        // SAFETY: the pointer is valid; an index out of range gives null.
+        Sexp::from_raw(unsafe { sys::gcry_sexp_nth(self.as_raw(), index) })
+    }
+
+    /// Element `index`, when it is an atom: its bytes.
+    #[must_use]
+    pub fn atom_at(&self, index: usize) -> Option<&[u8]> {
+        let index = c_int::try_from(index).ok()?;
+        let mut length = 0;
+        // SAFETY: the pointers are valid; the result is null or points into the s-expression,
+        // which is never changed and lives as long as the borrow.
+        unsafe {
+            let data = sys::gcry_sexp_nth_data(self.as_raw(), index, &mut length);
+            (!data.is_null()).then(|| std::slice::from_raw_parts(data.cast::<u8>(), length))
+        }
+    }
+}
+
+impl fmt::Display for Sexp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.to_advanced()))
+    }
+}
+
+impl fmt::Debug for Sexp {
+    /// Not the content: it may be a secret key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sexp(..)")
+    }
+}

@@ -1,0 +1,80 @@
+//! Signing the hash of an exported item, and judging such a signature.
+//!
+//! A signature is the text `(signature DATA SIG-VAL PUBLIC-KEY)`; DATA holds the SHA-256 of the
+//! item, so that a verified signature says what was signed, and the caller compares.
+
+use std::fmt::Write as _;
+use std::ptr;
+
+use crate::acl::Acl;
+use crate::error::{Error, Result};
+use crate::keys::KeyPair;
+use crate::sexp::Sexp;
+use crate::sys;
+
+/// Why a signature is not accepted.  The messages are those of `guix authenticate`.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The text is no s-expression, or has no data, key or hash in it.
+    #[error("corrupt signature data: {0}")]
+    Corrupt(String),
+    /// The ACL doesn't have the key.
+    #[error("unauthorized public key: {0}")]
+    Unauthorized(String),
+    /// The key is good, the signature isn't its.
+    #[error("invalid signature: {0}")]
+    Invalid(String),
+}
+
+/// Signs the SHA-256 `hash` of an exported item, and returns the signature's text.
+///
+/// # Errors
+/// The key is of an unknown type, or libgcrypt can't sign with it.
+pub fn sign(hash: &[u8; 32], pair: &KeyPair) -> Result<Vec<u8>> {
+    let mut hex = String::with_capacity(64);
+    for byte in hash {
+        let _ = write!(hex, "{byte:02X}");
+    }
+    let flag = pair.public().signing_flag()?;
+    let data = Sexp::parse(format!("(data (flags {flag}) (hash sha256 #{hex}#))"))?;
+    let mut value = ptr::null_mut();
+    // SAFETY: both inputs are valid, the result goes to a local.
+    let code = unsafe { sys::gcry_pk_sign(&mut value, data.as_raw(), pair.secret().as_raw()) };
+    let value = Sexp::from_raw(value).ok_or_else(|| Error::Crypto {
+        attempt: "signing",
+        reason: sys::message(code),
+    })?;
+    let mut text = b"(signature ".to_vec();
+    for part in [&data, &value, pair.public().as_sexp()] {
+        text.extend_from_slice(&part.to_canonical());
+    }
+    text.push(b')');
+    Ok(Sexp::parse(text)?.to_advanced())
+}
+
+/// Verifies that the signature in `text` was made by a key of the `acl`, and returns the SHA-256
+/// that was signed.
+///
+/// # Errors
+/// Says what is wrong, with the s-expression concerned.
+pub fn verify(text: &[u8], acl: &Acl) -> Result<[u8; 32], VerifyError> {
+    let corrupt = || VerifyError::Corrupt(String::from_utf8_lossy(text).into_owned());
+    let signature = Sexp::parse(text).map_err(|_| corrupt())?;
+    let data = signature.find(c"data").ok_or_else(corrupt)?;
+    let subject = signature.find(c"public-key").ok_or_else(corrupt)?;
+    if !acl.contains(&subject) {
+        return Err(VerifyError::Unauthorized(subject.to_string()));
+    }
+    let invalid = || VerifyError::Invalid(signature.to_string());
+    let value = signature.find(c"sig-val").ok_or_else(invalid)?;
+    // SAFETY: the three s-expressions are valid.
+    let code = unsafe { sys::gcry_pk_verify(value.as_raw(), data.as_raw(), subject.as_raw()) };
+    if code != 0 {
+        return Err(invalid());
+    }
+    let hash = data.find(c"hash").ok_or_else(corrupt)?;
+    match (hash.atom_at(1), hash.atom_at(2)) {
+        (Some(b"sha256"), Some(value)) => value.try_into().map_err(|_| corrupt()),
+        _ => Err(corrupt()),
+    }
+}
