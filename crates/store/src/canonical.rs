@@ -1,0 +1,91 @@
+//! Canonical metadata of what a builder wrote (`spec/store-formats.md`, section 9).
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+
+use system::ids::{effective_gid, effective_uid};
+use system::tree::{Descend, Kind, Visit, Visited, walk};
+
+use crate::dump::open_parent;
+use crate::error::{Error, Result, from_tree, into_io};
+use crate::store::Store;
+
+/// Files (by device and inode number) made canonical already: among the outputs of one build, a
+/// file may be linked several times.
+pub type InodesSeen = HashSet<(u64, u64)>;
+
+/// The modification time of everything in the store: one second after the epoch.
+pub(crate) const MTIME: i64 = 1;
+
+impl Store {
+    /// Gives `path` (anywhere, not followed if a link) and all below it the metadata of store
+    /// items: mode 0444 or 0555, modification time 1, owned by this process's user.
+    ///
+    /// With `owner`, every file has to belong to that user, or be in `seen`; without this check
+    /// a builder could link a file that isn't its own into its output, to have it made readable.
+    pub fn canonicalise(
+        &self,
+        path: &Path,
+        owner: Option<u32>,
+        seen: &mut InodesSeen,
+    ) -> Result<()> {
+        let (parent, name, place) = open_parent(path)?;
+        let mut visitor = Canonicaliser {
+            owner,
+            seen,
+            place,
+            us: (effective_uid(), effective_gid()),
+        };
+        walk(&parent, name, &mut visitor).map_err(|error| from_tree(error, place))
+    }
+}
+
+struct Canonicaliser<'a> {
+    owner: Option<u32>,
+    seen: &'a mut InodesSeen,
+    place: &'a Path,
+    us: (u32, u32),
+}
+
+impl Canonicaliser<'_> {
+    fn name(&self, file: &Visited<'_>) -> String {
+        self.place.join(file.path()).display().to_string()
+    }
+}
+
+impl Visit for Canonicaliser<'_> {
+    fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        let (parent, name, stat) = (file.parent, file.name, file.stat);
+        if stat.kind() == Kind::Other {
+            return Err(into_io(Error::UnsupportedType(self.name(file))));
+        }
+        if self.owner.is_some_and(|owner| owner != stat.uid()) {
+            if stat.is_dir() || !self.seen.contains(&stat.identity()) {
+                return Err(into_io(Error::InvalidOwnership(self.name(file))));
+            }
+            return Ok(Descend::Over);
+        }
+        self.seen.insert(stat.identity());
+        // The owner first: giving a file away clears its setuid bit on some systems only.
+        if stat.uid() != self.us.0 {
+            parent.chown_at(name, Some(self.us.0), Some(self.us.1))?;
+        }
+        if stat.kind() != Kind::Symlink && !matches!(stat.mode(), 0o444 | 0o555) {
+            let mode = if stat.mode() & 0o100 != 0 {
+                0o555
+            } else {
+                0o444
+            };
+            parent.chmod_at(name, mode)?;
+        }
+        if stat.mtime() != (MTIME, 0) {
+            parent.set_times_at(name, Some(stat.atime().0), MTIME)?;
+        }
+        Ok(Descend::Into)
+    }
+
+    fn action(&self) -> &'static str {
+        "make canonical"
+    }
+}

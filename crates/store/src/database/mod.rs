@@ -1,0 +1,244 @@
+//! The database: connections set up as Guix does (`spec/store-formats.md`, section 8), a pool of
+//! them for reading and one for writing, and retrying while others are in the way.
+//!
+//! Readers and the writer are separate connections, so that with the write-ahead log questions
+//! never wait for a registration. Statements are prepared once per connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::error::{Error, Result};
+use crate::options::StoreOptions;
+use crate::progress::{Level, Progress, check};
+
+/// The tables, as they are created in a new database.
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// How long SQLite itself waits for others before we look for an interruption.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long to be blocked before saying so.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How many connections for reading are kept open when unused.
+const SPARE_READERS: usize = 32;
+
+/// How many prepared statements a connection keeps; more than there are.
+const STATEMENTS: usize = 64;
+
+/// The cache of the connection that writes, in SQLite's way to say KiB; used when needed.
+const WRITER_CACHE_KIB: i64 = -16_384;
+
+/// The open database.
+pub(crate) struct Database {
+    file: PathBuf,
+    options: StoreOptions,
+    readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Connection>,
+}
+
+impl Database {
+    /// Opens `db.sqlite` in `directory`; makes its tables if it is to be created.
+    pub(crate) fn open(directory: &Path, options: &StoreOptions, create: bool) -> Result<Database> {
+        let file = directory.join("db.sqlite");
+        let connection = connect(&file, options, create)?;
+        if !options.read_only {
+            // Room for the pages of a large transaction, so that each is written once.
+            connection
+                .pragma_update(None, "cache_size", WRITER_CACHE_KIB)
+                .map_err(|error| Error::database("setting up the store database", error))?;
+        }
+        if create {
+            connection
+                .execute_batch(SCHEMA)
+                .map_err(|error| Error::database("initialising database schema", error))?;
+        }
+        Ok(Database {
+            file,
+            options: options.clone(),
+            readers: Mutex::default(),
+            writer: Mutex::new(connection),
+        })
+    }
+
+    /// Answers a question. `question` may be called several times.
+    pub(crate) fn read<T>(
+        &self,
+        action: &str,
+        mut question: impl FnMut(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let spare = lock(&self.readers).pop();
+        let connection = match spare {
+            Some(connection) => connection,
+            None => connect(&self.file, &self.options, false)?,
+        };
+        let mut patience = Patience::default();
+        loop {
+            match question(&connection) {
+                Err(error) if is_busy(&error) => patience.lose(None, action)?,
+                answer => {
+                    let mut readers = lock(&self.readers);
+                    if readers.len() < SPARE_READERS {
+                        readers.push(connection);
+                    }
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// Makes a change, as one transaction: kept if `change` succeeds, undone if it fails. `change`
+    /// may be called several times, until nobody is in the way.
+    pub(crate) fn write<T>(
+        &self,
+        action: &str,
+        progress: &dyn Progress,
+        mut change: impl FnMut(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = lock(&self.writer);
+        let mut patience = Patience::default();
+        loop {
+            match attempt(&mut connection, action, &mut change) {
+                Err(error) if is_busy(&error) => patience.lose(Some(progress), action)?,
+                result => return result,
+            }
+        }
+    }
+}
+
+/// One attempt at a transaction.
+fn attempt<T>(
+    connection: &mut Connection,
+    action: &str,
+    change: &mut impl FnMut(&Connection) -> Result<T>,
+) -> Result<T> {
+    let failed = |error| Error::database(action, error);
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
+    let result = change(&transaction)?;
+    transaction.commit().map_err(failed)?;
+    Ok(result)
+}
+
+/// A new connection, with Guix's settings.
+fn connect(file: &Path, options: &StoreOptions, create: bool) -> Result<Connection> {
+    let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if options.read_only {
+        flags |= OpenFlags::SQLITE_OPEN_READ_ONLY;
+    } else {
+        flags |= OpenFlags::SQLITE_OPEN_READ_WRITE;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    }
+    let connection = Connection::open_with_flags(file, flags).map_err(|error| {
+        Error::database(
+            format!("cannot open store database `{}'", file.display()),
+            error,
+        )
+    })?;
+    set_up(&connection, options)
+        .map_err(|error| Error::database("setting up the store database", error))?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Not `busy_timeout()`, which needs a newer SQLite than many systems have. The pragma answers.
+    let patience = PATIENCE.as_millis() as i64;
+    connection.pragma_update_and_check(None, "busy_timeout", patience, |_| Ok(()))?;
+    connection.pragma_update(None, "foreign_keys", 1)?;
+    let synchronous = if options.sync_metadata {
+        "normal"
+    } else {
+        "off"
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    if options.read_only {
+        return Ok(());
+    }
+    let mode = if options.write_ahead_log {
+        "wal"
+    } else {
+        "truncate"
+    };
+    let current: String =
+        connection.pragma_query_value(Some("main"), "journal_mode", |row| row.get(0))?;
+    if current != mode {
+        // Fails as "busy" while others use the database; they may be about to do the same.
+        let started = Instant::now();
+        loop {
+            match connection.pragma_update_and_check(Some("main"), "journal_mode", mode, |_| Ok(()))
+            {
+                Err(error) if busy_code(&error) && started.elapsed() < SILENCE => nap(),
+                result => break result?,
+            }
+        }
+    }
+    if options.write_ahead_log {
+        connection.pragma_update(None, "wal_autocheckpoint", 40_000)?;
+    }
+    Ok(())
+}
+
+/// Waiting for others who use the database.
+struct Patience {
+    since: Instant,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Patience {
+    /// After a refusal: waits a little, and says once that it has been waiting for long.
+    fn lose(&mut self, progress: Option<&dyn Progress>, action: &str) -> Result<()> {
+        static WARNED: AtomicBool = AtomicBool::new(false);
+        if let Some(progress) = progress {
+            check(progress)?;
+        }
+        if self.since.elapsed() > SILENCE && !WARNED.swap(true, Ordering::Relaxed) {
+            tracing::warn!(action, "SQLite database is busy");
+            if let Some(progress) = progress {
+                progress.message(Level::Error, "warning: SQLite database is busy");
+            }
+        }
+        nap();
+        Ok(())
+    }
+}
+
+/// A pause of random length, so that those who compete don't meet again.
+fn nap() {
+    std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..100)));
+}
+
+/// Whether trying again later may help.
+fn is_busy(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. } if busy_code(source))
+}
+
+fn busy_code(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed)
+    )
+}
+
+/// Whether a row could not go because others depend on it.
+pub(crate) fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+}
+
+/// Takes a mutex; what it protects is whole even if a thread panicked with it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

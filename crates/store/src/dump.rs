@@ -1,0 +1,160 @@
+//! Trees of files as nars.
+
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use formats::hash::Hash;
+use formats::nar;
+use formats::wire::WriteExt;
+use system::tree::{Descend, Dir, Kind, Visit, Visited, walk};
+
+use crate::error::{Context, Error, Result, from_tree, into_io};
+use crate::file_hash::{DEDUPLICATION_MINIMUM, FileHasher};
+
+/// How much of a file is read at once.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
+/// Writes the nar of `name` in `parent` (called `place` in messages) to `out`. The hashes of
+/// files that may be deduplicated are added to `files`.
+pub(crate) fn dump_tree(
+    parent: &Dir,
+    name: &std::ffi::OsStr,
+    place: &Path,
+    out: &mut dyn Write,
+    files: Option<&mut Vec<(PathBuf, Hash)>>,
+) -> Result<()> {
+    out.write_bytes(nar::MAGIC).context(|| "writing archive")?;
+    let mut dumper = Dumper {
+        out,
+        files,
+        buffer: Vec::new(),
+    };
+    walk(parent, name, &mut dumper).map_err(|error| from_tree(error, place))
+}
+
+/// Opens the directory that `path` is in, following links on the way there but not at its end.
+pub(crate) fn open_parent(path: &Path) -> Result<(Dir, &std::ffi::OsStr, &Path)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::Other(format!(
+            "`{}' is no name of a file",
+            path.display()
+        )));
+    };
+    let opened = if parent.is_absolute() {
+        std::fs::canonicalize(parent).and_then(Dir::open)
+    } else {
+        Dir::open(parent)
+    };
+    let dir = opened.context(|| format!("opening directory `{}'", parent.display()))?;
+    Ok((dir, name, parent))
+}
+
+struct Dumper<'a> {
+    out: &'a mut dyn Write,
+    files: Option<&'a mut Vec<(PathBuf, Hash)>>,
+    buffer: Vec<u8>,
+}
+
+impl Dumper<'_> {
+    fn tokens(&mut self, tokens: &[&[u8]]) -> io::Result<()> {
+        for token in tokens {
+            self.out.write_bytes(token)?;
+        }
+        Ok(())
+    }
+
+    fn regular(&mut self, file: &Visited<'_>) -> io::Result<()> {
+        let mut source = file.parent.open_file(file.name)?;
+        let (size, executable) = (file.stat.size(), file.stat.mode() & 0o100 != 0);
+        if executable {
+            self.tokens(&[b"regular", b"executable", b"", b"contents"])?;
+        } else {
+            self.tokens(&[b"regular", b"contents"])?;
+        }
+        self.out.write_u64(size)?;
+        let mut hasher = (self.files.is_some() && size >= DEDUPLICATION_MINIMUM)
+            .then(|| FileHasher::new(executable, size));
+        let out = &mut self.out;
+        read_whole(&mut source, size, &mut self.buffer, |data| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(data);
+            }
+            out.write_all(data)
+        })?;
+        self.out.write_padding(size)?;
+        if let (Some(files), Some(hasher)) = (&mut self.files, hasher) {
+            // Relative to the item, whose own name is the first.
+            let path = file.path().components().skip(1).collect();
+            files.push((path, hasher.finish().0));
+        }
+        Ok(())
+    }
+}
+
+impl Visit for Dumper<'_> {
+    fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        if file.depth > 0 {
+            self.tokens(&[b"entry", b"(", b"name", file.name.as_bytes(), b"node"])?;
+        }
+        self.tokens(&[b"(", b"type"])?;
+        match file.stat.kind() {
+            Kind::Directory => {
+                self.tokens(&[b"directory"])?;
+                return Ok(Descend::Into);
+            }
+            Kind::Symlink => {
+                let target = file.parent.read_link(file.name)?;
+                self.tokens(&[b"symlink", b"target", target.as_bytes()])?;
+            }
+            Kind::Regular => self.regular(file)?,
+            Kind::Other => {
+                let path = file.path().display().to_string();
+                return Err(into_io(Error::UnsupportedType(path)));
+            }
+        }
+        self.tokens(&[b")"])?;
+        if file.depth > 0 {
+            self.tokens(&[b")"]).map(|()| Descend::Over)
+        } else {
+            Ok(Descend::Over)
+        }
+    }
+
+    fn leave(&mut self, directory: &Visited<'_>) -> io::Result<()> {
+        if directory.depth > 0 {
+            self.tokens(&[b")", b")"])
+        } else {
+            self.tokens(&[b")"])
+        }
+    }
+
+    fn action(&self) -> &'static str {
+        "read"
+    }
+}
+
+/// Reads exactly `size` bytes in pieces; `buffer` is kept for the next file.
+pub(crate) fn read_whole(
+    source: &mut dyn Read,
+    size: u64,
+    buffer: &mut Vec<u8>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let wanted = size.min(CHUNK as u64) as usize;
+    if buffer.len() < wanted {
+        buffer.resize(wanted, 0);
+    }
+    let mut left = size;
+    while left > 0 {
+        let piece = left.min(buffer.len() as u64) as usize;
+        let count = match source.read(&mut buffer[..piece]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        take(&buffer[..count])?;
+        left -= count as u64;
+    }
+    Ok(())
+}

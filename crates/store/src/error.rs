@@ -1,0 +1,164 @@
+//! What can go wrong with the store, in Guix's words where it has words.
+
+use std::io;
+
+use formats::store_path::StorePath;
+
+/// A result whose error is a store [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation on the store failed.
+///
+/// `Display` is what a client is shown: what was attempted, on what, and why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed.
+    #[error("{action}: {}", reason(source))]
+    Io {
+        /// What was attempted, and on what: "opening lock file `…'".
+        action: String,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The database refused or is damaged.
+    #[error("{action}: {source}")]
+    Database {
+        /// What was attempted.
+        action: String,
+        /// What SQLite answered.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The path is not registered.
+    #[error("path `{0}' is not valid")]
+    NotValid(StorePath),
+    /// Other valid paths refer to the path.
+    #[error("cannot delete path `{path}' because it is in use by {referrers}")]
+    InUse {
+        /// The path that should have gone.
+        path: StorePath,
+        /// Who refers to it, quoted and separated by commas.
+        referrers: String,
+    },
+    /// A path named for deletion is reachable from a root.
+    #[error("cannot delete path `{0}' since it is still alive")]
+    StillAlive(String),
+    /// An item's references lead back to it.
+    #[error("cycle detected in the references of `{0}'")]
+    Cycle(StorePath),
+    /// A file is not the build user's.
+    #[error("invalid ownership on file `{0}'")]
+    InvalidOwnership(String),
+    /// A file is neither regular, directory nor symbolic link.
+    #[error("file `{0}' has an unsupported type")]
+    UnsupportedType(String),
+    /// An item on its way out does not have the contents that were registered.
+    #[error("hash of path `{path}' has changed from `{expected}' to `{actual}'!")]
+    HashChanged {
+        /// The item.
+        path: StorePath,
+        /// The registered hash, in hexadecimal.
+        expected: String,
+        /// The hash of what is there now, in hexadecimal.
+        actual: String,
+    },
+    /// An imported item carries no signature where one is needed.
+    #[error("imported archive of `{0}' lacks a signature")]
+    Unsigned(StorePath),
+    /// The signature is of something else than what was received.
+    #[error(
+        "signed hash doesn't match actual contents of imported archive; \
+         archive could be corrupt, or someone is trying to import a Trojan horse"
+    )]
+    SignedHashMismatch,
+    /// Bytes from elsewhere don't have the format they should have.
+    #[error("{0}")]
+    BadInput(String),
+    /// The [`Progress`](crate::Progress) said to stop.
+    #[error("interrupted by the user")]
+    Interrupted,
+    /// The path was received, but its place is locked by this very thread of work.
+    #[error("deadlock: trying to re-acquire self-held lock")]
+    SelfLock,
+    /// Anything else, said in full.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Error {
+    /// A failed system call; `action` says what was attempted and on what.
+    pub fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Error {
+        Error::Io {
+            action: action.into(),
+            source: source.into(),
+        }
+    }
+
+    /// A failed database call; `action` says what was attempted.
+    pub fn database(action: impl Into<String>, source: rusqlite::Error) -> Error {
+        Error::Database {
+            action: action.into(),
+            source,
+        }
+    }
+
+    /// The system call's error number, if this is a failed system call.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// The system's words for an error, without Rust's "(os error N)".
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// Adds what was attempted to a failed system call.
+pub(crate) trait Context<T> {
+    /// Turns the error into [`Error::Io`]; `action` is only called on failure.
+    fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| Error::io(action(), error))
+    }
+}
+
+/// Lets an [`Error`] pass through an interface that only knows `io::Error`; [`from_io`] gets it
+/// back.
+pub(crate) fn into_io(error: Error) -> io::Error {
+    io::Error::other(error)
+}
+
+/// The [`Error`] inside of `error`, or else `error` with what was attempted.
+pub(crate) fn from_io(error: io::Error, action: impl FnOnce() -> String) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) => Error::io(action(), error),
+    }
+}
+
+/// The error of reading a nar, which is the sender's fault, or the unpacking's.
+pub(crate) fn from_nar(error: formats::nar::Error) -> Error {
+    match error {
+        formats::nar::Error::Sink(error) => from_io(error, || "unpacking archive".to_owned()),
+        other => Error::BadInput(other.to_string()),
+    }
+}
+
+/// The error of a walk through a tree in `parent`.
+pub(crate) fn from_tree(error: system::tree::Error, parent: &std::path::Path) -> Error {
+    let path = parent.join(&error.path);
+    from_io(error.source, || {
+        format!("cannot {} `{}'", error.action, path.display())
+    })
+}

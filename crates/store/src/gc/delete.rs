@@ -1,0 +1,310 @@
+//! Deleting what is dead: in the database first, then on the disk.
+
+use std::ffi::OsStr;
+use std::io;
+
+use nix::libc;
+use rand::RngExt;
+use system::ids::effective_uid;
+use system::tree::Dir;
+
+use super::TRASH;
+use super::graph::{Graph, Node};
+use super::trash;
+use crate::database::is_constraint;
+use crate::error::{Context, Error, Result, reason};
+use crate::progress::{Level, Progress, check, say};
+use crate::store::Store;
+
+/// How many paths are made invalid at once. Paths that are dead are all over the index of paths,
+/// so that a small transaction writes a page for each of them, and a large one each page once;
+/// one this large lasts a fraction of a second.
+const BATCH: usize = 10_000;
+
+/// The same, when a limit may be reached at any of them.
+const LIMITED_BATCH: usize = 50;
+
+/// A valid path that is to go.
+pub(super) struct Doomed {
+    /// Its number in the database.
+    pub(super) id: i64,
+    /// Its base name.
+    pub(super) name: String,
+    /// The size of its nar.
+    pub(super) size: u64,
+}
+
+/// Deletes, and counts what that frees.
+pub(super) struct Deleter<'a> {
+    store: &'a Store,
+    pub(super) progress: &'a dyn Progress,
+    max_freed: u64,
+    /// Bytes freed.
+    pub(super) freed: u64,
+    /// Bytes that will be freed with the trash, by their nars' sizes.
+    in_trash: u64,
+    /// What was deleted.
+    pub(super) deleted: Vec<String>,
+    trash: Option<Dir>,
+}
+
+impl<'a> Deleter<'a> {
+    pub(super) fn new(store: &'a Store, max_freed: u64, progress: &'a dyn Progress) -> Self {
+        Deleter {
+            store,
+            progress,
+            max_freed,
+            freed: 0,
+            in_trash: 0,
+            deleted: Vec::new(),
+            trash: None,
+        }
+    }
+
+    /// Empties the trash that a collector before us left, and makes a new one.
+    pub(super) fn prepare_trash(&mut self) -> Result<()> {
+        self.freed += trash::remove(self.store, self.progress)?;
+        match self.open_trash() {
+            Ok(trash) => self.trash = Some(trash),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                say(self.progress, Level::Info, || {
+                    format!("note: can't create trash directory: {}", reason(&error))
+                });
+            }
+            Err(error) => return Err(Error::io("creating the trash directory", error)),
+        }
+        Ok(())
+    }
+
+    fn open_trash(&self) -> io::Result<Dir> {
+        let root = &self.store.inner.root;
+        match root.create_dir(TRASH, 0o755) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => root.open_dir(TRASH),
+        }
+    }
+
+    /// Whether enough was freed.
+    pub(super) fn limit_reached(&self) -> bool {
+        self.freed.saturating_add(self.in_trash) > self.max_freed
+    }
+
+    /// Deletes all that is dead, referrers before what they refer to, until the limit is reached.
+    pub(super) fn delete_all(&mut self, graph: &Graph) -> Result<()> {
+        let limited = self.max_freed != u64::MAX;
+        let mut order = Order::new(graph, limited);
+        let most = if limited { LIMITED_BATCH } else { BATCH };
+        let mut batch = Vec::with_capacity(most);
+        loop {
+            check(self.progress)?;
+            batch.clear();
+            let mut expected = self.freed.saturating_add(self.in_trash);
+            while batch.len() < most
+                && expected <= self.max_freed
+                && let Some(node) = order.next(graph)
+            {
+                let (name, size) = (graph.name(node).to_owned(), graph.size(node));
+                expected = expected.saturating_add(size);
+                batch.push(Doomed {
+                    id: graph.id(node),
+                    name,
+                    size,
+                });
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.delete(&batch)?;
+            if self.limit_reached() {
+                let limit = self.max_freed;
+                say(self.progress, Level::Info, || {
+                    format!("deleted or invalidated more than {limit} bytes; stopping")
+                });
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes paths invalid, referrers first, then removes their files. A path that somebody
+    /// refers to by now stays.
+    pub(super) fn delete(&mut self, batch: &[Doomed]) -> Result<()> {
+        let mut gone = Vec::new();
+        self.store.write(
+            "invalidating paths in database",
+            self.progress,
+            |connection| {
+                gone.clear();
+                let mut statement =
+                    connection.prepare_cached("delete from ValidPaths where id = ?")?;
+                for (index, doomed) in batch.iter().enumerate() {
+                    match statement.execute([doomed.id]) {
+                        Ok(0) => {}
+                        Ok(_) => gone.push(index),
+                        Err(error) if is_constraint(&error) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        for index in gone {
+            let doomed = &batch[index];
+            self.remove(doomed.name.as_ref(), doomed.size)?;
+        }
+        Ok(())
+    }
+
+    /// Removes `name` from the store directory; it must not be valid.
+    pub(super) fn remove(&mut self, name: &OsStr, size: u64) -> Result<()> {
+        let path = || self.store.dir().as_path().join(name);
+        let root = &self.store.inner.root;
+        let stat = root
+            .try_stat_at(name)
+            .context(|| format!("getting status of {}", path().display()))?;
+        let Some(stat) = stat else { return Ok(()) };
+        say(self.progress, Level::Info, || self.announce(name));
+        self.deleted.push(path().to_string_lossy().into_owned());
+        if !stat.is_dir() {
+            match root.remove_file(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.context(|| format!("cannot unlink `{}'", path().display()))?,
+            }
+            if stat.links() <= trash::link_threshold(self.store) {
+                self.freed += stat.size();
+            }
+            return Ok(());
+        }
+        if self.trash.is_some() {
+            match self.move_to_trash(name, stat.mode()) {
+                Ok(()) => {
+                    self.in_trash += size;
+                    return Ok(());
+                }
+                // In a container, directories of a lower layer can't be renamed.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EXDEV)) => {
+                    say(self.progress, Level::Info, || {
+                        format!(
+                            "note: can't move `{}': {}",
+                            path().display(),
+                            reason(&error)
+                        )
+                    });
+                }
+                Err(error) => {
+                    let action = format!("unable to move `{}' to the trash", path().display());
+                    return Err(Error::io(action, error));
+                }
+            }
+        }
+        self.freed += trash::remove_tree(self.store, root, name)?;
+        Ok(())
+    }
+
+    fn announce(&self, name: &OsStr) -> String {
+        let freed = self.freed.saturating_add(self.in_trash);
+        let name = name.to_string_lossy();
+        let store = self.store.dir();
+        if self.max_freed == u64::MAX {
+            format!("[{} MiB] deleting '{store}/{name}'", freed / (1024 * 1024))
+        } else {
+            let percent = (freed as f64 / self.max_freed as f64).min(1.0) * 100.0;
+            format!("[{}%] deleting '{store}/{name}'", percent as u64)
+        }
+    }
+
+    fn move_to_trash(&mut self, name: &OsStr, mode: u32) -> io::Result<()> {
+        let root = &self.store.inner.root;
+        // Moving a directory changes it, which root may always do.
+        if effective_uid() != 0 && mode & 0o200 == 0 {
+            root.chmod_at(name, mode | 0o200)?;
+        }
+        let mut attempts = 0;
+        let mut new_name = name.to_owned();
+        loop {
+            let Some(trash) = &self.trash else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            attempts += 1;
+            match root.rename(name, trash, &new_name) {
+                // A collector that began before us removed the trash.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 10 => {
+                    self.trash = Some(self.open_trash()?);
+                }
+                Err(error)
+                    if attempts < 10
+                        && matches!(
+                            error.raw_os_error(),
+                            Some(libc::EEXIST | libc::ENOTEMPTY | libc::ENOTDIR)
+                        ) =>
+                {
+                    new_name = self.store.unique_name("trash").into();
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Deletes the trash. No lock is needed.
+    pub(super) fn empty_trash(&mut self) -> Result<()> {
+        self.trash = None;
+        say(self.progress, Level::Info, || {
+            format!("deleting `{}/{TRASH}'", self.store.dir())
+        });
+        self.freed += trash::remove(self.store, self.progress)?;
+        self.in_trash = 0;
+        Ok(())
+    }
+}
+
+/// An order in which everything dead can go: each node after those that refer to it.
+struct Order {
+    /// How many dead nodes, not yet gone, refer to each.
+    referrers: Vec<u32>,
+    ready: Vec<Node>,
+    /// In random order as far as possible, so that no sort of path is always the one that goes
+    /// before a limit is reached.
+    random: bool,
+}
+
+impl Order {
+    fn new(graph: &Graph, random: bool) -> Order {
+        let mut referrers = vec![0; graph.len()];
+        for node in graph.dead() {
+            for reference in graph.references(node) {
+                if *reference != node {
+                    referrers[*reference as usize] += 1;
+                }
+            }
+        }
+        let mut ready: Vec<Node> = graph
+            .dead()
+            .filter(|node| referrers[*node as usize] == 0)
+            .collect();
+        ready.reverse();
+        Order {
+            referrers,
+            ready,
+            random,
+        }
+    }
+
+    fn next(&mut self, graph: &Graph) -> Option<Node> {
+        let node = if self.random && !self.ready.is_empty() {
+            let index = rand::rng().random_range(0..self.ready.len());
+            self.ready.swap_remove(index)
+        } else {
+            self.ready.pop()?
+        };
+        for reference in graph.references(node) {
+            if *reference == node || graph.is_live(*reference) {
+                continue;
+            }
+            let count = &mut self.referrers[*reference as usize];
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.ready.push(*reference);
+            }
+        }
+        Some(node)
+    }
+}

@@ -1,0 +1,298 @@
+//! The whole database's graph in memory: a million paths take some hundred megabytes for the
+//! seconds that it lives, and liveness is one pass over it.
+
+use std::collections::HashSet;
+
+use formats::store_path::StorePath;
+use rusqlite::Connection;
+
+use super::GcRequest;
+use crate::error::{Error, Result};
+use crate::progress::{Progress, check};
+use crate::store::Store;
+
+/// A node's number.
+pub(super) type Node = u32;
+
+/// No node.
+const NONE: u32 = u32::MAX;
+
+/// All valid paths, in the order of their numbers in the database.
+pub(super) struct Graph {
+    ids: Vec<i64>,
+    sizes: Vec<u64>,
+    /// All base names, one after the other, and where each ends.
+    names: String,
+    ends: Vec<usize>,
+    /// Slots of a hash table from names to nodes.
+    slots: Vec<u32>,
+    references: Edges,
+    /// What else keeps alive: derivers, outputs.
+    keeps: Edges,
+    live: Vec<bool>,
+}
+
+/// Edges, by the node they start from.
+#[derive(Default)]
+struct Edges {
+    starts: Vec<u32>,
+    targets: Vec<Node>,
+}
+
+impl Edges {
+    fn new(nodes: usize, pairs: &[(Node, Node)]) -> Edges {
+        let mut starts = vec![0; nodes + 1];
+        for (from, _) in pairs {
+            starts[*from as usize + 1] += 1;
+        }
+        for index in 0..nodes {
+            starts[index + 1] += starts[index];
+        }
+        let mut next = starts.clone();
+        let mut targets = vec![0; pairs.len()];
+        for (from, to) in pairs {
+            let place = &mut next[*from as usize];
+            targets[*place as usize] = *to;
+            *place += 1;
+        }
+        Edges { starts, targets }
+    }
+
+    fn of(&self, node: Node) -> &[Node] {
+        let (start, end) = (self.starts[node as usize], self.starts[node as usize + 1]);
+        &self.targets[start as usize..end as usize]
+    }
+}
+
+/// From numbers in the database to nodes.
+enum Ids<'a> {
+    Dense(Vec<u32>),
+    Sparse(&'a [i64]),
+}
+
+impl Ids<'_> {
+    fn new(ids: &[i64]) -> Ids<'_> {
+        let last = ids.last().copied().unwrap_or(0);
+        match usize::try_from(last) {
+            Ok(last) if last <= ids.len() * 8 + 1_000_000 => {
+                let mut dense = vec![NONE; last + 1];
+                for (node, id) in ids.iter().enumerate() {
+                    if let Some(slot) = usize::try_from(*id).ok().and_then(|id| dense.get_mut(id)) {
+                        *slot = node as u32;
+                    }
+                }
+                Ids::Dense(dense)
+            }
+            _ => Ids::Sparse(ids),
+        }
+    }
+
+    fn find(&self, id: i64) -> Option<Node> {
+        match self {
+            Ids::Dense(dense) => {
+                let node = usize::try_from(id)
+                    .ok()
+                    .and_then(|id| dense.get(id).copied())?;
+                (node != NONE).then_some(node)
+            }
+            Ids::Sparse(ids) => ids.binary_search(&id).ok().map(|node| node as u32),
+        }
+    }
+}
+
+impl Graph {
+    /// Reads the database, as one transaction.
+    pub(super) fn load(
+        store: &Store,
+        request: &GcRequest<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Graph> {
+        let prefix = format!("{}/", store.dir());
+        let action = "reading valid paths from database";
+        let failed = |error| Error::database(action, error);
+        store.inner.database.read(action, |connection| {
+            let transaction = connection.unchecked_transaction().map_err(failed)?;
+            let mut graph = Graph::load_paths(&transaction, &prefix).map_err(failed)?;
+            check(progress)?;
+            let nodes = graph.ids.len();
+            let ids = Ids::new(&graph.ids);
+            let references = load_references(&transaction, &ids).map_err(failed)?;
+            check(progress)?;
+            let mut keeps = Vec::new();
+            if request.keep_outputs || request.keep_derivations {
+                load_outputs(&transaction, &ids, request, &mut keeps).map_err(failed)?;
+            }
+            drop(ids);
+            graph.references = Edges::new(nodes, &references);
+            graph.keeps = Edges::new(nodes, &keeps);
+            Ok(graph)
+        })
+    }
+
+    fn load_paths(connection: &Connection, prefix: &str) -> rusqlite::Result<Graph> {
+        let mut graph = Graph {
+            ids: Vec::new(),
+            sizes: Vec::new(),
+            names: String::new(),
+            ends: Vec::new(),
+            slots: Vec::new(),
+            references: Edges::default(),
+            keeps: Edges::default(),
+            live: Vec::new(),
+        };
+        let mut statement =
+            connection.prepare("select id, path, narSize from ValidPaths order by id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            // What isn't in the store is for the check of the store to remove.
+            let Some(name) = row.get_ref(1)?.as_str()?.strip_prefix(prefix) else {
+                continue;
+            };
+            graph.ids.push(row.get(0)?);
+            graph.names.push_str(name);
+            graph.ends.push(graph.names.len());
+            graph
+                .sizes
+                .push(row.get::<_, Option<i64>>(2)?.map_or(0, i64::cast_unsigned));
+        }
+        graph.live = vec![false; graph.ids.len()];
+        graph.slots = vec![NONE; (graph.ids.len() * 2).next_power_of_two().max(16)];
+        for node in 0..graph.ids.len() as u32 {
+            let mut slot = graph.first_slot(graph.name(node));
+            while graph.slots[slot] != NONE {
+                slot = (slot + 1) & (graph.slots.len() - 1);
+            }
+            graph.slots[slot] = node;
+        }
+        Ok(graph)
+    }
+
+    /// Where to start looking for a name.
+    fn first_slot(&self, name: &str) -> usize {
+        // FNV-1a; the hash part differs early.
+        let hash = name
+            .bytes()
+            .take(24)
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+            });
+        (hash ^ (hash >> 29)) as usize & (self.slots.len() - 1)
+    }
+
+    /// The node with this base name.
+    pub(super) fn find(&self, name: &str) -> Option<Node> {
+        let mut slot = self.first_slot(name);
+        loop {
+            match self.slots[slot] {
+                NONE => return None,
+                node if self.name(node) == name => return Some(node),
+                _ => slot = (slot + 1) & (self.slots.len() - 1),
+            }
+        }
+    }
+
+    /// The node's base name.
+    pub(super) fn name(&self, node: Node) -> &str {
+        let start = match node.checked_sub(1) {
+            Some(previous) => self.ends[previous as usize],
+            None => 0,
+        };
+        &self.names[start..self.ends[node as usize]]
+    }
+
+    /// The node's number in the database.
+    pub(super) fn id(&self, node: Node) -> i64 {
+        self.ids[node as usize]
+    }
+
+    /// The size of the node's nar; 0 if not known.
+    pub(super) fn size(&self, node: Node) -> u64 {
+        self.sizes[node as usize]
+    }
+
+    /// What the node refers to, perhaps itself.
+    pub(super) fn references(&self, node: Node) -> &[Node] {
+        self.references.of(node)
+    }
+
+    /// Marks what is reachable from `roots`.
+    pub(super) fn mark(&mut self, roots: &HashSet<StorePath>) {
+        let mut pending: Vec<Node> = roots
+            .iter()
+            .filter_map(|root| self.find(root.base_name()))
+            .collect();
+        while let Some(node) = pending.pop() {
+            if std::mem::replace(&mut self.live[node as usize], true) {
+                continue;
+            }
+            let next = self.references.of(node).iter().chain(self.keeps.of(node));
+            pending.extend(next.filter(|next| !self.live[**next as usize]));
+        }
+    }
+
+    /// Whether the node is live.
+    pub(super) fn is_live(&self, node: Node) -> bool {
+        self.live[node as usize]
+    }
+
+    /// The names of what is live.
+    pub(super) fn live(&self) -> impl Iterator<Item = &str> {
+        self.nodes()
+            .filter(|node| self.is_live(*node))
+            .map(|node| self.name(node))
+    }
+
+    /// What is not live.
+    pub(super) fn dead(&self) -> impl Iterator<Item = Node> {
+        self.nodes().filter(|node| !self.is_live(*node))
+    }
+
+    /// How many nodes there are.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = Node> {
+        0..self.ids.len() as u32
+    }
+}
+
+fn load_references(connection: &Connection, ids: &Ids<'_>) -> rusqlite::Result<Vec<(Node, Node)>> {
+    let mut references = Vec::new();
+    let mut statement = connection.prepare("select referrer, reference from Refs")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let (Some(from), Some(to)) = (ids.find(row.get(0)?), ids.find(row.get(1)?)) {
+            references.push((from, to));
+        }
+    }
+    Ok(references)
+}
+
+/// Edges between derivations and their valid outputs.
+fn load_outputs(
+    connection: &Connection,
+    ids: &Ids<'_>,
+    request: &GcRequest<'_>,
+    edges: &mut Vec<(Node, Node)>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(
+        "select d.drv, o.id, o.deriver is not null and o.deriver = v.path \
+         from DerivationOutputs d join ValidPaths o on o.path = d.path \
+         join ValidPaths v on v.id = d.drv",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Some(derivation), Some(output)) = (ids.find(row.get(0)?), ids.find(row.get(1)?))
+        else {
+            continue;
+        };
+        if request.keep_outputs {
+            edges.push((derivation, output));
+        }
+        if request.keep_derivations && row.get::<_, bool>(2)? {
+            edges.push((output, derivation));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! The garbage collector (`spec/store-formats.md`, section 11).
+//!
+//! With the collector's lock and those of all temporary roots held, what is reachable from a root
+//! is live, and the rest is garbage. What is garbage is made invalid before its files go, in
+//! batches; directories are only moved to `trash` while the locks are held, and deleted
+//! afterwards, when others can work again. A collector that is killed leaves nothing but invalid
+//! files and the trash, which the next one takes.
+//!
+//! Sessions may register paths meanwhile, if they made them temporary roots before we read those.
+//! Should such a path refer to one that we think dead, the database's foreign keys refuse to let
+//! that one go, and so it stays.
+
+mod delete;
+mod graph;
+mod held;
+mod incoming;
+mod prune;
+mod trash;
+
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+
+use formats::store_path::StorePath;
+use system::lock::Mode;
+
+use crate::error::{Context, Error, Result};
+use crate::progress::{Level, Progress, check};
+use crate::store::Store;
+use crate::temp_roots::TempRoots;
+
+use delete::{Deleter, Doomed};
+use graph::Graph;
+use held::HeldRoots;
+
+/// Where directories wait to be deleted, in the store directory.
+pub(crate) const TRASH: &str = "trash";
+
+/// Names in the store directory that are neither items nor garbage.
+const SPECIAL: [&str; 2] = [".links", TRASH];
+
+/// What the collector is to do; the numbers are the protocol's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GcAction {
+    /// Say what is reachable.
+    ReturnLive = 0,
+    /// Say what is not.
+    ReturnDead = 1,
+    /// Delete what is not.
+    DeleteDead = 2,
+    /// Delete certain paths, if they are not.
+    DeleteSpecific = 3,
+}
+
+/// A request to collect.
+pub struct GcRequest<'a> {
+    /// What to do.
+    pub action: GcAction,
+    /// Treat nothing but temporary roots as a root (dangerous).
+    pub ignore_liveness: bool,
+    /// What to delete, for [`GcAction::DeleteSpecific`].
+    pub paths: Vec<StorePath>,
+    /// Stop once more than this is freed; `u64::MAX` for no limit.
+    pub max_freed: u64,
+    /// Outputs of live derivations are live.
+    pub keep_outputs: bool,
+    /// Derivers of live outputs are live.
+    pub keep_derivations: bool,
+    /// The temporary roots of the session that asks: they are given up first, as Guix does.
+    pub own_roots: Option<&'a TempRoots>,
+}
+
+/// What a collection did.
+#[derive(Clone, Debug, Default)]
+pub struct GcResult {
+    /// Live, dead or deleted paths, sorted.
+    pub paths: Vec<String>,
+    /// Bytes of disk space freed.
+    pub bytes_freed: u64,
+}
+
+impl Store {
+    /// Collects garbage, or says what is garbage.
+    pub fn collect_garbage(
+        &self,
+        request: &GcRequest<'_>,
+        progress: &dyn Progress,
+    ) -> Result<GcResult> {
+        let deletes = matches!(
+            request.action,
+            GcAction::DeleteDead | GcAction::DeleteSpecific
+        );
+        if let Some(own_roots) = request.own_roots {
+            own_roots.clear();
+        }
+        let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
+        progress.message(Level::Error, "finding garbage collector roots...");
+        let mut roots: HashSet<StorePath> = HashSet::new();
+        if !request.ignore_liveness {
+            roots.extend(self.find_roots(progress)?.into_values());
+            roots.extend(self.busy_roots()?);
+        }
+        let held = HeldRoots::read(self, progress)?;
+        roots.extend(held.roots.iter().cloned());
+
+        let mut deleter = Deleter::new(self, request.max_freed, progress);
+        if deletes {
+            deleter.prepare_trash()?;
+        }
+        let mut result = GcResult::default();
+        if request.action == GcAction::DeleteSpecific {
+            self.delete_specific(request, &roots, &mut deleter)?;
+        } else if request.max_freed > 0 {
+            let doing = if deletes {
+                "deleting garbage..."
+            } else {
+                "determining live/dead paths..."
+            };
+            progress.message(Level::Error, doing);
+            let mut graph = Graph::load(self, request, progress)?;
+            graph.mark(&roots);
+            let entries = self.store_entries()?;
+            match request.action {
+                GcAction::ReturnLive => result.paths = self.live_paths(&graph, &entries, &roots),
+                GcAction::ReturnDead => {
+                    result.paths = self.dead_paths(&graph, &entries, &held, &roots)
+                }
+                _ => self.delete_dead(&graph, &entries, &held, &roots, &mut deleter)?,
+            }
+        }
+        if !deletes {
+            result.paths.sort_unstable();
+            return Ok(result);
+        }
+        // Others may add to the store from here on.
+        drop(held);
+        drop(gc_lock);
+        deleter.empty_trash()?;
+        progress.message(Level::Error, "deleting unused links...");
+        let pruned = prune::prune(self, progress)?;
+        result.bytes_freed = deleter.freed + pruned;
+        result.paths = deleter.deleted;
+        result.paths.sort_unstable();
+        Ok(result)
+    }
+
+    /// The valid items that running programs use.
+    fn busy_roots(&self) -> Result<Vec<StorePath>> {
+        let names = system::busy::referenced_items(self.dir().as_path())
+            .context(|| "finding the store items that processes use")?;
+        let items: Vec<StorePath> = names
+            .iter()
+            .filter_map(|name| self.dir().item_of(name.as_os_str().as_bytes()).ok())
+            .collect();
+        Ok(self.query_valid_paths(&items)?.into_iter().collect())
+    }
+
+    /// The names in the store directory, but for [`SPECIAL`] ones.
+    fn store_entries(&self) -> Result<Vec<std::ffi::OsString>> {
+        let reading = || format!("reading directory `{}'", self.dir());
+        let mut names = Vec::new();
+        for entry in self.inner.root.entries().context(reading)? {
+            let name = entry.context(reading)?.name;
+            if !SPECIAL.iter().any(|special| name == *special) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// What is in the store and reachable.
+    fn live_paths(
+        &self,
+        graph: &Graph,
+        entries: &[std::ffi::OsString],
+        roots: &HashSet<StorePath>,
+    ) -> Vec<String> {
+        let mut live: Vec<String> = graph
+            .live()
+            .map(|name| format!("{}/{name}", self.dir()))
+            .collect();
+        for name in entries {
+            // Not valid yet, but a session's temporary root.
+            if let Some(path) = self.unregistered(graph, name)
+                && roots.contains(&path)
+            {
+                live.push(path.as_str().to_owned());
+            }
+        }
+        live
+    }
+
+    /// What is in the store and not reachable.
+    fn dead_paths(
+        &self,
+        graph: &Graph,
+        entries: &[std::ffi::OsString],
+        held: &HeldRoots,
+        roots: &HashSet<StorePath>,
+    ) -> Vec<String> {
+        let mut dead: Vec<String> = graph
+            .dead()
+            .map(|node| format!("{}/{}", self.dir(), graph.name(node)))
+            .collect();
+        for name in entries {
+            let kept = match self.unregistered(graph, name) {
+                Some(path) => roots.contains(&path) || held.is_in_use(self, &path),
+                None => name.to_str().is_some(),
+            };
+            if !kept {
+                dead.push(format!("{}/{}", self.dir(), name.to_string_lossy()));
+            }
+        }
+        dead
+    }
+
+    /// The path of a name in the store directory that the graph doesn't know; `None` if it does,
+    /// or if the name can't be a path's.
+    fn unregistered(&self, graph: &Graph, name: &std::ffi::OsStr) -> Option<StorePath> {
+        let name = name.to_str()?;
+        if graph.find(name).is_some() {
+            return None;
+        }
+        self.dir().join(name).ok()
+    }
+
+    /// Deletes everything dead: first what isn't registered, then what is.
+    fn delete_dead(
+        &self,
+        graph: &Graph,
+        entries: &[std::ffi::OsString],
+        held: &HeldRoots,
+        roots: &HashSet<StorePath>,
+        deleter: &mut Deleter<'_>,
+    ) -> Result<()> {
+        for name in entries {
+            check(deleter.progress)?;
+            let path = match self.unregistered(graph, name) {
+                Some(path) => path,
+                None if name.to_str().is_some() => continue,
+                None => {
+                    deleter.remove(name, 0)?;
+                    continue;
+                }
+            };
+            // It may have become valid while we looked.
+            if roots.contains(&path) || held.is_in_use(self, &path) || self.is_valid(&path)? {
+                continue;
+            }
+            deleter.remove(name, 0)?;
+            if deleter.limit_reached() {
+                return Ok(());
+            }
+        }
+        deleter.delete_all(graph)
+    }
+
+    /// Deletes the requested paths, each with all that refer to it; fails at the first that is
+    /// alive.
+    fn delete_specific(
+        &self,
+        request: &GcRequest<'_>,
+        roots: &HashSet<StorePath>,
+        deleter: &mut Deleter<'_>,
+    ) -> Result<()> {
+        // Without liveness, going from derivations to outputs would delete far too much.
+        let keep_outputs = request.keep_outputs && !request.ignore_liveness;
+        let keep_derivations = request.keep_derivations && !request.ignore_liveness;
+        for path in &request.paths {
+            check(deleter.progress)?;
+            let alive = SPECIAL.contains(&path.base_name())
+                || self.is_alive(path, roots, keep_outputs, keep_derivations)?;
+            if alive {
+                return Err(Error::StillAlive(path.as_str().to_owned()));
+            }
+            let doomed: Vec<Doomed> = self.with_referrers(path)?;
+            if doomed.is_empty() {
+                deleter.remove(path.base_name().as_ref(), 0)?;
+            } else {
+                deleter.delete(&doomed)?;
+            }
+            if deleter.limit_reached() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Removing from `.links` what no item uses.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use super::trash::in_parallel;
+use crate::database::lock;
+use crate::error::{Context, Error, Result};
+use crate::file_hash::DEDUPLICATION_MINIMUM;
+use crate::progress::{Level, Progress, check, say};
+use crate::store::Store;
+
+/// Unlinks files in `.links` that have no other link, or are too small to be there; the bytes
+/// freed.
+///
+/// Somebody may link to such a file just before it is unlinked: then it is an ordinary file of an
+/// item, and another copy of it will go to `.links`.
+pub(super) fn prune(store: &Store, progress: &dyn Progress) -> Result<u64> {
+    let links = store.links_dir()?;
+    let reading = || format!("reading directory `{}/.links'", store.dir());
+    let mut names = Vec::new();
+    for entry in links.entries().context(reading)? {
+        names.push(entry.context(reading)?.name);
+    }
+    let freed = AtomicU64::new(0);
+    let saved = AtomicI64::new(0);
+    let failure = Mutex::new(None);
+    in_parallel(&names, |name| {
+        let look = || -> Result<()> {
+            check(progress)?;
+            let path = || format!("`{}/.links/{}'", store.dir(), name.display());
+            let Some(stat) = links
+                .try_stat_at(name)
+                .context(|| format!("statting {}", path()))?
+            else {
+                return Ok(());
+            };
+            let size = stat.size();
+            if stat.links() != 1 && size >= DEDUPLICATION_MINIMUM {
+                let others = stat.links().cast_signed() - 2;
+                saved.fetch_add(others.saturating_mul(size.cast_signed()), Ordering::Relaxed);
+                return Ok(());
+            }
+            match links.remove_file(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                result => {
+                    result.map_err(|error| Error::io(format!("deleting {}", path()), error))?
+                }
+            }
+            freed.fetch_add(size, Ordering::Relaxed);
+            Ok(())
+        };
+        match look() {
+            Ok(()) => true,
+            Err(error) => {
+                lock(&failure).get_or_insert(error);
+                false
+            }
+        }
+    });
+    if let Some(error) = lock(&failure).take() {
+        return Err(error);
+    }
+    say(progress, Level::Info, || {
+        let overhead = links.stat().map_or(0, |stat| stat.size()).cast_signed();
+        let saved = (saved.into_inner() - overhead) as f64 / (1024.0 * 1024.0);
+        format!("note: currently hard linking saves {saved:.2} MiB")
+    });
+    Ok(freed.into_inner())
+}

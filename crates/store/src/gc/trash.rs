@@ -1,0 +1,150 @@
+//! Deleting directories for good, with several threads.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use system::ids::effective_uid;
+use system::tree::{Descend, Dir, Visit, Visited, walk};
+
+use super::TRASH;
+use crate::database::lock;
+use crate::error::{Context, Error, Result, from_tree};
+use crate::progress::{Progress, check};
+use crate::store::Store;
+
+/// The most threads that delete.
+const THREADS: usize = 4;
+
+/// Files with at most this many links count as freed: with deduplication, one is in `.links`.
+pub(super) fn link_threshold(store: &Store) -> u64 {
+    if store.options().deduplicate { 2 } else { 1 }
+}
+
+/// Deletes the trash and all in it, if there is one; the bytes freed.
+pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<u64> {
+    let root = &store.inner.root;
+    let reading = || format!("reading directory `{}/{TRASH}'", store.dir());
+    let trash = match root.open_dir(TRASH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        trash => trash.context(reading)?,
+    };
+    let names = trash.names().context(reading)?;
+    let freed = AtomicU64::new(0);
+    let failure = Mutex::new(None);
+    in_parallel(&names, |name| {
+        let removed = check(progress).and_then(|()| remove_tree(store, &trash, name));
+        match removed {
+            Ok(bytes) => {
+                freed.fetch_add(bytes, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                lock(&failure).get_or_insert(error);
+                false
+            }
+        }
+    });
+    if let Some(error) = lock(&failure).take() {
+        return Err(error);
+    }
+    match root.remove_dir(TRASH) {
+        // Another collector uses it already, or has removed it.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(Error::io(
+                format!("cannot unlink `{}/{TRASH}'", store.dir()),
+                error,
+            ))
+        }
+        _ => Ok(freed.into_inner()),
+    }
+}
+
+/// Calls `work` for all of `items`, from several threads, until it returns false.
+pub(super) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> bool + Sync) {
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS);
+    let next = AtomicU64::new(0);
+    let run = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            if !work(item) {
+                break;
+            }
+        }
+    };
+    if items.len() < 64 || threads == 1 {
+        return run();
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(run);
+        }
+    });
+}
+
+/// Deletes the tree `name` in `dir`; the bytes freed. One that vanishes meanwhile (two collectors
+/// may empty the same trash) is no error.
+pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64> {
+    let mut remover = Remover {
+        threshold: link_threshold(store),
+        freed: 0,
+        privileged: effective_uid() == 0,
+    };
+    let mut result = walk(dir, name, &mut remover);
+    let denied = |error: &system::tree::Error| {
+        matches!(
+            error.source.raw_os_error(),
+            Some(nix::libc::EACCES | nix::libc::EPERM)
+        )
+    };
+    if remover.privileged && result.as_ref().is_err_and(denied) {
+        // Root without the privilege to ignore modes.
+        remover.privileged = false;
+        result = walk(dir, name, &mut remover);
+    }
+    match result {
+        Err(error) if error.source.kind() != io::ErrorKind::NotFound => {
+            Err(from_tree(error, store.dir().as_path()))
+        }
+        _ => Ok(remover.freed),
+    }
+}
+
+struct Remover {
+    threshold: u64,
+    freed: u64,
+    /// Whether modes of directories are no obstacle.
+    privileged: bool,
+}
+
+impl Visit for Remover {
+    fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        if file.stat.is_dir() {
+            let mode = file.stat.mode();
+            if !self.privileged && mode & 0o700 != 0o700 {
+                file.parent.chmod_at(file.name, mode | 0o700)?;
+            }
+            return Ok(Descend::Into);
+        }
+        file.parent.remove_file(file.name)?;
+        if file.stat.links() <= self.threshold {
+            self.freed += file.stat.size();
+        }
+        Ok(Descend::Over)
+    }
+
+    fn leave(&mut self, directory: &Visited<'_>) -> io::Result<()> {
+        directory.parent.remove_dir(directory.name)
+    }
+
+    fn action(&self) -> &'static str {
+        "unlink"
+    }
+}

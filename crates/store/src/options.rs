@@ -1,0 +1,38 @@
+//! How a store is opened: the settings of Guix's daemon that concern the store.
+
+/// Settings for [`Store::open`](crate::Store::open); the defaults are Guix's.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// `fsync-metadata`: whether SQLite syncs (mode "normal") or not ("off").
+    pub sync_metadata: bool,
+    /// `use-sqlite-wal`: whether the database has a write-ahead log.
+    pub write_ahead_log: bool,
+    /// `sync-before-registering`: whether everything is synced before an item is registered.
+    pub sync_before_registering: bool,
+    /// `auto-optimise-store`: whether new items' files are deduplicated.
+    pub deduplicate: bool,
+    /// `gc-reserved-space`: bytes kept aside so that a full disk can still be collected.
+    pub reserved_space: u64,
+    /// `build-users-group`: the group that the store directory is given when root opens it.
+    pub build_users_group: Option<String>,
+    /// Nothing is created or changed; only queries work.
+    pub read_only: bool,
+    /// `NIX_IGNORE_SYMLINK_STORE=1`: the store or its parents may be symbolic links.
+    pub ignore_symlink_store: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            sync_metadata: true,
+            write_ahead_log: true,
+            sync_before_registering: false,
+            deduplicate: true,
+            reserved_space: 8 * 1024 * 1024,
+            build_users_group: None,
+            read_only: false,
+            ignore_symlink_store: std::env::var_os("NIX_IGNORE_SYMLINK_STORE")
+                .is_some_and(|value| value == "1"),
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! Questions to the database; each is answered by an index.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use formats::derivation::{self, Derivation};
+use formats::hash::Hash;
+use formats::store_path::{HASH_LENGTH, StorePath};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::{Context, Error, Result};
+use crate::progress::{Progress, Quiet};
+use crate::store::Store;
+
+/// What is registered of a valid path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathInfo {
+    /// The path.
+    pub path: StorePath,
+    /// SHA-256 of its nar.
+    pub hash: Hash,
+    /// When it was registered, in seconds since the epoch.
+    pub registration_time: i64,
+    /// The derivation that made it, if known.
+    pub deriver: Option<StorePath>,
+    /// Bytes of its nar; 0 if not known.
+    pub nar_size: u64,
+    /// What it refers to, perhaps itself.
+    pub references: BTreeSet<StorePath>,
+}
+
+/// In which direction, and over which edges, a closure goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Closure {
+    /// To referrers instead of references.
+    pub reverse: bool,
+    /// From derivations to their valid outputs (in reverse: from outputs to valid derivers).
+    pub include_outputs: bool,
+    /// From outputs to their derivers (in reverse: from derivations to what they derived).
+    pub include_derivers: bool,
+}
+
+/// The columns of [`PathInfo`] that are in the table of paths.
+const INFO: &str =
+    "select id, hash, registrationTime, deriver, narSize from ValidPaths where path = ?";
+/// What a path refers to, by the path's number.
+const REFERENCES: &str =
+    "select path from Refs join ValidPaths on reference = id where referrer = ?";
+/// Who refers to a path.
+const REFERRERS: &str = "select path from Refs join ValidPaths on referrer = id \
+                         where reference = (select id from ValidPaths where path = ?)";
+
+impl Store {
+    /// Whether the path is registered.
+    pub fn is_valid(&self, path: &StorePath) -> Result<bool> {
+        self.read("querying path in database", |connection| {
+            valid_id(connection, path)
+        })
+        .map(|id| id.is_some())
+    }
+
+    /// Those of `paths` that are valid.
+    pub fn query_valid_paths<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a StorePath>,
+    ) -> Result<BTreeSet<StorePath>> {
+        let paths: Vec<&StorePath> = paths.into_iter().collect();
+        self.read("querying valid paths in database", |connection| {
+            // One transaction: its beginning and end cost more than a question.
+            let transaction = connection.unchecked_transaction()?;
+            let mut valid = BTreeSet::new();
+            for path in &paths {
+                if valid_id(&transaction, path)?.is_some() {
+                    valid.insert((*path).clone());
+                }
+            }
+            Ok(valid)
+        })
+    }
+
+    /// All valid paths, sorted.
+    pub fn query_all_valid_paths(&self) -> Result<Vec<StorePath>> {
+        self.read_paths(
+            "querying valid paths in database",
+            "select path from ValidPaths order by path",
+            [],
+        )
+    }
+
+    /// What is registered of the path; `None` if it isn't valid.
+    pub fn query_path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        let action = "querying path in database";
+        let found = self.read(action, |connection| {
+            let mut statement = connection.prepare_cached(INFO)?;
+            let mut rows = statement.query([path.as_str()])?;
+            let Some(row) = rows.next()? else {
+                return Ok(None);
+            };
+            let id: i64 = row.get(0)?;
+            let hash: String = row.get(1)?;
+            let registration_time: i64 = row.get(2)?;
+            let deriver: Option<String> = row.get(3)?;
+            let nar_size: Option<i64> = row.get(4)?;
+            // The first statement is still active, so that both see the same database.
+            let mut references = Vec::new();
+            let mut statement = connection.prepare_cached(REFERENCES)?;
+            let mut rows = statement.query([id])?;
+            while let Some(row) = rows.next()? {
+                references.push(row.get_ref(0)?.as_str()?.to_owned());
+            }
+            Ok(Some((
+                hash,
+                registration_time,
+                deriver,
+                nar_size,
+                references,
+            )))
+        })?;
+        let Some((hash, registration_time, deriver, nar_size, references)) = found else {
+            return Ok(None);
+        };
+        let hash = Hash::parse_prefixed(&hash).map_err(|_| {
+            Error::Other(format!(
+                "corrupt hash `{hash}' in valid-path entry for `{path}'"
+            ))
+        })?;
+        let deriver = match deriver {
+            Some(deriver) if !deriver.is_empty() => Some(self.parse(&deriver)?),
+            _ => None,
+        };
+        Ok(Some(PathInfo {
+            path: path.clone(),
+            hash,
+            registration_time,
+            deriver,
+            nar_size: nar_size.map_or(0, i64::cast_unsigned),
+            references: references
+                .iter()
+                .map(|reference| self.parse(reference))
+                .collect::<Result<_>>()?,
+        }))
+    }
+
+    /// What is registered of the path, which has to be valid.
+    pub fn path_info(&self, path: &StorePath) -> Result<PathInfo> {
+        self.query_path_info(path)?
+            .ok_or_else(|| Error::NotValid(path.clone()))
+    }
+
+    /// What a valid path refers to.
+    pub fn query_references(&self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
+        Ok(self.path_info(path)?.references)
+    }
+
+    /// The valid paths that refer to `path`, perhaps itself among them.
+    pub fn query_referrers(&self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
+        self.read_paths("querying referrers in database", REFERRERS, [path.as_str()])
+    }
+
+    /// The recorded deriver of a valid path.
+    pub fn query_deriver(&self, path: &StorePath) -> Result<Option<StorePath>> {
+        Ok(self.path_info(path)?.deriver)
+    }
+
+    /// The valid derivations that have `path` as an output.
+    pub fn query_valid_derivers(&self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
+        self.read_paths(
+            "querying derivers in database",
+            "select v.path from DerivationOutputs d join ValidPaths v on d.drv = v.id \
+             where d.path = ?",
+            [path.as_str()],
+        )
+    }
+
+    /// The outputs of a valid derivation, by name.
+    pub fn query_derivation_outputs(
+        &self,
+        path: &StorePath,
+    ) -> Result<BTreeMap<String, StorePath>> {
+        let found = self.read("querying derivation outputs in database", |connection| {
+            let Some(id) = valid_id(connection, path)? else {
+                return Ok(None);
+            };
+            let mut statement = connection
+                .prepare_cached("select id, path from DerivationOutputs where drv = ?")?;
+            let rows = statement.query_map([id], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>().map(Some)
+        })?;
+        found
+            .ok_or_else(|| Error::NotValid(path.clone()))?
+            .into_iter()
+            .map(|(name, output)| Ok((name, self.parse(&output)?)))
+            .collect()
+    }
+
+    /// The valid path whose base name begins with these 32 characters.
+    pub fn query_path_from_hash_part(&self, hash_part: &str) -> Result<Option<StorePath>> {
+        if hash_part.len() != HASH_LENGTH {
+            return Err(Error::BadInput("invalid hash part".to_owned()));
+        }
+        let prefix = format!("{}/{hash_part}", self.dir());
+        let found: Option<String> = self.read("finding path in database", |connection| {
+            connection
+                .prepare_cached("select path from ValidPaths where path >= ? limit 1")?
+                .query_row([&prefix], |row| row.get(0))
+                .optional()
+        })?;
+        match found {
+            Some(path) if path.starts_with(&prefix) => self.parse(&path).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// All that `paths` lead to, themselves included.
+    pub fn compute_closure<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a StorePath>,
+        how: Closure,
+    ) -> Result<BTreeSet<StorePath>> {
+        let mut closure: BTreeSet<StorePath> = paths.into_iter().cloned().collect();
+        let mut pending: Vec<StorePath> = closure.iter().cloned().collect();
+        while let Some(path) = pending.pop() {
+            for next in self.edges(&path, how)? {
+                if !closure.contains(&next) {
+                    closure.insert(next.clone());
+                    pending.push(next);
+                }
+            }
+        }
+        Ok(closure)
+    }
+
+    /// Where one step of a closure leads.
+    pub(crate) fn edges(&self, path: &StorePath, how: Closure) -> Result<BTreeSet<StorePath>> {
+        let mut edges;
+        if how.reverse {
+            edges = self.query_referrers(path)?;
+            if how.include_outputs {
+                edges.extend(self.query_valid_derivers(path)?);
+            }
+            if how.include_derivers && path.is_derivation() {
+                for output in self.query_derivation_outputs(path)?.into_values() {
+                    let info = self.query_path_info(&output)?;
+                    if info.is_some_and(|info| info.deriver.as_ref() == Some(path)) {
+                        edges.insert(output);
+                    }
+                }
+            }
+        } else {
+            let info = self.path_info(path)?;
+            edges = info.references;
+            if how.include_outputs && path.is_derivation() {
+                let outputs = self.query_derivation_outputs(path)?;
+                edges.extend(self.query_valid_paths(outputs.values())?);
+            }
+            if how.include_derivers
+                && let Some(deriver) = info.deriver
+                && self.is_valid(&deriver)?
+            {
+                edges.insert(deriver);
+            }
+        }
+        Ok(edges)
+    }
+
+    /// Sorts `paths` so that each comes after those among them that it refers to. Paths that
+    /// aren't valid count as having no references. An error if there is a cycle.
+    pub fn sort_topologically(&self, paths: &BTreeSet<StorePath>) -> Result<Vec<StorePath>> {
+        let mut references = BTreeMap::new();
+        for path in paths {
+            let found = self.query_path_info(path)?.map(|info| info.references);
+            references.insert(path.clone(), found.unwrap_or_default());
+        }
+        topological_order(&references)
+    }
+
+    /// Reads the derivation file `path` (which should be valid).
+    pub fn read_derivation(&self, path: &StorePath) -> Result<Derivation> {
+        let failed = || format!("reading file `{path}'");
+        let file = self
+            .inner
+            .root
+            .open_file(path.base_name())
+            .context(failed)?;
+        let mut text = Vec::new();
+        file.take(derivation::MAX_SIZE)
+            .read_to_end(&mut text)
+            .context(failed)?;
+        Derivation::parse(&text, self.dir())
+            .map_err(|error| Error::BadInput(format!("error parsing derivation `{path}': {error}")))
+    }
+
+    /// The hash of a derivation modulo its inputs; each has to be valid.
+    pub(crate) fn resolve_modulo(
+        &self,
+        path: &StorePath,
+        also_valid: &HashMap<StorePath, Derivation>,
+    ) -> std::result::Result<Hash, derivation::Error> {
+        self.with_modulo(|known| {
+            known.get(path, |path| {
+                if let Some(derivation) = also_valid.get(path) {
+                    return Ok(derivation.clone());
+                }
+                if !self.is_valid(path)? {
+                    return Err(Error::NotValid(path.clone()));
+                }
+                self.read_derivation(path)
+            })
+        })
+    }
+
+    /// Remembers that building `path` failed.
+    pub fn register_failed_path(&self, path: &StorePath) -> Result<()> {
+        self.write("registering failed path", &Quiet, |connection| {
+            connection
+                .prepare_cached("insert or ignore into FailedPaths (path, time) values (?, ?)")?
+                .execute((path.as_str(), now()))?;
+            Ok(())
+        })
+    }
+
+    /// Whether building `path` is remembered to have failed.
+    pub fn has_path_failed(&self, path: &StorePath) -> Result<bool> {
+        self.read("querying if path failed", |connection| {
+            connection
+                .prepare_cached("select time from FailedPaths where path = ?")?
+                .exists([path.as_str()])
+        })
+    }
+
+    /// Everything whose building is remembered to have failed.
+    pub fn query_failed_paths(&self) -> Result<BTreeSet<StorePath>> {
+        self.read_paths("querying failed paths", "select path from FailedPaths", [])
+    }
+
+    /// Forgets failures: of paths, of all outputs of derivations, or with `*`, all.
+    pub fn clear_failed_paths<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let paths: Vec<&str> = paths.into_iter().collect();
+        self.write("clearing failed paths", &Quiet, |connection| {
+            for path in &paths {
+                if *path == "*" {
+                    connection
+                        .prepare_cached("delete from FailedPaths")?
+                        .execute([])?;
+                    continue;
+                }
+                connection
+                    .prepare_cached(
+                        "delete from FailedPaths where path = ?1 or path in \
+                         (select d.path from DerivationOutputs d join ValidPaths v \
+                          on d.drv = v.id where v.path = ?1)",
+                    )?
+                    .execute([path])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A question to the database.
+    pub(crate) fn read<T>(
+        &self,
+        action: &str,
+        mut question: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.inner.database.read(action, |connection| {
+            question(connection).map_err(|error| Error::database(action, error))
+        })
+    }
+
+    /// A change to the database.
+    pub(crate) fn write<T>(
+        &self,
+        action: &str,
+        progress: &dyn Progress,
+        mut change: impl FnMut(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        self.inner.database.write(action, progress, |connection| {
+            change(connection).map_err(|error| Error::database(action, error))
+        })
+    }
+
+    /// A question whose answer is a column of paths.
+    fn read_paths<P: rusqlite::Params + Copy, C: FromIterator<StorePath>>(
+        &self,
+        action: &str,
+        query: &str,
+        parameters: P,
+    ) -> Result<C> {
+        let texts = self.read(action, |connection| {
+            let mut statement = connection.prepare_cached(query)?;
+            let rows = statement.query_map(parameters, |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        texts.iter().map(|text| self.parse(text)).collect()
+    }
+
+    /// A path that the database has.
+    pub(crate) fn parse(&self, path: &str) -> Result<StorePath> {
+        self.dir()
+            .parse(path)
+            .map_err(|error| Error::Other(error.to_string()))
+    }
+}
+
+/// The number of a valid path.
+pub(crate) fn valid_id(connection: &Connection, path: &StorePath) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("select id from ValidPaths where path = ?")?
+        .query_row([path.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// Seconds since the epoch.
+pub(crate) fn now() -> i64 {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    elapsed.as_secs().cast_signed()
+}
+
+/// Sorts paths so that each comes after those it refers to; references to others and to itself
+/// don't count. Not recursive.
+pub(crate) fn topological_order(
+    references: &BTreeMap<StorePath, BTreeSet<StorePath>>,
+) -> Result<Vec<StorePath>> {
+    let mut sorted = Vec::with_capacity(references.len());
+    let mut done: HashSet<&StorePath> = HashSet::new();
+    let mut active: HashSet<&StorePath> = HashSet::new();
+    for start in references.keys() {
+        if done.contains(start) {
+            continue;
+        }
+        let mut stack = vec![(start, references[start].iter())];
+        active.insert(start);
+        while let Some((path, rest)) = stack.last_mut() {
+            let Some(next) = rest.next() else {
+                active.remove(*path);
+                done.insert(*path);
+                sorted.push((*path).clone());
+                stack.pop();
+                continue;
+            };
+            if next == *path || done.contains(next) {
+                continue;
+            }
+            let Some((next, edges)) = references.get_key_value(next) else {
+                continue;
+            };
+            if !active.insert(next) {
+                return Err(Error::Cycle(next.clone()));
+            }
+            stack.push((next, edges.iter()));
+        }
+    }
+    Ok(sorted)
+}

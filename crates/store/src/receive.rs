@@ -1,0 +1,251 @@
+//! Receiving an item whose path is only known at its end.
+//!
+//! What is small is kept in memory until then and written right to its place, or not at all if it
+//! is valid already. What is larger is unpacked under a temporary name, which is a temporary root,
+//! and renamed.
+
+use std::io::{self, Read};
+
+use bstr::{BStr, BString};
+use formats::hash::Hash;
+use formats::nar::Sink;
+use formats::store_path::StorePath;
+use nix::libc;
+use system::tree::remove_tree;
+
+use crate::error::{Error, Result, from_io, from_tree, into_io};
+use crate::progress::Progress;
+use crate::restore::{Restorer, link_item};
+use crate::store::Store;
+use crate::temp_roots::TempRoots;
+
+/// How much is kept in memory.
+const MEMORY: usize = 256 * 1024;
+
+/// What each remembered node counts for, besides its contents.
+const NODE: usize = 64;
+
+/// One call of a [`Sink`], remembered.
+enum Event {
+    BeginDirectory,
+    Entry(BString),
+    EndDirectory,
+    Symlink(BString),
+    Regular(bool, Vec<u8>),
+}
+
+/// Takes a nar, and puts it where it belongs afterwards.
+pub(crate) struct Receiver<'a> {
+    store: &'a Store,
+    temp_roots: &'a TempRoots,
+    progress: &'a dyn Progress,
+    events: Vec<Event>,
+    held: usize,
+    unpacking: Option<(Leftover, Restorer)>,
+}
+
+impl<'a> Receiver<'a> {
+    pub(crate) fn new(
+        store: &'a Store,
+        temp_roots: &'a TempRoots,
+        progress: &'a dyn Progress,
+    ) -> Receiver<'a> {
+        Receiver {
+            store,
+            temp_roots,
+            progress,
+            events: Vec::new(),
+            held: 0,
+            unpacking: None,
+        }
+    }
+
+    /// Puts what was received at `path`, instead of what is there. `hash` is that of the nar.
+    /// The path has to be locked. If this fails, nothing new is at the path.
+    pub(crate) fn settle(mut self, path: &StorePath, hash: &Hash) -> Result<()> {
+        let root = &self.store.inner.root;
+        let name = path.base_name();
+        let moving = || format!("cannot move to `{path}'");
+        let existing = root
+            .try_stat_at(name)
+            .map_err(|error| Error::io(moving(), error))?;
+        if existing.is_some() && self.unpacking.is_none() {
+            self.unpack().map_err(|error| from_io(error, moving))?;
+        }
+        let Some((leftover, restorer)) = self.unpacking.take() else {
+            let mut leftover = Leftover::new(self.store, name.to_owned());
+            let mut restorer = Restorer::new(self.store, name);
+            replay(&self.events, &mut restorer).map_err(|error| from_io(error, moving))?;
+            if restorer.is_file() {
+                link_item(self.store, name, hash)?;
+            }
+            leftover.keep();
+            return Ok(());
+        };
+        if restorer.is_file() {
+            link_item(self.store, &leftover.name, hash)?;
+        }
+        match &existing {
+            None => root.rename(&leftover.name, root, name),
+            // At no time is the old one missing while it may be valid. What is deleted when this
+            // returns is the old one.
+            Some(_) => {
+                return exchange(self.store, leftover, name)
+                    .map_err(|error| Error::io(moving(), error));
+            }
+        }
+        .map_err(|error| Error::io(moving(), error))?;
+        leftover.into_kept();
+        Ok(())
+    }
+
+    /// Begins to unpack, with what was remembered.
+    fn unpack(&mut self) -> io::Result<&mut Restorer> {
+        if self.unpacking.is_none() {
+            let name = self.store.unique_name("nix");
+            let path = self.store.dir().join(&name).map_err(io::Error::other)?;
+            self.temp_roots.add(&path, self.progress).map_err(into_io)?;
+            // Something may be left of a process that had our number.
+            remove_leftover(self.store, &name).map_err(into_io)?;
+            let leftover = Leftover::new(self.store, name.clone());
+            let mut restorer = Restorer::new(self.store, &name);
+            replay(&self.events, &mut restorer)?;
+            self.events = Vec::new();
+            self.unpacking = Some((leftover, restorer));
+        }
+        match &mut self.unpacking {
+            Some((_, restorer)) => Ok(restorer),
+            None => Err(io::Error::other("nothing is unpacked")),
+        }
+    }
+
+    /// Remembers the event that takes `size` bytes, or says that it has to be unpacked.
+    fn remember(&mut self, size: usize, event: impl FnOnce() -> Event) -> bool {
+        if self.unpacking.is_some() || self.held + size + NODE > MEMORY {
+            return false;
+        }
+        self.held += size + NODE;
+        self.events.push(event());
+        true
+    }
+}
+
+impl Sink for Receiver<'_> {
+    fn begin_directory(&mut self) -> io::Result<()> {
+        if self.remember(0, || Event::BeginDirectory) {
+            return Ok(());
+        }
+        self.unpack()?.begin_directory()
+    }
+
+    fn entry(&mut self, name: &BStr) -> io::Result<()> {
+        if self.remember(name.len(), || Event::Entry(name.to_owned())) {
+            return Ok(());
+        }
+        self.unpack()?.entry(name)
+    }
+
+    fn end_directory(&mut self) -> io::Result<()> {
+        if self.remember(0, || Event::EndDirectory) {
+            return Ok(());
+        }
+        self.unpack()?.end_directory()
+    }
+
+    fn symlink(&mut self, target: &BStr) -> io::Result<()> {
+        if self.remember(target.len(), || Event::Symlink(target.to_owned())) {
+            return Ok(());
+        }
+        self.unpack()?.symlink(target)
+    }
+
+    fn regular(&mut self, executable: bool, size: u64, contents: &mut dyn Read) -> io::Result<()> {
+        let small = usize::try_from(size).is_ok_and(|size| {
+            let after = self.held.saturating_add(size).saturating_add(NODE);
+            self.unpacking.is_none() && after <= MEMORY
+        });
+        if small {
+            let mut data = vec![0; size as usize];
+            contents.read_exact(&mut data)?;
+            self.held += data.len() + NODE;
+            self.events.push(Event::Regular(executable, data));
+            return Ok(());
+        }
+        crate::progress::check(self.progress).map_err(into_io)?;
+        self.unpack()?.regular(executable, size, contents)
+    }
+}
+
+fn replay(events: &[Event], sink: &mut Restorer) -> io::Result<()> {
+    for event in events {
+        match event {
+            Event::BeginDirectory => sink.begin_directory()?,
+            Event::Entry(name) => sink.entry(BStr::new(name))?,
+            Event::EndDirectory => sink.end_directory()?,
+            Event::Symlink(target) => sink.symlink(BStr::new(target))?,
+            Event::Regular(executable, data) => {
+                sink.regular(*executable, data.len() as u64, &mut data.as_slice())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A name in the store directory that is removed, with all below it, unless it is kept.
+pub(crate) struct Leftover {
+    store: Store,
+    name: String,
+    keep: bool,
+}
+
+impl Leftover {
+    pub(crate) fn new(store: &Store, name: String) -> Leftover {
+        Leftover {
+            store: store.clone(),
+            name,
+            keep: false,
+        }
+    }
+
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    fn into_kept(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = remove_leftover(&self.store, &self.name)
+        {
+            tracing::warn!(name = self.name, %error, "something is left in the store");
+        }
+    }
+}
+
+/// Puts the new tree in the place of the old one, which is deleted.
+fn exchange(store: &Store, new: Leftover, name: &str) -> io::Result<()> {
+    let root = &store.inner.root;
+    match root.exchange(&new.name, root, name) {
+        Ok(()) => Ok(()),
+        // Not every file system can do that.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            remove_leftover(store, name).map_err(into_io)?;
+            root.rename(&new.name, root, name)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes `name` in the store directory, and all below it, if it exists.
+pub(crate) fn remove_leftover(store: &Store, name: &str) -> Result<()> {
+    match remove_tree(&store.inner.root, name) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result
+            .map(|_| ())
+            .map_err(|error| from_tree(error, store.dir().as_path())),
+    }
+}

@@ -1,0 +1,226 @@
+//! Making paths valid and invalid.
+//!
+//! A registration is one transaction (`spec/store-formats.md`, section 8): either all its paths
+//! become valid, with references that are all valid, derivations whose outputs are where they
+//! have to be, and no cycles; or none does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use formats::derivation::Derivation;
+use formats::hash::Hash;
+use formats::store_path::StorePath;
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+use crate::progress::{Progress, Quiet};
+use crate::queries::{now, topological_order, valid_id};
+use crate::store::Store;
+
+/// A path that is to become valid: complete, canonical and in place.
+#[derive(Clone, Debug)]
+pub struct NewPath {
+    /// The path.
+    pub path: StorePath,
+    /// SHA-256 of its nar.
+    pub hash: Hash,
+    /// Bytes of its nar.
+    pub nar_size: u64,
+    /// What it refers to; each has to be valid or among those registered with it.
+    pub references: BTreeSet<StorePath>,
+    /// The derivation that made it, if known.
+    pub deriver: Option<StorePath>,
+    /// When, in seconds since the epoch; `None` is now.
+    pub registration_time: Option<i64>,
+}
+
+/// The derivations among the paths of a registration.
+type Derivations = HashMap<StorePath, Derivation>;
+
+impl Store {
+    /// Makes all of `paths` valid, or none. Derivations among them are read and checked; cycles
+    /// are refused. Paths that are valid already get the new hash, size and references.
+    pub fn register_valid_paths(&self, paths: &[NewPath]) -> Result<()> {
+        let mut derivations = HashMap::new();
+        for new in paths.iter().filter(|new| new.path.is_derivation()) {
+            derivations.insert(new.path.clone(), self.read_derivation(&new.path)?);
+        }
+        self.register(paths, &derivations, &Quiet)
+    }
+
+    /// As [`Store::register_valid_paths`], with the derivations read already.
+    pub(crate) fn register(
+        &self,
+        paths: &[NewPath],
+        derivations: &Derivations,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        for (path, derivation) in derivations {
+            derivation
+                .check_outputs(path, self.dir(), |input| {
+                    self.resolve_modulo(input, derivations)
+                })
+                .map_err(|error| Error::BadInput(error.to_string()))?;
+        }
+        if self.options().sync_before_registering {
+            nix::unistd::sync();
+        }
+        let action = "registering valid paths in database";
+        self.inner.database.write(action, progress, |connection| {
+            insert_all(connection, action, paths, derivations)
+        })
+    }
+
+    /// Makes `path` invalid, which no other valid path may refer to. Its files stay.
+    pub fn invalidate(&self, path: &StorePath) -> Result<()> {
+        let action = "invalidating path in database";
+        let failed = |error| Error::database(action, error);
+        let mut in_use = Vec::new();
+        self.inner.database.write(action, &Quiet, |connection| {
+            in_use = referrers(connection, path).map_err(failed)?;
+            if in_use.is_empty() {
+                connection
+                    .prepare_cached("delete from ValidPaths where path = ?")
+                    .and_then(|mut statement| statement.execute([path.as_str()]))
+                    .map_err(failed)?;
+            }
+            Ok(())
+        })?;
+        if in_use.is_empty() {
+            return Ok(());
+        }
+        let quoted: Vec<String> = in_use.iter().map(|path| format!("`{path}'")).collect();
+        Err(Error::InUse {
+            path: path.clone(),
+            referrers: quoted.join(", "),
+        })
+    }
+
+    /// Corrects what is registered of a valid path's contents.
+    pub(crate) fn update_contents(&self, path: &StorePath, hash: &Hash, size: u64) -> Result<()> {
+        self.write("updating path info in database", &Quiet, |connection| {
+            update(connection, path, hash, size).map(|_| ())
+        })
+    }
+}
+
+/// The valid paths, other than itself, that refer to `path`.
+fn referrers(connection: &Connection, path: &StorePath) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "select path from Refs join ValidPaths on referrer = id \
+         where reference = (select id from ValidPaths where path = ?1) and path != ?1",
+    )?;
+    let rows = statement.query_map([path.as_str()], |row| row.get(0))?;
+    rows.collect()
+}
+
+fn insert_all(
+    connection: &Connection,
+    action: &str,
+    paths: &[NewPath],
+    derivations: &Derivations,
+) -> Result<()> {
+    let failed = |error| Error::database(action, error);
+    let mut ids: HashMap<StorePath, i64> = HashMap::with_capacity(paths.len());
+    let mut existed = false;
+    for new in paths {
+        let id = match valid_id(connection, &new.path).map_err(failed)? {
+            Some(id) => {
+                existed = true;
+                update(connection, &new.path, &new.hash, new.nar_size).map_err(failed)?;
+                id
+            }
+            None => insert(connection, new, derivations.get(&new.path)).map_err(failed)?,
+        };
+        ids.insert(new.path.clone(), id);
+    }
+    for new in paths {
+        let referrer = ids[&new.path];
+        for reference in &new.references {
+            let id = match ids.get(reference) {
+                Some(id) => *id,
+                None => valid_id(connection, reference)
+                    .map_err(failed)?
+                    .ok_or_else(|| Error::NotValid(reference.clone()))?,
+            };
+            connection
+                .prepare_cached("insert or replace into Refs (referrer, reference) values (?, ?)")
+                .and_then(|mut statement| statement.execute([referrer, id]))
+                .map_err(failed)?;
+        }
+    }
+    // New paths are referred to by none but each other, so only several at once, or one that
+    // was there before, can close a circle.
+    if paths.len() > 1 || existed {
+        let mut graph: BTreeMap<StorePath, BTreeSet<StorePath>> = BTreeMap::new();
+        for new in paths {
+            let known = registered_references(connection, &new.path, &ids).map_err(failed)?;
+            graph.entry(new.path.clone()).or_default().extend(known);
+        }
+        topological_order(&graph)?;
+    }
+    Ok(())
+}
+
+/// Those of the paths in `among` that `path` refers to in the database.
+fn registered_references(
+    connection: &Connection,
+    path: &StorePath,
+    among: &HashMap<StorePath, i64>,
+) -> rusqlite::Result<Vec<StorePath>> {
+    let mut statement = connection.prepare_cached(
+        "select path from Refs join ValidPaths on reference = id where referrer = ?",
+    )?;
+    let mut rows = statement.query([among[path]])?;
+    let mut references = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Some((known, _)) = among.get_key_value(row.get_ref(0)?.as_str()?) {
+            references.push(known.clone());
+        }
+    }
+    Ok(references)
+}
+
+fn insert(
+    connection: &Connection,
+    new: &NewPath,
+    derivation: Option<&Derivation>,
+) -> rusqlite::Result<i64> {
+    let id = connection
+        .prepare_cached(
+            "insert into ValidPaths (path, hash, registrationTime, deriver, narSize) \
+             values (?, ?, ?, ?, ?)",
+        )?
+        .insert((
+            new.path.as_str(),
+            new.hash.to_string(),
+            new.registration_time
+                .filter(|time| *time != 0)
+                .unwrap_or_else(now),
+            new.deriver.as_ref().map(StorePath::as_str),
+            size_column(new.nar_size),
+        ))?;
+    for (name, output) in derivation.iter().flat_map(|derivation| &derivation.outputs) {
+        connection
+            .prepare_cached(
+                "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)",
+            )?
+            .execute((id, name, output.path.as_str()))?;
+    }
+    Ok(id)
+}
+
+fn update(
+    connection: &Connection,
+    path: &StorePath,
+    hash: &Hash,
+    size: u64,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached("update ValidPaths set narSize = ?, hash = ? where path = ?")?
+        .execute((size_column(size), hash.to_string(), path.as_str()))
+}
+
+/// A size of 0 means that it isn't known.
+fn size_column(size: u64) -> Option<i64> {
+    i64::try_from(size).ok().filter(|size| *size != 0)
+}

@@ -1,0 +1,118 @@
+//! One pass over a tree: nar hash, references, and the hashes that deduplication needs.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use formats::hash::{Hash, Hasher};
+use formats::references::Scanner;
+use formats::store_path::StorePath;
+use system::tree::Visited;
+
+use crate::dump::{dump_tree, open_parent, read_whole};
+use crate::error::Result;
+use crate::file_hash::FileHasher;
+use crate::store::Store;
+
+/// The hashes of the files of a tree that are large enough to be deduplicated.
+#[derive(Clone, Debug, Default)]
+pub struct FileHashes {
+    /// File names relative to the item (empty if it is the item), and hashes of their nars.
+    pub(crate) files: Vec<(PathBuf, Hash)>,
+}
+
+/// What a pass over a tree found.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// SHA-256 of the nar.
+    pub hash: Hash,
+    /// Bytes of the nar.
+    pub nar_size: u64,
+    /// Which of the candidates it refers to.
+    pub references: BTreeSet<StorePath>,
+    /// For [`Store::deduplicate`].
+    pub files: FileHashes,
+}
+
+impl Store {
+    /// Reads the tree at `path` (anywhere) once: its hash, and which of `candidates` it mentions.
+    pub fn scan_and_hash<'a>(
+        &self,
+        path: &Path,
+        candidates: impl IntoIterator<Item = &'a StorePath>,
+    ) -> Result<Scan> {
+        let (parent, name, place) = open_parent(path)?;
+        let mut files = self.options().deduplicate.then(Vec::new);
+        let mut out = ScanWriter {
+            hasher: Hasher::sha256(),
+            scanner: Scanner::new(candidates.into_iter().cloned()),
+        };
+        dump_tree(&parent, name, place, &mut out, files.as_mut())?;
+        let (hash, nar_size) = out.hasher.finish();
+        Ok(Scan {
+            hash,
+            nar_size,
+            references: out.scanner.finish(),
+            files: FileHashes {
+                files: files.unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Writes the nar of the tree at `path` (anywhere).
+    pub fn dump_tree(&self, path: &Path, out: &mut dyn Write) -> Result<()> {
+        let (parent, name, place) = open_parent(path)?;
+        dump_tree(&parent, name, place, out, None)
+    }
+
+    /// The SHA-256 and the size of the nar of the tree at `path` (anywhere).
+    pub fn hash_path(&self, path: &Path) -> Result<(Hash, u64)> {
+        let (parent, name, place) = open_parent(path)?;
+        let mut hasher = Hasher::sha256();
+        dump_tree(&parent, name, place, &mut hasher, None)?;
+        Ok(hasher.finish())
+    }
+
+    /// The SHA-256 and the size of the nar of an item.
+    pub(crate) fn hash_item(&self, path: &StorePath) -> Result<(Hash, u64)> {
+        let mut hasher = Hasher::sha256();
+        let name = path.base_name().as_ref();
+        dump_tree(
+            &self.inner.root,
+            name,
+            self.dir().as_path(),
+            &mut hasher,
+            None,
+        )?;
+        Ok(hasher.finish())
+    }
+}
+
+/// The hash of the nar of one regular file.
+pub(crate) fn hash_file(file: &Visited<'_>, buffer: &mut Vec<u8>) -> io::Result<Hash> {
+    let size = file.stat.size();
+    let mut hasher = FileHasher::new(file.stat.mode() & 0o100 != 0, size);
+    let mut source = file.parent.open_file(file.name)?;
+    read_whole(&mut source, size, buffer, |data| {
+        hasher.update(data);
+        Ok(())
+    })?;
+    Ok(hasher.finish().0)
+}
+
+struct ScanWriter {
+    hasher: Hasher,
+    scanner: Scanner,
+}
+
+impl Write for ScanWriter {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.hasher.update(data);
+        self.scanner.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

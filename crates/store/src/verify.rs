@@ -1,0 +1,259 @@
+//! Checking that the database and the store directory agree.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
+
+use formats::store_path::StorePath;
+use system::lock::Mode;
+
+use crate::database::lock;
+use crate::error::{Context, Result};
+use crate::progress::{Level, Progress, Quiet, check, say};
+use crate::queries::topological_order;
+use crate::store::Store;
+
+/// Repairs an item (by a substitute or a build); the error is a text for people.
+pub type Repair<'a> = dyn Fn(&StorePath) -> std::result::Result<(), String> + 'a;
+
+/// What to verify.
+#[derive(Clone, Copy, Default)]
+pub struct VerifyRequest<'a> {
+    /// Whether contents are hashed, too.
+    pub contents: bool,
+    /// How to repair, if that is wanted.
+    pub repair: Option<&'a Repair<'a>>,
+}
+
+/// Which items were found to be as they are registered, or not. Kept while one request lasts, to
+/// read nothing twice; what is good now may be damaged tomorrow.
+#[derive(Debug, Default)]
+pub struct Checked(Mutex<HashMap<StorePath, bool>>);
+
+impl Checked {
+    /// Remembers that the path was made anew.
+    pub fn mark_good(&self, path: &StorePath) {
+        lock(&self.0).insert(path.clone(), true);
+    }
+}
+
+impl Store {
+    /// Checks the store; whether errors remain. Each is told to `progress`.
+    pub fn verify(&self, request: &VerifyRequest<'_>, progress: &dyn Progress) -> Result<bool> {
+        progress.message(Level::Error, "reading the store...");
+        // Only while it is decided what exists: contents take long, and others want to work.
+        let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
+        let mut errors = false;
+        let present = self.check_existence(request, progress, &mut errors)?;
+        drop(gc_lock);
+        if request.contents {
+            say(progress, Level::Info, || "checking hashes...".to_owned());
+            for path in &present {
+                check(progress)?;
+                if let Err(error) = self.check_contents(path, request, progress, &mut errors) {
+                    // It may have been collected meanwhile.
+                    let kind = if self.is_valid(path)? {
+                        "error"
+                    } else {
+                        "warning"
+                    };
+                    progress.message(Level::Error, &format!("{kind}: {error}"));
+                    errors = true;
+                }
+            }
+        }
+        Ok(errors)
+    }
+
+    /// The valid paths that exist. Those that don't are made invalid if nobody needs them.
+    fn check_existence(
+        &self,
+        request: &VerifyRequest<'_>,
+        progress: &dyn Progress,
+        errors: &mut bool,
+    ) -> Result<Vec<StorePath>> {
+        let reading = || format!("reading directory `{}'", self.dir());
+        let mut names = HashSet::new();
+        for entry in self.inner.root.entries().context(reading)? {
+            names.insert(entry.context(reading)?.name);
+        }
+        say(progress, Level::Info, || {
+            "checking path existence...".to_owned()
+        });
+        let texts = self.read("querying valid paths in database", |connection| {
+            let mut statement =
+                connection.prepare_cached("select path from ValidPaths order by path")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let (mut present, mut missing) = (Vec::new(), BTreeSet::new());
+        for text in texts {
+            match self.dir().parse(&text) {
+                Ok(path) if names.contains(std::ffi::OsStr::new(path.base_name())) => {
+                    present.push(path);
+                }
+                Ok(path) => {
+                    missing.insert(path);
+                }
+                Err(error) => {
+                    progress.message(Level::Error, &error.to_string());
+                    self.forget(&text)?;
+                }
+            }
+        }
+        self.settle_missing(&missing, request, progress, errors)?;
+        Ok(present)
+    }
+
+    /// Deals with valid paths that don't exist.
+    fn settle_missing(
+        &self,
+        missing: &BTreeSet<StorePath>,
+        request: &VerifyRequest<'_>,
+        progress: &dyn Progress,
+        errors: &mut bool,
+    ) -> Result<()> {
+        // What something refers to that exists, or that has to stay, has to stay.
+        let mut references = BTreeMap::new();
+        let mut pending = Vec::new();
+        for path in missing {
+            references.insert(path.clone(), self.query_references(path)?);
+            if self
+                .query_referrers(path)?
+                .iter()
+                .any(|referrer| !missing.contains(referrer))
+            {
+                pending.push(path.clone());
+            }
+        }
+        let mut needed = BTreeSet::new();
+        while let Some(path) = pending.pop() {
+            if let Some(next) = references.get(&path) {
+                pending.extend(
+                    next.iter()
+                        .filter(|next| {
+                            missing.contains(*next) && !needed.contains(*next) && **next != path
+                        })
+                        .cloned(),
+                );
+            }
+            needed.insert(path);
+        }
+        for path in topological_order(&references)?.into_iter().rev() {
+            check(progress)?;
+            if !needed.contains(&path) {
+                progress.message(
+                    Level::Error,
+                    &format!("path `{path}' disappeared, removing from database..."),
+                );
+                self.forget(path.as_str())?;
+                continue;
+            }
+            progress.message(
+                Level::Error,
+                &format!("path `{path}' disappeared, but it still has valid referrers!"),
+            );
+            match request.repair {
+                Some(repair) => {
+                    if let Err(error) = repair(&path) {
+                        progress.message(Level::Error, &format!("warning: {error}"));
+                        *errors = true;
+                    }
+                }
+                None => *errors = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares an item with what is registered.
+    fn check_contents(
+        &self,
+        path: &StorePath,
+        request: &VerifyRequest<'_>,
+        progress: &dyn Progress,
+        errors: &mut bool,
+    ) -> Result<()> {
+        let info = self.path_info(path)?;
+        say(progress, Level::Talkative, || {
+            format!("checking contents of `{path}'")
+        });
+        let (hash, size) = self.hash_item(path)?;
+        let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
+        if !unknown && info.hash != hash {
+            progress.message(
+                Level::Error,
+                &format!(
+                    "path `{path}' was modified! expected hash `{}', got `{}'",
+                    info.hash.hex(),
+                    hash.hex()
+                ),
+            );
+            match request.repair {
+                Some(repair) => repair(path).map_err(crate::error::Error::Other)?,
+                None => *errors = true,
+            }
+            return Ok(());
+        }
+        if unknown {
+            progress.message(Level::Error, &format!("fixing missing hash on `{path}'"));
+        }
+        if info.nar_size == 0 {
+            progress.message(
+                Level::Error,
+                &format!("updating size field on `{path}' to {size}"),
+            );
+        }
+        if unknown || info.nar_size == 0 {
+            let known_size = if info.nar_size == 0 {
+                size
+            } else {
+                info.nar_size
+            };
+            self.update_contents(path, &hash, known_size)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a valid path exists with the contents that are registered; remembered in
+    /// `checked`.
+    pub fn path_contents_good(
+        &self,
+        path: &StorePath,
+        checked: &Checked,
+        progress: &dyn Progress,
+    ) -> Result<bool> {
+        if let Some(known) = lock(&checked.0).get(path) {
+            return Ok(*known);
+        }
+        say(progress, Level::Info, || {
+            format!("checking path `{path}'...")
+        });
+        let info = self.path_info(path)?;
+        let exists = self
+            .inner
+            .root
+            .try_stat_at(path.base_name())
+            .context(|| format!("getting status of `{path}'"))?
+            .is_some();
+        let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
+        let good = exists && (unknown || self.hash_item(path)?.0 == info.hash);
+        lock(&checked.0).insert(path.clone(), good);
+        if !good {
+            progress.message(
+                Level::Error,
+                &format!("path `{path}' is corrupted or missing!"),
+            );
+        }
+        Ok(good)
+    }
+
+    /// Removes a path from the database that nobody there refers to.
+    fn forget(&self, path: &str) -> Result<()> {
+        self.write("invalidating path in database", &Quiet, |connection| {
+            connection
+                .prepare_cached("delete from ValidPaths where path = ?")?
+                .execute([path])
+                .map(|_| ())
+        })
+    }
+}
