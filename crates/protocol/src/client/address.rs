@@ -1,0 +1,199 @@
+//! Where a daemon listens.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::TcpStream;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use formats::StoreDir;
+
+use super::{Connection, Error, Options};
+
+/// The TCP port of daemons.
+pub const DEFAULT_PORT: u16 = 44146;
+
+/// Where a daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A Unix socket of that name.
+    Unix(PathBuf),
+    /// A TCP port.
+    Tcp {
+        /// The host's name or address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "{}", path.display()),
+            Address::Tcp { host, port } if host.contains(':') => {
+                write!(f, "guix://[{host}]:{port}")
+            }
+            Address::Tcp { host, port } => write!(f, "guix://{host}:{port}"),
+        }
+    }
+}
+
+impl Address {
+    /// Reads a file name, a `unix:` or `file:` address, or `guix://HOST[:PORT]`.
+    pub fn parse(text: &std::ffi::OsStr) -> Result<Address, Error> {
+        let bad = || Error::Address(text.to_string_lossy().into_owned());
+        let bytes = text.as_bytes();
+        let Some((scheme, rest)) = split_scheme(bytes) else {
+            return Ok(Address::Unix(text.into()));
+        };
+        match scheme {
+            "unix" | "file" => {
+                let path = match rest.strip_prefix(b"//") {
+                    // What precedes the path is a host; only this one makes sense.
+                    Some(rest) => rest
+                        .iter()
+                        .position(|&b| b == b'/')
+                        .map(|start| &rest[start..]),
+                    None => Some(rest),
+                };
+                let path = percent_decode(path.ok_or_else(bad)?).ok_or_else(bad)?;
+                Ok(Address::Unix(OsString::from_vec(path).into()))
+            }
+            "guix" => {
+                let rest = rest.strip_prefix(b"//").ok_or_else(bad)?;
+                let rest = std::str::from_utf8(rest).map_err(|_| bad())?;
+                let authority = rest.split('/').next().unwrap_or_default();
+                let (host, port) = match authority.strip_prefix('[') {
+                    Some(rest) => {
+                        let (host, port) = rest.split_once(']').ok_or_else(bad)?;
+                        (host, port.strip_prefix(':'))
+                    }
+                    None => match authority.rsplit_once(':') {
+                        Some((host, port)) => (host, Some(port)),
+                        None => (authority, None),
+                    },
+                };
+                let port = port
+                    .map_or(Ok(DEFAULT_PORT), str::parse)
+                    .map_err(|_| bad())?;
+                if host.is_empty() {
+                    return Err(bad());
+                }
+                Ok(Address::Tcp {
+                    host: host.to_owned(),
+                    port,
+                })
+            }
+            _ => Err(bad()),
+        }
+    }
+
+    /// What `GUIX_DAEMON_SOCKET` says, or else the socket in `state_directory`.
+    pub fn from_environment(state_directory: &Path) -> Result<Address, Error> {
+        match std::env::var_os("GUIX_DAEMON_SOCKET") {
+            Some(text) => Address::parse(&text),
+            None => Ok(Address::Unix(state_directory.join("daemon-socket/socket"))),
+        }
+    }
+
+    /// Connects, and shakes hands.
+    pub fn connect(&self, store: &StoreDir, options: &Options) -> Result<Connection, Error> {
+        let failed = |source| Error::Connect {
+            address: self.to_string(),
+            source,
+        };
+        match self {
+            Address::Unix(path) => {
+                let stream = system::socket::connect(path).map_err(failed)?;
+                Connection::over_unix(stream, store, options)
+            }
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
+                // Small requests must not wait for acknowledgements.
+                stream.set_nodelay(true).map_err(failed)?;
+                let reader = stream.try_clone().map_err(failed)?;
+                Connection::over(Box::new(reader), Box::new(stream), store, options)
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Shakes hands over a connected Unix socket.
+    pub fn over_unix(
+        stream: UnixStream,
+        store: &StoreDir,
+        options: &Options,
+    ) -> Result<Connection, Error> {
+        let reader = stream.try_clone().map_err(|source| Error::Io {
+            doing: "connecting to the build daemon".to_owned(),
+            source,
+        })?;
+        Connection::over(Box::new(reader), Box::new(stream), store, options)
+    }
+}
+
+/// `SCHEME` and `REST` of `SCHEME:REST`; a file name is none.
+fn split_scheme(text: &[u8]) -> Option<(&str, &[u8])> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    let scheme = std::str::from_utf8(&text[..colon]).ok()?;
+    let proper = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    proper.then_some((scheme, &text[colon + 1..]))
+}
+
+fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            decoded.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            decoded.push(byte);
+        }
+    }
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let parse = |text: &str| Address::parse(text.as_ref()).ok();
+        let unix = |path: &str| Some(Address::Unix(path.into()));
+        let tcp = |host: &str, port| {
+            Some(Address::Tcp {
+                host: host.to_owned(),
+                port,
+            })
+        };
+        assert_eq!(
+            parse("/var/guix/daemon-socket/socket"),
+            unix("/var/guix/daemon-socket/socket")
+        );
+        assert_eq!(parse("unix:/a%20b"), unix("/a b"));
+        assert_eq!(parse("file:///a/b"), unix("/a/b"));
+        assert_eq!(parse("guix://machine"), tcp("machine", 44146));
+        assert_eq!(parse("guix://machine:1234"), tcp("machine", 1234));
+        assert_eq!(parse("guix://[::1]:1234"), tcp("::1", 1234));
+        assert_eq!(parse("guix://[::1]"), tcp("::1", 44146));
+        for bad in [
+            "ssh://machine",
+            "guix:machine",
+            "guix://",
+            "guix://a:b",
+            "unix:/%zz",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

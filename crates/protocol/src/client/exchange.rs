@@ -1,0 +1,171 @@
+//! Exchanging data with a daemon, during one operation.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use formats::wire::{ReadExt, padding};
+
+use super::Error;
+use super::connection::Streams;
+use crate::Version;
+use crate::codec::put_long;
+use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
+
+/// How much is moved at a time.
+pub(super) const BUFFER: usize = 128 * 1024;
+/// The most that is sent in answer to one READ.
+const MAX_PIECE: u64 = 1 << 20;
+
+/// Buffers small pieces and notices which side failed.
+pub(super) struct BodyWriter<'a> {
+    target: &'a mut dyn Write,
+    buffer: Vec<u8>,
+    /// The daemon could not be written to.
+    pub(super) failed: bool,
+}
+
+impl<'a> BodyWriter<'a> {
+    /// One that writes to the daemon.
+    pub(super) fn new(target: &'a mut dyn Write) -> Self {
+        BodyWriter {
+            target,
+            buffer: Vec::new(),
+            failed: false,
+        }
+    }
+}
+
+impl Write for BodyWriter<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + data.len() > BUFFER {
+            self.flush()?;
+        }
+        if data.len() < BUFFER {
+            self.buffer.extend_from_slice(data);
+            return Ok(data.len());
+        }
+        let sent = self.target.write_all(data);
+        self.failed |= sent.is_err();
+        sent.map(|()| data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let sent = self.target.write_all(&self.buffer);
+        self.buffer.clear();
+        self.failed |= sent.is_err();
+        sent
+    }
+}
+
+/// Does the client's part until the daemon says that it is done.
+pub(super) fn work(
+    mut reader: &mut impl Read,
+    writer: &mut dyn Write,
+    version: Version,
+    doing: &str,
+    streams: &mut Streams<'_>,
+) -> Result<(), Error> {
+    let failed = |error: formats::wire::Error| Error::decode(doing, error.into());
+    let remote = |source| Error::Io {
+        doing: doing.to_owned(),
+        source,
+    };
+    let local = |source| Error::Local {
+        doing: doing.to_owned(),
+        source,
+    };
+    let unexpected = |reason: String| Error::Protocol {
+        doing: doing.to_owned(),
+        reason,
+    };
+    let mut piece = Vec::new();
+    loop {
+        match reader.read_u64().map_err(failed)? {
+            NEXT => (streams.log)(&reader.read_bytes(MAX_TEXT).map_err(failed)?),
+            LAST => return Ok(()),
+            ERROR => {
+                let message = reader.read_bytes(MAX_TEXT).map_err(failed)?.to_string();
+                let status = match version.has_error_status().then(|| reader.read_int()) {
+                    // A daemon that gives up at once may leave out the status.
+                    None | Some(Err(_)) => crate::frames::status::FAILURE,
+                    Some(Ok(status)) => status,
+                };
+                return Err(Error::Daemon { message, status });
+            }
+            READ => {
+                let most = u64::from(reader.read_int().map_err(failed)?).min(MAX_PIECE) as usize;
+                let Some(source) = &mut streams.source else {
+                    return Err(unexpected("the daemon asks for data".to_owned()));
+                };
+                piece.resize(most, 0);
+                let count = fill(source, &mut piece).map_err(local)?;
+                let mut head = Vec::with_capacity(8);
+                put_long(&mut head, count as u64);
+                let tail = &[0; 8][..padding(count as u64)];
+                let parts = [
+                    IoSlice::new(&head),
+                    IoSlice::new(&piece[..count]),
+                    IoSlice::new(tail),
+                ];
+                write_parts(writer, parts).map_err(remote)?;
+            }
+            WRITE => {
+                let size = u64::from(reader.read_int().map_err(failed)?);
+                let Some(sink) = &mut streams.sink else {
+                    return Err(unexpected("the daemon sends data".to_owned()));
+                };
+                piece.resize(BUFFER, 0);
+                let mut left = size;
+                while left > 0 {
+                    let most = left.min(piece.len() as u64) as usize;
+                    let count = read_some(&mut reader, &mut piece[..most]).map_err(remote)?;
+                    if count == 0 {
+                        return Err(remote(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    sink.write_all(&piece[..count]).map_err(local)?;
+                    left -= count as u64;
+                }
+                reader.read_padding(size).map_err(failed)?;
+            }
+            other => return Err(unexpected(format!("invalid error code {other:#x}"))),
+        }
+    }
+}
+
+/// As much as there is up to the end: a small answer to a READ costs a round trip like a large one.
+fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read_some(source, &mut buffer[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+/// What there is to read at the moment; waits for the first byte.
+fn read_some(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn write_parts<const N: usize>(
+    writer: &mut dyn Write,
+    mut parts: [IoSlice<'_>; N],
+) -> io::Result<()> {
+    let mut parts = &mut parts[..];
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match writer.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut parts, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    writer.flush()
+}

@@ -1,0 +1,246 @@
+//! How the values of requests and replies are written and read.
+//!
+//! Writing goes to memory, so that whole messages can be sent at once. Reading is bounded: by a
+//! limit for each string, and by a [budget](Source::new) for the whole message.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+
+use bstr::BString;
+use formats::wire::{self, ReadExt, WriteExt};
+use formats::{Algorithm, Hash, StoreDir, StorePath, hash, store_path};
+
+use crate::version::Version;
+
+/// The longest file name, name or setting in a message.
+pub const MAX_STRING: u64 = 64 << 10;
+/// The longest text of AddTextToStore.
+pub const MAX_TEXT: u64 = 512 << 20;
+/// The most that a message may be, but for the text of AddTextToStore and what streams.
+pub const MAX_MESSAGE: u64 = 256 << 20;
+
+/// Why a value could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It ended too early, or its encoding is wrong.
+    #[error(transparent)]
+    Wire(#[from] wire::Error),
+    /// No store path where one has to be.
+    #[error(transparent)]
+    Path(#[from] store_path::Error),
+    /// No hash where one has to be.
+    #[error(transparent)]
+    Hash(#[from] hash::Error),
+    /// A number that means nothing.
+    #[error("invalid {what} {value}")]
+    Value {
+        /// What it should have been.
+        what: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// Longer than messages are.
+    #[error("message is too long")]
+    TooLong,
+}
+
+/// Where a message is read from.
+pub struct Source<'a> {
+    reader: &'a mut dyn Read,
+    store: &'a StoreDir,
+    version: Version,
+    budget: u64,
+}
+
+impl<'a> Source<'a> {
+    /// Messages from `reader`, by the rules of `version`, about `store`.
+    pub fn new(reader: &'a mut dyn Read, store: &'a StoreDir, version: Version) -> Self {
+        Source {
+            reader,
+            store,
+            version,
+            budget: MAX_MESSAGE,
+        }
+    }
+
+    /// The version that decides what is there.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The store that paths are in.
+    pub fn store(&self) -> &StoreDir {
+        self.store
+    }
+
+    /// A value.
+    pub fn get<T: Decode>(&mut self) -> Result<T, Error> {
+        T::decode(self)
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), Error> {
+        self.budget = self.budget.checked_sub(bytes).ok_or(Error::TooLong)?;
+        Ok(())
+    }
+
+    /// A 64-bit number.
+    pub fn long(&mut self) -> Result<u64, Error> {
+        self.spend(8)?;
+        Ok(self.reader.read_u64()?)
+    }
+
+    /// A 32-bit number.
+    pub fn int(&mut self) -> Result<u32, Error> {
+        self.spend(8)?;
+        Ok(self.reader.read_int()?)
+    }
+
+    /// A string of at most `limit` bytes.
+    pub fn bytes(&mut self, limit: u64) -> Result<BString, Error> {
+        let bytes = self.reader.read_bytes(limit.min(self.budget))?;
+        self.spend(8 + bytes.len() as u64)?;
+        Ok(bytes)
+    }
+
+    /// The text of AddTextToStore, which has a limit of its own.
+    pub(crate) fn text(&mut self) -> Result<BString, Error> {
+        Ok(self.reader.read_bytes(MAX_TEXT)?)
+    }
+
+    fn list<T: Decode>(&mut self, mut take: impl FnMut(T)) -> Result<(), Error> {
+        for _ in 0..self.int()? {
+            take(self.get()?);
+        }
+        Ok(())
+    }
+}
+
+/// Something that is read from a message.
+pub trait Decode: Sized {
+    /// Reads it.
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error>;
+}
+
+/// Something that is written to a message.
+pub trait Encode {
+    /// Writes it, for a peer of this version.
+    fn encode(&self, out: &mut Vec<u8>, version: Version);
+}
+
+/// Writes a string to memory.
+pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: impl AsRef<[u8]>) {
+    let bytes = bytes.as_ref();
+    debug_assert!(u32::try_from(bytes.len()).is_ok());
+    // Writing to memory can't fail, and strings of 4 GiB aren't made here.
+    let _ = out.write_bytes(bytes);
+}
+
+/// Writes a number to memory.
+pub(crate) fn put_long(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+macro_rules! codec {
+    ($type:ty, $source:ident => $decode:expr, ($self:ident, $out:ident) => $encode:expr) => {
+        impl Decode for $type {
+            fn decode($source: &mut Source<'_>) -> Result<Self, Error> {
+                $decode
+            }
+        }
+
+        impl Encode for $type {
+            fn encode(&$self, $out: &mut Vec<u8>, _: Version) {
+                $encode
+            }
+        }
+    };
+}
+
+codec!(u32, source => source.int(), (self, out) => put_long(out, (*self).into()));
+codec!(u64, source => source.long(), (self, out) => put_long(out, *self));
+codec!(bool, source => Ok(source.int()? != 0), (self, out) => put_long(out, (*self).into()));
+codec!(BString, source => source.bytes(MAX_STRING), (self, out) => put_bytes(out, self));
+codec!(
+    String,
+    source => {
+        String::from_utf8(source.bytes(MAX_STRING)?.into())
+            .map_err(|error| wire::Error::NotText(error.into_bytes().into()).into())
+    },
+    (self, out) => put_bytes(out, self)
+);
+codec!(
+    StorePath,
+    source => {
+        let path = source.bytes(MAX_STRING)?;
+        Ok(source.store.parse(&path)?)
+    },
+    (self, out) => put_bytes(out, self.as_str())
+);
+// The empty string stands for none.
+codec!(
+    Option<StorePath>,
+    source => {
+        let path = source.bytes(MAX_STRING)?;
+        if path.is_empty() { Ok(None) } else { Ok(Some(source.store.parse(&path)?)) }
+    },
+    (self, out) => put_bytes(out, self.as_ref().map_or("", |path| path.as_str()))
+);
+// Only SHA-256 is sent, in hexadecimal.
+codec!(
+    Hash,
+    source => Ok(Hash::parse(Algorithm::Sha256, &source.get::<String>()?)?),
+    (self, out) => put_bytes(out, self.hex())
+);
+
+/// The reply of operations that have nothing to say: a 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Done;
+codec!(Done, source => source.int().map(|_| Done), (self, out) => put_long(out, 1));
+
+/// No fields, or no reply at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Nothing;
+codec!(Nothing, _source => Ok(Nothing), (self, _out) => ());
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        let mut list = Vec::new();
+        source.list(|item| list.push(item))?;
+        Ok(list)
+    }
+}
+
+impl<T: Encode> Encode for Vec<T> {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        put_long(out, self.len() as u64);
+        self.iter().for_each(|item| item.encode(out, version));
+    }
+}
+
+impl<T: Decode + Ord> Decode for BTreeSet<T> {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        let mut set = BTreeSet::new();
+        source.list(|item| _ = set.insert(item))?;
+        Ok(set)
+    }
+}
+
+impl<T: Encode> Encode for BTreeSet<T> {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        put_long(out, self.len() as u64);
+        self.iter().for_each(|item| item.encode(out, version));
+    }
+}
+
+impl<A: Decode, B: Decode> Decode for (A, B) {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        Ok((source.get()?, source.get()?))
+    }
+}
+
+impl<A: Encode, B: Encode> Encode for (A, B) {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        self.0.encode(out, version);
+        self.1.encode(out, version);
+    }
+}

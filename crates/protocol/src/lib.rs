@@ -1,0 +1,22 @@
+//! The worker protocol: how clients talk to a daemon.
+//!
+//! * [`operation`]: the table of operations, their numbers and names;
+//! * [`operations`]: the requests and replies, one file per family of operations;
+//! * [`client`]: connecting to a daemon and calling it;
+//! * [`server`]: what a daemon reads and answers;
+//! * [`version`], [`frames`], [`codec`]: what both halves share.
+//!
+//! Documented in Guix's `nix/libstore/worker-protocol.hh` and `nix/nix-daemon/nix-daemon.cc`.
+//! Both halves speak to unmodified Guix: a daemon serves clients by the *client's* version, a
+//! client asks by the *daemon's*.
+
+pub mod client;
+pub mod codec;
+pub mod frames;
+pub mod operation;
+pub mod operations;
+pub mod server;
+pub mod version;
+
+pub use operation::Operation;
+pub use version::Version;

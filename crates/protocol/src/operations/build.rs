@@ -1,0 +1,132 @@
+//! Building and substituting.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use formats::StorePath;
+
+use crate::Version;
+use crate::codec::{Decode, Done, Encode, Error, MAX_STRING, Source, put_bytes};
+
+/// What is to be made valid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// A derivation, to be built; or another item, to be substituted.
+    pub path: StorePath,
+    /// Of a derivation, the outputs that are wanted; none stands for all.
+    pub outputs: BTreeSet<String>,
+}
+
+impl From<StorePath> for Target {
+    fn from(path: StorePath) -> Target {
+        Target {
+            path,
+            outputs: BTreeSet::new(),
+        }
+    }
+}
+
+/// `PATH` or `PATH!OUTPUT,…`, as it is sent.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.path.as_str())?;
+        let mut separator = '!';
+        for output in &self.outputs {
+            write!(f, "{separator}{output}")?;
+            separator = ',';
+        }
+        Ok(())
+    }
+}
+
+impl Encode for Target {
+    fn encode(&self, out: &mut Vec<u8>, _: Version) {
+        put_bytes(out, self.to_string());
+    }
+}
+
+impl Decode for Target {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        let text = source.bytes(MAX_STRING)?;
+        let (path, outputs) = match text.iter().position(|&byte| byte == b'!') {
+            Some(position) => (&text[..position], &text[position + 1..]),
+            None => (&text[..], &b""[..]),
+        };
+        let not_in_store = || formats::store_path::Error::NotInStore(text.to_string());
+        let outputs = std::str::from_utf8(outputs).map_err(|_| not_in_store())?;
+        if outputs.contains(['/', '\0']) {
+            return Err(not_in_store().into());
+        }
+        let outputs = outputs
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Ok(Target {
+            path: source.store().parse(path).map_err(|_| not_in_store())?,
+            outputs,
+        })
+    }
+}
+
+/// How to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BuildMode {
+    /// What isn't valid yet.
+    #[default]
+    Normal,
+    /// Also what is valid but damaged; a privilege.
+    Repair,
+    /// What is valid, again, to see whether the result is the same.
+    Check,
+}
+
+/// Makes items valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildPaths {
+    /// What.
+    pub targets: Vec<Target>,
+    /// How.
+    pub mode: BuildMode,
+}
+reply!(BuildPaths -> Done);
+
+impl Encode for BuildPaths {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        self.targets.encode(out, version);
+        if version.has_build_mode() {
+            (self.mode as u32).encode(out, version);
+        }
+    }
+}
+
+impl Decode for BuildPaths {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        let targets = source.get()?;
+        let mode = match source
+            .version()
+            .has_build_mode()
+            .then(|| source.int())
+            .transpose()?
+        {
+            None | Some(0) => BuildMode::Normal,
+            Some(1) => BuildMode::Repair,
+            Some(2) => BuildMode::Check,
+            Some(other) => {
+                return Err(Error::Value {
+                    what: "build mode",
+                    value: other.into(),
+                });
+            }
+        };
+        Ok(BuildPaths { targets, mode })
+    }
+}
+
+call! {
+    /// Substitutes an item if it isn't valid.
+    EnsurePath {
+        /// The item.
+        path: StorePath,
+    } -> Done
+}

@@ -1,0 +1,94 @@
+//! Collecting garbage.
+
+use std::collections::BTreeSet;
+
+use formats::StorePath;
+
+use crate::Version;
+use crate::codec::{Decode, Encode, Error, Source};
+
+/// What to do with garbage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GcAction {
+    /// Only say what is none.
+    ReturnLive,
+    /// Only say what it is.
+    ReturnDead,
+    /// Delete it.
+    DeleteDead,
+    /// Delete these items, which have to be garbage.
+    DeleteSpecific,
+}
+
+/// Collects garbage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectGarbage {
+    /// What to do.
+    pub action: GcAction,
+    /// For [`GcAction::DeleteSpecific`], what to delete.
+    pub paths: BTreeSet<StorePath>,
+    /// Delete even what is needed; no daemon allows it.
+    pub ignore_liveness: bool,
+    /// After how many bytes to stop; [`u64::MAX`] for no limit.
+    pub max_freed: u64,
+}
+reply!(CollectGarbage -> Collected);
+
+impl Encode for CollectGarbage {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        (self.action as u32).encode(out, version);
+        self.paths.encode(out, version);
+        self.ignore_liveness.encode(out, version);
+        self.max_freed.encode(out, version);
+        let obsolete = if version.has_obsolete_gc_words() {
+            3
+        } else {
+            1
+        };
+        (0..obsolete).for_each(|_| 0u32.encode(out, version));
+    }
+}
+
+impl Decode for CollectGarbage {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        let action = match source.int()? {
+            0 => GcAction::ReturnLive,
+            1 => GcAction::ReturnDead,
+            2 => GcAction::DeleteDead,
+            3 => GcAction::DeleteSpecific,
+            value => {
+                return Err(Error::Value {
+                    what: "garbage collector action",
+                    value: value.into(),
+                });
+            }
+        };
+        let request = CollectGarbage {
+            action,
+            paths: source.get()?,
+            ignore_liveness: source.get()?,
+            max_freed: source.get()?,
+        };
+        let obsolete = if source.version().has_obsolete_gc_words() {
+            3
+        } else {
+            1
+        };
+        for _ in 0..obsolete {
+            source.int()?;
+        }
+        Ok(request)
+    }
+}
+
+record! {
+    /// What a garbage collection did.
+    Collected {
+        /// What is live, dead or was deleted.
+        paths: Vec<StorePath>,
+        /// How much space that made.
+        bytes_freed: u64,
+        /// Always 0.
+        obsolete: u64,
+    }
+}

@@ -1,0 +1,93 @@
+//! The requests and replies of all operations, one file per family.
+//!
+//! A request is a type named like its [`Operation`]; its reply is its [`Call::Reply`]. For most,
+//! the fields in order are the whole truth (the macros `call` and `record`); those that depend on the
+//! version say so in their own `encode` and `decode`.
+
+use crate::codec::{Decode, Encode};
+use crate::operation::Operation;
+
+pub use crate::operation::Request;
+
+/// A request, with the operation it is for and the reply it gets.
+pub trait Call: Encode + Decode {
+    /// The operation.
+    const OPERATION: Operation;
+    /// What the daemon answers.
+    type Reply: Encode + Decode;
+}
+
+/// Declares a type that is written and read field after field.
+macro_rules! record {
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty,)* }) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $name {
+            $($(#[doc = $field_doc])+ pub $field: $type,)*
+        }
+
+        impl $crate::codec::Encode for $name {
+            fn encode(&self, _out: &mut Vec<u8>, _version: $crate::Version) {
+                $($crate::codec::Encode::encode(&self.$field, _out, _version);)*
+            }
+        }
+
+        impl $crate::codec::Decode for $name {
+            fn decode(
+                _source: &mut $crate::codec::Source<'_>,
+            ) -> Result<Self, $crate::codec::Error> {
+                Ok($name { $($field: _source.get()?,)* })
+            }
+        }
+    };
+}
+
+/// Declares a request and says what its reply is.
+macro_rules! call {
+    ($(#[doc = $doc:literal])* $name:ident { $($fields:tt)* } -> $reply:ty) => {
+        record! { $(#[doc = $doc])* $name { $($fields)* } }
+        reply! { $name -> $reply }
+    };
+}
+
+/// Says what the reply to a request is.
+macro_rules! reply {
+    ($name:ident -> $reply:ty) => {
+        impl $crate::operations::Call for $name {
+            const OPERATION: $crate::Operation = $crate::Operation::$name;
+            type Reply = $reply;
+        }
+    };
+}
+
+mod add;
+mod build;
+mod garbage;
+mod maintenance;
+mod options;
+mod queries;
+mod roots;
+mod substitutes;
+mod transfer;
+
+pub use add::{AddTextToStore, AddToStore};
+pub use build::{BuildMode, BuildPaths, EnsurePath, Target};
+pub use garbage::{CollectGarbage, Collected, GcAction};
+pub use maintenance::{
+    BuiltinBuilders, ClearFailedPaths, OptimiseStore, QueryFailedPaths, VerifyStore,
+};
+pub use options::SetOptions;
+pub use queries::{
+    IsValidPath, PathInfo, QueryAllValidPaths, QueryDerivationOutputNames, QueryDerivationOutputs,
+    QueryDeriver, QueryPathFromHashPart, QueryPathHash, QueryPathInfo, QueryReferences,
+    QueryReferrers, QueryValidDerivers, QueryValidPaths,
+};
+pub use roots::{AddIndirectRoot, AddTempRoot, FindRoots, SyncWithGC};
+pub use substitutes::{
+    HasSubstitutes, MaybeSubstitutable, QuerySubstitutablePathInfo, QuerySubstitutablePathInfos,
+    QuerySubstitutablePaths, Substitutable, SubstituteURLs,
+};
+pub use transfer::{ExportPath, ImportPaths};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! What could be downloaded instead of built.
+
+use std::collections::BTreeSet;
+
+use bstr::BString;
+use formats::StorePath;
+
+use crate::Version;
+use crate::codec::{Decode, Encode, Error, Source};
+
+call! {
+    /// Whether an item has a substitute.
+    HasSubstitutes {
+        /// The item.
+        path: StorePath,
+    } -> bool
+}
+
+call! {
+    /// Which of some items have substitutes.
+    QuerySubstitutablePaths {
+        /// The items.
+        paths: BTreeSet<StorePath>,
+    } -> BTreeSet<StorePath>
+}
+
+call! {
+    /// What there is to download for those of some items that have substitutes; sorted by item.
+    QuerySubstitutablePathInfos {
+        /// The items.
+        paths: BTreeSet<StorePath>,
+    } -> Vec<(StorePath, Substitutable)>
+}
+
+call! {
+    /// What there is to download for an item; obsolete.
+    QuerySubstitutablePathInfo {
+        /// The item.
+        path: BString,
+    } -> MaybeSubstitutable
+}
+
+call! {
+    /// Where substitutes are got from.
+    SubstituteURLs {} -> Vec<BString>
+}
+
+record! {
+    /// What is known of a substitute.
+    Substitutable {
+        /// The derivation that the item is built from, if that is known.
+        deriver: Option<StorePath>,
+        /// What the item refers to.
+        references: BTreeSet<StorePath>,
+        /// How much to download; 0 if unknown.
+        download_size: u64,
+        /// The size of the nar; 0 if unknown.
+        nar_size: u64,
+    }
+}
+
+/// What is known of a substitute, if there is one. Old clients don't get the size of the nar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaybeSubstitutable(pub Option<Substitutable>);
+
+impl Encode for MaybeSubstitutable {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        self.0.is_some().encode(out, version);
+        if let Some(info) = &self.0 {
+            info.deriver.encode(out, version);
+            info.references.encode(out, version);
+            info.download_size.encode(out, version);
+            if version.has_substitutable_nar_size() {
+                info.nar_size.encode(out, version);
+            }
+        }
+    }
+}
+
+impl Decode for MaybeSubstitutable {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        if !source.get::<bool>()? {
+            return Ok(MaybeSubstitutable(None));
+        }
+        Ok(MaybeSubstitutable(Some(Substitutable {
+            deriver: source.get()?,
+            references: source.get()?,
+            download_size: source.get()?,
+            nar_size: if source.version().has_substitutable_nar_size() {
+                source.get()?
+            } else {
+                0
+            },
+        })))
+    }
+}

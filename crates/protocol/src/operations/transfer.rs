@@ -1,0 +1,37 @@
+//! Moving items between stores.
+
+use formats::StorePath;
+
+use crate::Version;
+use crate::codec::{Decode, Done, Encode, Error, Source};
+
+/// Sends one item in the export format, in WRITE frames, without the words around items.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportPath {
+    /// The item.
+    pub path: StorePath,
+    /// Sign it.
+    pub sign: bool,
+}
+reply!(ExportPath -> Done);
+
+impl Encode for ExportPath {
+    fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        self.path.encode(out, version);
+        self.sign.encode(out, version);
+    }
+}
+
+impl Decode for ExportPath {
+    fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        Ok(ExportPath {
+            path: source.get()?,
+            sign: source.int()? == 1,
+        })
+    }
+}
+
+call! {
+    /// Receives items, which the daemon asks for with READ frames; answers them in their order.
+    ImportPaths {} -> Vec<StorePath>
+}

@@ -1,0 +1,164 @@
+//! Data that is moved while an operation is worked on.
+
+use std::io::{self, Read, Write};
+
+use formats::wire::ReadExt;
+
+use super::{Connection, Error, Tunnel};
+use crate::frames::{READ_SIZE, WRITE_SIZE};
+
+/// Data that the client sends piece by piece, when asked.
+///
+/// The client may send more than is taken; what is left of the last piece is dropped when this
+/// is, or by [`ImportSource::finish`].
+pub struct ImportSource<'a, R: Read> {
+    connection: &'a mut Connection<R>,
+    /// What is left of the current piece, and its whole size.
+    left: u64,
+    size: u64,
+    /// Whether an error has put the two sides out of step.
+    failed: bool,
+}
+
+impl<'a, R: Read> ImportSource<'a, R> {
+    pub(super) fn new(connection: &'a mut Connection<R>) -> Self {
+        ImportSource {
+            connection,
+            left: 0,
+            size: 0,
+            failed: false,
+        }
+    }
+
+    fn ask(&mut self) -> io::Result<()> {
+        self.connection.tunnel().ask(READ_SIZE)?;
+        self.failed = true;
+        self.size = self.connection.reader().read_length(READ_SIZE as u64)?;
+        self.failed = false;
+        self.left = self.size;
+        if self.size == 0 {
+            self.resume()?;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    /// After the last byte of a piece, reads its padding and lets messages through again.
+    fn end_of_piece(&mut self) -> io::Result<()> {
+        self.failed = true;
+        self.connection.reader().read_padding(self.size)?;
+        self.failed = false;
+        self.resume()
+    }
+
+    fn resume(&mut self) -> io::Result<()> {
+        self.connection.begin().map_err(|error| match error {
+            Error::Io(error) => error,
+            Error::Gone => io::Error::new(io::ErrorKind::ConnectionReset, error),
+            other => io::Error::new(io::ErrorKind::InvalidData, other),
+        })
+    }
+
+    /// Drops what is left of the last piece. Fails if the connection can't go on.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.drop_rest()
+    }
+
+    fn drop_rest(&mut self) -> io::Result<()> {
+        if self.failed {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if self.left > 0 {
+            let left = std::mem::take(&mut self.left);
+            self.failed = true;
+            let dropped = io::copy(&mut self.connection.reader().take(left), &mut io::sink())?;
+            if dropped < left {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.end_of_piece()?;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Read> Read for ImportSource<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.failed {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if self.left == 0 {
+            self.ask()?;
+        }
+        let most = self.left.min(buffer.len() as u64) as usize;
+        let count = match self.connection.reader().read(&mut buffer[..most]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        };
+        let count = match count {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.failed = true;
+                return Err(error);
+            }
+            Ok(count) => count,
+        };
+        self.left -= count as u64;
+        if self.left == 0 {
+            self.end_of_piece()?;
+        }
+        Ok(count)
+    }
+}
+
+impl<R: Read> Drop for ImportSource<'_, R> {
+    fn drop(&mut self) {
+        // A connection that is out of step shows that at the next request.
+        let _ = self.drop_rest();
+    }
+}
+
+/// Takes data for the client.
+pub struct ExportSink {
+    tunnel: Tunnel,
+    buffer: Vec<u8>,
+}
+
+impl ExportSink {
+    pub(super) fn new(tunnel: Tunnel) -> Self {
+        ExportSink {
+            tunnel,
+            buffer: Vec::with_capacity(WRITE_SIZE),
+        }
+    }
+
+    /// Sends what is still here.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()
+    }
+}
+
+impl Write for ExportSink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + data.len() > WRITE_SIZE {
+            self.flush()?;
+        }
+        if data.len() >= WRITE_SIZE {
+            self.tunnel.write_data(data)?;
+        } else {
+            self.buffer.extend_from_slice(data);
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            let sent = self.tunnel.write_data(&self.buffer);
+            self.buffer.clear();
+            sent?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! What is said to the client.
+
+use std::io::{self, IoSlice, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use formats::wire::padding;
+
+use crate::Version;
+use crate::codec::{Encode, put_bytes, put_long};
+use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
+
+/// The way to the client, shared by all who have something to say to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Tunnel {
+    state: Arc<Mutex<State>>,
+    version: Version,
+}
+
+struct State {
+    client: Box<dyn Write + Send>,
+    /// Whether an operation is worked on; only then may anything but replies be sent.
+    working: bool,
+    /// Whether writing has failed: then nothing is sent any more.
+    broken: bool,
+    /// The message that is being put together.
+    message: Vec<u8>,
+}
+
+impl State {
+    /// Sends the message that was put together.
+    fn send(&mut self) -> io::Result<()> {
+        let mut message = std::mem::take(&mut self.message);
+        let sent = self.send_parts(&mut [IoSlice::new(&message)]);
+        message.clear();
+        // Don't hold on to the memory of a rare, large reply.
+        if message.capacity() <= 64 * 1024 {
+            self.message = message;
+        }
+        sent
+    }
+
+    fn send_parts(&mut self, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        while !parts.is_empty() {
+            let sent = match self.client.write_vectored(parts) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other,
+            };
+            match sent {
+                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Err(error) => {
+                    self.broken = true;
+                    return Err(error);
+                }
+            }
+        }
+        self.client.flush()
+    }
+}
+
+impl Tunnel {
+    pub(super) fn new(client: Box<dyn Write + Send>, version: Version) -> Tunnel {
+        let state = State {
+            client,
+            working: false,
+            broken: false,
+            message: Vec::new(),
+        };
+        Tunnel {
+            state: Arc::new(Mutex::new(state)),
+            version,
+        }
+    }
+
+    pub(super) fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version that the client goes by.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether an operation is worked on, so that [`Tunnel::log`] reaches the client.
+    pub fn is_working(&self) -> bool {
+        self.lock().working
+    }
+
+    pub(super) fn set_working(&self, working: bool) {
+        self.lock().working = working;
+    }
+
+    /// Sends text for the person at the client. Outside of work, nothing is sent, and the answer
+    /// is `false`: the text should go elsewhere.
+    pub fn log(&self, text: &[u8]) -> io::Result<bool> {
+        let mut state = self.lock();
+        if !state.working {
+            return Ok(false);
+        }
+        for chunk in text.chunks(MAX_TEXT as usize / 2) {
+            put_long(&mut state.message, NEXT);
+            put_bytes(&mut state.message, chunk);
+            state.send()?;
+        }
+        Ok(true)
+    }
+
+    /// Sends `data`, of which the client makes a file.
+    pub(super) fn write_data(&self, data: &[u8]) -> io::Result<()> {
+        // A length has 32 bits.
+        for chunk in data.chunks(1 << 30) {
+            let mut head = Vec::with_capacity(16);
+            put_long(&mut head, WRITE);
+            put_long(&mut head, chunk.len() as u64);
+            let tail = &[0; 8][..padding(chunk.len() as u64)];
+            let mut parts = [IoSlice::new(&head), IoSlice::new(chunk), IoSlice::new(tail)];
+            let parts = if tail.is_empty() {
+                &mut parts[..2]
+            } else {
+                &mut parts[..]
+            };
+            self.lock().send_parts(parts)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for at most `most` bytes, which the client is to send at once; until it has, nothing
+    /// else may be sent, so this ends work.
+    pub(super) fn ask(&self, most: usize) -> io::Result<()> {
+        let mut state = self.lock();
+        state.working = false;
+        put_long(&mut state.message, READ);
+        put_long(&mut state.message, most as u64);
+        state.send()
+    }
+
+    /// Sends values outside of any frame.
+    pub(super) fn send_raw(&self, values: &[u32]) -> io::Result<()> {
+        let mut state = self.lock();
+        values
+            .iter()
+            .for_each(|&value| put_long(&mut state.message, value.into()));
+        state.send()
+    }
+
+    /// Ends work with a reply.
+    pub fn finish(&self, reply: &impl Encode) -> io::Result<()> {
+        let mut state = self.lock();
+        state.working = false;
+        put_long(&mut state.message, LAST);
+        reply.encode(&mut state.message, self.version);
+        state.send()
+    }
+
+    /// Ends work with an error.
+    pub fn fail(&self, message: &str, status: u32) -> io::Result<()> {
+        let mut state = self.lock();
+        state.working = false;
+        put_long(&mut state.message, ERROR);
+        let end = message.len().min(MAX_TEXT as usize);
+        put_bytes(&mut state.message, &message.as_bytes()[..end]);
+        if self.version.has_error_status() && status != 0 {
+            put_long(&mut state.message, status.into());
+        }
+        state.send()
+    }
+}
