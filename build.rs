@@ -1,0 +1,220 @@
+//! What the programs must know when they are compiled: whether the offload hook can work on the
+//! target, and where things are installed.
+//!
+//! Three sources, the later ones for what the earlier leave open: `config.status.toml`, written
+//! by `autoconf-compat/configure`; the environment (`ac_cv_guix_cbips_support_setvbuf`, in
+//! Autoconf's manner, which wins over the file); and a probe, `autoconf-compat/unbuffered-pipe.c`,
+//! compiled and run here. The answers leave as the cfg `have_daemon_offload_hook` and as the
+//! environment variables that `store::compiled_directories!()` and `--version` read.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use toml::Table;
+
+/// The cache variable that answers the probe's question beforehand.
+const OVERRIDE: &str = "ac_cv_guix_cbips_support_setvbuf";
+/// Names another file than `config.status.toml` in the source tree.
+const STATUS_FILE: &str = "GUIX_CONFIG_STATUS";
+const PROBE: &str = "autoconf-compat/unbuffered-pipe.c";
+
+/// Keys of `config.status.toml`, the variables they become, and what holds without `configure`.
+const DIRECTORIES: &[(&str, &str, &str)] = &[
+    ("storedir", "GUIX_STORE_DIR", "/gnu/store"),
+    ("guix_statedir", "GUIX_STATE_DIR", "/var/guix"),
+    ("guix_logdir", "GUIX_LOG_DIR", "/var/log/guix"),
+    ("guix_sysconfdir", "GUIX_CONFIGURATION_DIR", "/etc/guix"),
+    ("bindir", "GUIX_BIN_DIR", "/usr/local/bin"),
+    ("libexecdir", "GUIX_LIBEXEC_DIR", "/usr/local/libexec"),
+];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if let Err(reason) = configure() {
+        eprintln!("build.rs: {reason}");
+        std::process::exit(1);
+    }
+}
+
+fn configure() -> Result<(), String> {
+    let status = read_status()?;
+
+    for (key, variable, default) in DIRECTORIES {
+        let value = text(&status, key)?.unwrap_or(default);
+        if !value.starts_with('/') || value.contains(['\n', '\0']) {
+            return Err(format!("{key} = {value:?} is not an absolute file name"));
+        }
+        println!("cargo:rustc-env={variable}={value}");
+    }
+
+    let system = match text(&status, "guix_system")? {
+        Some(system) => system.to_owned(),
+        None => guix_system(),
+    };
+    println!("cargo:rustc-env=GUIX_SYSTEM={system}");
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    println!("cargo:rustc-env=GUIX_VERSION={version}");
+
+    println!("cargo:rustc-check-cfg=cfg(have_daemon_offload_hook)");
+    let wanted = match status.get("daemon_offload") {
+        None => true,
+        Some(value) => value
+            .as_bool()
+            .ok_or("daemon_offload must be true or false")?,
+    };
+    if wanted && unbuffered_pipes_work(&status)? {
+        println!("cargo:rustc-cfg=have_daemon_offload_hook");
+    }
+    Ok(())
+}
+
+/// What `configure` left, or an empty table where it was not run.
+fn read_status() -> Result<Table, String> {
+    println!("cargo:rerun-if-env-changed={STATUS_FILE}");
+    let file = match env::var_os(STATUS_FILE) {
+        Some(file) => PathBuf::from(file),
+        None => {
+            // Cargo would run this program every time while a watched file does not exist, so
+            // the file is watched once it is there; `configure` touches build.rs after writing it.
+            let file = PathBuf::from("config.status.toml");
+            if !file.exists() {
+                return Ok(Table::new());
+            }
+            file
+        }
+    };
+    println!("cargo:rerun-if-changed={}", file.display());
+    let contents = fs::read_to_string(&file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    contents
+        .parse::<Table>()
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn text<'a>(status: &'a Table, key: &str) -> Result<Option<&'a str>, String> {
+    match status.get(key) {
+        None => Ok(None),
+        Some(value) => match value.as_str() {
+            Some(text) => Ok(Some(text)),
+            None => Err(format!("{key} in config.status.toml must be a string")),
+        },
+    }
+}
+
+/// The target in Guix's words, such as `x86_64-linux`.
+fn guix_system() -> String {
+    let of = |name: &str| env::var(name).unwrap_or_default();
+    let little = of("CARGO_CFG_TARGET_ENDIAN") == "little";
+    let architecture = match of("CARGO_CFG_TARGET_ARCH").as_str() {
+        "x86" => "i686".to_owned(),
+        "arm" => "armhf".to_owned(),
+        "powerpc64" if little => "powerpc64le".to_owned(),
+        "mips64" if little => "mips64el".to_owned(),
+        other => other.to_owned(),
+    };
+    match of("CARGO_CFG_TARGET_OS").as_str() {
+        "hurd" if architecture == "i686" => "i586-gnu".to_owned(),
+        "hurd" => format!("{architecture}-gnu"),
+        other => format!("{architecture}-{other}"),
+    }
+}
+
+/// Whether an unbuffered reader of a pipe takes exactly what it asks for on the target: by the
+/// cache variable, by what is known of a target whose programs cannot run here, or by the probe.
+fn unbuffered_pipes_work(status: &Table) -> Result<bool, String> {
+    println!("cargo:rerun-if-env-changed={OVERRIDE}");
+    println!("cargo:rerun-if-changed={PROBE}");
+
+    if let Some(answer) = env::var_os(OVERRIDE).filter(|answer| !answer.is_empty()) {
+        return yes_or_no(&answer.to_string_lossy());
+    }
+    if let Some(answer) = text(status, OVERRIDE)? {
+        return yes_or_no(answer);
+    }
+    let target = env::var("TARGET").unwrap_or_default();
+    if env::var("HOST").is_ok_and(|host| host != target) {
+        return Ok(known_answer(&target));
+    }
+    probe()
+}
+
+fn yes_or_no(answer: &str) -> Result<bool, String> {
+    match answer {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => Err(format!("{OVERRIDE} must be `yes' or `no', not {other:?}")),
+    }
+}
+
+/// For cross builds: the C libraries on which the probe was seen to answer yes. Elsewhere the
+/// safe answer is no, and the cache variable says otherwise.
+fn known_answer(target: &str) -> bool {
+    let known = ["-linux-gnu", "-linux-musl"];
+    let answer = known.iter().any(|libc| target.contains(libc));
+    if !answer {
+        println!(
+            "cargo:warning=cross-compiling for {target}, about which nothing is known: \
+             offloading is left out; set {OVERRIDE}=yes to build it in"
+        );
+    }
+    answer
+}
+
+/// Compile and run the C program.
+fn probe() -> Result<bool, String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let program = out.join("unbuffered-pipe");
+    compile(Path::new(PROBE), &program)?;
+
+    let run = Command::new(&program)
+        .output()
+        .map_err(|error| format!("cannot run the probe {}: {error}", program.display()))?;
+    match run.status.code() {
+        Some(0) => Ok(true),
+        Some(1) => {
+            println!(
+                "cargo:warning=unbuffered streams read ahead on this system: \
+                 the daemon is built without offloading"
+            );
+            Ok(false)
+        }
+        _ => Err(format!(
+            "the probe {} did not answer ({}): {}; set {OVERRIDE}=yes or no",
+            program.display(),
+            run.status,
+            String::from_utf8_lossy(&run.stderr).trim_end()
+        )),
+    }
+}
+
+fn compile(source: &Path, program: &Path) -> Result<(), String> {
+    let mut build = cc::Build::new();
+    let compiler = build
+        .cargo_metadata(false)
+        .try_get_compiler()
+        .map_err(|error| format!("cannot find a C compiler: {error}"))?;
+    let mut command = compiler.to_command();
+    command.arg("-o").arg(program).arg(source);
+    let failure = |reason: String| {
+        Err(format!(
+            "cannot compile {}: {reason}; set {OVERRIDE}=yes or no",
+            source.display()
+        ))
+    };
+    match command.output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => failure(
+            String::from_utf8_lossy(&output.stderr)
+                .trim_end()
+                .to_owned(),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => failure(format!(
+            "{} is not installed",
+            command.get_program().to_string_lossy()
+        )),
+        Err(error) => failure(error.to_string()),
+    }
+}
