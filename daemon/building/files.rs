@@ -1,0 +1,223 @@
+//! Small operations on whole items, with errors in words.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use system::tree::{self, Dir, copy_tree, remove_tree};
+
+use super::request::BuildError;
+use super::sandbox::BuildDirectory;
+
+/// Turns an error of the system into one for the client.
+pub(super) fn failed(action: impl Into<String>, error: impl Into<io::Error>) -> BuildError {
+    store::Error::io(action, error).into()
+}
+
+fn split(path: &Path) -> Result<(Dir, &std::ffi::OsStr), BuildError> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| BuildError::general(format!("`{}' names no file", path.display())))?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let dir = Dir::open(parent)
+        .map_err(|e| failed(format!("opening directory `{}'", parent.display()), e))?;
+    Ok((dir, name))
+}
+
+fn tree_failed(action: &str, path: &Path, error: tree::Error) -> BuildError {
+    BuildError::general(format!("{action} `{}': {error}", path.display()))
+}
+
+/// Deletes a file or a tree, if there is one.
+pub(super) fn remove(path: &Path) -> Result<(), BuildError> {
+    if !exists(path)? {
+        return Ok(());
+    }
+    let (dir, name) = split(path)?;
+    match remove_tree(&dir, name) {
+        Err(error) if exists(path)? => Err(tree_failed("deleting", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is something of that name (perhaps a dangling link).
+pub(super) fn exists(path: &Path) -> Result<bool, BuildError> {
+    Ok(status(path)?.is_some())
+}
+
+/// What `lstat` says; `None` if there is nothing of that name.
+pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, BuildError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+        Err(e) => Err(failed(
+            format!("getting attributes of path `{}'", path.display()),
+            e,
+        )),
+    }
+}
+
+/// Renames.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), BuildError> {
+    fs::rename(from, to).map_err(|e| {
+        failed(
+            format!("renaming `{}' to `{}'", from.display(), to.display()),
+            e,
+        )
+    })
+}
+
+/// Moves a tree to another directory of the file system: for that, a directory has to be
+/// writable itself.
+pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::symlink_metadata(from).map_err(|e| {
+        failed(
+            format!("getting attributes of path `{}'", from.display()),
+            e,
+        )
+    })?;
+    let mode = metadata.mode() & 0o7777;
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|e| {
+            failed(
+                format!("changing the mode of directory `{}'", path.display()),
+                e,
+            )
+        })
+    };
+    if metadata.is_dir() {
+        set(from, mode | 0o700)?;
+    }
+    rename(from, to)?;
+    if metadata.is_dir() {
+        set(to, mode)?;
+        // The mode has changed and changed back; so has nothing else that is kept.
+    }
+    Ok(())
+}
+
+/// Replaces a tree by a fresh copy of itself, to which nobody can have a descriptor.
+pub(super) fn replace_by_copy(path: &Path) -> Result<(), BuildError> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(".tmp");
+    let copy = Path::new(&copy);
+    remove(copy)?;
+    let (dir, name) = split(path)?;
+    let copy_name = copy.file_name().unwrap_or_default();
+    let copied =
+        copy_tree(&dir, name, &dir, copy_name).map_err(|e| tree_failed("copying", path, e));
+    if let Err(error) = copied {
+        let _ = remove(copy);
+        return Err(error);
+    }
+    remove(path)?;
+    rename(copy, path)
+}
+
+/// Puts `new` in the place of `path`, which may exist. Not atomic, but nearly.
+pub(super) fn replace(path: &Path, new: &Path) -> Result<(), BuildError> {
+    let mut old = path.as_os_str().to_owned();
+    old.push(format!(
+        ".old-{}-{}",
+        std::process::id(),
+        rand::random::<u32>()
+    ));
+    let old = Path::new(&old);
+    let existed = exists(path)?;
+    if existed {
+        rename(path, old)?;
+    }
+    if let Err(error) = move_tree(new, path) {
+        if existed {
+            let _ = fs::rename(old, path);
+        }
+        return Err(error);
+    }
+    remove(old)
+}
+
+/// Takes setuid and setgid bits and others' write permission from everything in a tree, and gives
+/// it to `owner` (user, group). What is neither file, directory nor link is an error.
+pub(super) fn make_harmless(
+    path: &Path,
+    owner: Option<(u32, Option<u32>)>,
+) -> Result<(), BuildError> {
+    let (dir, name) = split(path)?;
+    let mut visitor = Harmless { owner };
+    tree::walk(&dir, name, &mut visitor).map_err(|e| tree_failed("securing", path, e))
+}
+
+struct Harmless {
+    owner: Option<(u32, Option<u32>)>,
+}
+
+impl tree::Visit for Harmless {
+    fn visit(&mut self, file: &tree::Visited<'_>) -> io::Result<tree::Descend> {
+        if file.stat.kind() == tree::Kind::Other {
+            return Err(io::Error::other(
+                "neither a file, nor a directory, nor a symbolic link",
+            ));
+        }
+        let mode = file.stat.mode();
+        if file.stat.kind() != tree::Kind::Symlink && mode & 0o6002 != 0 {
+            file.parent.chmod_at(file.name, mode & !0o6002)?;
+        }
+        if let Some((uid, gid)) = self.owner {
+            file.parent.chown_at(file.name, Some(uid), gid)?;
+        }
+        Ok(tree::Descend::Into)
+    }
+
+    fn action(&self) -> &'static str {
+        "secure"
+    }
+}
+
+/// Lets whoever asked for a build look at what is left of it.
+///
+/// For root, and for clients that aren't known, it stays below a directory that is closed to
+/// others: there may be setuid programs of a build user in it.
+pub(super) fn keep_for(
+    directory: &BuildDirectory,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> Result<(), BuildError> {
+    use std::os::unix::fs::PermissionsExt;
+    let (outer, top) = (directory.outer(), directory.outside());
+    let open = || {
+        fs::set_permissions(top, fs::Permissions::from_mode(0o755))
+            .map_err(|e| failed("opening the build directory", e))
+    };
+    let Some(uid) = uid.filter(|uid| *uid != 0) else {
+        return open();
+    };
+    let owner = Some((uid, gid.filter(|gid| *gid != 0)));
+    make_harmless(top, None)?;
+    open()?;
+    // Only root may still move what it has given away.
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
+        make_harmless(top, owner)?;
+    }
+    if top != outer {
+        // So that it is found where the message says.
+        let mut pivot = outer.as_os_str().to_owned();
+        pivot.push(".pivot");
+        let pivot = Path::new(&pivot);
+        rename(outer, pivot)?;
+        rename(&pivot.join("top"), outer)?;
+        fs::remove_dir(pivot).map_err(|e| failed(format!("deleting `{}'", pivot.display()), e))?;
+    }
+    if !is_root {
+        make_harmless(outer, owner)?;
+    }
+    Ok(())
+}
+
+/// Whether the file system of `path` is (nearly) full: then a failure may have that reason.
+pub(super) fn is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path)
+        .is_ok_and(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()) < 8 << 20)
+}

@@ -1,0 +1,62 @@
+//! One hook process and its pipes (`spec/hook-protocol.md`, section 2).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use system::pipe;
+use system::process::{Child, Spawn};
+
+use super::super::spawner::Spawner;
+use crate::hook::VARIABLE;
+
+/// A running hook. Dropping it kills its process group and reaps it.
+pub(in super::super) struct Hook {
+    // Dropped first, so that the hook may end by itself before it is killed.
+    /// The write end of its standard input; never blocks.
+    pub(super) requests: File,
+    /// Its standard output and error.
+    pub(super) words: OwnedFd,
+    /// What it writes on descriptor 4.
+    pub(super) log: OwnedFd,
+    /// What was read from `words` and not yet dealt with.
+    pub(super) unread: Vec<u8>,
+    /// The process.
+    pub(super) child: Child,
+}
+
+impl Hook {
+    /// Starts the program.
+    pub(super) fn start(
+        spawner: &Spawner,
+        program: &Path,
+        words: Vec<OsString>,
+    ) -> io::Result<Hook> {
+        let (its_requests, requests) = pipe::pipe()?;
+        let (said, its_output) = pipe::pipe()?;
+        let (log, its_log) = pipe::pipe()?;
+        let its_errors = its_output.try_clone()?;
+        pipe::set_nonblocking(&requests, true)?;
+        pipe::set_nonblocking(&said, true)?;
+        pipe::set_nonblocking(&log, true)?;
+        let program = Spawn::new(program)
+            .args(words)
+            .env(VARIABLE, program)
+            .fd(its_requests, 0)
+            .fd(its_output, 1)
+            .fd(its_errors, 2)
+            .fd(its_log, 4)
+            .setsid()
+            .current_dir("/");
+        let child = spawner.start(program)?;
+        Ok(Hook {
+            requests: File::from(requests),
+            words: said,
+            log,
+            unread: Vec::new(),
+            child,
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! Asking a hook whether it takes a derivation (`spec/hook-protocol.md`, sections 4 and 5).
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use system::{pipe, signal};
+
+use super::super::mailbox::Said;
+use super::super::shared::Attempt;
+use super::process::Hook;
+
+/// A longer line before the reply is handed on in pieces.
+const LINE_LIMIT: usize = 64 << 10;
+
+/// What a hook needs to know to decide.
+pub(in super::super) struct Question<'a> {
+    /// A local build could be started at once.
+    pub(in super::super) am_willing: bool,
+    /// The derivation's system.
+    pub(in super::super) platform: &'a str,
+    /// The derivation's file name.
+    pub(in super::super) derivation: &'a str,
+    /// The features that the build machine must have.
+    pub(in super::super) features: Vec<&'a str>,
+}
+
+impl Question<'_> {
+    fn line(&self) -> String {
+        let Question {
+            am_willing,
+            platform,
+            derivation,
+            features,
+        } = self;
+        format!(
+            "{} {platform} {derivation} {}\n",
+            u8::from(*am_willing),
+            features.join(",")
+        )
+    }
+}
+
+/// What came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Answer {
+    /// It takes it.
+    Accept,
+    /// It doesn't.
+    Decline,
+    /// It will never take anything (a word of Nix's hooks).
+    DeclinePermanently,
+    /// Ask again later.
+    Postpone,
+    /// It died, said nothing in time, or something that is no answer: why, for "hook X …".
+    Failed(String),
+    /// Nobody wants to know any more.
+    Stopped,
+}
+
+enum Wake {
+    Ready,
+    Gone,
+    Stopped,
+    TooLate,
+}
+
+impl Hook {
+    /// Asks, and waits for the answer; what else it says meanwhile is handed on.
+    pub(super) fn ask(
+        &mut self,
+        attempt: &Attempt,
+        question: &Question,
+        limit: Duration,
+    ) -> Answer {
+        let deadline = Instant::now() + limit;
+        let asked = self.send(attempt, question.line().as_bytes(), deadline);
+        let answer = asked.and_then(|answer| match answer {
+            Some(answer) => Ok(answer),
+            None => self.answer(attempt, deadline, limit),
+        });
+        answer.unwrap_or_else(|error| Answer::Failed(format!("cannot be talked to: {error}")))
+    }
+
+    /// Writes the question; an answer means that it could not be put.
+    fn send(
+        &mut self,
+        attempt: &Attempt,
+        mut line: &[u8],
+        deadline: Instant,
+    ) -> io::Result<Option<Answer>> {
+        while !line.is_empty() {
+            match self.requests.write(line) {
+                Ok(count) => line = &line[count..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None), // the reader finds out why
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    match self.wait(attempt, self.requests.as_fd(), PollFlags::POLLOUT, deadline)? {
+                        Wake::Ready | Wake::Gone => {}
+                        Wake::Stopped => return Ok(Some(Answer::Stopped)),
+                        Wake::TooLate => {
+                            return Ok(Some(Answer::Failed(
+                                "does not read its questions".to_owned(),
+                            )));
+                        }
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
+    fn answer(
+        &mut self,
+        attempt: &Attempt,
+        deadline: Instant,
+        limit: Duration,
+    ) -> io::Result<Answer> {
+        let mut dead = false;
+        loop {
+            while let Some(line) = self.next_line() {
+                if let Some(word) = line.strip_prefix(b"# ") {
+                    return Ok(read_reply(word));
+                }
+                attempt.say(Said::Chatter {
+                    pid: None,
+                    data: [&line[..], b"\n"].concat().into(),
+                });
+            }
+            if dead {
+                return self.died(attempt);
+            }
+            match self.wait(attempt, self.words.as_fd(), PollFlags::POLLIN, deadline)? {
+                Wake::Ready => dead = !self.read_more()?,
+                // What it wrote before it died is in the pipe still.
+                Wake::Gone => {
+                    while self.unread.len() < LINE_LIMIT
+                        && self.read_some().is_ok_and(|count| count > 0)
+                    {}
+                    dead = true;
+                }
+                Wake::Stopped => return Ok(Answer::Stopped),
+                Wake::TooLate => {
+                    return Ok(Answer::Failed(format!(
+                        "did not reply within {} seconds",
+                        limit.as_secs()
+                    )));
+                }
+            }
+        }
+    }
+
+    /// The next whole line without its end; also what is too long for a line.
+    fn next_line(&mut self) -> Option<Vec<u8>> {
+        let end = match self.unread.iter().position(|byte| *byte == b'\n') {
+            Some(end) => end,
+            None if self.unread.len() >= LINE_LIMIT => {
+                return Some(std::mem::take(&mut self.unread));
+            }
+            None => return None,
+        };
+        let mut line: Vec<u8> = self.unread.drain(..=end).collect();
+        line.pop();
+        Some(line)
+    }
+
+    /// Reads what there is; false at the end.
+    fn read_more(&mut self) -> io::Result<bool> {
+        loop {
+            match self.read_some() {
+                Ok(0) => return Ok(false),
+                Ok(_) => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn read_some(&mut self) -> io::Result<usize> {
+        let mut buffer = [0u8; 4096];
+        let count = nix::unistd::read(&self.words, &mut buffer)?;
+        self.unread.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn died(&mut self, attempt: &Attempt) -> io::Result<Answer> {
+        if !self.unread.is_empty() {
+            attempt.say(Said::Chatter {
+                pid: None,
+                data: std::mem::take(&mut self.unread).into(),
+            });
+        }
+        // It has closed its output; whether it has ended or not, it is of no use any more.
+        pipe::wait_readable(self.child.pidfd(), Some(Duration::from_millis(500)))?;
+        self.child.kill_group()?;
+        let status = self.child.wait()?;
+        Ok(Answer::Failed(format!(
+            "did not reply: it {}",
+            signal::describe_exit(status)
+        )))
+    }
+
+    fn wait(
+        &self,
+        attempt: &Attempt,
+        fd: BorrowedFd,
+        flags: PollFlags,
+        deadline: Instant,
+    ) -> io::Result<Wake> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Wake::TooLate);
+            }
+            let left =
+                PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+            let mut fds = [
+                PollFd::new(attempt.stop().as_fd(), PollFlags::POLLIN),
+                PollFd::new(fd, flags),
+                PollFd::new(self.child.pidfd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, left) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let [stopped, ready, gone] = fds.map(|fd| fd.any().unwrap_or(false));
+            match (stopped, ready, gone) {
+                (true, ..) => return Ok(Wake::Stopped),
+                (_, true, _) => return Ok(Wake::Ready),
+                (_, _, true) => return Ok(Wake::Gone),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn read_reply(word: &[u8]) -> Answer {
+    match word {
+        b"accept" => Answer::Accept,
+        b"decline" => Answer::Decline,
+        b"decline-permanently" => Answer::DeclinePermanently,
+        b"postpone" => Answer::Postpone,
+        other => {
+            let shown: String = String::from_utf8_lossy(other).chars().take(100).collect();
+            Answer::Failed(format!("gave a bad reply `{}'", shown.escape_debug()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_three_spaces_whatever_the_features() {
+        let mut question = Question {
+            am_willing: true,
+            platform: "x86_64-linux",
+            derivation: "/gnu/store/x.drv",
+            features: vec![],
+        };
+        assert_eq!(question.line(), "1 x86_64-linux /gnu/store/x.drv \n");
+        question.am_willing = false;
+        question.features = vec!["kvm", "big"];
+        assert_eq!(question.line(), "0 x86_64-linux /gnu/store/x.drv kvm,big\n");
+    }
+
+    #[test]
+    fn replies_are_compared_exactly() {
+        assert_eq!(read_reply(b"accept"), Answer::Accept);
+        assert_eq!(
+            read_reply(b"accept "),
+            Answer::Failed("gave a bad reply `accept '".to_owned())
+        );
+        assert_eq!(
+            read_reply(b""),
+            Answer::Failed("gave a bad reply `'".to_owned())
+        );
+        assert_eq!(read_reply(b"postpone"), Answer::Postpone);
+    }
+}

@@ -1,0 +1,429 @@
+//! A build on this machine (`spec/build-environment.md`, sections 3 to 8 and 10 to 12).
+//!
+//! The outputs are checked and registered in `outputs.rs`; what runs the builder is in `sandbox`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use bstr::{BString, ByteSlice};
+use formats::hash::Hash;
+use formats::store_path::StorePath;
+use store::Level;
+use system::signal;
+
+use super::attempt::Job;
+use super::files::{self, failed};
+use super::log_file::LogFile;
+use super::monitor::{Carries, Ended, Limits, Monitor, Source};
+use super::outcome::{Failure, Outcome};
+use super::outputs::{self, Produced, Round};
+use super::references_graph;
+use super::request::{BuildError, Mode};
+use super::sandbox::{
+    self, BuildDirectory, BuildUser, Identity, Network, Plan, Program, Root, RootRequest,
+};
+use super::shared::Attempt;
+use super::trouble::Trouble;
+
+/// Builds the missing outputs of a derivation, whose locks the caller holds.
+pub(super) fn build(
+    job: &Job,
+    attempt: &Attempt,
+    missing: &BTreeSet<StorePath>,
+) -> Result<Outcome, BuildError> {
+    match rounds(job, attempt, missing) {
+        Ok(outcome) => Ok(outcome),
+        Err(trouble) => trouble.outcome(job, attempt),
+    }
+}
+
+fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result<Outcome, Trouble> {
+    let count = match job.is_fixed_output() {
+        true => 1,
+        false => 1 + job.session.build_repeat().map_err(BuildError::general)?,
+    };
+    let mut previous: Option<Vec<Produced>> = None;
+    for number in 1..=count {
+        let quoted: Vec<String> = missing.iter().map(|path| format!("`{path}'")).collect();
+        let doing = match job.mode {
+            Mode::Repair => "repairing",
+            Mode::Check => "checking",
+            Mode::Normal => "building",
+        };
+        let mut text = format!("{doing} path(s) {}", quoted.join(", "));
+        if count > 1 && job.mode == Mode::Normal {
+            text += &format!(" (round {number}/{count})");
+        }
+        attempt.message(Level::Info, text);
+        let build = Build::prepare(job, attempt, missing)?;
+        match build.run(attempt)? {
+            Ended::Exited(status) if status.success() => {}
+            Ended::Exited(status) => {
+                let described = signal::describe_exit(status);
+                return build.give_up(attempt, &described);
+            }
+            Ended::TimedOut => {
+                build.clean_up(attempt, false)?;
+                attempt.trace(format!("@ build-failed {} - timeout", job.path));
+                return Ok(Outcome::Failed(Failure::TimedOut));
+            }
+            Ended::Stopped => {
+                build.clean_up(attempt, false)?;
+                return Ok(Outcome::Failed(Failure::Misc));
+            }
+        }
+        let round = Round {
+            last: number == count,
+            previous: previous.as_deref(),
+        };
+        let places = |path: &StorePath| build.place(path);
+        let taken = outputs::take(
+            job,
+            attempt,
+            missing,
+            &places,
+            Some(build.identity.uid()),
+            &round,
+        );
+        match taken {
+            Ok(produced) => previous = Some(produced),
+            Err(trouble) => {
+                build.clean_up(attempt, false)?;
+                return Err(trouble);
+            }
+        }
+        build.clean_up(attempt, true)?;
+    }
+    attempt.trace(format!("@ build-succeeded {} -", job.path));
+    Ok(Outcome::Done)
+}
+
+/// One round.
+struct Build<'a> {
+    job: &'a Job,
+    missing: &'a BTreeSet<StorePath>,
+    user: Option<BuildUser>,
+    identity: Identity,
+    directory: BuildDirectory,
+    root: Option<Root>,
+    /// Where outputs of builtin builders go whose real places are taken.
+    redirected: BTreeMap<StorePath, StorePath>,
+}
+
+impl<'a> Build<'a> {
+    fn prepare(
+        job: &'a Job,
+        attempt: &Attempt,
+        missing: &'a BTreeSet<StorePath>,
+    ) -> Result<Build<'a>, Trouble> {
+        let store = &job.engine.store;
+        let is_builtin = job.derivation.builtin().is_some();
+        let in_chroot = job.session.use_chroot && !is_builtin;
+        let graphs = references_graph::files(job)?;
+        let mut redirected = BTreeMap::new();
+        if !in_chroot {
+            if Path::new("/homeless-shelter").exists() {
+                let text = "directory `/homeless-shelter' exists; please remove it";
+                return Err(BuildError::general(text).into());
+            }
+            for (_, output) in job.outputs() {
+                let taken = store.is_valid(output)?;
+                if taken && !is_builtin {
+                    // The builder would write over an output that others use.
+                    return Err(BuildError::general(format!(
+                        "cannot build `{}' again outside a chroot while its output `{output}' is valid",
+                        job.path
+                    ))
+                    .into());
+                }
+                if taken {
+                    let stand_in = redirect(job, output)?;
+                    files::remove(stand_in.as_path())?;
+                    redirected.insert(output.clone(), stand_in);
+                }
+            }
+        }
+        let group = job.session.build_users_group.to_str_lossy();
+        let user = match group.is_empty() || !nix::unistd::geteuid().is_root() {
+            true => None,
+            false => {
+                let pool = job.engine.settings.directories.state.join("userpool");
+                let user = BuildUser::acquire(&group, &pool).map_err(BuildError::general)?;
+                user.kill_processes()
+                    .map_err(|e| failed("killing processes of the build user", e))?;
+                Some(user)
+            }
+        };
+        let identity = user.as_ref().map_or(Identity::Own, BuildUser::identity);
+        let directory = BuildDirectory::create(job.path.name(), &identity, in_chroot)
+            .map_err(|e| failed("creating the build directory", e))?;
+        let mut build = Build {
+            job,
+            missing,
+            user,
+            identity,
+            directory,
+            root: None,
+            redirected,
+        };
+        // From here on there is something to clean up.
+        if let Err(trouble) = build.fill(attempt, &graphs, in_chroot) {
+            let _ = build.directory.clone().delete();
+            return Err(trouble);
+        }
+        Ok(build)
+    }
+
+    fn fill(
+        &mut self,
+        attempt: &Attempt,
+        graphs: &[(String, Vec<u8>)],
+        in_chroot: bool,
+    ) -> Result<(), Trouble> {
+        for (name, text) in graphs {
+            let path = self.directory.outside().join(name);
+            std::fs::write(&path, text)
+                .map_err(|e| failed(format!("writing `{}'", path.display()), e))?;
+        }
+        if !in_chroot {
+            return Ok(());
+        }
+        let job = self.job;
+        let mut extra = Vec::new();
+        for setting in ["build-chroot-dirs", "build-extra-chroot-dirs"] {
+            extra.extend(
+                job.session
+                    .words(setting)
+                    .map(|word| word.to_str_lossy().into_owned()),
+            );
+        }
+        let network = match job.is_fixed_output() {
+            false => Network::Loopback,
+            true => sandbox::of_fixed_output(job.engine.settings.use_host_loopback).unwrap_or_else(
+                |reason| {
+                    attempt.message(Level::Error, reason);
+                    Network::None
+                },
+            ),
+        };
+        let request = RootRequest {
+            store: job.engine.store.dir().as_path(),
+            derivation: job.path.as_path(),
+            identity: &self.identity,
+            directory: &self.directory,
+            inputs: job
+                .input_closure()?
+                .iter()
+                .map(|path| path.as_path().to_owned())
+                .collect(),
+            outputs: job
+                .outputs()
+                .map(|(_, path)| path.as_path().to_owned())
+                .collect(),
+            extra,
+            network,
+        };
+        let root = Root::create(&request).map_err(|e| failed("preparing the chroot", e))?;
+        self.root = Some(root);
+        Ok(())
+    }
+
+    /// Where an output is before it is taken into the store.
+    fn place(&self, output: &StorePath) -> PathBuf {
+        match (&self.root, self.redirected.get(output)) {
+            (Some(root), _) => root.outside(output.as_path()),
+            (None, Some(stand_in)) => stand_in.as_path().to_owned(),
+            (None, None) => output.as_path().to_owned(),
+        }
+    }
+
+    /// Runs the builder to its end.
+    fn run(&self, attempt: &Attempt) -> Result<Ended, Trouble> {
+        let result = self.run_builder(attempt);
+        let killed = self.user.as_ref().map_or(Ok(()), BuildUser::kill_processes);
+        if result.is_err() {
+            self.delete_directory();
+        }
+        let ended = result?;
+        killed.map_err(|e| failed("killing processes of the build user", e))?;
+        Ok(ended)
+    }
+
+    fn run_builder(&self, attempt: &Attempt) -> Result<Ended, Trouble> {
+        let job = self.job;
+        let engine = &job.engine;
+        let plan = self.plan()?;
+        let keep = job
+            .session
+            .keep_log
+            .then_some(engine.settings.directories.log.as_path());
+        let log = LogFile::create(keep, &job.path, engine.settings.log_compression)?;
+        let itself = Path::new("/proc/self/exe");
+        let mut running = sandbox::start(&plan, itself, &|program| engine.spawner.start(program))
+            .map_err(BuildError::general)?;
+        let (pid, name) = (running.child.pid(), log.name());
+        attempt.trace(format!(
+            "@ build-started {} - {} {name} {pid}",
+            job.path,
+            job.platform()
+        ));
+        let monitor = Monitor {
+            attempt,
+            name: format!("building of `{}'", job.path),
+            limits: Limits::of(&job.session),
+            log,
+        };
+        let mut sources = [Source::new(running.log.into(), Carries::Log)];
+        Ok(monitor.watch(&mut running.child, &mut sources, false)?)
+    }
+
+    fn plan(&self) -> Result<Plan, BuildError> {
+        let job = self.job;
+        let derivation = &job.derivation;
+        let program = match derivation.builtin() {
+            Some(_) => {
+                let output = derivation.outputs.get("out").map(|output| &output.path);
+                let output = output.ok_or_else(|| {
+                    BuildError::general(format!("`{}' has no output `out'", job.path))
+                })?;
+                Program::Builtin {
+                    name: derivation.builder.to_str_lossy().into_owned(),
+                    guix: job.engine.settings.directories.guix.as_path().into(),
+                    output: self.place(output).into(),
+                }
+            }
+            None => Program::Builder {
+                file: derivation.builder.to_vec().into(),
+                arguments: derivation
+                    .arguments
+                    .iter()
+                    .map(|word| word.to_vec().into())
+                    .collect(),
+                platform: job.platform(),
+            },
+        };
+        let environment = self.environment()?;
+        Ok(Plan {
+            derivation: job.path.to_string(),
+            store: job.engine.store.dir().as_path().into(),
+            program,
+            environment: environment
+                .into_iter()
+                .map(|(name, value)| (name.to_vec().into(), value.to_vec().into()))
+                .collect(),
+            directory: match &self.root {
+                Some(_) => self.directory.inside().into(),
+                None => self.directory.outside().into(),
+            },
+            identity: self.identity.clone(),
+            chroot: self.root.as_ref().map(Root::chroot),
+            own_system: job.session.system.to_str_lossy().into_owned(),
+            impersonate_linux_26: job.session.impersonate_linux_26,
+            print_build_trace: job.session.print_build_trace,
+        })
+    }
+
+    /// The builder's whole environment; for a builtin, what is added to the daemon's.
+    fn environment(&self) -> Result<BTreeMap<BString, BString>, BuildError> {
+        let job = self.job;
+        let mut environment: BTreeMap<BString, BString> = BTreeMap::new();
+        let mut set = |name: &str, value: &[u8]| {
+            environment.insert(name.into(), value.into());
+        };
+        set("NIX_STORE", job.engine.store.dir().as_str().as_bytes());
+        if job.derivation.builtin().is_some() {
+            let options = job.session.pack().map_err(BuildError::general)?;
+            set("_NIX_OPTIONS", &options);
+            return Ok(environment);
+        }
+        set("PATH", b"/path-not-set");
+        set("HOME", b"/homeless-shelter");
+        set(
+            "NIX_BUILD_CORES",
+            job.session.build_cores.to_string().as_bytes(),
+        );
+        for (name, value) in &job.derivation.environment {
+            environment.insert(name.clone(), value.clone());
+        }
+        for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
+            let value = self.directory.inside().as_os_str().as_bytes();
+            environment.insert(name.into(), value.into());
+        }
+        if job.is_fixed_output() {
+            for name in job.words("impureEnvVars") {
+                let value = std::env::var_os(name.to_os_str_lossy()).unwrap_or_default();
+                environment.insert(name.into(), value.as_bytes().into());
+            }
+        }
+        Ok(environment)
+    }
+
+    /// The builder failed.
+    fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, Trouble> {
+        let job = self.job;
+        let full = files::is_full(job.engine.store.dir().as_path())
+            || files::is_full(self.directory.outer());
+        if let (Some(root), Mode::Normal) = (&self.root, job.mode) {
+            // For whoever wants to look at them; they stay invalid.
+            for output in self.missing {
+                let made = root.outside(output.as_path());
+                if files::exists(&made)? && !files::exists(output.as_path())? {
+                    files::make_harmless(&made, None)?;
+                    files::move_tree(&made, output.as_path())?;
+                }
+            }
+        }
+        self.clean_up(attempt, false)?;
+        let message = format!("builder for `{}' {described}", job.path);
+        let failure = if full || job.is_fixed_output() {
+            Failure::Transient
+        } else {
+            Failure::Permanent
+        };
+        Err(Trouble::Failed(failure, message))
+    }
+
+    /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants
+    /// to look at it.
+    fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), BuildError> {
+        let job = self.job;
+        if succeeded || !job.session.keep_failed || job.client.remote {
+            self.delete_directory();
+            return Ok(());
+        }
+        let directory = self.directory.outer();
+        attempt.message(
+            Level::Error,
+            format!("note: keeping build directory `{}'", directory.display()),
+        );
+        files::keep_for(&self.directory, job.client.uid, job.client.gid).or_else(|error| {
+            attempt.message(
+                Level::Info,
+                format!(
+                    "cannot change ownership of build directory `{}': {error}",
+                    directory.display()
+                ),
+            );
+            Ok(())
+        })
+    }
+
+    fn delete_directory(&self) {
+        if let Err(error) = self.directory.clone().delete() {
+            tracing::warn!("cannot delete build directory: {error}");
+        }
+    }
+}
+
+/// Another store path for an output whose own is taken.
+fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, BuildError> {
+    let hash = Hash::sha256(format!("rewrite:{}:{output}", job.path)).base32();
+    let part: String = hash.chars().take(32).collect();
+    let name = format!("{part}-{}", output.name());
+    job.engine
+        .store
+        .dir()
+        .join(&name)
+        .map_err(BuildError::general)
+}

@@ -1,0 +1,285 @@
+//! Watching a builder or a hook: its output, its limits, its end (`spec/build-environment.md`,
+//! section 12; `spec/hook-protocol.md`, section 6).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use system::process::Child;
+
+use super::log_file::LogFile;
+use super::mailbox::Said;
+use super::request::{BuildError, Level};
+use super::shared::Attempt;
+use crate::settings::SessionSettings;
+
+/// The most that is read, and shown, at once.
+const CHUNK: usize = 4096;
+
+/// How long the pipes of a hook that has ended are read on, if some process it left behind keeps
+/// them open.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The limits of a build; zero means none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    /// Seconds without output.
+    pub(super) silence: u64,
+    /// Seconds altogether.
+    pub(super) total: u64,
+    /// Bytes of log.
+    pub(super) log_size: u64,
+}
+
+impl Limits {
+    /// Those that a client has set, or the administrator for it.
+    pub(super) fn of(session: &SessionSettings) -> Limits {
+        let seconds = |limit: i64| u64::try_from(limit).unwrap_or(0);
+        Limits {
+            silence: seconds(session.max_silent_time),
+            total: seconds(session.build_timeout),
+            log_size: session.max_log_size,
+        }
+    }
+}
+
+/// What a pipe carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// The build's log: shown, kept, and counted.
+    Log,
+    /// A hook's own words: shown only.
+    Chatter,
+}
+
+/// One pipe of a watched process.
+pub(super) struct Source {
+    file: Option<File>,
+    carries: Carries,
+}
+
+impl Source {
+    /// The read end of a pipe.
+    pub(super) fn new(fd: OwnedFd, carries: Carries) -> Source {
+        Source {
+            file: Some(File::from(fd)),
+            carries,
+        }
+    }
+}
+
+/// How watching ended.
+pub(super) enum Ended {
+    /// The process ended by itself.
+    Exited(ExitStatus),
+    /// It was killed, because it exceeded a limit (the message has been shown).
+    TimedOut,
+    /// It was killed, because nobody waits for it any more.
+    Stopped,
+}
+
+/// Watches one process.
+pub(super) struct Monitor<'a> {
+    /// Where its words go, and what stops it.
+    pub(super) attempt: &'a Attempt,
+    /// What messages about limits call it.
+    pub(super) name: String,
+    /// Its limits.
+    pub(super) limits: Limits,
+    /// The process's log.
+    pub(super) log: LogFile,
+}
+
+impl Monitor<'_> {
+    /// Hands on what the process says until it has ended, then closes the log.
+    ///
+    /// `lingering` pipes may be held open by processes that outlive the child, and are given up
+    /// some time after its end; others are read to their end.
+    pub(super) fn watch(
+        mut self,
+        child: &mut Child,
+        sources: &mut [Source],
+        lingering: bool,
+    ) -> Result<Ended, BuildError> {
+        let ended = self.watch_until_end(child, sources, lingering);
+        let closed = self.log.close();
+        let ended = ended?;
+        closed?;
+        Ok(ended)
+    }
+
+    fn watch_until_end(
+        &mut self,
+        child: &mut Child,
+        sources: &mut [Source],
+        lingering: bool,
+    ) -> Result<Ended, BuildError> {
+        let pid = child.pid().unsigned_abs();
+        let started = Instant::now();
+        let mut last_output = started;
+        let mut log_bytes = 0u64;
+        let mut gone_since: Option<Instant> = None;
+        let mut buffer = [0u8; CHUNK];
+        loop {
+            let all_read = sources.iter().all(|source| source.file.is_none());
+            if gone_since.is_some_and(|since| all_read || (lingering && since.elapsed() >= LINGER))
+            {
+                break;
+            }
+            let mut wait = self.until_limit(started, last_output);
+            if let (Some(since), true) = (gone_since, lingering) {
+                wait = wait.min(LINGER.saturating_sub(since.elapsed()));
+            }
+            let (stopped, exited, ready) = self.wait(child, sources, gone_since.is_some(), wait)?;
+            if stopped {
+                kill(child)?;
+                return Ok(Ended::Stopped);
+            }
+            if exited && gone_since.is_none() {
+                gone_since = Some(Instant::now());
+                // Not reaped yet, so that its process group cannot be anybody else's.
+                child
+                    .kill_group()
+                    .map_err(|e| BuildError::general(format!("killing {}: {e}", self.name)))?;
+            }
+            for (source, _) in sources.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+                let data = match read(source, &mut buffer, &self.name)? {
+                    0 => continue,
+                    count => &buffer[..count],
+                };
+                last_output = Instant::now();
+                if source.carries == Carries::Log {
+                    log_bytes += data.len() as u64;
+                    if self.limits.log_size != 0 && log_bytes > self.limits.log_size {
+                        let text = format!(
+                            "{} killed after writing more than {} bytes of log output",
+                            self.name, self.limits.log_size
+                        );
+                        return self.limit_exceeded(child, text);
+                    }
+                    self.attempt.say(Said::Output {
+                        pid,
+                        data: data.into(),
+                    });
+                    self.log.write(data)?;
+                } else {
+                    self.attempt.say(Said::Chatter {
+                        pid: Some(pid),
+                        data: data.into(),
+                    });
+                }
+                self.attempt.wait_for_room();
+            }
+            if gone_since.is_some() && lingering {
+                continue;
+            }
+            let Limits { silence, total, .. } = self.limits;
+            if silence != 0 && last_output.elapsed().as_secs() >= silence {
+                let text = format!("{} timed out after {silence} seconds of silence", self.name);
+                return self.limit_exceeded(child, text);
+            }
+            if total != 0 && started.elapsed().as_secs() >= total {
+                let text = format!("{} timed out after {total} seconds", self.name);
+                return self.limit_exceeded(child, text);
+            }
+        }
+        let status = child
+            .wait()
+            .map_err(|e| BuildError::general(format!("waiting for {}: {e}", self.name)))?;
+        Ok(Ended::Exited(status))
+    }
+
+    fn limit_exceeded(&self, child: &mut Child, text: String) -> Result<Ended, BuildError> {
+        self.attempt.message(Level::Error, text);
+        kill(child)?;
+        Ok(Ended::TimedOut)
+    }
+
+    fn until_limit(&self, started: Instant, last_output: Instant) -> Duration {
+        let left = |limit: u64, since: Instant| match limit {
+            0 => Duration::MAX,
+            _ => Duration::from_secs(limit).saturating_sub(since.elapsed()),
+        };
+        left(self.limits.silence, last_output).min(left(self.limits.total, started))
+    }
+
+    /// Waits for something to happen: (stopped, the child has exited, which sources are ready).
+    fn wait(
+        &self,
+        child: &Child,
+        sources: &[Source],
+        gone: bool,
+        timeout: Duration,
+    ) -> Result<(bool, bool, Vec<bool>), BuildError> {
+        let mut fds = vec![PollFd::new(self.attempt.stop().as_fd(), PollFlags::POLLIN)];
+        if !gone {
+            fds.push(PollFd::new(child.pidfd(), PollFlags::POLLIN));
+        }
+        let first = fds.len();
+        fds.extend(
+            sources
+                .iter()
+                .filter_map(|s| s.file.as_ref())
+                .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)),
+        );
+        // Rounded up: a wait must not end just before the time it waits for, and spin.
+        let timeout = match timeout {
+            Duration::MAX => PollTimeout::NONE,
+            some => {
+                PollTimeout::try_from(some.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => {
+                return Err(BuildError::general(format!(
+                    "waiting for output of {}: {e}",
+                    self.name
+                )));
+            }
+        }
+        let ready = |fd: &PollFd| fd.any().unwrap_or(false);
+        let mut polled = fds[first..].iter().map(ready);
+        let sources = sources
+            .iter()
+            .map(|s| s.file.is_some() && polled.next().unwrap_or(false))
+            .collect();
+        Ok((ready(&fds[0]), !gone && ready(&fds[1]), sources))
+    }
+}
+
+/// Reads a piece; 0 if there is none (at the end the source is closed).
+fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, BuildError> {
+    let Some(file) = &mut source.file else {
+        return Ok(0);
+    };
+    match file.read(buffer) {
+        Ok(0) => {
+            source.file = None;
+            Ok(0)
+        }
+        Ok(count) => Ok(count),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+            ) =>
+        {
+            Ok(0)
+        }
+        Err(e) => Err(BuildError::general(format!("reading from {name}: {e}"))),
+    }
+}
+
+/// Kills the process with its group, and reaps it.
+fn kill(child: &mut Child) -> Result<(), BuildError> {
+    let pid = child.pid();
+    child
+        .kill_group()
+        .and_then(|()| child.wait().map(drop))
+        .map_err(|e| BuildError::general(format!("killing process {pid}: {e}")))
+}

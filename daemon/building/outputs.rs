@@ -1,0 +1,347 @@
+//! What a builder has made: checked, made canonical, put in its place and registered
+//! (`spec/build-environment.md`, sections 8 and 10).
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bstr::ByteSlice;
+use formats::derivation::{FixedHash, Output};
+use formats::hash::{Hash, Hasher};
+use formats::store_path::StorePath;
+use store::{Closure, FileHashes, InodesSeen, NewPath};
+
+use super::attempt::{Job, Listener};
+use super::files::{self, failed};
+use super::request::{BuildError, Mode};
+use super::shared::Attempt;
+use super::trouble::{Trouble, rejected};
+
+/// What the outputs of one round are compared with.
+pub(super) struct Round<'a> {
+    /// After this one they are registered.
+    pub(super) last: bool,
+    /// What came out the last time.
+    pub(super) previous: Option<&'a [Produced]>,
+}
+
+/// An output that passed.
+pub(super) struct Produced {
+    info: NewPath,
+    files: FileHashes,
+}
+
+/// Takes the outputs from where they were made (`place`) into the store. `owner` is whom their
+/// files have to belong to; outputs that a hook left behind are not asked.
+pub(super) fn take(
+    job: &Job,
+    attempt: &Attempt,
+    missing: &BTreeSet<StorePath>,
+    place: &dyn Fn(&StorePath) -> PathBuf,
+    owner: Option<u32>,
+    round: &Round<'_>,
+) -> Result<Vec<Produced>, Trouble> {
+    let mut taker = Taker {
+        job,
+        attempt,
+        owner,
+    };
+    if job.is_fixed_output() && owner.is_some() {
+        for path in missing {
+            let made = place(path);
+            taker.check_owner(path, &made)?;
+            let mut seen = InodesSeen::new();
+            if let Err(error) = job.engine.store.canonicalise(&made, owner, &mut seen) {
+                return rejected(error.to_string());
+            }
+            // A process that escaped the sandbox may have kept a descriptor of the original.
+            files::replace_by_copy(&made)?;
+        }
+        taker.owner = Some(system::ids::effective_uid());
+    }
+    let mut candidates: BTreeSet<StorePath> = (*job.input_closure()?).clone();
+    candidates.extend(job.outputs().map(|(_, path)| path.clone()));
+    let mut seen = InodesSeen::new();
+    let mut produced = Vec::new();
+    for output in job
+        .derivation
+        .outputs
+        .values()
+        .filter(|output| missing.contains(&output.path))
+    {
+        if let Some(one) = taker.take_one(output, &place(&output.path), &candidates, &mut seen)? {
+            produced.push(one);
+        }
+    }
+    if job.mode == Mode::Check {
+        return Ok(produced);
+    }
+    if let Some(previous) = round.previous {
+        compare(job, previous, &produced)?;
+    }
+    if job.session.keep_failed {
+        for (_, output) in job.outputs() {
+            let kept = suffixed(output);
+            files::remove(&kept)?;
+            if !round.last && files::exists(output.as_path())? {
+                files::rename(output.as_path(), &kept)?;
+            }
+        }
+    }
+    if round.last {
+        taker.register(&produced)?;
+    } else {
+        for one in &produced {
+            files::remove(one.info.path.as_path())?;
+        }
+    }
+    Ok(produced)
+}
+
+/// Where an output is kept that differs from what it should be equal to.
+fn suffixed(path: &StorePath) -> PathBuf {
+    PathBuf::from(format!("{path}-check"))
+}
+
+struct Taker<'a> {
+    job: &'a Job,
+    attempt: &'a Attempt,
+    owner: Option<u32>,
+}
+
+impl Taker<'_> {
+    fn take_one(
+        &self,
+        output: &Output,
+        made: &Path,
+        candidates: &BTreeSet<StorePath>,
+        seen: &mut InodesSeen,
+    ) -> Result<Option<Produced>, Trouble> {
+        let (job, path) = (self.job, &output.path);
+        let store = &job.engine.store;
+        let status = self.check_owner(path, made)?;
+        if let Some(expected) = output.fixed_hash().map_err(BuildError::general)? {
+            self.check_hash(output, &expected, made, &status)?;
+        }
+        if let Err(error) = store.canonicalise(made, self.owner, seen) {
+            return rejected(error.to_string());
+        }
+        let mut place = made;
+        if made != path.as_path() {
+            match job.mode {
+                Mode::Normal => files::move_tree(made, path.as_path())?,
+                Mode::Repair => files::replace(path.as_path(), made)?,
+                Mode::Check => {}
+            }
+            if job.mode != Mode::Check {
+                place = path.as_path();
+                // Moving a directory has touched it.
+                store.canonicalise(place, None, &mut InodesSeen::new())?;
+            }
+        }
+        let scan = store.scan_and_hash(place, candidates)?;
+        if job.mode == Mode::Check {
+            self.compare_with_registered(path, place, &scan.hash)?;
+            return Ok(None);
+        }
+        self.check_references(path, &scan.references)?;
+        let info = NewPath {
+            path: path.clone(),
+            hash: scan.hash,
+            nar_size: scan.nar_size,
+            references: scan.references,
+            deriver: Some(job.path.clone()),
+            registration_time: None,
+        };
+        Ok(Some(Produced {
+            info,
+            files: scan.files,
+        }))
+    }
+
+    /// The output has to be there, and to be the builder's alone.
+    fn check_owner(&self, path: &StorePath, made: &Path) -> Result<std::fs::Metadata, Trouble> {
+        let Some(status) = files::status(made)? else {
+            return rejected(format!(
+                "builder for `{}' failed to produce output path `{path}'",
+                self.job.path
+            ));
+        };
+        if let Some(owner) = self.owner {
+            let loose = !status.is_symlink() && status.mode() & 0o022 != 0;
+            if loose || status.uid() != owner {
+                return rejected(format!(
+                    "suspicious ownership or permission on `{}'; rejecting this build output",
+                    made.display()
+                ));
+            }
+        }
+        Ok(status)
+    }
+
+    fn check_hash(
+        &self,
+        output: &Output,
+        expected: &FixedHash,
+        made: &Path,
+        status: &std::fs::Metadata,
+    ) -> Result<(), Trouble> {
+        let path = &output.path;
+        if !expected.recursive && (!status.is_file() || status.mode() & 0o100 != 0) {
+            return rejected(format!(
+                "output path `{path}' should be a non-executable regular file"
+            ));
+        }
+        let actual = hash_of(self.job, made, expected)?;
+        if actual != expected.hash {
+            let algorithm = &output.algorithm;
+            let (wanted, got) = (expected.hash.hex_or_base32(), actual.hex_or_base32());
+            self.attempt
+                .trace(format!("@ hash-mismatch {path} {algorithm} {wanted} {got}"));
+            return rejected(format!("hash mismatch for store item '{path}'"));
+        }
+        Ok(())
+    }
+
+    fn compare_with_registered(
+        &self,
+        path: &StorePath,
+        made: &Path,
+        hash: &Hash,
+    ) -> Result<(), Trouble> {
+        let Some(registered) = self.job.engine.store.query_path_info(path)? else {
+            return Ok(());
+        };
+        if registered.hash == *hash {
+            return Ok(());
+        }
+        let mut text = format!(
+            "derivation `{}' may not be deterministic: output `{path}' differs",
+            self.job.path
+        );
+        if self.job.session.keep_failed {
+            let kept = suffixed(path);
+            files::remove(&kept)?;
+            files::move_tree(made, &kept)?;
+            text += &format!(" from `{}'", kept.display());
+        }
+        Err(BuildError::general(text).into())
+    }
+
+    /// `allowedReferences` and its kin.
+    fn check_references(
+        &self,
+        path: &StorePath,
+        references: &BTreeSet<StorePath>,
+    ) -> Result<(), Trouble> {
+        for (name, allowed, whole_closure) in [
+            ("allowedReferences", true, false),
+            ("allowedRequisites", true, true),
+            ("disallowedReferences", false, false),
+            ("disallowedRequisites", false, true),
+        ] {
+            if self.job.derivation.variable(name).is_none() {
+                continue;
+            }
+            let named = self.specified(name)?;
+            let used = match whole_closure {
+                false => references.clone(),
+                true => self.requisites(path, references)?,
+            };
+            if let Some(bad) = used.iter().find(|used| named.contains(*used) != allowed) {
+                return rejected(format!(
+                    "output (`{path}') is not allowed to refer to path `{bad}'"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The closure of what an output refers to. Other outputs of the same build aren't valid yet.
+    fn requisites(
+        &self,
+        path: &StorePath,
+        references: &BTreeSet<StorePath>,
+    ) -> Result<BTreeSet<StorePath>, Trouble> {
+        let store = &self.job.engine.store;
+        let others: BTreeSet<StorePath> = references
+            .iter()
+            .filter(|other| *other != path)
+            .cloned()
+            .collect();
+        let valid = store.query_valid_paths(&others)?;
+        let mut all: BTreeSet<StorePath> = store
+            .compute_closure(&valid, Closure::default())?
+            .into_iter()
+            .collect();
+        all.extend(others);
+        Ok(all)
+    }
+
+    /// Paths, and outputs by their names.
+    fn specified(&self, name: &str) -> Result<BTreeSet<StorePath>, Trouble> {
+        let dir = self.job.engine.store.dir();
+        let mut paths = BTreeSet::new();
+        for word in self.job.words(name) {
+            let word = word.to_str_lossy();
+            let output = self.job.derivation.outputs.get(word.as_ref());
+            match (dir.parse(word.as_bytes()), output) {
+                (Ok(path), _) => paths.insert(path),
+                (Err(_), Some(output)) => paths.insert(output.path.clone()),
+                (Err(_), None) => {
+                    return rejected(
+                        "derivation contains an invalid reference specifier".to_owned(),
+                    );
+                }
+            };
+        }
+        Ok(paths)
+    }
+
+    fn register(&self, produced: &[Produced]) -> Result<(), Trouble> {
+        let store = &self.job.engine.store;
+        let infos: Vec<NewPath> = produced.iter().map(|one| one.info.clone()).collect();
+        store.register_valid_paths(&infos)?;
+        for one in produced {
+            store.deduplicate(&one.info.path, Some(&one.files), &Listener(self.attempt))?;
+            self.job.checked.mark_good(&one.info.path);
+        }
+        Ok(())
+    }
+}
+
+fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<(), Trouble> {
+    for (before, now) in previous.iter().zip(produced) {
+        let (before, now) = (&before.info, &now.info);
+        if before.hash == now.hash && before.references == now.references {
+            continue;
+        }
+        let kept = suffixed(&now.path);
+        let from = if files::exists(&kept)? {
+            format!("‘{}’ from ", kept.display())
+        } else {
+            String::new()
+        };
+        let from = format!("{from}previous round");
+        return rejected(format!(
+            "output ‘{}’ of ‘{}’ differs from {from}",
+            now.path, job.path
+        ));
+    }
+    Ok(())
+}
+
+/// The hash of a fixed output, in the way and by the algorithm that its derivation names.
+fn hash_of(job: &Job, made: &Path, expected: &FixedHash) -> Result<Hash, Trouble> {
+    let store = &job.engine.store;
+    let algorithm = expected.hash.algorithm();
+    let reading = |e| failed(format!("reading `{}'", made.display()), e);
+    let mut hasher = Hasher::new(algorithm);
+    if expected.recursive {
+        store.dump_tree(made, &mut hasher)?;
+    } else {
+        let mut file = std::fs::File::open(made).map_err(reading)?;
+        std::io::copy(&mut file, &mut hasher).map_err(reading)?;
+    }
+    Ok(hasher.finish().0)
+}

@@ -1,0 +1,104 @@
+//! The directory a build runs in.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::identity::Identity;
+
+/// A build's directory. It is not deleted when this is dropped: whether it stays is the
+/// goal's decision ([`BuildDirectory::delete`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildDirectory {
+    outer: PathBuf,
+    outside: PathBuf,
+    inside: PathBuf,
+}
+
+impl BuildDirectory {
+    /// Makes `$TMPDIR/guix-build-NAME.drv-N` with the first free N, mode 0700; `name` is the
+    /// derivation's name with `.drv`, without the hash.
+    ///
+    /// For a chroot the build gets `top` in it, so that the outer directory stays the
+    /// daemon's, and sees it as `/tmp/guix-build-NAME.drv-0` always.
+    pub fn create(name: &str, identity: &Identity, in_chroot: bool) -> io::Result<BuildDirectory> {
+        let base = std::env::var_os("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
+        Self::create_in(&base, name, identity, in_chroot)
+    }
+
+    /// As [`BuildDirectory::create`], below another directory than `$TMPDIR`.
+    pub fn create_in(
+        base: &Path,
+        name: &str,
+        identity: &Identity,
+        in_chroot: bool,
+    ) -> io::Result<BuildDirectory> {
+        let base = context(base.canonicalize(), "find", base)?;
+        let mut private = std::fs::DirBuilder::new();
+        private.mode(0o700);
+        let mut number = 0u32;
+        let outer = loop {
+            let path = base.join(format!("guix-build-{name}-{number}"));
+            match private.create(&path) {
+                Ok(()) => break path,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                error => context(error, "create", &path)?,
+            }
+        };
+        let (outside, inside) = if in_chroot {
+            let top = outer.join("top");
+            context(private.create(&top), "create", &top)?;
+            let temporary = Path::new("/tmp")
+                .canonicalize()
+                .unwrap_or_else(|_| "/tmp".into());
+            (top, temporary.join(format!("guix-build-{name}-0")))
+        } else {
+            (outer.clone(), outer.clone())
+        };
+        if let Identity::User { uid, gid, .. } = identity {
+            context(
+                chown(&outside, Some(*uid), Some(*gid)),
+                "change the owner of",
+                &outside,
+            )?;
+        }
+        Ok(BuildDirectory {
+            outer,
+            outside,
+            inside,
+        })
+    }
+
+    /// Where the build's files are on the host.
+    pub fn outside(&self) -> &Path {
+        &self.outside
+    }
+
+    /// The same as seen by the builder.
+    pub fn inside(&self) -> &Path {
+        &self.inside
+    }
+
+    /// The daemon's directory around [`BuildDirectory::outside`] (the same without chroot).
+    pub fn outer(&self) -> &Path {
+        &self.outer
+    }
+
+    /// Deletes the directory and all that is in it.
+    pub fn delete(self) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (self.outer.parent(), self.outer.file_name()) else {
+            return Ok(());
+        };
+        system::tree::remove_tree(&system::tree::Dir::open(parent)?, name)?;
+        Ok(())
+    }
+}
+
+pub(super) fn context<T>(result: io::Result<T>, action: &str, path: &Path) -> io::Result<T> {
+    result.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot {action} `{}': {error}", path.display()),
+        )
+    })
+}

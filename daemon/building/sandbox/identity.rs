@@ -1,0 +1,197 @@
+//! Who a builder is: a build user of its own, or the daemon's user.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+
+use serde::{Deserialize, Serialize};
+use system::ids;
+use system::lock::{LockFile, Mode};
+use system::process::kill_user;
+
+/// The user and group that builders see in a user namespace.
+pub(super) const GUEST_UID: u32 = 30001;
+/// See [`GUEST_UID`].
+pub(super) const GUEST_GID: u32 = 30000;
+
+/// Who a builder is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Identity {
+    /// A user for this build alone, which the daemon (as root) can become.
+    User {
+        /// The user.
+        uid: u32,
+        /// The group of build users.
+        gid: u32,
+        /// The user's supplementary groups.
+        groups: Vec<u32>,
+    },
+    /// The daemon's own user; in a chroot, mapped to 30001 in a user namespace.
+    Own,
+}
+
+impl Identity {
+    /// The user whose files the outputs must be, as seen outside.
+    pub fn uid(&self) -> u32 {
+        match self {
+            Identity::User { uid, .. } => *uid,
+            Identity::Own => ids::effective_uid(),
+        }
+    }
+
+    /// User and group as seen in a chroot.
+    pub(super) fn inside(&self) -> (u32, u32) {
+        match self {
+            Identity::User { uid, gid, .. } => (*uid, *gid),
+            Identity::Own => (GUEST_UID, GUEST_GID),
+        }
+    }
+
+    /// The build group, if builds have users of their own.
+    pub(super) fn build_group(&self) -> Option<u32> {
+        match self {
+            Identity::User { gid, .. } => Some(*gid),
+            Identity::Own => None,
+        }
+    }
+}
+
+/// Why there is no user to build as.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildUserError {
+    /// The group doesn't exist.
+    #[error("the group `{0}' specified in `build-users-group' does not exist")]
+    NoGroup(String),
+    /// The group has no members.
+    #[error("the build users group `{0}' has no members")]
+    Empty(String),
+    /// A member doesn't exist.
+    #[error("the user `{user}' in the group `{group}' does not exist")]
+    NoUser {
+        /// The member.
+        user: String,
+        /// The group.
+        group: String,
+    },
+    /// A member is the daemon itself.
+    #[error("the Guix user should not be a member of `{0}'")]
+    Ourselves(String),
+    /// All are busy.
+    #[error(
+        "all build users are currently in use; consider creating additional users and adding \
+         them to the `{0}' group"
+    )]
+    AllInUse(String),
+    /// The system's reason.
+    #[error("cannot {action} `{}': {source}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A build user that nobody else uses. It is free again when this is dropped.
+#[derive(Debug)]
+pub struct BuildUser {
+    identity: Identity,
+    uid: u32,
+    lock: Option<LockFile>,
+}
+
+/// The users that this process has taken (its locks don't tell it).
+static TAKEN: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Default::default);
+
+impl BuildUser {
+    /// Takes the first free member of the group; `pool` is `<state>/userpool`.
+    pub fn acquire(group: &str, pool: &Path) -> Result<BuildUser, BuildUserError> {
+        let lookup = |source| BuildUserError::Io {
+            action: "look up",
+            path: group.into(),
+            source,
+        };
+        let entry = ids::group_by_name(group)
+            .map_err(lookup)?
+            .ok_or_else(|| BuildUserError::NoGroup(group.into()))?;
+        if entry.members.is_empty() {
+            return Err(BuildUserError::Empty(group.into()));
+        }
+        let make = |source| BuildUserError::Io {
+            action: "create",
+            path: pool.into(),
+            source,
+        };
+        std::fs::create_dir_all(pool).map_err(make)?;
+        for user in &entry.members {
+            let account =
+                ids::user_by_name(user)
+                    .map_err(lookup)?
+                    .ok_or_else(|| BuildUserError::NoUser {
+                        user: user.clone(),
+                        group: group.into(),
+                    })?;
+            if account.uid == 0 || account.uid == ids::effective_uid() {
+                return Err(BuildUserError::Ourselves(group.into()));
+            }
+            let Some(lock) = take(account.uid, pool)? else {
+                continue;
+            };
+            let groups = ids::groups_of(user, entry.gid).map_err(lookup)?;
+            let identity = Identity::User {
+                uid: account.uid,
+                gid: entry.gid,
+                groups,
+            };
+            return Ok(BuildUser {
+                identity,
+                uid: account.uid,
+                lock: Some(lock),
+            });
+        }
+        Err(BuildUserError::AllInUse(group.into()))
+    }
+
+    /// For the plan.
+    pub fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    /// Kills all processes of the user.
+    pub fn kill_processes(&self) -> io::Result<()> {
+        kill_user(self.uid)
+    }
+}
+
+impl Drop for BuildUser {
+    fn drop(&mut self) {
+        let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
+        // Both at once, as far as other builds can tell: who doesn't find it taken finds it
+        // unlocked.
+        self.lock = None;
+        taken.remove(&self.uid);
+    }
+}
+
+/// Takes one user; `None` if it is in use, by us or by another daemon.
+fn take(uid: u32, pool: &Path) -> Result<Option<LockFile>, BuildUserError> {
+    let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
+    if taken.contains(&uid) {
+        return Ok(None);
+    }
+    let path = pool.join(uid.to_string());
+    let fail = |source| BuildUserError::Io {
+        action: "lock",
+        path: path.clone(),
+        source,
+    };
+    let lock = LockFile::open(&path).map_err(fail)?;
+    if !lock.try_lock(Mode::Exclusive).map_err(fail)? {
+        return Ok(None);
+    }
+    taken.insert(uid);
+    Ok(Some(lock))
+}

@@ -1,0 +1,40 @@
+//! Running one builder, shut off from the rest of the machine.
+//!
+//! The daemon has many threads and never forks to go on. It starts itself anew under the name
+//! `guix-daemon-builder`; that process ([`run_if_builder`]) has one thread, is sent a [`Plan`],
+//! and step by step becomes the builder. What the steps are, and what the builder finds around
+//! it, is said in `spec/build-environment.md` sections 2 to 7 and 9.
+//!
+//! # For the goal that runs a build
+//!
+//! 1. `Identity`: [`BuildUser::acquire`] takes a free build user (hold it until the build
+//!    is over; [`BuildUser::kill_processes`] before and after), or [`Identity::own`].
+//! 2. [`BuildDirectory::create`] makes the directory the build runs in; write the files of
+//!    `exportReferencesGraph` into [`BuildDirectory::outside`]; the environment's
+//!    `NIX_BUILD_TOP` and so on are [`BuildDirectory::inside`].
+//! 3. With a chroot: [`Root::create`] makes `DRV.chroot`; [`Root::outside`] tells where an
+//!    output appears, and [`Root::chroot`] gives the plan's part. Dropping it deletes it.
+//! 4. Fill in a [`Plan`] and call [`start`]. It returns when the builder is about to be
+//!    executed, or with the error of the step that failed (a *general* error).
+//! 5. Read [`Running::log`] to its end, wait for [`Running::child`]; to end a build early,
+//!    `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
+//!
+//! This module uses nothing else of the daemon.
+
+mod directory;
+mod execute;
+mod identity;
+mod inside;
+mod mounts;
+mod network;
+mod plan;
+mod root;
+mod start;
+
+pub use directory::BuildDirectory;
+pub use identity::{BuildUser, Identity};
+pub use inside::run_if_builder;
+pub use network::of_fixed_output;
+pub use plan::{Network, Plan, Program};
+pub use root::{Root, RootRequest};
+pub use start::start;

@@ -1,0 +1,118 @@
+//! Changing to the builder's root directory, in its mount namespace.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use system::mount::{self, MntFlags, MsFlags};
+use system::namespace::{self, IdMap, Namespaces};
+
+use super::directory::context;
+use super::inside::{SetUpError, phase};
+use super::plan::{Chroot, Mount};
+
+/// Makes the plan's directory the root, with all that is seen in it.
+pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
+    let root = chroot.root.as_path();
+    phase(
+        "makeFilesystemsPrivate",
+        mount::make_private(Path::new("/")),
+    )?;
+    phase("makeChrootSeparateFilesystem", mount::bind(root, root))?;
+    for mount in &chroot.mounts {
+        phase("mountIntoChroot", show(mount, root))?;
+    }
+    phase("mountProc", mount_proc(root))?;
+    let shared_memory = root.join("dev/shm");
+    if shared_memory.is_dir() {
+        let mounted = mount::mount_new("tmpfs", &shared_memory, MsFlags::empty(), "");
+        phase("mountDevshm", mounted)?;
+    }
+    if chroot.terminals && Path::new("/dev/pts/ptmx").exists() {
+        phase("mountDevpts", mount_terminals(root))?;
+    }
+    phase("chroot", enter(root))?;
+    let read_only = fs::set_permissions("/", Permissions::from_mode(0o555));
+    phase("clearRootWritePerms", read_only)
+}
+
+/// Has a file or directory of the host seen inside.
+fn show(seen: &Mount, root: &Path) -> io::Result<()> {
+    let outside = seen.outside.as_path();
+    let inside = seen.inside.as_path();
+    let target: PathBuf = root.join(inside.strip_prefix("/").unwrap_or(inside));
+    let metadata = context(fs::symlink_metadata(outside), "get the status of", outside)?;
+    if let Some(parent) = target.parent() {
+        context(fs::create_dir_all(parent), "create", parent)?;
+    }
+    if metadata.is_symlink() {
+        let link = context(fs::read_link(outside), "read", outside)?;
+        return context(symlink(link, &target), "create", &target);
+    }
+    if metadata.is_dir() {
+        context(fs::create_dir_all(&target), "create", &target)?;
+    } else {
+        context(fs::write(&target, ""), "create", &target)?;
+    }
+    context(mount::bind(outside, &target), "mount", outside)?;
+    if seen.read_only {
+        context(mount::remount_read_only(&target), "make read-only", &target)?;
+    }
+    Ok(())
+}
+
+fn mount_proc(root: &Path) -> io::Result<()> {
+    let proc = root.join("proc");
+    fs::create_dir_all(&proc)?;
+    mount::mount_new("proc", &proc, MsFlags::empty(), "")
+}
+
+/// Pseudo-terminals of the builder's own.
+fn mount_terminals(root: &Path) -> io::Result<()> {
+    let terminals = root.join("dev/pts");
+    mount::mount_new(
+        "devpts",
+        &terminals,
+        MsFlags::empty(),
+        "newinstance,mode=0620",
+    )?;
+    symlink("/dev/pts/ptmx", root.join("dev/ptmx"))?;
+    // The option ptmxmode does not do this on all kernels.
+    fs::set_permissions(terminals.join("ptmx"), Permissions::from_mode(0o666))
+}
+
+fn enter(root: &Path) -> io::Result<()> {
+    std::env::set_current_dir(root)?;
+    fs::create_dir("real-root")?;
+    mount::pivot_root(Path::new("."), Path::new("real-root"))?;
+    mount::chroot(Path::new("."))?;
+    mount::unmount(Path::new("real-root"), MntFlags::MNT_DETACH)?;
+    fs::remove_dir("real-root")
+}
+
+/// Enters another user and mount namespace, from which what was mounted here can't be undone:
+/// for builders that are the owner of the namespace they are in.
+pub(super) fn lock() -> Result<(), SetUpError> {
+    let uid = system::ids::effective_uid();
+    let gid = system::ids::effective_gid();
+    let namespaces = Namespaces::CLONE_NEWUSER | Namespaces::CLONE_NEWNS;
+    phase("lockMounts", namespace::unshare(namespaces))?;
+    let user = IdMap {
+        inside: uid,
+        outside: uid,
+    };
+    let group = IdMap {
+        inside: gid,
+        outside: gid,
+    };
+    phase("lockMounts", namespace::write_own_maps(user, group))?;
+    match mount::unmount(Path::new("/proc"), MntFlags::empty()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        Err(error) => phase("lockMounts", Err(error)),
+        Ok(()) => phase(
+            "lockMounts",
+            Err(io::Error::other("mounts were not locked")),
+        ),
+    }
+}

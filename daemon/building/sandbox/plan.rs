@@ -1,0 +1,224 @@
+//! What the daemon tells the process that becomes the builder. It travels as JSON, in which
+//! byte strings are strings if they are UTF-8 and lists of numbers otherwise.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::identity::Identity;
+
+/// One build, as the process that becomes its builder must know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The derivation's store path, for messages.
+    pub derivation: String,
+    /// The store directory.
+    pub store: Bytes,
+    /// What to execute.
+    pub program: Program,
+    /// The whole environment (for a builtin: set on top of the daemon's own).
+    pub environment: Vec<(Bytes, Bytes)>,
+    /// The working directory, as seen inside ([`super::BuildDirectory::inside`]).
+    pub directory: Bytes,
+    /// Who the builder is.
+    pub identity: Identity,
+    /// The root directory and the namespaces, or `None` to share the daemon's
+    /// (`--disable-chroot` and builtins).
+    pub chroot: Option<Chroot>,
+    /// The daemon's system type, as in `x86_64-linux`.
+    pub own_system: String,
+    /// Whether the kernel pretends to be version 2.6 (`--impersonate-linux-2.6`).
+    pub impersonate_linux_26: bool,
+    /// Whether `@ unsupported-platform` lines are wanted.
+    pub print_build_trace: bool,
+}
+
+/// What to execute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A derivation's builder.
+    Builder {
+        /// Its file name as the derivation says; argument 0 is its base name.
+        file: Bytes,
+        /// Its other arguments.
+        arguments: Vec<Bytes>,
+        /// The derivation's platform.
+        platform: String,
+    },
+    /// `builtin:download` or `builtin:git-download`: `guix perform-download DRV OUTPUT`.
+    Builtin {
+        /// The builder as the derivation says, `builtin:` included.
+        name: String,
+        /// The `guix` program.
+        guix: Bytes,
+        /// The path of the output `out`.
+        output: Bytes,
+    },
+}
+
+/// A root directory of the builder's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chroot {
+    /// The directory that becomes the root.
+    pub root: Bytes,
+    /// What else is seen in it, in the order in which it is mounted.
+    pub mounts: Vec<Mount>,
+    /// What the builder can reach.
+    pub network: Network,
+    /// Whether there are pseudo-terminals (unless something else is mounted at `/dev/pts`).
+    pub terminals: bool,
+}
+
+/// A file or directory of the host that is seen inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Its name inside.
+    pub inside: Bytes,
+    /// Its name outside. A symbolic link is copied, not mounted.
+    pub outside: Bytes,
+    /// Whether the builder may not write to it.
+    pub read_only: bool,
+}
+
+/// What a builder with a root directory of its own can reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// Itself, over the loopback device.
+    Loopback,
+    /// Nothing: a fixed-output build that can't be connected to the host's network.
+    None,
+    /// What the host can reach: a fixed-output build.
+    Host {
+        /// `slirp4netns`.
+        program: Bytes,
+        /// Servers of the host's loopback network included.
+        loopback: bool,
+    },
+}
+
+/// A string of any bytes.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Bytes {
+    /// As a file name.
+    pub fn as_path(&self) -> &Path {
+        Path::new(self.as_os_str())
+    }
+
+    /// As the operating system's sort of string.
+    pub fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(&self.0)
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        bstr::BStr::new(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        bstr::BStr::new(&self.0).fmt(f)
+    }
+}
+
+impl From<&str> for Bytes {
+    fn from(text: &str) -> Bytes {
+        Bytes(text.into())
+    }
+}
+
+impl From<String> for Bytes {
+    fn from(text: String) -> Bytes {
+        Bytes(text.into())
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Bytes {
+        Bytes(bytes)
+    }
+}
+
+impl From<&[u8]> for Bytes {
+    fn from(bytes: &[u8]) -> Bytes {
+        Bytes(bytes.into())
+    }
+}
+
+impl From<OsString> for Bytes {
+    fn from(text: OsString) -> Bytes {
+        Bytes(text.into_vec())
+    }
+}
+
+impl From<&Path> for Bytes {
+    fn from(path: &Path) -> Bytes {
+        Bytes(path.as_os_str().as_bytes().into())
+    }
+}
+
+impl From<PathBuf> for Bytes {
+    fn from(path: PathBuf) -> Bytes {
+        path.into_os_string().into()
+    }
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        struct EitherForm;
+        impl<'de> Visitor<'de> for EitherForm {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of bytes")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Bytes, E> {
+                Ok(text.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Bytes, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = items.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Bytes(bytes))
+            }
+        }
+        deserializer.deserialize_any(EitherForm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_strings_survive_the_journey() {
+        for bytes in [&b"plain"[..], b"", b"\xff\x00\xfe", "\u{e9}\n\"".as_bytes()] {
+            let sent = Bytes::from(bytes);
+            let text = serde_json::to_string(&sent).unwrap();
+            assert_eq!(serde_json::from_str::<Bytes>(&text).unwrap(), sent);
+        }
+        assert_eq!(
+            serde_json::to_string(&Bytes::from("text")).unwrap(),
+            "\"text\""
+        );
+    }
+}

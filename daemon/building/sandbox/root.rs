@@ -1,0 +1,260 @@
+//! The root directory of a build's own: `DRV.chroot/top` in the store, where finished outputs
+//! can be renamed into their places.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use super::directory::{BuildDirectory, context};
+use super::identity::Identity;
+use super::network::{HOST, NAME_SERVER};
+use super::plan::{Chroot, Mount, Network};
+
+/// The devices that every builder sees, if the host has them.
+const DEVICES: [&str; 7] = [
+    "/dev/full",
+    "/dev/kvm",
+    "/dev/null",
+    "/dev/random",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+];
+
+/// Names that programs expect in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+];
+
+/// Files of the host that a fixed-output build sees, if they exist.
+const NETWORK_FILES: [&str; 4] = [
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/services",
+];
+
+/// What a root directory is made from.
+#[derive(Debug)]
+pub struct RootRequest<'a> {
+    /// The store directory.
+    pub store: &'a Path,
+    /// The derivation's store path.
+    pub derivation: &'a Path,
+    /// Who builds.
+    pub identity: &'a Identity,
+    /// Where.
+    pub directory: &'a BuildDirectory,
+    /// The store items that the builder sees.
+    pub inputs: Vec<PathBuf>,
+    /// The derivation's outputs, which are never mounted.
+    pub outputs: Vec<PathBuf>,
+    /// `INSIDE=OUTSIDE` or one name for both (`--chroot-directory`).
+    pub extra: Vec<String>,
+    /// What it may reach.
+    pub network: Network,
+}
+
+/// A root directory for one build. Dropping it deletes it.
+#[derive(Debug)]
+pub struct Root {
+    container: PathBuf,
+    top: PathBuf,
+    chroot: Chroot,
+}
+
+impl Root {
+    /// Makes the directory and the files in it; what is left of an earlier one is deleted.
+    pub fn create(request: &RootRequest<'_>) -> io::Result<Root> {
+        let mut container = request.derivation.as_os_str().to_owned();
+        container.push(".chroot");
+        let container = PathBuf::from(container);
+        remove(&container)?;
+        let top = container.join("top");
+        // From here on, whatever was made is deleted when the value is dropped.
+        let mut root = Root {
+            chroot: Chroot {
+                root: top.as_path().into(),
+                mounts: Vec::new(),
+                network: request.network.clone(),
+                terminals: false,
+            },
+            container,
+            top,
+        };
+        let group = request.identity.build_group();
+        make_directory(&root.container, 0o750, None)?;
+        make_directory(&root.top, 0o750, group)?;
+        make_directory(&root.outside(Path::new("/tmp")), 0o1777, None)?;
+        root.write_etc(request)?;
+        fs::create_dir_all(root.outside(request.store))?;
+        make_directory(&root.outside(request.store), 0o1775, group)?;
+        let mounts = mounts(request);
+        root.make_devices(&mounts)?;
+        root.chroot.terminals =
+            !mounts.contains_key(Path::new("/dev")) && !mounts.contains_key(Path::new("/dev/pts"));
+        root.chroot.mounts = mounts.into_values().collect();
+        Ok(root)
+    }
+
+    /// Where something that the builder sees as `inside` (an output, say) is on the host.
+    pub fn outside(&self, inside: &Path) -> PathBuf {
+        self.top.join(inside.strip_prefix("/").unwrap_or(inside))
+    }
+
+    /// For the plan.
+    pub fn chroot(&self) -> Chroot {
+        self.chroot.clone()
+    }
+
+    fn write_etc(&self, request: &RootRequest<'_>) -> io::Result<()> {
+        let (uid, gid) = request.identity.inside();
+        let etc = self.outside(Path::new("/etc"));
+        make_directory(&etc, 0o755, None)?;
+        let write = |name: &str, text: String| {
+            let path = etc.join(name);
+            context(fs::write(&path, text), "write", &path)
+        };
+        write(
+            "passwd",
+            format!(
+                "nixbld:x:{uid}:{gid}:Nix build user:/:/noshell\n\
+                 nobody:x:65534:65534:Nobody:/:/noshell\n"
+            ),
+        )?;
+        write("group", format!("nixbld:!:{gid}:\n"))?;
+        match request.network {
+            Network::Loopback => {
+                write("hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned())?;
+            }
+            Network::None => {}
+            Network::Host { loopback, .. } => {
+                write("resolv.conf", format!("nameserver {NAME_SERVER}\n"))?;
+                if loopback {
+                    write("hosts", hosts_of_guest())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_devices(&self, mounts: &BTreeMap<PathBuf, Mount>) -> io::Result<()> {
+        if mounts.contains_key(Path::new("/dev")) {
+            return Ok(());
+        }
+        let dev = self.outside(Path::new("/dev"));
+        for directory in [dev.clone(), dev.join("shm"), dev.join("pts")] {
+            make_directory(&directory, 0o755, None)?;
+        }
+        for (target, name) in DEVICE_LINKS {
+            let link = dev.join(name);
+            context(symlink(target, &link), "create", &link)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.container) {
+            tracing::warn!("cannot delete `{}': {error}", self.container.display());
+        }
+    }
+}
+
+/// Deletes a tree of the store that is no item, if it exists.
+fn remove(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
+    };
+    match system::tree::remove_tree(&system::tree::Dir::open(parent)?, name) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => context(Err(error.into()), "delete", path),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// The host's table of names, as it is true inside.
+fn hosts_of_guest() -> String {
+    let Ok(hosts) = fs::read_to_string("/etc/hosts") else {
+        return format!("{HOST} localhost\n");
+    };
+    let lines = hosts.lines().filter(|line| !line.starts_with("::1"));
+    let translate = |line: &str| match line.strip_prefix("127.0.0.1") {
+        Some(names) if names.starts_with([' ', '\t']) => format!("{HOST}{names}\n"),
+        _ => format!("{line}\n"),
+    };
+    lines.map(translate).collect()
+}
+
+/// Makes a directory, unless it exists, with exactly this mode, and for this group.
+fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => context(made, "create", path)?,
+    }
+    if group.is_some() {
+        context(chown(path, Some(0), group), "change the owner of", path)?;
+    }
+    context(
+        fs::set_permissions(path, Permissions::from_mode(mode)),
+        "change the permissions of",
+        path,
+    )
+}
+
+/// What is seen inside besides the files made here, by the name it has there.
+fn mounts(request: &RootRequest<'_>) -> BTreeMap<PathBuf, Mount> {
+    let mut mounts = BTreeMap::new();
+    let mut add = |inside: PathBuf, outside: PathBuf, writable: bool| {
+        let read_only = !writable || outside.starts_with(request.store);
+        let mount = Mount {
+            inside: inside.as_path().into(),
+            outside: outside.into(),
+            read_only,
+        };
+        mounts.insert(inside, mount);
+    };
+    for input in &request.inputs {
+        add(input.clone(), input.clone(), false);
+    }
+    let mut own_devices = false;
+    for item in &request.extra {
+        let (inside, outside) = item.split_once('=').unwrap_or((item, item));
+        own_devices |= inside == "/dev";
+        add(inside.into(), outside.into(), true);
+    }
+    if !own_devices {
+        for device in DEVICES
+            .into_iter()
+            .filter(|device| Path::new(device).exists())
+        {
+            add(device.into(), device.into(), true);
+        }
+    }
+    let own: &[&str] = match request.network {
+        Network::Loopback => &NETWORK_FILES,
+        Network::None => &[],
+        Network::Host { loopback: true, .. } => &["/etc/hosts", "/etc/resolv.conf"],
+        Network::Host {
+            loopback: false, ..
+        } => &["/etc/resolv.conf"],
+    };
+    for file in NETWORK_FILES
+        .into_iter()
+        .filter(|file| !own.contains(file) && Path::new(file).exists())
+    {
+        add(file.into(), file.into(), false);
+    }
+    let directory = request.directory;
+    add(directory.inside().into(), directory.outside().into(), true);
+    for output in &request.outputs {
+        mounts.remove(output);
+    }
+    mounts
+}

@@ -1,0 +1,84 @@
+//! How many local builds one client may have at a time (`--max-jobs`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::mailbox::{Event, Mailbox};
+
+/// The slots of one request.
+pub(super) struct Slots {
+    max: u32,
+    used: Mutex<u32>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Slots {
+    /// So many slots; `mailbox` is told when one becomes free.
+    pub(super) fn new(max: u32, mailbox: Arc<Mailbox>) -> Arc<Slots> {
+        Arc::new(Slots {
+            max,
+            used: Mutex::new(0),
+            mailbox,
+        })
+    }
+
+    /// Takes a slot, if one is free. `at_least_one`: what can't be done elsewhere may run even if
+    /// there is no slot at all, as long as nothing else does.
+    pub(super) fn take(self: &Arc<Self>, at_least_one: bool) -> Option<Slot> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if *used < self.max || (at_least_one && *used == 0) {
+            *used += 1;
+            return Some(Slot(self.clone()));
+        }
+        None
+    }
+
+    /// How many slots are free now.
+    pub(super) fn free(&self) -> usize {
+        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.max.saturating_sub(used) as usize
+    }
+
+    /// Whether a slot is free now.
+    pub(super) fn is_free(&self) -> bool {
+        self.free() > 0
+    }
+
+    /// Whether there are no slots at all.
+    pub(super) fn none_allowed(&self) -> bool {
+        self.max == 0
+    }
+}
+
+/// A slot in use; free again when dropped.
+pub(super) struct Slot(Arc<Slots>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.mailbox.push(Event::SlotFreed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_counted_and_freed() {
+        let mailbox = Arc::new(Mailbox::default());
+        let slots = Slots::new(1, mailbox.clone());
+        let slot = slots.take(false).expect("a slot");
+        assert!(slots.take(true).is_none() && !slots.is_free());
+        drop(slot);
+        assert!(matches!(mailbox.poll(), Some(Event::SlotFreed)));
+        assert!(slots.is_free());
+    }
+
+    #[test]
+    fn without_slots_one_local_thing_may_run() {
+        let slots = Slots::new(0, Arc::default());
+        assert!(slots.none_allowed() && slots.take(false).is_none());
+        let slot = slots.take(true);
+        assert!(slot.is_some() && slots.take(true).is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! The database: of our schema, sound, and true to what is in the store.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+use store::Directories;
+
+use super::Findings;
+
+/// The only schema that Guix's and our daemon know.
+const SCHEMA: &str = "7";
+
+pub fn check(directories: &Directories, findings: &mut Findings) {
+    if schema(&directories.database, findings)
+        && let Err(error) = contents(&directories.database, findings)
+    {
+        let file = directories.database.join("db.sqlite");
+        findings.wrong(
+            format!("the database `{}' cannot be read: {error}", file.display()),
+            format!(
+                "sqlite3 {} .recover | sqlite3 recovered.sqlite",
+                file.display()
+            ),
+        );
+    }
+}
+
+/// Whether there is a database that is worth opening.
+fn schema(directory: &Path, findings: &mut Findings) -> bool {
+    let file = directory.join("schema");
+    match fs::read_to_string(&file) {
+        Ok(version) if version.trim() == SCHEMA => {
+            findings.right(format!("the database's schema is version {SCHEMA}"));
+            true
+        }
+        Ok(version) => {
+            findings.wrong(
+                format!(
+                    "current Guix store schema is version {}, but I only support {SCHEMA}",
+                    version.trim()
+                ),
+                "use the daemon that wrote it; nothing was changed",
+            );
+            false
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            findings.note("there is no database yet; the daemon will make it", None);
+            false
+        }
+        Err(error) => {
+            findings.wrong(
+                format!("cannot read `{}': {error}", file.display()),
+                format!("chmod 644 {}", file.display()),
+            );
+            false
+        }
+    }
+}
+
+fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
+    let file = directory.join("db.sqlite");
+    // Without a log nobody has it open, and SQLite must not make one.
+    let immutable = if directory.join("db.sqlite-wal").exists() {
+        ""
+    } else {
+        "&immutable=1"
+    };
+    let name = file
+        .to_string_lossy()
+        .replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let database = Connection::open_with_flags(format!("file:{name}?mode=ro{immutable}"), flags)?;
+
+    let verdict: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" {
+        findings.right("the database is sound");
+    } else {
+        findings.wrong(
+            format!("the database is damaged: {verdict}"),
+            format!(
+                "sqlite3 {} .recover | sqlite3 recovered.sqlite",
+                file.display()
+            ),
+        );
+    }
+    let mut statement = database.prepare("SELECT path FROM ValidPaths")?;
+    let mut rows = statement.query([])?;
+    let (mut valid, mut missing) = (0_u64, 0_u64);
+    while let Some(row) = rows.next()? {
+        let path: String = row.get(0)?;
+        valid += 1;
+        if fs::symlink_metadata(&path).is_err() {
+            missing += 1;
+        }
+    }
+    if missing == 0 {
+        findings.right(format!("all of the {valid} valid items are in the store"));
+    } else {
+        findings.wrong(
+            format!("{missing} of {valid} valid items are not in the store"),
+            "guix-client gc --verify=repair",
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Directories: there, owned by the right one, not open to everybody, on a file system that will do.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use bstr::{BStr, ByteSlice};
+use nix::sys::statvfs::{FsFlags, statvfs};
+use store::Directories;
+use system::ids;
+
+use super::Findings;
+
+/// Less free space than this is worth a word.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+pub fn check(directories: &Directories, group: &BStr, findings: &mut Findings) {
+    store(directories.store.as_path(), group, findings);
+    for (what, path) in [
+        ("state directory", &directories.state),
+        ("database directory", &directories.database),
+        ("log directory", &directories.log),
+        ("configuration directory", &directories.configuration),
+    ] {
+        ours(what, path, findings);
+    }
+    socket(&directories.socket(), findings);
+}
+
+fn store(path: &Path, group: &BStr, findings: &mut Findings) {
+    let shown = path.display();
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return findings.note(
+                format!("the store `{shown}' does not exist; the daemon will make it"),
+                None,
+            );
+        }
+        Err(error) => {
+            return findings.wrong(
+                format!("the store `{shown}': {error}"),
+                format!("ls -ld {shown}"),
+            );
+        }
+    };
+    if metadata.is_symlink() {
+        return findings.wrong(
+            format!("the store `{shown}' is a symbolic link, which the daemon refuses"),
+            format!("mount --bind $(readlink -f {shown}) {shown}  # after replacing the link by a directory"),
+        );
+    }
+    if !metadata.is_dir() {
+        return findings.wrong(
+            format!("`{shown}' is not a directory"),
+            format!("mv {shown} {shown}.old"),
+        );
+    }
+    let before = findings.0.len();
+    owner("store", path, &metadata, findings);
+    if !group.is_empty()
+        && let Ok(Some(entry)) = ids::group_by_name(&group.to_str_lossy())
+        && (metadata.gid() != entry.gid || metadata.mode() & 0o7777 != 0o1775)
+    {
+        let text = format!(
+            "the store `{shown}' has group {} and mode {:04o}; builds need {group} and 1775",
+            metadata.gid(),
+            metadata.mode() & 0o7777
+        );
+        findings.wrong(text, format!("chgrp {group} {shown} && chmod 1775 {shown}"));
+    }
+    file_system(path, findings);
+    if findings.0.len() == before {
+        findings.right(format!("the store `{shown}'"));
+    }
+}
+
+fn file_system(path: &Path, findings: &mut Findings) {
+    let shown = path.display();
+    let Ok(numbers) = statvfs(path) else { return };
+    if numbers.flags().contains(FsFlags::ST_NOEXEC) {
+        findings.wrong(
+            format!("the file system of `{shown}' does not let programs be executed"),
+            format!("mount -o remount,exec {shown}"),
+        );
+    }
+    // The daemon makes it writable for itself, as root.
+    if numbers.flags().contains(FsFlags::ST_RDONLY) && ids::effective_uid() != 0 {
+        findings.wrong(
+            format!("the file system of `{shown}' is read-only"),
+            format!("mount -o remount,rw {shown}"),
+        );
+    }
+    #[allow(clippy::unnecessary_cast)] // The types are narrower on 32-bit systems.
+    let free = numbers.blocks_available() as u64 * numbers.fragment_size() as u64;
+    if free < LITTLE_SPACE {
+        findings.note(
+            format!("`{shown}' has only {} MiB left", free >> 20),
+            Some("guix-client gc".to_owned()),
+        );
+    }
+    if numbers.files() > 0 && numbers.files_available() * 50 < numbers.files() {
+        findings.note(
+            format!("`{shown}' is nearly out of inodes"),
+            Some("guix-client gc".to_owned()),
+        );
+    }
+}
+
+/// A directory of the daemon's own.
+fn ours(what: &str, path: &Path, findings: &mut Findings) {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => {
+            findings.wrong(
+                format!("the {what} `{shown}' is not a directory"),
+                format!("rm {shown}"),
+            );
+        }
+        Ok(metadata) => {
+            if owner(what, path, &metadata, findings) {
+                findings.right(format!("the {what} `{shown}'"));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => findings.note(
+            format!("the {what} `{shown}' does not exist; it is made when it is needed"),
+            None,
+        ),
+        Err(error) => findings.wrong(
+            format!("the {what} `{shown}': {error}"),
+            format!("ls -ld {shown}"),
+        ),
+    }
+}
+
+/// Whether nobody but the daemon can change what is in the directory.
+fn owner(what: &str, path: &Path, metadata: &Metadata, findings: &mut Findings) -> bool {
+    let shown = path.display();
+    let uid = ids::effective_uid();
+    if metadata.uid() != uid {
+        findings.wrong(
+            format!(
+                "the {what} `{shown}' belongs to user {}, not {uid}",
+                metadata.uid()
+            ),
+            format!("chown {uid} {shown}"),
+        );
+        return false;
+    }
+    let mode = metadata.permissions().mode();
+    if mode & 0o002 != 0 {
+        findings.wrong(
+            format!("the {what} `{shown}' can be written by everybody"),
+            format!("chmod o-w {shown}"),
+        );
+        return false;
+    }
+    true
+}
+
+fn socket(path: &Path, findings: &mut Findings) {
+    let shown = path.display();
+    match system::socket::connect(path) {
+        Ok(_) => findings.note(
+            format!("a daemon serves `{shown}' now; its socket will not be taken away"),
+            None,
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            findings.right(format!("nobody serves `{shown}' yet"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => findings.right(format!(
+            "`{shown}' is left from a daemon that is gone, and will be replaced"
+        )),
+        Err(error) => findings.wrong(
+            format!("the socket `{shown}': {error}"),
+            format!("ls -l {shown}"),
+        ),
+    }
+}

@@ -1,0 +1,159 @@
+//! Which program is asked to build derivations elsewhere.
+//!
+//! `NIX_BUILD_HOOK` names it, as in Guix of 2014; unset, it is the installed hook, or in the
+//! development tree the one beside the daemon; set to nothing, there is none. The file is looked
+//! at each time it is about to be used, so that a hook installed later is found; one that cannot
+//! be used is reported once.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::unistd::{AccessFlags, access};
+use store::Directories;
+
+/// The variable that names the hook.
+pub const VARIABLE: &str = "NIX_BUILD_HOOK";
+
+/// How a hook wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Convention {
+    /// `HOOK SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE BUILD-TIMEOUT`.
+    Plain,
+    /// `guix offload SYSTEM …`: the program is Guix's own, which does other things too.
+    GuixOffload,
+}
+
+/// The hook, if any.
+#[derive(Debug)]
+pub struct Hook {
+    program: Option<PathBuf>,
+    reported: AtomicBool,
+}
+
+impl Hook {
+    /// No hook.
+    pub fn none() -> Hook {
+        Hook {
+            program: None,
+            reported: AtomicBool::new(false),
+        }
+    }
+
+    /// The hook that the user or, failing that, the installation names.
+    pub fn from_environment(directories: &Directories) -> Hook {
+        let program = match env::var_os(VARIABLE) {
+            Some(name) if name.is_empty() => None,
+            Some(name) => Some(absolute(name)),
+            None => Some(beside_daemon().unwrap_or_else(|| installed(&directories.libexec))),
+        };
+        Hook {
+            program,
+            reported: AtomicBool::new(false),
+        }
+    }
+
+    /// The program to run and how to call it, if it can be run. If it cannot, that is said once.
+    pub fn usable(&self) -> Option<(&Path, Convention)> {
+        let program = self.program.as_deref()?;
+        match check(program) {
+            Ok(()) => {
+                let guix = program.file_name().is_some_and(|name| name == "guix");
+                Some((
+                    program,
+                    if guix {
+                        Convention::GuixOffload
+                    } else {
+                        Convention::Plain
+                    },
+                ))
+            }
+            Err(reason) => {
+                if !self.reported.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "warning: cannot use build hook `{}': {reason}; building locally",
+                        program.display()
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Relative names are relative to where the daemon was started, which it leaves.
+fn absolute(name: OsString) -> PathBuf {
+    let path = PathBuf::from(name);
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+/// The installed hook; where a whole installation was moved (`make install prefix=…`), the one at
+/// the same place in relation to the daemon.
+fn installed(libexec: &Path) -> PathBuf {
+    let hook = libexec.join("guix/offload");
+    let moved = || {
+        let prefix = env::current_exe().ok()?.parent()?.parent()?.to_owned();
+        Some(prefix.join("libexec/guix/offload")).filter(|hook| hook.exists())
+    };
+    if hook.exists() {
+        hook
+    } else {
+        moved().unwrap_or(hook)
+    }
+}
+
+/// The hook in the same directory as this program, in a development tree.
+fn beside_daemon() -> Option<PathBuf> {
+    let daemon = env::current_exe().ok()?;
+    let directory = daemon.parent()?;
+    let built = directory
+        .parent()
+        .is_some_and(|parent| parent.join("CACHEDIR.TAG").exists());
+    let hook = directory.join("guix-offload");
+    (built && hook.exists()).then_some(hook)
+}
+
+fn check(program: &Path) -> Result<(), String> {
+    let reason = |error: nix::errno::Errno| error.desc().to_owned();
+    let metadata = program.metadata().map_err(|error| {
+        error.raw_os_error().map_or(error.to_string(), |code| {
+            reason(nix::errno::Errno::from_raw(code))
+        })
+    })?;
+    if metadata.is_dir() {
+        return Err(reason(nix::errno::Errno::EISDIR));
+    }
+    access(program, AccessFlags::X_OK).map_err(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(program: &str) -> Hook {
+        Hook {
+            program: Some(program.into()),
+            reported: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn unusable_hooks_are_declined() {
+        for program in ["/nonexistent/hook", "/etc/passwd", "/etc"] {
+            let hook = hook(program);
+            assert_eq!(hook.usable(), None, "{program}");
+            assert!(hook.reported.load(Ordering::Relaxed));
+        }
+        assert_eq!(Hook::none().usable(), None);
+    }
+
+    #[test]
+    fn guix_is_called_as_guix_offload() {
+        let hook = hook("/bin/sh");
+        assert_eq!(
+            hook.usable(),
+            Some((Path::new("/bin/sh"), Convention::Plain))
+        );
+    }
+}

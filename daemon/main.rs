@@ -1,0 +1,63 @@
+//! `guix-daemon`: a stand-in for GNU Guix's build daemon.
+//!
+//! One run, from start to end: the command line becomes [`settings`]; the sockets are opened
+//! ([`listen`]); each client gets a thread ([`serve`], [`session`]), which answers from the
+//! [`store`] and hands builds to the one scheduler ([`building`]).
+
+mod building;
+mod check_setup;
+mod diagnostics;
+mod hook;
+mod listen;
+mod options;
+mod serve;
+mod session;
+mod settings;
+mod shared;
+mod substitute;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, umask};
+use store::Directories;
+
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    // A builder is this program started anew, under another name.
+    building::sandbox::run_if_builder();
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that is of the whole process is settled here, before there is a second thread.
+fn run() -> Result<ExitCode> {
+    umask(Mode::from_bits_truncate(0o022));
+    let (task, given) = options::parse_or_exit(std::env::args_os());
+    let directories = Directories::from_environment(&store::compiled_directories!())?;
+    let mut settings = Settings::new(directories, given)?;
+    diagnostics::start(settings.debug);
+    if task == options::Task::CheckSetup {
+        settings.effect()?;
+        return Ok(check_setup::run(&settings));
+    }
+    let listeners = listen::open(&settings)?;
+    settings.effect()?;
+    if nix::unistd::geteuid().is_root() && settings.session.build_users_group.is_empty() {
+        tracing::warn!(
+            "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
+        );
+    }
+    store::writable::make_writable(&settings.directories)?;
+    std::env::set_current_dir("/").context("cannot change directory to `/'")?;
+    let _discover = serve::start_discovery(&settings);
+    serve::run(listeners, settings)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,224 @@
+//! Accepting clients, a thread for each, until the daemon is told to stop.
+//!
+//! The loop owns the list of sessions. SIGTERM, SIGINT and SIGHUP end it: all sessions are
+//! interrupted, which ends their builds; when they are gone (or do not go), the process dies of
+//! the signal, as if it had not been caught.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use system::process::{Child, Spawn};
+
+use crate::building::Cancel;
+use crate::listen::{Listener, Peer, Stream};
+use crate::session;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::watch::Watcher;
+
+/// The signals that end the daemon.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// How long sessions may take to end once they are interrupted.
+const FAREWELL: Duration = Duration::from_secs(20);
+/// The stack of a session; nothing in it recurses on what clients send.
+const STACK: usize = 1 << 20;
+
+/// The sessions that are going on.
+#[derive(Default)]
+struct Sessions {
+    going: Mutex<HashMap<u64, (Cancel, Arc<Stream>)>>,
+    ended: Condvar,
+    next: AtomicU64,
+}
+
+impl Sessions {
+    fn going(&self) -> MutexGuard<'_, HashMap<u64, (Cancel, Arc<Stream>)>> {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves clients until a signal ends the daemon.
+pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
+    let signals: SigSet = ENDING.into_iter().collect();
+    // Before there are threads, which inherit this; programs we start get the usual mask.
+    signals.thread_block().context("cannot block signals")?;
+    let ending = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot wait for signals")?;
+    let own_socket = own_socket(&listeners, &settings);
+    let watcher = Watcher::start().context("cannot watch connections")?;
+    let shared = Arc::new(Shared::new(settings, watcher));
+    let sessions = Arc::new(Sessions::default());
+    let signal = loop {
+        let waiting = wait(&listeners, &ending)?;
+        if let Ok(Some(info)) = ending.read_signal() {
+            break Signal::try_from(info.ssi_signo.cast_signed()).unwrap_or(Signal::SIGTERM);
+        }
+        for index in waiting {
+            match listeners[index].accept() {
+                Ok(Some(stream)) => admit(&shared, &sessions, stream),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!("error processing connection: {error}");
+                    // Without descriptors to spare, accepting fails until a client goes.
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+    };
+    tracing::info!("ending on {signal}");
+    drop(listeners);
+    for path in own_socket {
+        if !system::socket::is_alive(&path).unwrap_or(true) {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+    say_farewell(&sessions);
+    die_of(signal)
+}
+
+/// The names of the sockets that we made ourselves and that nobody needs after us.
+fn own_socket(listeners: &[Listener], settings: &Settings) -> Vec<PathBuf> {
+    let named = listeners
+        .iter()
+        .filter(|listener| matches!(listener, Listener::Unix(_)))
+        .count();
+    if std::env::var_os("LISTEN_FDS").is_some() || named == 0 {
+        return Vec::new();
+    }
+    if settings.endpoints.is_empty() {
+        return vec![settings.directories.socket()];
+    }
+    let absolute = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"/");
+    settings
+        .endpoints
+        .iter()
+        .filter(|name| absolute(name))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Waits for clients or a signal; the indices of the listeners where there is somebody.
+fn wait(listeners: &[Listener], ending: &SignalFd) -> Result<Vec<usize>> {
+    let mut waiting: Vec<PollFd<'_>> = listeners
+        .iter()
+        .map(AsFd::as_fd)
+        .chain([ending.as_fd()])
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
+    match poll(&mut waiting, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error).context("waiting for connections"),
+    }
+    let somebody = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+    Ok((0..listeners.len())
+        .filter(|&index| somebody(&waiting[index]))
+        .collect())
+}
+
+/// Gives a client its thread.
+fn admit(shared: &Arc<Shared>, sessions: &Arc<Sessions>, stream: Stream) {
+    let peer = match stream.peer() {
+        Ok(peer) => peer,
+        Err(error) => {
+            tracing::error!("error processing connection: {error}");
+            return;
+        }
+    };
+    tracing::info!("accepted connection from {}", describe(&peer));
+    stream.set_prompt();
+    let stream = Arc::new(stream);
+    let cancel = Cancel::new();
+    let number = sessions.next.fetch_add(1, Ordering::Relaxed);
+    sessions
+        .going()
+        .insert(number, (cancel.clone(), stream.clone()));
+    let (shared, registry) = (shared.clone(), sessions.clone());
+    // `guix-client processes' looks for these names.
+    let name = match &peer {
+        Peer::Local(peer) => format!("client {}", peer.pid),
+        Peer::Remote(_) => "remote client".to_owned(),
+    };
+    let thread = thread::Builder::new().name(name).stack_size(STACK);
+    let started = thread.spawn(move || {
+        let run = AssertUnwindSafe(|| session::run(&shared, stream, peer, cancel));
+        // What a panic leaves behind is the session's own; the others go on.
+        if std::panic::catch_unwind(run).is_err() {
+            tracing::error!("a session ended by a bug in this program; the others go on");
+        }
+        registry.going().remove(&number);
+        registry.ended.notify_all();
+    });
+    if let Err(error) = started {
+        tracing::error!("error processing connection: cannot start a thread: {error}");
+        sessions.going().remove(&number);
+    }
+}
+
+fn describe(peer: &Peer) -> String {
+    match peer {
+        Peer::Local(peer) => {
+            let name = match system::ids::user_by_id(peer.uid) {
+                Ok(Some(account)) => account.name,
+                _ => peer.uid.to_string(),
+            };
+            format!("pid {}, user {name}", peer.pid)
+        }
+        Peer::Remote(address) => address.to_string(),
+    }
+}
+
+/// Interrupts all sessions and waits for them, within reason.
+fn say_farewell(sessions: &Sessions) {
+    for (cancel, stream) in sessions.going().values() {
+        cancel.cancel();
+        stream.shut_down();
+    }
+    let deadline = Instant::now() + FAREWELL;
+    let mut going = sessions.going();
+    while !going.is_empty() {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            tracing::warn!("{} sessions did not end in time", going.len());
+            return;
+        };
+        going = sessions
+            .ended
+            .wait_timeout(going, left)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+    }
+}
+
+/// Ends the process by the signal that it was sent.
+fn die_of(ending: Signal) -> Result<()> {
+    // It was only blocked; its action is still the usual one.
+    raise(ending).context("raising a signal")?;
+    let one: SigSet = [ending].into_iter().collect();
+    one.thread_unblock().context("unblocking a signal")
+}
+
+/// Starts `guix discover`, which finds substitute servers nearby, if that is wanted. It ends with
+/// the daemon.
+pub fn start_discovery(settings: &Settings) -> Option<Child> {
+    if !settings.discover {
+        return None;
+    }
+    let guix = &settings.directories.guix;
+    let file = settings.directories.state.join("discover/publish");
+    let started = Spawn::new(guix)
+        .args(["discover".as_ref(), file.as_os_str()])
+        .parent_death_signal(Signal::SIGKILL)
+        .spawn();
+    started
+        .inspect_err(|error| tracing::warn!("cannot start `{} discover': {error}", guix.display()))
+        .ok()
+}

@@ -1,0 +1,116 @@
+//! What a client gets to see while the daemon works for it.
+//!
+//! Messages, build logs and traces all go through the tunnel of the connection, by the client's
+//! own settings; outside of work they go to the daemon's log. Framing is that of Guix's
+//! `(guix status)`.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bstr::ByteSlice;
+use protocol::server::Tunnel;
+use store::Progress;
+
+use crate::building::{Cancel, Level, LogSink};
+use crate::settings::SessionSettings;
+
+/// The way to the person at the client.
+pub struct ClientLog {
+    tunnel: Tunnel,
+    settings: RwLock<Arc<SessionSettings>>,
+    cancel: Cancel,
+}
+
+impl ClientLog {
+    /// A log for a client with these settings; `cancel` is thrown when it cannot be written to.
+    pub fn new(tunnel: Tunnel, settings: Arc<SessionSettings>, cancel: Cancel) -> ClientLog {
+        ClientLog {
+            tunnel,
+            settings: RwLock::new(settings),
+            cancel,
+        }
+    }
+
+    /// From now on these settings hold.
+    pub fn set_settings(&self, settings: Arc<SessionSettings>) {
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Arc<SessionSettings> {
+        self.settings
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn send(&self, text: &[u8]) {
+        match self.tunnel.log(text) {
+            Ok(true) => {}
+            Ok(false) => tracing::info!("{}", text.trim_ascii_end().as_bstr()),
+            // The client has gone, and with it who wanted the work done.
+            Err(_) => self.cancel.cancel(),
+        }
+    }
+
+    fn say(&self, level: u32, text: &str) {
+        if level <= self.settings().verbosity {
+            let mut line = Vec::with_capacity(text.len() + 1);
+            line.extend_from_slice(text.as_bytes());
+            line.push(b'\n');
+            self.send(&line);
+        }
+    }
+
+    /// A piece of what the process `pid` wrote, marked as such where the client wants that.
+    fn send_output(&self, settings: &SessionSettings, pid: u32, data: &[u8]) {
+        if settings.multiplexed_build_output {
+            let mut framed = format!("@ build-log {pid} {}\n", data.len()).into_bytes();
+            framed.extend_from_slice(data);
+            self.send(&framed);
+        } else {
+            self.send(data);
+        }
+    }
+}
+
+impl LogSink for ClientLog {
+    fn message(&self, level: Level, text: &str) {
+        self.say(level as u32, text);
+    }
+
+    fn build_output(&self, pid: u32, data: &[u8]) {
+        let settings = self.settings();
+        if settings.verbosity >= settings.build_verbosity {
+            self.send_output(&settings, pid, data);
+        }
+    }
+
+    fn chatter(&self, pid: Option<u32>, data: &[u8]) {
+        match pid {
+            Some(pid) => self.send_output(&self.settings(), pid, data),
+            None => self.send(data),
+        }
+    }
+
+    fn trace(&self, line: &str) {
+        if self.settings().print_build_trace {
+            self.say(Level::Error as u32, line);
+        }
+    }
+}
+
+impl Progress for ClientLog {
+    fn message(&self, level: Level, text: &str) {
+        self.say(level as u32, text);
+    }
+
+    fn shows(&self, level: Level) -> bool {
+        level as u32 <= self.settings().verbosity
+    }
+
+    fn interrupted(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}

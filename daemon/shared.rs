@@ -1,0 +1,64 @@
+//! What all sessions have in common.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use authority::Keys;
+use store::{Store, StoreOptions};
+
+use crate::building::Scheduler;
+use crate::settings::Settings;
+use crate::watch::Watcher;
+
+/// The settings, the keys, and the one store with its one scheduler.
+pub struct Shared {
+    /// The administrator's word.
+    pub settings: Arc<Settings>,
+    /// Keys and ACL.
+    pub keys: Keys,
+    /// Notices clients that go.
+    pub watcher: Watcher,
+    open: Mutex<Option<Store>>,
+    scheduler: OnceLock<Scheduler>,
+}
+
+impl Shared {
+    /// For these settings; nothing is opened yet.
+    pub fn new(settings: Settings, watcher: Watcher) -> Shared {
+        Shared {
+            keys: Keys::new(&settings.directories.configuration),
+            settings: Arc::new(settings),
+            watcher,
+            open: Mutex::default(),
+            scheduler: OnceLock::new(),
+        }
+    }
+
+    /// The store, which the first session opens. A failure is that session's; the next one tries
+    /// again.
+    pub fn store(&self, progress: &dyn store::Progress) -> store::Result<Store> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = &*open {
+            return Ok(store.clone());
+        }
+        let session = &self.settings.session;
+        let group = session.build_users_group.to_string();
+        let options = StoreOptions {
+            sync_metadata: session.fsync_metadata,
+            write_ahead_log: session.use_sqlite_wal,
+            sync_before_registering: session.sync_before_registering,
+            deduplicate: session.auto_optimise_store,
+            reserved_space: session.gc_reserved_space,
+            build_users_group: (!group.is_empty()).then_some(group),
+            ..StoreOptions::default()
+        };
+        let store = Store::open(self.settings.directories.clone(), options, progress)?;
+        *open = Some(store.clone());
+        Ok(store)
+    }
+
+    /// The scheduler of all builds in `store`.
+    pub fn scheduler(&self, store: &Store) -> &Scheduler {
+        self.scheduler
+            .get_or_init(|| Scheduler::new(store.clone(), self.settings.clone()))
+    }
+}

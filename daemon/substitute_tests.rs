@@ -1,0 +1,148 @@
+//! Tests of [`super`], with a shell script for `guix`.
+
+use super::*;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// It outlives the agents: they end with its thread.
+static SPAWNER: LazyLock<Spawner> = LazyLock::new(Spawner::default);
+
+const PATH: &str = "/gnu/store/00000000000000000000000000000000-a";
+const OTHER: &str = "/gnu/store/11111111111111111111111111111111-b";
+
+fn guix(body: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("guix");
+    fs::write(&program, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    (directory, program)
+}
+
+fn ask<T>(body: &str, question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> T) -> (T, String) {
+    let (_directory, program) = guix(body);
+    let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "a=b\n".into()).unwrap();
+    let mut heard = Vec::new();
+    let mut hear = |words: &[u8]| heard.extend_from_slice(words);
+    let cancel = Cancel::new();
+    let mut talk = Talk::new(&mut hear, &cancel).unwrap().by_line();
+    let answer = question(&mut agent, &mut talk);
+    drop(talk);
+    (answer, String::from_utf8(heard).unwrap())
+}
+
+fn store() -> StoreDir {
+    StoreDir::new("/gnu/store").unwrap()
+}
+
+fn paths() -> BTreeSet<StorePath> {
+    [PATH, OTHER]
+        .iter()
+        .map(|path| store().parse(path).unwrap())
+        .collect()
+}
+
+#[test]
+fn questions_are_answered_on_descriptor_4() {
+    let script = format!(
+        "read word a b; echo \"$1 $2 $_NIX_OPTIONS$word $a $b\" >&2
+         echo {PATH} >&4; echo >&4; read rest"
+    );
+    let (answer, heard) = ask(&script, |agent, talk| {
+        agent.have(&paths(), &store(), talk).unwrap()
+    });
+    assert_eq!(
+        answer.iter().map(StorePath::as_str).collect::<Vec<_>>(),
+        [PATH]
+    );
+    assert_eq!(
+        heard,
+        format!("substitute: substitute --query a=b\nsubstitute: have {PATH} {OTHER}\n")
+    );
+}
+
+#[test]
+fn what_is_known_of_items() {
+    let script = format!(
+        "read line; printf '%s\\n' {PATH} '' 2 {PATH} {OTHER} 10 20 {OTHER} {PATH} 0 1 2 '' >&4
+         read rest"
+    );
+    let (answer, _) = ask(&script, |agent, talk| {
+        agent.info(&paths(), &store(), talk).unwrap()
+    });
+    let infos: Vec<Info> = answer.into_values().collect();
+    assert_eq!(infos[0].references, paths());
+    assert_eq!((infos[0].download_size, infos[0].nar_size), (10, 20));
+    assert_eq!(infos[1].deriver.as_ref().map(StorePath::as_str), Some(PATH));
+}
+
+#[test]
+fn a_bad_agent_is_an_error() {
+    let failure = |script: &str| {
+        let (answer, heard) = ask(script, |agent, talk| agent.info(&paths(), &store(), talk));
+        (answer.unwrap_err().to_string(), heard)
+    };
+    let (error, heard) = failure("echo last words >&2; exit 1");
+    assert!(error.ends_with("substitute' died unexpectedly"), "{error}");
+    assert_eq!(heard, "substitute: last words\n");
+    let (error, _) = failure("read line; echo /gnu/store/x >&4; read rest");
+    assert_eq!(error, "got unexpected path `/gnu/store/x' from substituter");
+    let (error, _) = failure(&format!(
+        "read line; printf '%s\\n' {PATH} '' z >&4; read rest"
+    ));
+    assert_eq!(error, "integer expected from stream: z");
+    let (error, _) = failure("read line; exec cat /dev/zero >&4");
+    assert_eq!(error, "the substituter's answer is too long");
+}
+
+#[test]
+fn a_client_that_goes_is_not_kept_waiting() {
+    let (_directory, program) = guix("sleep 100");
+    let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "".into()).unwrap();
+    let cancel = Cancel::new();
+    let begin = Instant::now();
+    let canceller = cancel.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        canceller.cancel();
+    });
+    let mut hear = |_: &[u8]| {};
+    let mut talk = Talk::new(&mut hear, &cancel).unwrap();
+    let answer = agent.have(&paths(), &store(), &mut talk);
+    assert!(matches!(answer, Err(Error::Interrupted)));
+    thread.join().unwrap();
+    drop(talk);
+    drop(agent);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn replies_to_substitutions() {
+    let parse = |line: &str| parse_reply(&line.into());
+    assert_eq!(
+        parse("success sha256:abc 12"),
+        Reply::Success {
+            hash: "sha256:abc".into(),
+            nar_size: 12
+        }
+    );
+    assert_eq!(parse("not-found"), Reply::NotFound);
+    assert_eq!(
+        parse("hash-mismatch sha256 a b"),
+        Reply::HashMismatch {
+            algorithm: "sha256".into(),
+            expected: "a".into(),
+            actual: "b".into()
+        }
+    );
+    for odd in ["success", "success sha256:a x", "", "not-found now"] {
+        assert_eq!(parse(odd), Reply::Other(odd.into()));
+    }
+}
+
+#[test]
+fn no_guix_no_substitutes() {
+    assert!(!Agent::available(Path::new("/nonexistent/guix")));
+    assert!(Agent::available(Path::new("/bin/sh")));
+}
