@@ -1,0 +1,171 @@
+//! `machines.toml`: one `[[machine]]` table per machine, with the field names of `machines.scm`
+//! (and the same meaning, see [`super::entry`]):
+//!
+//! ```toml
+//! [[machine]]
+//! name = "build1.example.org"
+//! systems = ["x86_64-linux", "i686-linux"]
+//! user = "offload"
+//! host-key = "ssh-ed25519 AAAAC3Nza…"
+//! parallel-builds = 4
+//! ```
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::entry::{Entry, Field};
+use super::sexp::{Datum, Position, Value};
+use super::{Error, Machines, Place, Problem};
+
+pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
+    let place = |offset| Place {
+        file: file.into(),
+        position: position(text, offset),
+    };
+    let syntax = |offset, message: String| {
+        Error::Syntax(Problem {
+            place: place(offset),
+            field: None,
+            message,
+        })
+    };
+    let document = DeTable::parse(text)
+        .map_err(|e| syntax(e.span().map_or(0, |s| s.start), e.message().to_string()))?;
+    let mut loaded = Machines::default();
+    for (name, value) in document.get_ref() {
+        let offset = name.span().start;
+        let (true, DeValue::Array(tables)) = (name.get_ref() == "machine", value.get_ref()) else {
+            let message = "expected `[[machine]]' tables and nothing else".into();
+            loaded.problems.push(Problem {
+                place: place(offset),
+                field: Some(name.get_ref().to_string()),
+                message,
+            });
+            continue;
+        };
+        for table in tables {
+            let DeValue::Table(fields) = table.get_ref() else {
+                let message = "expected a table".into();
+                let place = place(table.span().start);
+                loaded.problems.push(Problem {
+                    place,
+                    field: None,
+                    message,
+                });
+                continue;
+            };
+            let entry = Entry {
+                position: position(text, table.span().start),
+                fields: fields
+                    .iter()
+                    .map(|(name, value)| Field {
+                        position: position(text, name.span().start),
+                        name: name.get_ref().to_string(),
+                        value: datum(value.get_ref(), position(text, value.span().start)),
+                    })
+                    .collect(),
+            };
+            match entry.machine(file) {
+                Ok(machine) => loaded.machines.push(machine),
+                Err(problems) => loaded.problems.extend(problems),
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+/// The fields are flat: what is nested deeper than a list of words is no field's value.
+fn datum(value: &DeValue<'_>, position: Position) -> Datum {
+    let value = match value {
+        DeValue::Array(items) => Value::List(
+            items
+                .iter()
+                .map(|item| Datum {
+                    position,
+                    value: scalar(item.get_ref()),
+                })
+                .collect(),
+        ),
+        other => scalar(other),
+    };
+    Datum { position, value }
+}
+
+fn scalar(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(s) => Value::String(s.to_string()),
+        DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
+            Ok(i) => Value::Number(i as f64),
+            Err(_) => Value::Symbol(i.as_str().into()),
+        },
+        DeValue::Float(f) => match f.as_str().parse::<f64>() {
+            Ok(f) if f.is_finite() => Value::Number(f),
+            _ => Value::Symbol(f.as_str().into()),
+        },
+        DeValue::Boolean(b) => Value::Bool(*b),
+        DeValue::Datetime(d) => Value::Symbol(d.to_string()),
+        DeValue::Array(_) => Value::Symbol("an array".into()),
+        DeValue::Table(_) => Value::Symbol("a table".into()),
+    }
+}
+
+fn position(text: &str, offset: usize) -> Position {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line_start = memchr_last_newline(before);
+    let line = before.iter().filter(|b| **b == b'\n').count() as u32 + 1;
+    let column = String::from_utf8_lossy(&before[line_start..])
+        .chars()
+        .count() as u32
+        + 1;
+    Position { line, column }
+}
+
+fn memchr_last_newline(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_field_is_named_and_leaves_the_others() {
+        let text = "\
+[[machine]]
+name = \"good\"
+systems = [\"x86_64-linux\"]
+user = \"u\"
+host-key = \"ssh-ed25519 AAAA comment\"
+overload-threshold = false
+cores = 2
+transport = \"commands\"
+
+[[machine]]
+name = \"bad\"
+systems = [\"x86_64-linux\"]
+user = \"u\"
+  port = 0
+host-key = \"ssh-ed25519 AAAA\"
+";
+        let loaded = load(Path::new("/m.toml"), text).unwrap();
+        assert_eq!(loaded.machines.len(), 1);
+        assert_eq!(loaded.machines[0].host_key, "ssh-ed25519 AAAA");
+        assert_eq!(loaded.machines[0].overload_threshold, None);
+        assert_eq!(loaded.machines[0].cores, Some(2));
+        assert_eq!(
+            loaded
+                .problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+            ["/m.toml:14:3: field `port': expected an integer from 1 to 65535, got 0"]
+        );
+    }
+
+    #[test]
+    fn broken_syntax_is_an_error_with_its_place() {
+        let error = load(Path::new("/m.toml"), "[[machine]]\nname = \n").unwrap_err();
+        assert!(error.to_string().contains("/m.toml:2:"), "{error}");
+    }
+}

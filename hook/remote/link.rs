@@ -1,0 +1,285 @@
+//! What the way to one machine is made of: file names in `ssh/`, and the options of `ssh`.
+//!
+//! All our `ssh` processes run in that directory and name files relative to it: so its length
+//! can't exceed a socket's name, and no character of it means anything to `ssh`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use formats::Hash;
+use system::process::{Spawn, find_program};
+use system::signal::Signal;
+
+use super::{Error, Home, Obstacle};
+use crate::machines::Machine;
+
+/// How long a connection that nobody uses is kept.
+const PERSIST_SECONDS: u32 = 600;
+
+/// The way to a machine. Whatever changes where it leads changes the names of its files, so an
+/// edited machine file never meets connections made by the old one.
+#[derive(Debug, Clone)]
+pub(super) struct Link {
+    pub machine: Machine,
+    pub home: Home,
+    /// `<state>/offload/ssh`
+    pub directory: PathBuf,
+    /// What the names of this machine's files begin with.
+    stem: String,
+    ssh: PathBuf,
+}
+
+impl Link {
+    /// Makes our directory if it is missing.
+    pub fn new(machine: &Machine, home: &Home) -> Result<Link, Error> {
+        let directory = home.directory.join("ssh");
+        let local = |source| Error::Local {
+            doing: format!("preparing `{}'", directory.display()),
+            source,
+        };
+        private_directory(&directory).map_err(local)?;
+        let ssh = find_program("ssh")
+            .or_else(|| find_program("/usr/bin/ssh"))
+            .ok_or_else(|| local(io::Error::new(io::ErrorKind::NotFound, "no program `ssh'")))?;
+        let identity = format!(
+            "{:?}",
+            (
+                (&machine.name, machine.port, &machine.user),
+                (&machine.host_key, &machine.private_key, &machine.ssh_config),
+                (&machine.daemon_socket, &home.user_home),
+            )
+        );
+        let stem = Hash::sha256(identity).base32();
+        let link = Link {
+            machine: machine.clone(),
+            home: home.clone(),
+            stem: stem[..16].to_owned(),
+            directory,
+            ssh,
+        };
+        Ok(link)
+    }
+
+    /// What the machine is called in messages.
+    pub fn name(&self) -> &str {
+        &self.machine.name
+    }
+
+    /// Another of this machine's files: `STEM.SUFFIX`.
+    pub fn file(&self, suffix: &str) -> PathBuf {
+        self.directory.join(format!("{}.{suffix}", self.stem))
+    }
+
+    /// A file of one of its connections.
+    pub fn master_file(&self, number: u32, suffix: &str) -> PathBuf {
+        self.file(&format!("{number}{suffix}"))
+    }
+
+    /// The local end of its daemon's socket.
+    pub fn daemon(&self) -> PathBuf {
+        self.master_file(0, ".d")
+    }
+
+    /// A name that no other connection has or had.
+    pub fn new_control(&self, number: u32) -> String {
+        format!(
+            "{}{:016x}",
+            self.control_prefix(number),
+            rand::random::<u64>()
+        )
+    }
+
+    /// What all such names begin with.
+    pub fn control_prefix(&self, number: u32) -> String {
+        format!("{}.{number}-", self.stem)
+    }
+
+    /// Its log: ssh tells there what happened to the connection, also later on.
+    pub fn log(&self, number: u32) -> PathBuf {
+        self.master_file(number, ".log")
+    }
+
+    /// `ssh` that makes a connection, runs a command that does nothing, and goes on in the
+    /// background. Its sockets are
+    /// named after `control`, a file in our directory: when it ends it removes them, and must not
+    /// remove those of another one. Only the first connection leads to the daemon's socket: one
+    /// is enough for any number of clients.
+    pub fn master(&self, number: u32, control: &str, seconds: u64) -> Result<Spawn, Error> {
+        let machine = &self.machine;
+        let mut args = Arguments(vec!["-F".into()]);
+        args.0.push(match &machine.ssh_config {
+            Some(file) => file.into(),
+            None => "none".into(),
+        });
+        args.0
+            .extend(["-M", "-n", "-T", "-x", "-a"].map(OsString::from));
+        args.pair("-S", format!("./{control}"));
+        args.pair("-E", format!("./{}.{number}.log", self.stem));
+        args.pair("-p", machine.port.to_string());
+        args.pair("-l", &machine.user);
+        for option in [
+            "BatchMode=yes",
+            "CheckHostIP=no",
+            "Compression=no",
+            "ConnectionAttempts=1",
+            "ExitOnForwardFailure=yes",
+            "GlobalKnownHostsFile=/dev/null",
+            "LogLevel=INFO",
+            "PermitLocalCommand=no",
+            "RequestTTY=no",
+            // A machine that is gone is noticed after a quarter of a minute.
+            "ServerAliveCountMax=3",
+            "ServerAliveInterval=5",
+            "StreamLocalBindUnlink=yes",
+            "StrictHostKeyChecking=yes",
+            "Tunnel=no",
+            "UpdateHostKeys=no",
+            "VerifyHostKeyDNS=no",
+        ] {
+            args.pair("-o", option);
+        }
+        args.pair("-o", format!("ConnectTimeout={}", seconds.max(1)));
+        args.pair("-o", format!("ControlPersist={PERSIST_SECONDS}"));
+        args.pair("-o", format!("HostKeyAlias={}", self.stem));
+        args.pair("-o", format!("UserKnownHostsFile=./{}.hosts", self.stem));
+        if let Some(key) = self.private_key()? {
+            args.pair("-o", "IdentitiesOnly=yes");
+            // The command line is read as a configuration file is: quotes keep blanks together.
+            let key = escape_percent(&key.to_string_lossy());
+            args.pair("-o", format!("IdentityFile=\"{key}\""));
+        }
+        if machine.ssh_config.is_none() && has_aes() {
+            args.pair(
+                "-o",
+                "Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+            );
+        }
+        if number == 0 {
+            let remote = escape_percent(&machine.daemon_socket);
+            args.pair("-L", format!("./{control}.d:{remote}"));
+        }
+        args.0.push("--".into());
+        args.0.push((&machine.name).into());
+        // sshd sends small packets without delay (`TCP_NODELAY`) from the first command on; before,
+        // each answer of the daemon may take 40 ms.
+        args.0.push("true".into());
+        // A group of its own, so that a proxy command ends with it when it takes too long.
+        Ok(self.spawn(args).setsid())
+    }
+
+    /// `ssh` that runs a command over a connection which exists.
+    pub fn slave(&self, number: u32, command: &str) -> Spawn {
+        let mut args = self.over(number);
+        args.0.extend(["-T", "--"].map(OsString::from));
+        args.0.push((&self.machine.name).into());
+        args.0.push(command.into());
+        self.spawn(args)
+    }
+
+    /// `ssh` that ends a connection.
+    pub fn exit(&self, number: u32) -> Spawn {
+        let mut args = self.over(number);
+        args.pair("-O", "exit");
+        args.0.push("--".into());
+        args.0.push((&self.machine.name).into());
+        self.spawn(args)
+    }
+
+    fn over(&self, number: u32) -> Arguments {
+        let mut args = Arguments(Vec::new());
+        args.pair("-F", "none");
+        args.pair("-S", format!("./{}.{number}", self.stem));
+        args.pair("-o", "ControlMaster=no");
+        args.pair("-o", "BatchMode=yes");
+        args.pair("-o", "LogLevel=ERROR");
+        // Without its master it would connect by itself, silently: let it fail instead.
+        args.pair("-o", "ProxyCommand=false");
+        args
+    }
+
+    fn spawn(&self, args: Arguments) -> Spawn {
+        Spawn::new(&self.ssh)
+            .arg0("ssh")
+            .args(args.0)
+            .current_dir(&self.directory)
+            .env("LC_ALL", "C") // its messages are read by us
+            .parent_death_signal(Signal::SIGKILL)
+    }
+
+    /// The key to log in with. `None`: the machine's own configuration file says it.
+    fn private_key(&self) -> Result<Option<PathBuf>, Error> {
+        let missing = |file: &Path| Error::Ssh {
+            machine: self.name().to_owned(),
+            obstacle: Obstacle::NoKey(file.display().to_string()),
+            said: String::new(),
+        };
+        if let Some(file) = &self.machine.private_key {
+            return match file.exists() {
+                true => Ok(Some(file.clone())),
+                false => Err(missing(file)),
+            };
+        }
+        let usual = |name: &str| self.home.user_home.join(".ssh").join(name);
+        let found = ["id_rsa", "id_ed25519", "id_ecdsa"]
+            .map(usual)
+            .into_iter()
+            .find(|file| file.exists());
+        match found {
+            None if self.machine.ssh_config.is_none() => Err(missing(&usual("id_rsa"))),
+            found => Ok(found),
+        }
+    }
+
+    /// Writes the one host key that is accepted, unless it is there.
+    pub fn write_host_key(&self) -> io::Result<()> {
+        let line = format!("{} {}\n", self.stem, self.machine.host_key);
+        let file = self.file("hosts");
+        if fs::read(&file).is_ok_and(|text| text == line.as_bytes()) {
+            return Ok(());
+        }
+        let new = self.file(&format!("hosts.{}", std::process::id()));
+        fs::write(&new, line)?;
+        fs::rename(&new, &file)
+    }
+}
+
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn pair(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        self.0.push(value.into());
+    }
+}
+
+/// `%` begins a token in file names given to ssh.
+fn escape_percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// Makes the directory, for us alone; refuses one that others own.
+fn private_directory(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let metadata = fs::symlink_metadata(directory)?;
+    if !metadata.is_dir() || metadata.uid() != system::ids::effective_uid() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it is not a directory of our own",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether AES is faster here than the cipher that ssh prefers.
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
