@@ -1,0 +1,147 @@
+//! `guix-client archive`: items as signed streams, between stores.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use formats::{StorePath, nar};
+
+use crate::build;
+use crate::graph;
+use crate::keys;
+use crate::output;
+use crate::progress::Progress;
+use crate::session::Session;
+use crate::tree;
+
+/// How much is moved at a time.
+const BUFFER: usize = 128 * 1024;
+
+/// What to do, and with which items.
+#[derive(Args)]
+pub struct Arguments {
+    /// Export the items to standard output
+    #[arg(long)]
+    export: bool,
+    /// Combined with --export, include dependencies
+    #[arg(short, long)]
+    recursive: bool,
+    /// Import from the archive on standard input
+    #[arg(long)]
+    import: bool,
+    /// Print those of the items on standard input that are missing
+    #[arg(long)]
+    missing: bool,
+    /// Extract the single nar on standard input to DIR
+    #[arg(short = 'x', long, value_name = "DIR")]
+    extract: Option<PathBuf>,
+    /// List the files in the single nar on standard input
+    #[arg(short = 't', long)]
+    list: bool,
+    /// Generate a key pair with these parameters
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = keys::PARAMETERS)]
+    generate_key: Option<String>,
+    /// Authorize imports signed by the public key on standard input
+    #[arg(long)]
+    authorize: bool,
+    /// How much to show
+    #[arg(short, long, value_name = "LEVEL")]
+    verbosity: Option<u32>,
+    #[command(flatten)]
+    options: build::Options,
+    /// Items to export
+    #[arg(value_name = "ITEM")]
+    items: Vec<OsString>,
+}
+
+/// Does the first of what was asked for, in the order of Guix.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    if let Some(parameters) = &arguments.generate_key {
+        return keys::generate(parameters);
+    }
+    if arguments.authorize {
+        return keys::authorize();
+    }
+    let (export, import, missing) = (arguments.export, arguments.import, arguments.missing);
+    if export || import || missing {
+        let mut session = Session::open()?;
+        session.daemon.set_options(&arguments.options.to_daemon())?;
+        match (export, import) {
+            (true, _) => self::export(session, &arguments)?,
+            (_, true) => self::import(session)?,
+            _ => self::missing(session)?,
+        }
+    } else if let Some(directory) = &arguments.extract {
+        let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
+        nar::read(&mut input, &mut tree::Restore::new(directory))
+            .with_context(|| format!("extracting to `{}'", directory.display()))?;
+    } else if arguments.list {
+        let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
+        let mut out = io::stdout().lock();
+        nar::read(&mut input, &mut tree::List::new(&mut out))?;
+        out.flush()?;
+    } else {
+        bail!("either '--export' or '--import' must be specified");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the items to standard output, each after what it refers to.
+fn export(mut session: Session, arguments: &Arguments) -> Result<()> {
+    let items: BTreeSet<StorePath> = arguments
+        .items
+        .iter()
+        .map(|item| session.item(item))
+        .collect::<Result<_>>()?;
+    if items.is_empty() {
+        output::warning(
+            "archive",
+            "no arguments specified; creating an empty archive",
+        );
+    }
+    let daemon = &mut session.daemon;
+    let paths = match arguments.recursive {
+        true => graph::closure(daemon, items)?,
+        false => graph::sorted(daemon, &items)?,
+    };
+    let mut total = 0;
+    if output::is_watched() {
+        for path in &paths {
+            total += daemon.query_path_info(path)?.nar_size;
+        }
+    }
+    let progress = Progress::new("exporting", Some(total));
+    let out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
+    let mut out = progress.writer(out);
+    daemon.export_paths(&paths, true, &mut out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Sends the daemon the archive on standard input.
+fn import(mut session: Session) -> Result<()> {
+    let progress = std::sync::Arc::new(Progress::new("importing", None));
+    let bar = progress.clone();
+    session.daemon.set_log(move |text| bar.say(text));
+    session
+        .daemon
+        .import_paths(&mut progress.reader(io::stdin().lock()))?;
+    Ok(())
+}
+
+/// Prints those of the items on standard input that aren't valid.
+fn missing(mut session: Session) -> Result<()> {
+    let mut paths = Vec::new();
+    for line in io::stdin().lock().split(b'\n') {
+        paths.push(session.directories.store.parse(line?)?);
+    }
+    let valid = session
+        .daemon
+        .query_valid_paths(paths.iter().cloned().collect())?;
+    output::lines(paths.iter().filter(|path| !valid.contains(*path)))?;
+    Ok(())
+}

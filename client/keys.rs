@@ -1,0 +1,65 @@
+//! Keys: which ones sign what we export, and whose imports are accepted.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use gcrypt::{Acl, KeyPair, PublicKey};
+
+use crate::output;
+use crate::session;
+
+/// What keys are generated with when nothing else is said.
+pub const PARAMETERS: &str = "(genkey (ecdsa (curve Ed25519) (flags rfc6979)))";
+
+/// The longest key that is read.
+const MAX_KEY: u64 = 1 << 20;
+
+/// Generates the key pair that signs exports.
+pub fn generate(parameters: &str) -> Result<ExitCode> {
+    let directory = session::directories()?.configuration;
+    let exists = |name: &str| directory.join(name).symlink_metadata().is_ok();
+    if exists("signing-key.pub") || exists("signing-key.sec") {
+        bail!(
+            "key pair exists under '{}'; remove it first",
+            directory.display()
+        );
+    }
+    eprintln!(
+        "Please wait while gathering entropy to generate the key pair;\nthis may take time..."
+    );
+    let pair = KeyPair::generate(parameters).context("key generation failed")?;
+    create(&directory)?;
+    pair.save(&directory)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Accepts imports signed by the public key on standard input.
+pub fn authorize() -> Result<ExitCode> {
+    let directory = session::directories()?.configuration;
+    let mut text = Vec::new();
+    io::stdin().lock().take(MAX_KEY).read_to_end(&mut text)?;
+    let key = PublicKey::parse(&text).context("failed to read public key")?;
+    let file = directory.join("acl");
+    if file
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_symlink())
+    {
+        let text = format!(
+            "replacing symbolic link {} with a regular file",
+            file.display()
+        );
+        output::warning("archive", &text);
+    }
+    create(&directory)?;
+    let mut acl = Acl::load(&directory)?;
+    acl.authorize(key);
+    acl.save(&directory)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create directory `{}'", directory.display()))
+}

@@ -1,0 +1,262 @@
+//! What is shown of the daemon's log: its messages, the builders' output, and instead of its
+//! `@` lines, what they mean.
+//!
+//! Builders' output comes wrapped, `@ build-log PID LENGTH` and then as many bytes, so that
+//! builders can't pretend to be the daemon; inside, only `@ build-remote` and `@ download-…` are
+//! taken for events. Documented in Guix's `guix/status.scm`.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+/// The longest line that is waited for; longer ones are shown as they come.
+const MAX_LINE: usize = 8192;
+
+/// How much to show.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Nothing.
+    Nothing,
+    /// What begins and ends.
+    Events,
+    /// The builders' output too.
+    Everything,
+}
+
+/// Shows a log on `out`.
+pub struct Log<W> {
+    out: W,
+    detail: Detail,
+    colors: bool,
+    /// The beginning of a line that isn't complete.
+    line: Vec<u8>,
+    /// Whether the beginning of this line was shown already.
+    inside_line: bool,
+    /// How many bytes of a builder's output follow, and of which builder.
+    payload: usize,
+    builder: u64,
+    /// The same as `line` and `inside_line`, for each builder.
+    builders: HashMap<u64, (Vec<u8>, bool)>,
+    /// The log files of builds that were begun.
+    files: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+impl<W: Write> Log<W> {
+    /// Shows on `out`, with `colors` if a person watches.
+    pub fn new(out: W, detail: Detail, colors: bool) -> Self {
+        Log {
+            out,
+            detail,
+            colors,
+            line: Vec::new(),
+            inside_line: false,
+            payload: 0,
+            builder: 0,
+            builders: HashMap::new(),
+            files: HashMap::new(),
+        }
+    }
+
+    /// Takes a piece of the log.
+    pub fn write(&mut self, mut text: &[u8]) {
+        while !text.is_empty() {
+            if self.payload > 0 {
+                let count = self.payload.min(text.len());
+                let (output, rest) = text.split_at(count);
+                self.payload -= count;
+                self.builder_output(output);
+                text = rest;
+            } else {
+                let end = text.iter().position(|byte| b"\n\r".contains(byte));
+                let (piece, rest) = text.split_at(end.map_or(text.len(), |end| end + 1));
+                self.daemon_output(piece, end.is_some());
+                text = rest;
+            }
+        }
+        let _ = self.out.flush();
+    }
+
+    fn daemon_output(&mut self, piece: &[u8], complete: bool) {
+        self.line.extend_from_slice(piece);
+        let may_be_event = !self.inside_line && begins_like(&self.line, b"@ ");
+        if !complete && may_be_event && self.line.len() < MAX_LINE {
+            return;
+        }
+        let line = std::mem::take(&mut self.line);
+        let was_inside = std::mem::replace(&mut self.inside_line, !complete);
+        if !was_inside && complete && line.starts_with(b"@ ") {
+            self.event(&line);
+        } else if self.detail > Detail::Nothing {
+            self.show(&line);
+        }
+    }
+
+    fn builder_output(&mut self, output: &[u8]) {
+        let (mut line, mut inside_line) = self.builders.remove(&self.builder).unwrap_or_default();
+        for piece in output.split_inclusive(|&byte| byte == b'\n') {
+            line.extend_from_slice(piece);
+            let complete = piece.ends_with(b"\n");
+            let event = |prefix| begins_like(&line, prefix);
+            let may_be_event = !inside_line && (event(b"@ build-remote ") || event(b"@ download-"));
+            if may_be_event && !complete && line.len() < MAX_LINE {
+                continue;
+            }
+            if may_be_event && complete && line.len() > b"@ download-".len() {
+                self.event(&line);
+            } else if self.detail == Detail::Everything {
+                self.show(&line);
+            }
+            inside_line = !complete;
+            line.clear();
+        }
+        if !line.is_empty() || inside_line {
+            self.builders.insert(self.builder, (line, inside_line));
+        }
+    }
+
+    fn show(&mut self, text: &[u8]) {
+        // There is nothing to do about a terminal that is gone.
+        let _ = self.out.write_all(text);
+    }
+
+    fn event(&mut self, line: &[u8]) {
+        let line = line.trim_ascii_end();
+        let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let text = |index: usize| {
+            String::from_utf8_lossy(words.get(index).copied().unwrap_or_default()).into_owned()
+        };
+        let number = |index: usize| text(index).parse::<u64>().ok();
+        match words.get(1).copied().unwrap_or_default() {
+            b"build-log" => {
+                if let (Some(builder), Some(length)) = (number(2), number(3)) {
+                    self.builder = builder;
+                    self.payload = length.min(u64::from(u32::MAX)) as usize;
+                }
+            }
+            b"build-started" => {
+                let file = words.get(5).copied().unwrap_or_default();
+                self.files.insert(text(2).into_bytes(), file.to_vec());
+                self.say(BOLD, &format!("building {}...", text(2)));
+            }
+            b"build-succeeded" => self.say(GREEN, &format!("successfully built {}", text(2))),
+            b"build-failed" => {
+                self.say(RED, &format!("build of {} failed", text(2)));
+                let file = self.files.remove(text(2).as_bytes()).unwrap_or_default();
+                let file = String::from_utf8_lossy(&file).replace("//", "/");
+                if file.is_empty() {
+                    self.say(RED, &format!("Could not find build log for '{}'.", text(2)));
+                } else {
+                    self.say(BOLD, &format!("View build log at '{file}'."));
+                }
+            }
+            b"build-remote" => {
+                self.say(
+                    BOLD,
+                    &format!("offloading build of {} to '{}'", text(2), text(3)),
+                );
+            }
+            b"hash-mismatch" => {
+                self.say(RED, &format!("{} hash mismatch for {}:", text(3), text(2)));
+                let (expected, actual) = (text(4), text(5));
+                self.say(
+                    "",
+                    &format!("  expected hash: {expected}\n  actual hash:   {actual}"),
+                );
+            }
+            b"substituter-started" => self.say(BOLD, &format!("substituting {}...", text(2))),
+            b"substituter-failed" => self.say(RED, &format!("substitution of {} failed", text(2))),
+            b"download-started" => self.say(BOLD, &format!("downloading from {} ...", text(3))),
+            // Of the others, those about failures come with messages of their own.
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, color: &str, text: &str) {
+        if self.detail == Detail::Nothing {
+            return;
+        }
+        let shown = match self.colors && !color.is_empty() {
+            true => writeln!(self.out, "{color}{text}\x1b[0m"),
+            false => writeln!(self.out, "{text}"),
+        };
+        let _ = shown;
+    }
+
+    /// Shows what is left of an incomplete line.
+    pub fn finish(mut self) -> io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        if self.detail > Detail::Nothing {
+            self.out.write_all(&line)?;
+        }
+        self.out.flush()
+    }
+}
+
+const BOLD: &str = "\x1b[1m";
+const GREEN: &str = "\x1b[1;32m";
+const RED: &str = "\x1b[1;31m";
+
+/// Whether `line`, of which there may be more to come, begins with `prefix`.
+fn begins_like(line: &[u8], prefix: &[u8]) -> bool {
+    let length = line.len().min(prefix.len());
+    line[..length] == prefix[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However the log is cut, the same is shown.
+    fn shown(log: &str, detail: Detail) -> String {
+        let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
+            let mut out = Vec::new();
+            let mut printer = Log::new(&mut out, detail, false);
+            log.as_bytes()
+                .chunks(step)
+                .for_each(|piece| printer.write(piece));
+            printer.finish().unwrap();
+            String::from_utf8(out).unwrap()
+        });
+        let last = results[3].clone();
+        results
+            .iter_mut()
+            .for_each(|result| assert_eq!(*result, last));
+        last
+    }
+
+    fn log() -> String {
+        let wrapped = |output: &str| format!("@ build-log 12 {}\n{output}", output.len());
+        [
+            "@ build-started /x.drv - x86_64-linux /log/drvs/x//y.drv.gz 12\n",
+            &wrapped("hello\n"),
+            &wrapped("@ build-remote /x.drv machine\nab"),
+            &wrapped("@ build-succeeded /x.drv -\n"),
+            "a message\n@ build-failed /x.drv - 1 why\n",
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn events_are_told() {
+        assert_eq!(
+            shown(&log(), Detail::Everything),
+            "building /x.drv...\nhello\noffloading build of /x.drv to 'machine'\n\
+             ab@ build-succeeded /x.drv -\na message\n\
+             build of /x.drv failed\nView build log at '/log/drvs/x/y.drv.gz'.\n"
+        );
+        assert_eq!(
+            shown(&log(), Detail::Events),
+            "building /x.drv...\noffloading build of /x.drv to 'machine'\na message\n\
+             build of /x.drv failed\nView build log at '/log/drvs/x/y.drv.gz'.\n"
+        );
+        assert_eq!(shown(&log(), Detail::Nothing), "");
+    }
+
+    #[test]
+    fn incomplete_lines_are_shown_at_last() {
+        assert_eq!(
+            shown("progress 1%\rprogress 2%", Detail::Events),
+            "progress 1%\rprogress 2%"
+        );
+        assert_eq!(shown("@ build-st", Detail::Events), "@ build-st");
+    }
+}

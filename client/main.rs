@@ -1,0 +1,119 @@
+//! `guix-client`: the part of `guix` that needs no Guile: building derivations, moving items
+//! between stores, collecting garbage, looking after offloading.
+//!
+//! Each subcommand is a file: its options, and a `run` that does it by asking a daemon
+//! ([`session`]). Options, output and exit codes are those of the `guix` command of that name.
+
+mod add;
+mod archive;
+mod build;
+mod gc;
+mod graph;
+mod keys;
+mod log;
+mod manual;
+mod offload;
+mod output;
+mod plan;
+mod processes;
+mod progress;
+mod roots;
+mod session;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// A client of the build daemon of GNU Guix.
+#[derive(Parser)]
+#[command(name = "guix-client", version = env!("GUIX_VERSION"), max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build derivations, and print where their outputs are
+    Build(build::Arguments),
+    /// Export items, import them, and say whose imports are accepted
+    Archive(archive::Arguments),
+    /// Collect garbage; ask about items; check and optimise the store
+    Gc(gc::Arguments),
+    /// List the daemon's sessions and their processes
+    Processes(processes::Arguments),
+    /// Accept imports signed by the public key on standard input
+    Authorize,
+    /// Look after the build machines
+    Offload(offload::Arguments),
+    /// Add files to the store
+    Add(add::Files),
+    /// Add the text on standard input, or of a file, to the store
+    AddText(add::Text),
+    /// Print hashes of files
+    Hash(add::Hashes),
+    /// Write the man page and the shell completions of this program
+    #[command(hide = true)]
+    Manual(manual::Arguments),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Build(_) => "build",
+            Command::Archive(_) => "archive",
+            Command::Gc(_) => "gc",
+            Command::Processes(_) => "processes",
+            Command::Authorize => "authorize",
+            Command::Offload(_) => "offload",
+            Command::Add(_) => "add",
+            Command::AddText(_) => "add-text",
+            Command::Hash(_) => "hash",
+            Command::Manual(_) => "manual",
+        }
+    }
+
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Build(arguments) => build::run(arguments),
+            Command::Archive(arguments) => archive::run(arguments),
+            Command::Gc(arguments) => gc::run(arguments),
+            Command::Processes(arguments) => processes::run(arguments),
+            Command::Authorize => keys::authorize(),
+            Command::Offload(arguments) => offload::run(arguments),
+            Command::Add(arguments) => add::files(arguments),
+            Command::AddText(arguments) => add::text(arguments),
+            Command::Hash(arguments) => add::hashes(arguments),
+            Command::Manual(arguments) => {
+                manual::run(arguments, <Arguments as CommandFactory>::command())
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(error) => {
+            // Not clap's 2: what runs `guix` knows 1.
+            let code = if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let name = command.name();
+    match command.run() {
+        Ok(code) => code,
+        // Whoever reads our output has had enough of it.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            output::error(name, &error);
+            ExitCode::FAILURE
+        }
+    }
+}

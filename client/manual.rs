@@ -1,0 +1,57 @@
+//! `guix-client manual`: its own man page and shell completions, for `make doc`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+#[path = "../doc/pages.rs"]
+mod pages;
+
+/// Options of `guix-client manual`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Where to leave `man/` and `completions/`
+    directory: PathBuf,
+}
+
+/// Writes what `command` says of itself.
+pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
+    pages::Page {
+        command,
+        environment: &[
+            ("GUIX_DAEMON_SOCKET", "the daemon to talk to"),
+            (
+                "GUIX_STATE_DIRECTORY",
+                "the state directory, where its socket is by default",
+            ),
+            (
+                "GUIX_CONFIGURATION_DIRECTORY",
+                "the directory of keys, ACL and machine file",
+            ),
+            ("NIX_STORE_DIR", "the store"),
+            (
+                "GUIX_OFFLOAD_MACHINES",
+                "the machine file that `offload' reads instead of the usual ones",
+            ),
+        ],
+        files: &[
+            (
+                concat!(env!("GUIX_CONFIGURATION_DIR"), "/signing-key.pub"),
+                "this machine's key",
+            ),
+            (
+                concat!(env!("GUIX_CONFIGURATION_DIR"), "/acl"),
+                "whose signatures are accepted",
+            ),
+            (
+                concat!(env!("GUIX_CONFIGURATION_DIR"), "/machines.scm"),
+                "the build machines",
+            ),
+        ],
+        exit: "0 on success, 1 otherwise; of `offload test', 1 also when something is wrong with a machine.",
+        see_also: "guix-daemon(1), guix-offload(1)",
+    }
+    .write(&arguments.directory)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,55 @@
+//! Progress of transfers, for a person who watches.
+
+use std::io::{self, Read, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
+
+/// A bar on standard error, if that is a terminal; otherwise nothing is ever shown.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Something that takes `total` bytes, if that is known.
+    pub fn new(what: &str, total: Option<u64>) -> Progress {
+        let bar = match total {
+            Some(total) => ProgressBar::new(total),
+            None => ProgressBar::new_spinner(),
+        };
+        let target = match output::is_watched() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        bar.set_draw_target(target);
+        let template = match total {
+            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}",
+            None => "{spinner} {msg} {bytes} {bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        Progress(bar)
+    }
+
+    /// Counts what is read through the result.
+    pub fn reader<R: Read>(&self, inner: R) -> impl Read {
+        self.0.wrap_read(inner)
+    }
+
+    /// Counts what is written through the result.
+    pub fn writer<W: Write>(&self, inner: W) -> impl Write {
+        self.0.wrap_write(inner)
+    }
+
+    /// Shows `text` without disturbing the bar.
+    pub fn say(&self, text: &[u8]) {
+        self.0.suspend(|| _ = io::stderr().write_all(text));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
