@@ -1,0 +1,132 @@
+//! Builds, from a client's request to what is in the store afterwards: by the daemon itself, and
+//! by a build hook.
+//!
+//! Builders are shell scripts of the tests' own, run for real, as build users in a sandbox.
+//! Expected is what `spec/build-environment.md` and `spec/hook-protocol.md` say; run with
+//! `GUIX_DAEMON_UNDER_TEST` the suite says whether Guix's own daemon agrees. Where ours differs on
+//! purpose, the test asks `is_ours`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod again;
+mod clients;
+mod environment;
+mod failures;
+mod fixed;
+#[cfg(have_daemon_offload_hook)]
+mod hook;
+mod hostile;
+mod limits;
+mod network;
+mod outputs;
+mod references;
+mod unprivileged;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use harness::derivations::{Client, Script};
+use harness::users::BuildUsers;
+use harness::{Daemon, Site, eventually, is_ours, skip};
+use protocol::operations::GcAction;
+
+/// A running daemon with build users, and what goes with it.
+struct Setup {
+    // Dropped in this order.
+    daemon: Daemon,
+    site: Site,
+    users: Option<BuildUsers>,
+}
+
+impl Setup {
+    /// A daemon that builds by itself.
+    fn new(options: &[&str]) -> Setup {
+        Setup::at(Site::new(), options)
+    }
+
+    /// The same with directories made already.
+    fn at(site: Site, options: &[&str]) -> Setup {
+        let users = BuildUsers::claim();
+        let group = users
+            .as_ref()
+            .map(|users| format!("--build-users-group={}", users.group));
+        let (daemon, site) = start(site, group.as_deref(), options);
+        Setup {
+            daemon,
+            site,
+            users,
+        }
+    }
+
+    /// A client.
+    fn client(&self) -> Client {
+        Client::connect(&self.daemon)
+    }
+
+    /// A directory that builders can see, under the same name, and write to.
+    fn gate(&self) -> PathBuf {
+        self.site.path("gate")
+    }
+
+    /// Makes a file in [`Setup::gate`].
+    fn open(&self, name: &str) {
+        fs::write(self.gate().join(name), "").unwrap();
+    }
+
+    /// What is in a file in [`Setup::gate`]; nothing if it doesn't exist.
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.gate().join(name)).unwrap_or_default()
+    }
+
+    /// Shell code that waits until there is a file of that name in [`Setup::gate`].
+    fn await_gate(&self, name: &str) -> String {
+        let file = self.gate().join(name);
+        format!("until test -e {}; do sleep 0.02; done", file.display())
+    }
+
+    /// Deletes a store item that no client uses any more.
+    fn lose(&self, path: &formats::StorePath) {
+        let deleted = || {
+            let paths = [path.clone()].into();
+            let mut connection = self.client().connection;
+            connection.collect_garbage(GcAction::DeleteSpecific, paths, u64::MAX, &mut |_| ())
+        };
+        // The session of a client that has just gone may not have noticed.
+        assert!(eventually(|| deleted().is_ok()), "{:?}", deleted());
+    }
+
+    /// The names in the store.
+    fn store_names(&self) -> Vec<String> {
+        names(&self.site.store())
+    }
+}
+
+/// Starts a daemon that has a directory [`Setup::gate`], and keeps logs uncompressed.
+fn start(site: Site, group: Option<&str>, options: &[&str]) -> (Daemon, Site) {
+    let gate = site.path("gate");
+    fs::create_dir(&gate).unwrap();
+    fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
+    let gate = format!("--chroot-directory={}", gate.display());
+    let mut all = vec!["--no-substitutes", "--log-compression=none", &gate];
+    all.extend(group);
+    all.extend(options);
+    (site.start(&all), site)
+}
+
+/// The sorted names in a directory.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The log that is kept of a build.
+fn kept_log(site: &Site, drv: &formats::StorePath) -> String {
+    let (first, rest) = drv.base_name().split_at(2);
+    fs::read_to_string(site.log().join("drvs").join(first).join(rest)).unwrap()
+}

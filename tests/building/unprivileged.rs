@@ -1,0 +1,210 @@
+//! Builds without build users: by a daemon that isn't root, and by root without a group.
+
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::harness::derivations::processes_with;
+use super::*;
+
+/// Starts a daemon as another user, in user namespaces of which builds run.
+fn unprivileged() -> Setup {
+    let users = BuildUsers::claim();
+    let site = Site::new();
+    let gate = site.path("gate");
+    fs::create_dir(&gate).unwrap();
+    fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command: Command = site.command(harness::program());
+    command
+        .args(["--no-substitutes", "--log-compression=none"])
+        .arg(format!("--chroot-directory={}", gate.display()));
+    if let Some(users) = &users {
+        for directory in ["state", "log", "etc"] {
+            chown(site.path(directory), Some(users.uids[0]), Some(users.gid)).unwrap();
+        }
+        fs::create_dir(site.store()).unwrap();
+        chown(site.store(), Some(users.uids[0]), Some(users.gid)).unwrap();
+        command.uid(users.uids[0]).gid(users.gid);
+    }
+    let socket = site.socket();
+    let daemon = site.launch_command(command);
+    daemon.wait_until(
+        || std::os::unix::net::UnixStream::connect(&socket).is_ok(),
+        "to serve",
+    );
+    Setup {
+        daemon,
+        site,
+        users,
+    }
+}
+
+#[test]
+fn builds_run_in_a_user_namespace() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let script = "id -u; id -g; cat /etc/passwd | head -n 1; echo $$; cat /proc/self/setgroups
+                  hostname; ls /proc/net/dev; test -e /etc/shadow || echo none";
+    let drv = client.write(Script::new("probe", &format!("{{ {script}\n}} >$out")));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    let expected = "30001\n30000\nnixbld:x:30001:30000:Nix build user:/:/noshell\n1\ndeny\n\
+                    localhost\n/proc/net/dev\nnone\n";
+    assert_eq!(fs::read_to_string(drv.out().as_path()).unwrap(), expected);
+    let metadata = fs::symlink_metadata(drv.out().as_path()).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime()), (0o444, 1));
+    let uid = setup
+        .users
+        .as_ref()
+        .map_or(metadata.uid(), |users| users.uids[0]);
+    assert_eq!(metadata.uid(), uid);
+    assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
+}
+
+#[test]
+fn the_sandbox_cannot_be_undone() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let script = "! umount /proc; ! umount $NIX_STORE/*-busybox; ! umount /dev/null
+                  ! mount -o remount,rw $NIX_STORE/*-busybox; ! touch $PATH/evil
+                  ! chmod 777 /; ! mknod /tmp/sda b 8 0; echo >$out";
+    let drv = client.write(Script::new("evil", script));
+    client.build(&[&drv]).succeeded();
+    assert!(!client.busybox().as_path().join("bin/evil").exists());
+}
+
+#[test]
+fn trees_failures_and_strange_modes() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let script = "mkdir -p $out/a/b; echo >$out/a/b/c; chmod 500 $out/a/b; chmod 4755 $out/a/b/c
+                  mkdir x; echo >x/y; chmod 500 x";
+    let tree = client.write(Script::new("tree", script));
+    client.build(&[&tree]).succeeded();
+    let mode = |name: &str| {
+        fs::metadata(tree.out().as_path().join(name))
+            .unwrap()
+            .mode()
+            & 0o7777
+    };
+    assert_eq!([mode("a"), mode("a/b"), mode("a/b/c")], [0o555; 3]);
+    assert!(!is_ours() || mode("") == 0o555);
+
+    let bad = client.write(Script::new(
+        "bad",
+        "mkdir $out; echo >$out/x; chmod 500 $out; exit 2",
+    ));
+    let built = client.build(&[&bad]);
+    built.failed(100, "failed");
+    built.said("failed with exit code 2");
+    let again = client.build(&[&bad]);
+    again.failed(100, "failed");
+    assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
+    assert!(
+        !setup
+            .store_names()
+            .iter()
+            .any(|name| name.ends_with(".chroot"))
+    );
+}
+
+#[test]
+fn a_client_that_goes_away_ends_the_build_without_a_user_to_kill() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let marker = format!("33333.{}", rand::random::<u32>());
+    let script = format!("setsid sleep {marker} >/dev/null 2>&1 & echo begun; sleep {marker}");
+    let drv = client.write(Script::new("abandoned", &script));
+    let building = client.start(&[&drv]);
+    building.wait_for("begun");
+    building.hang_up();
+    assert!(eventually(|| processes_with(&marker).is_empty()));
+}
+
+#[test]
+fn a_failed_build_is_kept_as_well_as_possible() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let script = "echo here >note; chmod 4755 note; exit 1";
+    let drv = client.write(Script::new("kept", script));
+    let kept = setup
+        .site
+        .path("tmp")
+        .join(format!("guix-build-{}-0", drv.path.name()));
+    // Another user's: it can't be given away, but looked at.
+    let said = super::failures::build_as_nobody(&setup, &drv.path);
+    assert!(said.contains("keeping build directory"), "{said}");
+    assert_eq!(fs::read_to_string(kept.join("note")).unwrap(), "here\n");
+    let mode = |name: &str| fs::metadata(kept.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!([mode(""), mode("note")], [0o755, 0o755]);
+}
+
+#[test]
+fn fixed_outputs_are_built_with_a_network_or_at_least_without() {
+    let root = {
+        let users = BuildUsers::claim();
+        let (daemon, site) = start(Site::new(), None, &[]);
+        Setup {
+            daemon,
+            site,
+            users,
+        }
+    };
+    let setups = if is_ours() {
+        vec![root, unprivileged()]
+    } else {
+        vec![root]
+    };
+    for setup in setups {
+        let mut client = setup.client();
+        let script = "grep tap0: /proc/net/dev || echo no device; echo fetched >$out";
+        let hash = formats::Hash::sha256("fetched\n");
+        let drv = client.write(Script::new("download", script).fixed(false, hash));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        let without = built.log.contains("network access disabled\n");
+        built.said(if without { "no device" } else { "tap0:" });
+    }
+}
+
+#[test]
+fn root_without_build_users_is_warned_and_builds_in_a_user_namespace() {
+    let users = BuildUsers::claim();
+    let (daemon, site) = start(Site::new(), None, &[]);
+    let setup = Setup {
+        daemon,
+        site,
+        users,
+    };
+    if setup.users.is_some() {
+        let text = "using `--build-users-group' is highly recommended";
+        setup
+            .daemon
+            .wait_until(|| setup.daemon.messages().contains(text), "to warn");
+    }
+    let mut client = setup.client();
+    let drv = client.write(Script::new("probe", "id -u >$out; ! mknod /tmp/sda b 8 0"));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(fs::read_to_string(drv.out().as_path()).unwrap(), "30001\n");
+    let metadata = fs::metadata(drv.out().as_path()).unwrap();
+    assert_eq!(metadata.uid(), nix::unistd::getuid().as_raw());
+}
+
+#[test]
+fn a_group_without_members_is_an_error_of_the_build() {
+    if !nix::unistd::getuid().is_root() {
+        return;
+    }
+    let (daemon, site) = start(Site::new(), Some("--build-users-group=root"), &[]);
+    let setup = Setup {
+        daemon,
+        site,
+        users: None,
+    };
+    let mut client = setup.client();
+    let drv = client.write(Script::new("probe", "echo >$out"));
+    client
+        .build(&[&drv])
+        .failed(1, "the build users group `root' has no members");
+    assert!(!client.is_valid(drv.out()));
+}

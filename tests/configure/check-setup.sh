@@ -1,0 +1,67 @@
+#!/bin/sh
+# guix-daemon --check-setup: content with what a daemon made, precise about what was broken since,
+# and never changes anything.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd -P)
+work=$(mktemp -d)
+daemon=
+finish() {
+    if [ -n "$daemon" ]; then kill "$daemon" 2>/dev/null || true; wait "$daemon" 2>/dev/null || true; fi
+    chmod -R u+w "$work"; rm -rf "$work"
+}
+trap finish EXIT
+chmod 755 "$work"
+export NIX_STORE_DIR=$work/store GUIX_STATE_DIRECTORY=$work/var/guix \
+    GUIX_DATABASE_DIRECTORY=$work/var/guix/db GUIX_LOG_DIRECTORY=$work/log \
+    GUIX_CONFIGURATION_DIRECTORY=$work/etc
+unset GUIX_DAEMON_SOCKET || true
+mkdir -p "$work/store" "$GUIX_STATE_DIRECTORY" "$GUIX_LOG_DIRECTORY" "$work/etc"
+env=$top/pre-inst-env
+
+# What a daemon and a client make of empty directories.
+"$env" guix-daemon >"$work/daemon.log" 2>&1 &
+daemon=$!
+tries=0
+until [ -S "$GUIX_STATE_DIRECTORY/daemon-socket/socket" ]; do
+    tries=$((tries + 1)); [ $tries -lt 100 ] || { cat "$work/daemon.log"; exit 1; }
+    sleep 0.05
+done
+item=$(echo text | "$env" guix-client add-text text)
+[ -f "$item" ]
+"$env" guix-client archive --generate-key >/dev/null
+"$env" guix-client archive --authorize <"$work/etc/signing-key.pub"
+kill "$daemon"; wait "$daemon" 2>/dev/null || true; daemon=
+
+# (SQLite notes in db.sqlite-shm who is reading just now; that is no part of the database.)
+state() { find "$work/store" "$work/var" "$work/etc" "$work/log" ! -name '*-shm' -printf '%p %i %m %s %T@\n' | sort; }
+# look STATUS WORDS: what it says includes WORDS.
+look() {
+    state >"$work/before"
+    status=0
+    "$env" guix-daemon --check-setup >"$work/said" 2>&1 || status=$?
+    [ $status = "$1" ] && grep -qF -- "$2" "$work/said" ||
+        { echo "status $status, not $1 with \`$2'"; cat "$work/said"; exit 1; }
+    state | diff "$work/before" - || { echo 'it changed something'; exit 1; }
+}
+look 0 ' 0 wrong'
+grep -q 'right  all of the 1 valid items are in the store' "$work/said"
+grep -q 'right  the keys for signing' "$work/said"
+grep -q 'right  the ACL accepts 1 keys' "$work/said"
+
+chmod 644 "$work/etc/signing-key.sec"; look 1 'chmod 400'; chmod 400 "$work/etc/signing-key.sec"
+chmod 666 "$work/etc/acl"; look 1 "others can change whose signatures"; chmod 644 "$work/etc/acl"
+chmod 777 "$work/var/guix"; look 1 "chmod o-w $work/var/guix"; chmod 755 "$work/var/guix"
+echo '(list (build-machine (name "a") (systems (list "x86_64-linux")) (user "u")))' \
+    >"$work/etc/machines.scm"
+look 1 'missing field initializer'; rm "$work/etc/machines.scm"
+echo 8 >"$work/schema"; mv "$GUIX_DATABASE_DIRECTORY/schema" "$work/schema.7"
+cp "$work/schema" "$GUIX_DATABASE_DIRECTORY/schema"
+look 1 'schema is version 8, but I only support 7'
+mv "$work/schema.7" "$GUIX_DATABASE_DIRECTORY/schema"
+mv "$item" "$work/item"; look 1 '1 of 1 valid items are not in the store'; mv "$work/item" "$item"
+NIX_BUILD_HOOK=/nonexistent/hook; export NIX_BUILD_HOOK
+look 0 'no usable build hook'; unset NIX_BUILD_HOOK
+status=0
+"$env" guix-daemon --check-setup --build-users-group=no-such-group >"$work/said" 2>&1 || status=$?
+[ $status = 1 ] && grep -q 'groupadd --system no-such-group' "$work/said"
+look 0 ' 0 wrong'

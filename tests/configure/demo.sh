@@ -1,0 +1,34 @@
+#!/bin/sh
+# make demo, with the programs as installed and the build tree out of sight.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd -P)
+cd "$top"
+unshare --net true 2>/dev/null || unshare --user --map-root-user --net true 2>/dev/null ||
+    { echo 'neither root nor user namespaces'; exit 77; }
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+make -s install prefix="$work/p" >/dev/null
+# Its directories are made here, so that what it leaves can be seen.
+mkdir "$work/tmp"
+export DEMO_PREFIX=$work/p TMPDIR=$work/tmp
+left() { ls -A "$work/tmp"; grep -las "work=$work/tmp/guix-demo" /proc/[0-9]*/environ || true; }
+
+timeout 600 demo/run >"$work/out" 2>&1 || { tail -n 60 "$work/out"; exit 1; }
+grep -q '^50! = 30414093201713378043612608166064768844377641568960512000000000000' "$work/out"
+grep -q ' derivations, [0-9]* s, on two machines; the head built none.' "$work/out"
+[ -z "$(left)" ] || { echo "left behind:"; left; exit 1; }
+
+# Interrupted in the middle of the builds: nothing stays either.
+demo/run >"$work/out" 2>&1 &
+demo=$!
+tries=0
+until grep -q '^demo: building' "$work/out"; do
+    tries=$((tries + 1))
+    [ $tries -lt 600 ] && kill -0 $demo || { tail -n 60 "$work/out"; exit 1; }
+    sleep 0.1
+done
+sleep 1
+kill -TERM $demo
+status=0
+wait $demo || status=$?
+[ $status = 143 ] || { echo "exit status $status"; exit 1; }
+[ -z "$(left)" ] || { echo "left behind after an interruption:"; left; exit 1; }

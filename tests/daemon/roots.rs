@@ -1,0 +1,189 @@
+//! What keeps items: roots for a session, indirect roots, permanent roots.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::slice::from_ref;
+
+use protocol::operations::{AddIndirectRoot, GcAction, SyncWithGC};
+
+use crate::harness::{Bytes, End};
+use crate::only_ours;
+use crate::support::*;
+
+#[test]
+fn temporary_roots_keep_items_while_the_session_lasts() {
+    let fixture = Fixture::new();
+    let mut owner = fixture.client();
+    let added = add_text(&mut owner, "added", "x", &[]);
+    let mut other = fixture.client();
+    assert_eq!(collect(&mut other, GcAction::DeleteDead, &[]).paths, []);
+    // Another session takes the item over.
+    other.add_temp_root(&added).unwrap();
+    drop(owner);
+    let mut third = fixture.client();
+    assert_eq!(collect(&mut third, GcAction::ReturnDead, &[]).paths, []);
+    assert_eq!(
+        collect(&mut third, GcAction::ReturnLive, &[]).paths,
+        from_ref(&added)
+    );
+    drop(other);
+    drop(third);
+    let mut last = fixture.only_client();
+    assert_eq!(collect(&mut last, GcAction::DeleteDead, &[]).paths, [added]);
+    fixture.assert_holds([]);
+}
+
+#[test]
+fn temporary_roots_may_come_before_the_item() {
+    let fixture = Fixture::new();
+    let mut keeper = fixture.client();
+    let path = fixture
+        .dir()
+        .text_path("x", &formats::Hash::sha256("x"), [])
+        .unwrap();
+    keeper.add_temp_root(&path).unwrap();
+    keeper.add_temp_root(&path).unwrap();
+    let many: Vec<_> = (0..500)
+        .map(|number| fixture.path(&format!("root-{number}")))
+        .collect();
+    keeper.add_temp_roots(&many).unwrap();
+    assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), path);
+    assert_eq!(
+        collect(&mut fixture.client(), GcAction::DeleteDead, &[]).paths,
+        []
+    );
+    fixture.assert_holds([&path]);
+}
+
+#[test]
+fn a_session_that_asks_gives_up_its_own_roots() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let path = add_text(&mut client, "x", "x", &[]);
+    assert_eq!(
+        collect(&mut client, GcAction::DeleteDead, &[]).paths,
+        from_ref(&path)
+    );
+    // It can go on adding, and what it adds is kept from others (in Guix it no longer is).
+    assert_eq!(add_text(&mut client, "x", "x", &[]), path);
+    only_ours!();
+    assert_eq!(
+        collect(&mut fixture.client(), GcAction::DeleteDead, &[]).paths,
+        []
+    );
+}
+
+#[test]
+fn permanent_roots_are_found_sorted_by_their_links() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    assert_eq!(client.find_roots().unwrap(), []);
+    let one = add_text(&mut client, "one", "x", &[]);
+    let two = add_text(&mut client, "two", "x", &[&one]);
+    let roots = fixture.site.state().join("gcroots");
+    let b = fixture.root("b", &two);
+    let a = fixture.root("a", &one);
+    // A link into an item, a file named like one, and one in a profile.
+    let inside = roots.join("inside");
+    symlink(two.as_path().join("bin/sh"), &inside).unwrap();
+    let named = roots.join(one.base_name());
+    fs::write(&named, "").unwrap();
+    let profile = fixture
+        .site
+        .state()
+        .join("profiles/per-user/root/guix-profile-1-link");
+    symlink(two.as_path(), &profile).unwrap();
+    // These are no roots.
+    symlink(fixture.path("invalid").as_path(), roots.join("invalid")).unwrap();
+    symlink("/nowhere", roots.join("nowhere")).unwrap();
+    symlink("loop", roots.join("loop")).unwrap();
+    fs::write(roots.join("README"), "").unwrap();
+    let mut expected: Vec<_> = [(a, &one), (b, &two), (inside, &two), (named, &one)]
+        .into_iter()
+        .chain([(profile, &two)])
+        .map(|(link, path)| (link.to_str().unwrap().into(), path.clone()))
+        .collect();
+    expected.sort();
+    assert_eq!(client.find_roots().unwrap(), expected);
+    assert!(
+        roots.join("nowhere").is_symlink(),
+        "only automatic links are removed"
+    );
+}
+
+#[test]
+fn indirect_roots_last_as_long_as_the_link_they_name() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let path = add_text(&mut client, "x", "x", &[]);
+    let link = fixture.site.path("result");
+    symlink(path.as_path(), &link).unwrap();
+    let name = link.to_str().unwrap();
+    for _ in 0..2 {
+        client.call(&AddIndirectRoot { link: name.into() }).unwrap();
+    }
+    let auto = fixture.site.state().join("gcroots/auto");
+    let hash = formats::Hash::of(formats::Algorithm::Sha1, name).base32();
+    assert_eq!(fs::read_link(auto.join(&hash)).unwrap(), link);
+    assert_eq!(fs::read_dir(&auto).unwrap().count(), 1);
+    assert_eq!(client.find_roots().unwrap(), [(name.into(), path.clone())]);
+    drop(client);
+    let mut client = fixture.only_client();
+    assert_eq!(collect(&mut client, GcAction::DeleteDead, &[]).paths, []);
+    fs::remove_file(&link).unwrap();
+    assert_eq!(client.find_roots().unwrap(), []);
+    assert!(
+        !auto.join(&hash).is_symlink(),
+        "a link to nowhere is removed"
+    );
+    assert_eq!(
+        collect(&mut client, GcAction::DeleteDead, &[]).paths,
+        [path]
+    );
+}
+
+#[test]
+fn names_of_indirect_roots_are_taken_as_they_are() {
+    let fixture = Fixture::new();
+    let mut client = fixture.raw();
+    let auto = fixture.site.state().join("gcroots/auto");
+    for name in [
+        "relative/name",
+        "/no/such/file",
+        "/../../etc/passwd",
+        "/a/./b//c",
+    ] {
+        client.send(Bytes::new().word(12).string(name));
+        assert_eq!((client.end(), client.word()), (End::Last, 1), "{name}");
+    }
+    for entry in fs::read_dir(auto).unwrap() {
+        let target = fs::read_link(entry.unwrap().path()).unwrap();
+        assert!(target.is_absolute(), "{}", target.display());
+    }
+    client.send(Bytes::new().word(14));
+    assert_eq!((client.end(), client.word()), (End::Last, 0));
+}
+
+#[test]
+fn waiting_for_the_collector_ends_when_there_is_none() {
+    let fixture = Fixture::new();
+    fixture.client().call(&SyncWithGC {}).unwrap();
+}
+
+#[test]
+fn users_get_a_profile_directory_of_their_own() {
+    use std::os::unix::fs::MetadataExt;
+    let fixture = Fixture::new();
+    drop(fixture.greet(connect_as(NOBODY, &fixture.site.socket())));
+    let users = fixture.site.state().join("profiles/per-user");
+    let nobody = fs::metadata(users.join("nobody")).unwrap();
+    assert_eq!((nobody.uid(), nobody.mode() & 0o7777), (NOBODY, 0o755));
+    // Who has no name has none.
+    let client = connect_as(77_777, &fixture.site.socket());
+    assert_eq!(fixture.greet(client).builtin_builders().unwrap().len(), 2);
+    let gcroots = fixture.site.state().join("gcroots/profiles");
+    assert_eq!(
+        fs::read_link(gcroots).unwrap(),
+        fixture.site.state().join("profiles")
+    );
+}

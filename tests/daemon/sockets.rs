@@ -1,0 +1,294 @@
+//! Where the daemon listens.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Stdio;
+
+use protocol::client::{Address, Connection, Options};
+use protocol::operations::{GcAction, SetOptions};
+
+use crate::harness::{Bytes, Site, eventually, program};
+use crate::only_ours;
+use crate::support::*;
+
+/// Why a daemon with these options ends at once.
+#[track_caller]
+fn does_not_start(site: &Site, options: &[&str]) -> String {
+    let mut daemon = site.launch(options);
+    assert_eq!(daemon.wait().code(), Some(1));
+    daemon.messages()
+}
+
+fn assert_answers(mut client: Connection) {
+    assert_eq!(client.builtin_builders().unwrap().len(), 2);
+}
+
+#[test]
+fn a_socket_is_everybodys_and_goes_with_the_daemon() {
+    let fixture = Fixture::new();
+    let socket = fixture.site.socket();
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o666);
+    assert_eq!(
+        fs::metadata(socket.parent().unwrap()).unwrap().mode() & 0o777,
+        0o755
+    );
+    let stream = connect_as(NOBODY, &socket);
+    assert_answers(fixture.greet(stream));
+}
+
+#[test]
+fn names_longer_than_a_socket_address_are_taken() {
+    let site = Site::new();
+    let socket = site
+        .path("a".repeat(90))
+        .join("b".repeat(90))
+        .join("socket");
+    let listen = format!("--listen={}", socket.display());
+    let daemon = site.launch(&[&listen]);
+    daemon.wait_until(|| system::socket::connect(&socket).is_ok(), "to serve");
+    let fixture = Fixture {
+        daemon,
+        mount: None,
+        site,
+    };
+    assert_answers(fixture.greet(system::socket::connect(&socket).unwrap()));
+    // A name that is too long in its last part can't be had.
+    let long = fixture.site.path("c".repeat(110));
+    let errors = does_not_start(&fixture.site, &[&format!("--listen={}", long.display())]);
+    assert!(errors.contains("is too long"), "{errors}");
+}
+
+#[test]
+fn several_sockets_are_served_at_once() {
+    let site = Site::new();
+    let sockets = [site.path("one"), site.path("two"), site.path("three")];
+    let options: Vec<String> = sockets
+        .iter()
+        .map(|socket| format!("--listen={}", socket.display()))
+        .collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let daemon = site.launch(&options);
+    for socket in &sockets {
+        daemon.wait_until(|| UnixStream::connect(socket).is_ok(), "to serve");
+    }
+    let fixture = Fixture {
+        daemon,
+        mount: None,
+        site,
+    };
+    assert!(!fixture.site.socket().exists(), "the default is given up");
+    for socket in &sockets {
+        assert_answers(fixture.greet(UnixStream::connect(socket).unwrap()));
+    }
+}
+
+#[test]
+fn a_living_daemons_socket_is_not_taken() {
+    only_ours!();
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    for _ in 0..3 {
+        let errors = does_not_start(&fixture.site, &[]);
+        assert!(errors.contains("cannot bind to socket"), "{errors}");
+        assert!(errors.contains("a daemon is serving there"), "{errors}");
+    }
+    assert_eq!(client.builtin_builders().unwrap().len(), 2);
+    fixture.assert_serves();
+    // Nor that of another program, nor a file.
+    let site = Site::new();
+    fs::create_dir(site.state().join("daemon-socket")).unwrap();
+    let listener = UnixListener::bind(site.socket()).unwrap();
+    does_not_start(&site, &[]);
+    drop(listener);
+    fs::remove_file(site.socket()).unwrap();
+    fs::write(site.socket(), "precious").unwrap();
+    does_not_start(&site, &[]);
+    assert_eq!(fs::read(site.socket()).unwrap(), b"precious");
+}
+
+#[test]
+fn a_dead_daemons_socket_is_replaced() {
+    let fixture = Fixture::new();
+    let before = fs::metadata(fixture.site.socket()).unwrap().ino();
+    let Fixture { daemon, site, .. } = fixture;
+    daemon.kill();
+    assert_eq!(fs::metadata(site.socket()).unwrap().ino(), before);
+    let fixture = Fixture::with(site, &[]);
+    fixture.assert_serves();
+}
+
+#[test]
+fn a_place_where_nothing_can_be_bound_is_an_error() {
+    let site = Site::new();
+    fs::write(site.path("file"), "").unwrap();
+    let place = site.path("file").join("socket");
+    let errors = does_not_start(&site, &[&format!("--listen={}", place.display())]);
+    let why = ["Not a directory", "File exists", "is not a directory"];
+    assert!(why.iter().any(|why| errors.contains(why)), "{errors}");
+    let errors = does_not_start(&site, &["--listen=no-such-host.invalid"]);
+    assert!(
+        errors.contains("failed to look up 'no-such-host.invalid'"),
+        "{errors}"
+    );
+}
+
+/// A port on which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// A client over TCP.
+fn over_tcp(fixture: &Fixture, port: u16) -> Connection {
+    let address = Address::Tcp {
+        host: "127.0.0.1".into(),
+        port,
+    };
+    address
+        .connect(&fixture.dir(), &Options::default())
+        .unwrap()
+}
+
+#[test]
+fn clients_over_tcp_are_served_and_not_trusted() {
+    let site = Site::new();
+    let port = free_port();
+    let unix = format!("--listen={}", site.socket().display());
+    let tcp = format!("--listen=127.0.0.1:{port}");
+    let fixture = Fixture::with(site, &["--no-substitutes", &unix, &tcp]);
+    let daemon = &fixture.daemon;
+    daemon.wait_until(
+        || TcpStream::connect(("127.0.0.1", port)).is_ok(),
+        "to serve",
+    );
+    let mut client = over_tcp(&fixture, port);
+    let path = add_text(&mut client, "text", "x", &[]);
+    assert!(client.is_valid_path(&path).unwrap());
+    let mut options = SetOptions::default();
+    options.set("user-name", "nobody");
+    options.set("substitute-urls", "http://evil.example");
+    client.set_options(&options).unwrap();
+    let profile = fixture.site.state().join("profiles/per-user/nobody");
+    assert_eq!(fs::metadata(profile).unwrap().uid(), NOBODY);
+    let refused = refusal(client.verify_store(false, true));
+    assert_eq!(refused, "you are not privileged to repair paths");
+    let mut client = over_tcp(&fixture, port);
+    let refused = refusal(try_collect(&mut client, GcAction::DeleteDead, &[]));
+    assert_eq!(refused, "Garbage collection is disabled for remote hosts.");
+    client
+        .builtin_builders()
+        .expect_err("the connection is closed");
+    assert!(fixture.client().is_valid_path(&path).unwrap());
+    // A port that is taken.
+    let errors = does_not_start(&fixture.site, &[&tcp]);
+    assert!(
+        errors.contains("cannot bind TCP socket: Address already in use"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn sockets_of_a_service_manager_are_used_instead_of_all_others() {
+    let site = Site::new();
+    let unix = UnixListener::bind(site.path("activated")).unwrap();
+    fs::set_permissions(site.path("activated"), fs::Permissions::from_mode(0o666)).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let mut command = site.command("sh");
+    let script =
+        "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
+    command.args(["-c", script]).arg(program());
+    command.arg(format!("--listen={}", site.path("other").display()));
+    // As `launch_command`, which would have its own standard input.
+    command.stdin(Stdio::from(OwnedFd::from(unix.try_clone().unwrap())));
+    command.stdout(Stdio::from(OwnedFd::from(tcp)));
+    let errors = fs::File::create(site.path("errors")).unwrap();
+    let _daemon = Process(command.stderr(errors).spawn().unwrap());
+    // The socket is the manager's: whoever connects too early waits.
+    let dir = formats::StoreDir::new(site.store().to_str().unwrap()).unwrap();
+    for _ in 0..2 {
+        let stream = UnixStream::connect(site.path("activated")).unwrap();
+        assert_answers(Connection::over_unix(stream, &dir, &Options::default()).unwrap());
+    }
+    let address = Address::Tcp {
+        host: "127.0.0.1".into(),
+        port,
+    };
+    assert_answers(address.connect(&dir, &Options::default()).unwrap());
+    assert!(!site.path("other").exists());
+    assert!(!site.socket().exists());
+    let said = fs::read_to_string(site.path("errors")).unwrap();
+    assert!(said.contains("socket-activated with 2 sockets"), "{said}");
+}
+
+#[test]
+fn variables_meant_for_another_process_are_not_obeyed() {
+    let site = Site::new().env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    Fixture::with(site, &[]).assert_serves();
+}
+
+#[test]
+fn an_administrator_ends_it_with_a_signal_and_sessions_with_it() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let path = add_text(&mut client, "text", "x", &[]);
+    let Fixture { daemon, site, .. } = fixture;
+    let status = daemon.stop();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(15)
+    );
+    if crate::harness::is_ours() {
+        client
+            .builtin_builders()
+            .expect_err("the session has ended");
+        assert!(!site.socket().exists());
+    }
+    drop(client);
+    assert!(eventually(|| no_sessions(&site.state())));
+    let fixture = Fixture::with(site, &[]);
+    assert!(fixture.client().is_valid_path(&path).unwrap());
+}
+
+/// Whether no session has left its file of temporary roots.
+fn no_sessions(state: &Path) -> bool {
+    fs::read_dir(state.join("temproots")).map_or(true, |mut entries| entries.next().is_none())
+}
+
+#[test]
+fn more_clients_than_files_can_be_opened_do_not_end_it() {
+    let site = Site::new();
+    let mut command = site.command("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    command.arg(program()).arg("--no-substitutes");
+    let daemon = site.launch_command(command);
+    daemon.wait_until(|| UnixStream::connect(site.socket()).is_ok(), "to serve");
+    let fixture = Fixture {
+        daemon,
+        mount: None,
+        site,
+    };
+    let mut first = fixture.client();
+    let text = add_text(&mut first, "x", "x", &[]);
+    // Nobody waits for an answer: those beyond the limit get none for now.
+    let crowd: Vec<_> = (0..100)
+        .filter_map(|_| {
+            let mut stream = fixture.daemon.connect();
+            stream.set_nonblocking(true).unwrap();
+            let hello = Bytes::hello(0x64).0;
+            std::io::Write::write_all(&mut stream, &hello).ok()?;
+            Some(stream)
+        })
+        .collect();
+    assert!(first.is_valid_path(&text).unwrap());
+    drop(crowd);
+    fixture.assert_serves();
+    assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), text);
+}

@@ -1,0 +1,108 @@
+//! Build users for one daemon at a time.
+//!
+//! A daemon kills every process of a build user before and after a build, and daemons with
+//! different state directories don't know of each other's locks. So each takes a whole group for
+//! itself: `guixtest0`, `guixtest1`, …, made when they are first needed and left on the machine.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{Group, User};
+
+/// Groups there may be: more than tests that run at a time.
+const GROUPS: usize = 16;
+/// Users in each.
+pub const USERS: usize = 3;
+
+/// A group of build users that nobody else uses as long as this lives.
+pub struct BuildUsers {
+    /// The group's name.
+    pub group: String,
+    /// Its number.
+    pub gid: u32,
+    /// Its members.
+    pub uids: Vec<u32>,
+    _lock: Flock<File>,
+}
+
+impl BuildUsers {
+    /// Takes a group that is free; `None` for who isn't root and has no use for one.
+    pub fn claim() -> Option<BuildUsers> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        let deadline = Instant::now() + super::PATIENCE;
+        while Instant::now() < deadline {
+            for number in 0..GROUPS {
+                let group = format!("guixtest{number}");
+                if let Some(lock) = lock(&group, FlockArg::LockExclusiveNonblock) {
+                    let gid = make_group(&group);
+                    let users = (1..=USERS).map(|member| make_user(&group, member));
+                    return Some(BuildUsers {
+                        uids: users.collect(),
+                        gid,
+                        group,
+                        _lock: lock,
+                    });
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("all {GROUPS} groups of build users are in use");
+    }
+}
+
+/// Locks a name among all test programs on this machine.
+fn lock(name: &str, how: FlockArg) -> Option<Flock<File>> {
+    let file = File::create(format!("/tmp/{name}.lock")).unwrap();
+    match Flock::lock(file, how) {
+        Ok(lock) => Some(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => None,
+        Err((_, error)) => panic!("cannot lock {name}: {error}"),
+    }
+}
+
+fn make_group(name: &str) -> u32 {
+    if let Some(group) = Group::from_name(name).unwrap() {
+        return group.gid.as_raw();
+    }
+    run(Command::new("groupadd").args(["--system", name]));
+    Group::from_name(name)
+        .unwrap()
+        .expect("groupadd made it")
+        .gid
+        .as_raw()
+}
+
+fn make_user(group: &str, member: usize) -> u32 {
+    let name = format!("{group}-{member}");
+    if User::from_name(&name).unwrap().is_none() {
+        run(Command::new("useradd")
+            .args([
+                "--system",
+                "-g",
+                group,
+                "-G",
+                group,
+                "-d",
+                "/var/empty",
+                "-M",
+            ])
+            .args(["-s", "/usr/sbin/nologin", &name]));
+    }
+    User::from_name(&name)
+        .unwrap()
+        .expect("useradd made it")
+        .uid
+        .as_raw()
+}
+
+fn run(command: &mut Command) {
+    // These programs give up when another of them is at work.
+    let _turn = lock("guixtest-users", FlockArg::LockExclusive);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+}

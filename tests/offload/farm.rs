@@ -1,0 +1,284 @@
+//! A head and its build machines, each with a store, a daemon, a network and (the machines) an
+//! sshd of its own.
+//!
+//! All have the same file names for different things: the directory of a [`Site`] is the head's,
+//! and a machine, in its mount namespace, has its own in that place. Machine NAME's is seen from
+//! here as `machines/NAME` in the head's. They are connected as by cables, which can be cut.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::entry::Entry;
+use crate::harness::derivations::Client;
+use crate::harness::{Daemon, Site, eventually, is_ours};
+pub use crate::looks::{is_locked, names};
+pub use crate::machine::{Kind, Machine};
+use crate::machine::{daemon_options, write_accounts, write_who};
+use crate::namespaces::{Namespaces, output};
+pub use crate::namespaces::{Process, processes};
+
+/// The hook.
+pub const HOOK: &str = env!("CARGO_BIN_EXE_guix-offload");
+/// The client.
+pub const CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
+/// The daemons' system.
+pub const SYSTEM: &str = env!("GUIX_SYSTEM");
+/// A head and its machines.
+pub struct Farm {
+    /// The daemon of the head, while it runs.
+    pub daemon: Option<Daemon>,
+    /// The machines.
+    pub machines: Vec<Machine>,
+    pub head: Namespaces,
+    /// The head's directories.
+    pub site: Site,
+}
+
+impl Farm {
+    /// A head, whose daemon builds nothing by itself, and machines that all work and are all
+    /// known to it.
+    pub fn new(machines: usize) -> Farm {
+        let mut farm = Farm::with(&vec![Kind::default(); machines]);
+        farm.start(&["--max-jobs=0"]);
+        farm
+    }
+
+    /// The same with machines of these kinds, and without a daemon on the head yet.
+    pub fn with(kinds: &[Kind]) -> Farm {
+        let site = Site::new();
+        let guix = site.path("guix");
+        let site = site.env("NIX_BUILD_HOOK", HOOK);
+        // Guix's own daemon runs `guix offload' instead, and `guix' for other things.
+        let site = if is_ours() {
+            site
+        } else {
+            site.env("GUIX", &guix)
+        };
+        let real = std::env::var("GUIX").unwrap_or_else(|_| "false".to_owned());
+        let text =
+            format!("#!/bin/sh\n[ \"$1\" = offload ] || exec {real} \"$@\"\nexec {HOOK} \"$@\"\n");
+        fs::write(&guix, text).unwrap();
+        fs::set_permissions(&guix, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["gate", "machines", "ssh"] {
+            fs::create_dir(site.path(name)).unwrap();
+        }
+        for key in ["login", "host", "other"] {
+            let file = site.path("ssh").join(key);
+            let words = ["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"];
+            assert!(
+                Command::new("ssh-keygen")
+                    .args(words)
+                    .arg(file)
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }
+        write_who(&site.path("."), "head");
+        fs::set_permissions(site.path("gate"), fs::Permissions::from_mode(0o777)).unwrap();
+        write_accounts(&site);
+        let mut hosts = "127.0.0.1 localhost\n".to_owned();
+        for number in 1..=kinds.len() {
+            hosts += &format!("10.77.{number}.2 build-{number}\n");
+        }
+        fs::write(site.path("hosts"), hosts).unwrap();
+        let script = "mount --bind \"$1/hosts\" /etc/hosts; hostname head; ip link set lo up";
+        let head = Namespaces::new(&[], script, &[site.path(".").to_str().unwrap()]);
+        let mut farm = Farm {
+            daemon: None,
+            machines: Vec::new(),
+            head,
+            site,
+        };
+        farm.run(CLIENT, &["archive", "--generate-key"]);
+        for kind in kinds {
+            farm.add_machine(kind);
+        }
+        let entries: Vec<_> = (0..kinds.len()).map(|index| farm.entry(index)).collect();
+        farm.configure(&entries);
+        farm
+    }
+
+    fn add_machine(&mut self, kind: &Kind) {
+        let number = self.machines.len() + 1;
+        let machine = Machine::new(&self.site, number, kind);
+        let (pid, cable) = (machine.namespaces.pid, format!("m{number}"));
+        self.run_script(&format!(
+            "ip link add {cable} type veth peer name eth0 netns {pid}; \
+             ip addr add 10.77.{number}.1/24 dev {cable}; ip link set {cable} up"
+        ));
+        machine.connect(&self.site);
+        let key = |directory: &Path| fs::read(directory.join("etc/signing-key.pub")).unwrap();
+        if !kind.strange_there {
+            machine.authorize(&self.site, &key(&self.site.path(".")));
+        }
+        if !kind.strange_here {
+            self.authorize(&key(&machine.files));
+        }
+        machine.start_sshd(&self.site);
+        if !kind.no_daemon {
+            machine.start_daemon(&self.site);
+        }
+        self.machines.push(machine);
+    }
+
+    /// Starts the head's daemon.
+    pub fn start(&mut self, options: &[&str]) {
+        self.start_program(&crate::harness::program(), options);
+    }
+
+    /// Starts another daemon on the head.
+    pub fn start_program(&mut self, program: &Path, options: &[&str]) {
+        let mut command = self.site.command(program);
+        command.args(daemon_options(&self.site)).args(options);
+        let daemon = self.site.launch_command(self.on_head(&command));
+        let socket = self.site.socket();
+        daemon.wait_until(|| UnixStream::connect(&socket).is_ok(), "to serve");
+        self.daemon = Some(daemon);
+    }
+
+    /// A client of the head that wants its builds offloaded.
+    pub fn client(&self) -> Client {
+        let mut client = Client::connect(self.daemon.as_ref().unwrap());
+        client.set(|options| {
+            options.use_build_hook = Some(true);
+            options.set("build-poll-interval", "1");
+            options.set("multiplexed-build-output", "true");
+        });
+        client
+    }
+
+    /// The same command, run on the head.
+    pub fn on_head(&self, command: &Command) -> Command {
+        self.head.enter(command, &["--mount", "--uts", "--net"])
+    }
+
+    /// What a program of ours on the head prints; it has to succeed.
+    #[track_caller]
+    pub fn run(&self, program: &str, words: &[&str]) -> String {
+        let (succeeded, text) = self.try_run(program, words);
+        assert!(succeeded, "{program} {words:?}: {text}");
+        text
+    }
+
+    /// Whether a program on the head succeeds, and what it prints.
+    pub fn try_run(&self, program: &str, words: &[&str]) -> (bool, String) {
+        output(self.on_head(self.site.command(program).args(words)), b"")
+    }
+
+    fn run_script(&self, script: &str) {
+        // The machine's process is known by the number it has here.
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]);
+        let (succeeded, text) = output(self.head.enter(&command, &["--net"]), b"");
+        assert!(succeeded, "{script}: {text}");
+    }
+
+    /// Pulls a machine's cable, or plugs it in again.
+    pub fn set_cable(&self, index: usize, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        self.run_script(&format!("ip link set m{} {state}", index + 1));
+    }
+
+    /// Accepts what is signed with this key.
+    pub fn authorize(&self, key: &[u8]) {
+        let command = self.on_head(self.site.command(CLIENT).args(["archive", "--authorize"]));
+        let (succeeded, text) = output(command, key);
+        assert!(succeeded, "{text}");
+    }
+
+    /// The entry of a machine, as it should be.
+    pub fn entry(&self, index: usize) -> Entry {
+        let key = fs::read_to_string(self.site.path("ssh/host.pub")).unwrap();
+        let login = self.site.path("ssh/login");
+        Entry::default()
+            .text("name", &format!("build-{}", index + 1))
+            .list("systems", &[SYSTEM])
+            .text("user", "root")
+            .text("host-key", key.trim())
+            .text("private-key", login.to_str().unwrap())
+            .text("daemon-socket", self.site.socket().to_str().unwrap())
+            .text("program", CLIENT)
+            .plain("parallel-builds", "2")
+            .plain("overload-threshold", "false")
+    }
+
+    /// Writes `machines.toml`.
+    pub fn configure(&self, entries: &[Entry]) {
+        let text: String = entries.iter().map(Entry::toml).collect();
+        fs::write(self.site.configuration().join("machines.toml"), text).unwrap();
+    }
+
+    /// A directory that all builders, wherever they run, can see and write to.
+    pub fn gate(&self) -> PathBuf {
+        self.site.path("gate")
+    }
+
+    /// Shell code for builders: the name of the machine.
+    pub fn where_am_i(&self) -> String {
+        format!("read -r me <{}/name", self.site.path("who").display())
+    }
+
+    /// Shell code for builders: says on which machine it runs, and waits for [`Farm::open`].
+    pub fn await_gate(&self, name: &str) -> String {
+        let gate = self.gate();
+        format!(
+            "{}; echo $me >{1}/{name}-at-$me; until test -e {1}/{name}; do sleep 0.02; done",
+            self.where_am_i(),
+            gate.display()
+        )
+    }
+
+    /// Lets builders go on that wait for it.
+    pub fn open(&self, name: &str) {
+        fs::write(self.gate().join(name), "").unwrap();
+    }
+
+    /// Waits until a builder waits for `name`; the machine that it runs on.
+    #[track_caller]
+    pub fn wait_for_builder(&self, name: &str) -> String {
+        let prefix = format!("{name}-at-");
+        let find = || {
+            names(&self.gate())
+                .into_iter()
+                .find_map(|n| n.strip_prefix(&prefix).map(str::to_owned))
+        };
+        assert!(eventually(|| find().is_some()), "nothing builds `{name}'");
+        let found = find().unwrap();
+        fs::remove_file(self.gate().join(format!("{prefix}{found}"))).unwrap();
+        found
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for machine in &self.machines {
+                for file in ["sshd.log", "daemon.log"] {
+                    let text = fs::read_to_string(machine.files.join(file)).unwrap_or_default();
+                    eprintln!("--- {}: {file}:\n{text}---", machine.name);
+                }
+            }
+            eprintln!("--- on the head: {:#?}", self.head_processes());
+        }
+        self.daemon = None;
+        self.end_masters();
+        let hooks: Vec<_> = self.head_processes();
+        for process in hooks {
+            process.kill();
+        }
+    }
+}
+
+/// Does something for both ways to a machine's daemon, at the same time.
+pub fn by_both_transports(act: impl Fn(&str) + Sync) {
+    std::thread::scope(|scope| {
+        for transport in ["socket", "commands"] {
+            let act = &act;
+            scope.spawn(move || act(transport));
+        }
+    });
+}

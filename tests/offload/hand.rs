@@ -1,0 +1,142 @@
+//! The hook, run by hand: requests go in as lines, as a daemon writes them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use formats::StorePath;
+
+use crate::farm::{Farm, HOOK, SYSTEM};
+use crate::harness::PATIENCE;
+use crate::harness::derivations::Drv;
+
+/// A running hook. Killed when dropped.
+pub struct Hand {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    /// All that it has said and that was read.
+    pub said: String,
+    log: PathBuf,
+}
+
+impl Hand {
+    /// Starts it without limits.
+    pub fn start(farm: &Farm) -> Hand {
+        Hand::with(farm, &[SYSTEM, "0", "1", "0"])
+    }
+
+    /// Starts it with these arguments.
+    pub fn with(farm: &Farm, words: &[&str]) -> Hand {
+        let log = farm.site.path(format!("log-{:x}", rand::random::<u32>()));
+        File::create(&log).unwrap();
+        let script = "log=$1; shift; exec \"$@\" 2>&1 4>>\"$log\"";
+        let mut command = farm.site.command("sh");
+        command
+            .args(["-c", script, "sh"])
+            .arg(&log)
+            .arg(HOOK)
+            .args(words);
+        let mut child = farm
+            .on_head(&command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.split(b'\n').map_while(Result::ok) {
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        Hand {
+            input: child.stdin.take(),
+            child,
+            lines,
+            said: String::new(),
+            log,
+        }
+    }
+
+    /// Writes bytes; the hook may have ended.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.input.as_mut().unwrap().write_all(bytes.as_ref());
+    }
+
+    /// Closes its standard input.
+    pub fn close(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until it says a line that begins so; the rest of it.
+    #[track_caller]
+    pub fn hear(&mut self, beginning: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.said += &format!("{line}\n");
+                    if let Some(rest) = line.strip_prefix(beginning) {
+                        return rest.to_owned();
+                    }
+                }
+                Err(error) => panic!("no `{beginning}' ({error}): {}", self.said),
+            }
+        }
+    }
+
+    /// Its answer.
+    #[track_caller]
+    pub fn reply(&mut self) -> String {
+        self.hear("# ")
+    }
+
+    /// Asks for a derivation, which needs no features and no other system and could not be built
+    /// here at once; the answer.
+    #[track_caller]
+    pub fn ask(&mut self, drv: &Drv) -> String {
+        self.send(format!("0 {SYSTEM} {} \n", drv.path));
+        self.reply()
+    }
+
+    /// Says what is needed and what is made.
+    pub fn tell(&mut self, inputs: &[&StorePath], outputs: &[&StorePath]) {
+        let line = |paths: &[&StorePath]| -> String {
+            paths.iter().map(|path| format!("{path} ")).collect()
+        };
+        self.send(format!("{}\n{}\n", line(inputs), line(outputs)));
+        self.close();
+    }
+
+    /// Waits for its end; its exit status.
+    #[track_caller]
+    pub fn end(&mut self) -> Option<i32> {
+        self.close();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(Duration::from_millis(20)) {
+                Ok(line) => self.said += &format!("{line}\n"),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap().code(),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(_) => panic!("the hook does not end: {}", self.said),
+            }
+        }
+    }
+
+    /// The build log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,38 @@
+//! Offloading, from a client's request to what is in the stores afterwards: real daemons, a real
+//! sshd on every build machine, each machine in namespaces of its own.
+//!
+//! | file | |
+//! |---|---|
+//! | `farm.rs`, `machine.rs`, `namespaces.rs` | a head and its machines |
+//! | `looks.rs` | looking at them |
+//! | `entry.rs` | entries of machine files |
+//! | `hand.rs` | a hook, run by hand |
+//! | `building.rs` | builds that succeed or fail as they should |
+//! | `choosing.rs` | which machine a build goes to |
+//! | `failover.rs` | machines that fail |
+//! | `leftovers.rs` | clients and hooks that are killed |
+//! | `requests.rs` | the hook, run by hand |
+//! | `files.rs` | machine files |
+//! | `people.rs` | `guix-client offload` |
+//! | `faults.rs` | everything is killed at random |
+//!
+//! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
+//! under it. With `GUIX_MACHINE_DAEMON_UNDER_TEST` the machines' daemons are.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod building;
+mod choosing;
+mod entry;
+mod failover;
+mod farm;
+mod faults;
+mod files;
+mod hand;
+mod leftovers;
+mod looks;
+mod machine;
+mod namespaces;
+mod people;
+mod requests;

@@ -1,0 +1,343 @@
+//! `guix-client offload status` and `offload test`, for people and for monitoring.
+
+use serde_json::Value;
+
+use crate::farm::{CLIENT, Farm, HOOK, Kind, Process, SYSTEM, by_both_transports};
+use crate::harness::derivations::Script;
+
+fn status(farm: &Farm, words: &[&str]) -> String {
+    farm.run(CLIENT, &[&["offload", "status"], words].concat())
+}
+
+/// The row of a machine in the table, and what follows it up to the next.
+fn row<'a>(table: &'a str, machine: &str) -> &'a str {
+    let start = table
+        .find(&format!(" {machine}"))
+        .unwrap_or_else(|| panic!("{table}"));
+    let rest = &table[start..];
+    let end = rest.find("\n─").unwrap_or(rest.len());
+    &rest[..end]
+}
+
+#[test]
+fn the_status_of_machines() {
+    let loaded = Kind {
+        load: 1.5,
+        ..Kind::default()
+    };
+    let farm = {
+        let mut farm = Farm::with(&[Kind::default(), loaded]);
+        farm.start(&["--max-jobs=0"]);
+        farm.configure(&[
+            farm.entry(0)
+                .plain("speed", "9.0")
+                .list("features", &["kvm"]),
+            farm.entry(1),
+            farm.entry(0).text("name", "nowhere.invalid"),
+        ]);
+        farm
+    };
+    let mut client = farm.client();
+    let script = format!("{}; echo >$out", farm.await_gate("go"));
+    let quick =
+        client.write(Script::new("quick", "echo >$out").variable("requiredSystemFeatures", "kvm"));
+    client.build(&[&quick]).succeeded();
+    let slow = client.write(Script::new("slow", &script).variable("requiredSystemFeatures", "kvm"));
+    let building = client.start(&[&slow]);
+    assert_eq!(farm.wait_for_builder("go"), "build-1");
+
+    let table = status(&farm, &[]);
+    for heading in [
+        "machine",
+        "systems",
+        "slots",
+        "load",
+        "free",
+        "round trip",
+        "state",
+    ] {
+        assert!(
+            table.lines().any(|line| line.contains(heading)),
+            "{heading}: {table}"
+        );
+    }
+    // The table is as wide as its reader's terminal: words may be on several lines.
+    let squeezed: String = table.split_whitespace().collect();
+    for text in [
+        "build-1:22",
+        "1/2",
+        "build-2:22",
+        "0/2",
+        "ready",
+        "nowhere.invalid:22",
+    ] {
+        assert!(squeezed.contains(text), "{text}: {table}");
+    }
+
+    let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+    let [one, two, nowhere] = &json.as_array().unwrap()[..] else {
+        panic!("{json:#}")
+    };
+    assert_eq!(
+        (&one["name"], &one["port"]),
+        (&"build-1".into(), &22.into())
+    );
+    assert_eq!(one["systems"], Value::from(vec![SYSTEM]));
+    assert_eq!(one["features"], Value::from(vec!["kvm"]));
+    assert_eq!((&one["slots"], &one["slots_used"]), (&2.into(), &1.into()));
+    assert_eq!(
+        (&one["reachable"], &one["error"]),
+        (&true.into(), &Value::Null)
+    );
+    assert_eq!((&one["builds"], &one["failures"]), (&1.into(), &0.into()));
+    assert_eq!(one["host_name"], "build-1");
+    assert_eq!(one["building"][0]["derivation"], slow.path.as_str());
+    let hook = farm.hooks()[0].pid;
+    assert_eq!(one["building"][0]["pid"], hook);
+    assert!(one["free_bytes"].as_u64().unwrap() > 1 << 20);
+    assert!(one["clock_offset_s"].as_f64().unwrap().abs() < 5.0);
+    assert!(one["round_trip_ms"].as_f64().unwrap() < 5000.0);
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    assert!(
+        (two["normalized_load"].as_f64().unwrap() - 1.5 / cores).abs() < 0.01,
+        "{two:#}"
+    );
+    assert_eq!(two["slots_used"], 0);
+    assert_eq!(nowhere["reachable"], false);
+    assert!(
+        nowhere["error"]
+            .as_str()
+            .unwrap()
+            .contains("its name cannot be resolved")
+    );
+
+    let metrics = status(&farm, &["--prometheus"]);
+    for line in [
+        "# TYPE guix_offload_up gauge",
+        "guix_offload_up{machine=\"build-1:22\"} 1",
+        "guix_offload_up{machine=\"nowhere.invalid:22\"} 0",
+        "guix_offload_slots{machine=\"build-2:22\"} 2",
+        "guix_offload_slots_used{machine=\"build-1:22\"} 1",
+        "# TYPE guix_offload_builds_total counter",
+        "guix_offload_builds_total{machine=\"build-1:22\"} 1",
+    ] {
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line}: {metrics}"
+        );
+    }
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(
+            name.starts_with("guix_offload_") && name.ends_with("\"}"),
+            "{line}"
+        );
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    farm.open("go");
+    building.finish().1.succeeded();
+
+    let chosen: Value =
+        serde_json::from_str(&status(&farm, &["--json", &file(&farm), "build-2"])).unwrap();
+    assert_eq!(chosen.as_array().unwrap().len(), 1);
+    assert_eq!(chosen[0]["name"], "build-2");
+    // The hook itself can tell, too.
+    assert!(farm.run(HOOK, &["status"]).contains("build-1"));
+    let (succeeded, _) = farm.try_run(CLIENT, &["offload", "status", "/nonexistent.toml"]);
+    assert!(!succeeded);
+}
+
+fn file(farm: &Farm) -> String {
+    farm.site
+        .configuration()
+        .join("machines.toml")
+        .to_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn a_machine_that_failed_is_shown_as_set_aside() {
+    let farm = Farm::new(1);
+    farm.machines[0]
+        .processes("sshd")
+        .iter()
+        .for_each(Process::kill);
+    let mut client = farm.client();
+    let drv = client.write(Script::new("x", "echo >$out"));
+    let mut hook = crate::hand::Hand::start(&farm);
+    assert_eq!(hook.ask(&drv), "postpone");
+    farm.machines[0].start_sshd(&farm.site);
+    let table = status(&farm, &[]);
+    assert!(row(&table, "build-1").contains("set aside"), "{table}");
+    let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+    assert!(json[0]["set_aside_s"].as_u64().unwrap() > 0);
+    assert_eq!(json[0]["failures"], 1);
+    assert!(
+        json[0]["last_error"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be reached")
+    );
+}
+
+/// What `offload test` prints for the only machine; whether it is content.
+fn test(farm: &Farm) -> (bool, String) {
+    farm.try_run(CLIENT, &["offload", "test"])
+}
+
+/// A line of its.
+#[track_caller]
+fn found(text: &str, verdict: &str, what: &str, words: &str) {
+    let line = text.lines().find(|line| {
+        let mut fields = line.split_whitespace();
+        fields.next() == Some(verdict)
+            && line.trim_start()[verdict.len()..]
+                .trim_start()
+                .starts_with(what)
+    });
+    assert!(
+        line.is_some_and(|line| line.contains(words)),
+        "{verdict} {what} {words}: {text}"
+    );
+}
+
+#[test]
+fn a_machine_that_works() {
+    by_both_transports(|transport| {
+        let farm = Farm::new(1);
+        farm.configure(&[farm.entry(0).text("transport", transport)]);
+        let (content, text) = test(&farm);
+        assert!(content, "{text}");
+        assert!(
+            text.starts_with(&format!(
+                "testing 1 build machines defined in '{}'...\nbuild-1:22\n",
+                file(&farm)
+            )),
+            "{text}"
+        );
+        for (what, words) in [
+            ("name", "10.77.1.2"),
+            ("connection", "port 22"),
+            ("host key", "ssh-ed25519"),
+            ("login", "as root"),
+            ("disk", "MiB free"),
+            ("clock", " s "),
+            ("protocol", transport),
+            ("signatures there", "our signature is accepted"),
+            ("signatures here", "its signature is accepted"),
+        ] {
+            found(&text, "right", what, words);
+        }
+        assert!(
+            !text.contains("wrong") && !text.contains("to mend it"),
+            "{text}"
+        );
+        farm.assert_nothing_left();
+    });
+}
+
+#[test]
+fn machines_of_which_one_works() {
+    let mut farm = Farm::with(&[
+        Kind::default(),
+        Kind {
+            no_daemon: true,
+            ..Kind::default()
+        },
+        Kind {
+            strange_there: true,
+            ..Kind::default()
+        },
+        Kind {
+            strange_here: true,
+            ..Kind::default()
+        },
+    ]);
+    farm.start(&["--max-jobs=0"]);
+    let other = std::fs::read_to_string(farm.site.path("ssh/other.pub")).unwrap();
+    let key = farm.site.path("ssh/other");
+    let one = |entry| {
+        farm.configure(&[entry]);
+        let (content, text) = test(&farm);
+        assert!(!content, "{text}");
+        assert!(text.contains("to mend it:"), "{text}");
+        text
+    };
+
+    let text = one(farm.entry(0).text("host-key", other.trim()));
+    found(
+        &text,
+        "wrong",
+        "host key",
+        "its host key is not the one in the machine file: it has SHA256:",
+    );
+    assert!(
+        text.contains("ssh-keyscan -p 22 -t ed25519 build-1"),
+        "{text}"
+    );
+
+    let text = one(farm.entry(0).text("private-key", key.to_str().unwrap()));
+    found(&text, "wrong", "login", "it does not accept the login");
+    assert!(
+        text.contains(&format!(
+            "ssh-copy-id -i {}.pub -p 22 root@build-1",
+            key.display()
+        )),
+        "{text}"
+    );
+
+    let text = one(farm.entry(0).text("private-key", "/nonexistent/key"));
+    found(
+        &text,
+        "wrong",
+        "login",
+        "there is no private key '/nonexistent/key'",
+    );
+
+    let text = one(farm.entry(0).text("name", "nowhere.invalid"));
+    found(&text, "wrong", "name", "");
+
+    let text = one(farm.entry(0).plain("port", "2222"));
+    found(&text, "wrong", "connection", "it cannot be reached");
+    assert!(text.contains("nc -vz build-1 2222"), "{text}");
+
+    let text = one(farm.entry(1));
+    found(&text, "right", "login", "as root");
+    found(
+        &text,
+        "wrong",
+        "forwarding",
+        "no daemon listens there, or forwarding is forbidden",
+    );
+
+    let text = one(farm.entry(2));
+    found(&text, "wrong", "signatures there", "");
+    assert!(text.contains("guix archive --authorize"), "{text}");
+
+    let text = one(farm.entry(3));
+    found(&text, "right", "signatures there", "");
+    found(&text, "wrong", "signatures here", "");
+
+    // All at once: each has its own verdict.
+    farm.configure(&[0, 1, 2, 3].map(|index| farm.entry(index)));
+    let (content, text) = test(&farm);
+    assert!(!content);
+    assert!(text.starts_with("testing 4 build machines"), "{text}");
+    assert_eq!(text.matches("  wrong  ").count(), 3, "{text}");
+    let (content, text) = farm.try_run(CLIENT, &["offload", "test", &file(&farm), "build-1"]);
+    assert!(content, "{text}");
+    farm.assert_nothing_left();
+}
+
+#[test]
+fn a_mistake_in_the_file_is_a_failed_test() {
+    let farm = Farm::new(1);
+    farm.configure(&[farm.entry(0), farm.entry(0).text("name", "x y")]);
+    let (content, text) = test(&farm);
+    assert!(!content);
+    assert!(
+        text.contains("machines.toml:") && text.contains("`x y' is not a host name"),
+        "{text}"
+    );
+}
