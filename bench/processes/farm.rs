@@ -1,0 +1,217 @@
+//! A head and its build machines on loopback: each machine has a store and a daemon of its own in
+//! its own namespaces, where its directory is in the place of the head's, and a real sshd.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::{Host, make_directories};
+use crate::{Contestant, PATIENCE, proxy};
+
+/// A head and its machines. The head builds nothing by itself.
+pub struct Farm {
+    machines: Vec<Machine>,
+    /// The head.
+    pub head: Host,
+}
+
+struct Machine {
+    /// What all its processes end with, when its standard input ends.
+    child: Child,
+    _input: ChildStdin,
+    address: SocketAddr,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a machine does: `$1` is the head's directory, `$2` its own, the rest its daemon.
+const MACHINE: &str = r#"
+set -e
+root=$1; own=$2; shift 2
+mount --make-rprivate /
+mount --rbind "$own" "$root"
+mount -t tmpfs -o mode=755 run /run
+mkdir /run/sshd
+"$@" >"$root/daemon.log" 2>&1 </dev/null &
+for _ in $(seq 500); do
+    if [ -S "$GUIX_DAEMON_SOCKET" ]; then break; fi
+    sleep 0.04
+done
+/usr/sbin/sshd -D -e -f "$root/sshd_config" >"$root/sshd.log" 2>&1 </dev/null &
+echo up
+read -r _
+"#;
+
+impl Farm {
+    /// Starts a head and machines that run the same daemon.
+    pub fn start(contestant: &Contestant, machines: usize) -> Result<Farm> {
+        let head = Host::start(contestant, &["--max-jobs=0"])?;
+        for key in ["login", "host"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"])
+                .arg(head.path(key))
+                .status()?;
+            if !made.success() {
+                bail!("cannot make an SSH key");
+            }
+        }
+        let mut farm = Farm {
+            machines: Vec::new(),
+            head,
+        };
+        for number in 0..machines {
+            let machine = farm.start_machine(contestant, number)?;
+            farm.machines.push(machine);
+        }
+        farm.configure(None)?;
+        Ok(farm)
+    }
+
+    fn start_machine(&self, contestant: &Contestant, number: usize) -> Result<Machine> {
+        let head = &self.head;
+        let own = head.path(&format!("machine-{number}"));
+        make_directories(&own)?;
+        for file in ["signing-key.pub", "signing-key.sec", "acl"] {
+            let file = format!("etc/guix/{file}");
+            fs::copy(head.path(&file), own.join(&file))?;
+        }
+        for file in ["host", "login.pub"] {
+            fs::copy(head.path(file), own.join(file))?;
+        }
+        // Each has a name of its own, and all lead here. The port is free again in a moment.
+        let address = TcpListener::bind((format!("127.0.0.{}", number + 2), 0))?.local_addr()?;
+        fs::write(
+            own.join("sshd_config"),
+            self.sshd_config(contestant, address),
+        )?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["bash", "-c", MACHINE, "machine"])
+            .args([head.path(""), own])
+            .arg(&contestant.daemon)
+            .args(["--no-substitutes", "--no-offload", "--max-jobs=4"])
+            .arg(format!("--build-users-group={}", head.group()))
+            .envs(head.environment().iter().cloned())
+            .env_remove("NIX_BUILD_HOOK");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run unshare")?;
+        let input = child.stdin.take().context("no pipe")?;
+        let output = child.stdout.take().context("no pipe")?;
+        let machine = Machine {
+            child,
+            _input: input,
+            address,
+        };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if begun.elapsed() > PATIENCE {
+                bail!("the sshd of machine {number} does not start");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(machine)
+    }
+
+    fn sshd_config(&self, contestant: &Contestant, address: SocketAddr) -> String {
+        let mut variables = Vec::new();
+        for (name, value) in self.head.environment() {
+            variables.push(format!("{}={}", name.display(), value.display()));
+        }
+        // Guix's hook runs `guix repl' there.
+        let guix = contestant.hook.first().and_then(|guix| guix.parent());
+        let directory = guix.unwrap_or("/".as_ref()).display();
+        variables.push(format!("PATH={directory}:/usr/bin:/bin"));
+        format!(
+            "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
+             StrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             PermitRootLogin prohibit-password\nMaxStartups 100\nSetEnv {}\n",
+            self.head.path("host").display(),
+            self.head.path("login.pub").display(),
+            variables.join(" ")
+        )
+    }
+
+    /// Writes `machines.scm`, with the machines as they are or behind a delay each way.
+    pub fn configure(&self, delay: Option<Duration>) -> Result<()> {
+        let key = fs::read_to_string(self.head.path("host.pub"))?;
+        let mut text = "(list\n".to_owned();
+        for machine in &self.machines {
+            let address = match delay {
+                None => machine.address,
+                Some(delay) => {
+                    let ip = machine.address.ip();
+                    proxy::delaying(&format!("{ip}:0"), machine.address, delay)?
+                }
+            };
+            text += &format!(
+                "(build-machine (name \"{}\") (port {}) (systems (list \"{}\")) (user \"root\")\n\
+                 (private-key \"{}\") (host-key \"{}\") (parallel-builds 2)\n\
+                 (overload-threshold #f) (daemon-socket \"{}\"))\n",
+                address.ip(),
+                address.port(),
+                env!("GUIX_SYSTEM"),
+                self.login().display(),
+                key.trim(),
+                self.head.path("var/guix/daemon-socket/socket").display()
+            );
+        }
+        fs::write(self.head.path("etc/guix/machines.scm"), text + ")\n")?;
+        Ok(())
+    }
+
+    /// Ends the connections that our hook keeps, and forgets what it knows of the machines.
+    pub fn forget(&self) -> Result<()> {
+        let directory = self.head.path("var/guix/offload");
+        for entry in fs::read_dir(directory.join("ssh")).into_iter().flatten() {
+            let file = entry?.path();
+            if std::os::unix::net::UnixStream::connect(&file).is_ok() {
+                let mut ssh = Command::new("ssh");
+                ssh.args(["-F", "none", "-O", "exit", "-S"]).arg(&file);
+                ssh.arg("none").stderr(Stdio::null()).status()?;
+            }
+        }
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        Ok(())
+    }
+
+    /// An ssh to the first machine that runs a command.
+    pub fn ssh(&self, command: &str) -> Result<Command> {
+        let address = self.machines.first().context("no machine")?.address;
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "StrictHostKeyChecking=no"])
+            .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
+            .arg("-i")
+            .arg(self.login())
+            .args(["-p", &address.port().to_string()])
+            .args([&format!("root@{}", address.ip()), command]);
+        Ok(ssh)
+    }
+
+    fn login(&self) -> PathBuf {
+        self.head.path("login")
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        let _ = self.forget();
+    }
+}

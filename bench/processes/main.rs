@@ -1,0 +1,209 @@
+//! Whole programs, timed side by side: our daemon and hook, and those of Guix that the
+//! environment names.
+//!
+//! * `GUIX_REFERENCE_DAEMON`: another guix-daemon;
+//! * `GUIX_REFERENCE_GUIX` (or `GUIX`): its `guix`, which has its hook and signs for it;
+//! * `GUIX_BENCH_ROUNDS`: how many times each is measured at most (5), turn by turn, so that what
+//!   the machine does besides hits both alike.
+//!
+//! Words on the command line choose the tasks whose names have one of them; those that take
+//! minutes only run if they are asked for by `--long`. Without the first two variables, only our
+//! own times are told. A ratio is theirs to ours: above 1 we are faster.
+
+mod farm;
+mod hook;
+mod host;
+mod items;
+mod offload;
+mod proxy;
+// Their numbers are the tests' affair.
+#[allow(dead_code)]
+#[path = "../../tests/harness/users.rs"]
+mod users;
+mod work;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+
+use farm::Farm;
+use host::Host;
+
+/// How long anything may take that should happen soon.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The programs that are compared.
+pub struct Contestant {
+    /// Four letters.
+    name: &'static str,
+    daemon: PathBuf,
+    /// The hook and its first arguments; empty if there is none.
+    hook: Vec<PathBuf>,
+}
+
+/// Something that is measured on a host or a farm; gives the time of one of it.
+pub struct Task<On: 'static> {
+    name: &'static str,
+    /// Does it once, in the given round.
+    run: fn(&On, usize) -> Result<Duration>,
+    /// Rounds at most.
+    rounds: usize,
+    /// Takes minutes.
+    long: bool,
+}
+
+impl<On> Task<On> {
+    /// A task that takes no more than seconds.
+    pub const fn new(name: &'static str, run: fn(&On, usize) -> Result<Duration>) -> Self {
+        Task {
+            name,
+            run,
+            rounds: usize::MAX,
+            long: false,
+        }
+    }
+
+    /// With no more rounds than these.
+    pub const fn rounds(self, rounds: usize) -> Self {
+        Task { rounds, ..self }
+    }
+
+    /// One that takes minutes.
+    pub const fn long(self) -> Self {
+        Task { long: true, ..self }
+    }
+}
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --benches` and the like only want to know that this starts.
+    if !words.iter().any(|word| word == "--bench") {
+        return Ok(());
+    }
+    let ours = Contestant {
+        name: "ours",
+        daemon: env!("CARGO_BIN_EXE_guix-daemon").into(),
+        hook: vec![env!("CARGO_BIN_EXE_guix-offload").into()],
+    };
+    let guix = std::env::var_os("GUIX_REFERENCE_GUIX").or_else(|| std::env::var_os("GUIX"));
+    let theirs = std::env::var_os("GUIX_REFERENCE_DAEMON").map(|daemon| Contestant {
+        name: "them",
+        daemon: daemon.into(),
+        hook: guix.map_or_else(Vec::new, |guix| vec![guix.into(), "offload".into()]),
+    });
+    let mut bench = Bench::new(words);
+
+    let start = |contestant: &Contestant| Host::start(contestant, &[]);
+    bench.measure(&ours, theirs.as_ref(), start, work::TASKS);
+    bench.measure(&ours, theirs.as_ref(), start, items::TASKS);
+    let with_hook = theirs.as_ref().filter(|theirs| !theirs.hook.is_empty());
+    bench.measure(&ours, with_hook, start, hook::TASKS);
+    for (machines, tasks) in offload::TASKS {
+        let start = |contestant: &Contestant| Farm::start(contestant, *machines);
+        bench.measure(&ours, with_hook, start, tasks);
+    }
+    println!("{}", bench.table);
+    Ok(())
+}
+
+/// What is to be measured, and what was.
+struct Bench {
+    table: Table,
+    words: Vec<String>,
+    long: bool,
+    rounds: usize,
+}
+
+impl Bench {
+    fn new(mut words: Vec<String>) -> Bench {
+        let long = words.iter().any(|word| word == "--long");
+        words.retain(|word| !word.starts_with('-'));
+        let rounds = std::env::var("GUIX_BENCH_ROUNDS").ok();
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+            "measured (median)",
+            "ours",
+            "reference",
+            "ratio",
+        ]);
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        Bench {
+            table,
+            words,
+            long,
+            rounds: rounds.and_then(|text| text.parse().ok()).unwrap_or(5),
+        }
+    }
+
+    fn wants<On>(&self, task: &Task<On>) -> bool {
+        let named = self.words.iter().any(|word| task.name.contains(word));
+        (self.words.is_empty() || named) && (self.long || !task.long)
+    }
+
+    /// Measures tasks on what `start` makes of the contestants. What fails is told, and does not
+    /// end the other measurements.
+    fn measure<On>(
+        &mut self,
+        ours: &Contestant,
+        theirs: Option<&Contestant>,
+        start: impl Fn(&Contestant) -> Result<On>,
+        tasks: &[Task<On>],
+    ) {
+        let tasks: Vec<_> = tasks.iter().filter(|task| self.wants(task)).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        let start = |contestant: &Contestant| told(contestant.name, start(contestant));
+        let (ours, theirs) = (start(ours), theirs.and_then(start));
+        for task in tasks {
+            let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
+            for round in 0..self.rounds.min(task.rounds) {
+                let run = |on: &Option<On>| told(task.name, (task.run)(on.as_ref()?, round));
+                our_times.extend(run(&ours));
+                their_times.extend(run(&theirs));
+            }
+            self.report(task.name, median(our_times), median(their_times));
+        }
+    }
+
+    fn report(&mut self, name: &str, ours: Option<Duration>, theirs: Option<Duration>) {
+        let ratio = match (ours, theirs) {
+            (Some(ours), Some(theirs)) => {
+                format!("{:.2}", theirs.as_secs_f64() / ours.as_secs_f64())
+            }
+            _ => "-".to_owned(),
+        };
+        let row = [
+            name.to_owned(),
+            format_time(ours),
+            format_time(theirs),
+            ratio,
+        ];
+        eprintln!("{}", row.join("\t"));
+        self.table.add_row(row);
+    }
+}
+
+/// What there is, if there is something; why not, otherwise.
+fn told<T>(name: &str, result: Result<T>) -> Option<T> {
+    result
+        .inspect_err(|error| eprintln!("{name}: {error:#}"))
+        .ok()
+}
+
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort();
+    times.get(times.len() / 2).copied()
+}
+
+fn format_time(time: Option<Duration>) -> String {
+    match time {
+        None => "-".to_owned(),
+        Some(time) if time.as_millis() < 10 => format!("{:.1} µs", time.as_secs_f64() * 1e6),
+        Some(time) => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+    }
+}

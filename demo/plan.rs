@@ -1,0 +1,235 @@
+//! The derivations: a toolchain, one per C file, one that links, one that runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use formats::derivation::{Derivation, ModuloHashes, Recipe};
+use formats::store_path::StorePath;
+
+use crate::connection::Connection;
+
+/// One derivation of the plan.
+pub struct Step {
+    /// What it does, for people.
+    pub name: String,
+    /// Its file.
+    pub drv: String,
+    /// What it makes.
+    pub output: String,
+}
+
+/// Puts what was gathered and the derivations in the store. The last step needs all others.
+pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
+    let lua = gathered.join("lua");
+    let mut writer = Writer {
+        busybox: store.add_tree("busybox", &gathered.join("busybox"))?,
+        store,
+        hashes: ModuloHashes::new(),
+        steps: Vec::new(),
+    };
+
+    let tools = writer
+        .store
+        .add_tree("debian-toolchain", &gathered.join("toolchain"))?;
+    let script = writer
+        .store
+        .add_file("toolchain", &gathered.join("scripts/toolchain"))?;
+    let busybox = writer.busybox.clone();
+    let toolchain = writer.write(
+        "gcc-toolchain",
+        &format!(". {script}"),
+        Needs::sources([tools.clone(), script])
+            .variable("gathered", &tools)
+            .variable("busybox", &busybox),
+    )?;
+
+    // Every object needs its own file and all headers: a change in one C file concerns one step.
+    let headers = writer.headers(&lua)?;
+    let mut sources = files(&lua, "c")?;
+    sources.push(gathered.join("main.c"));
+    let mut objects = Vec::new();
+    for file in &sources {
+        let name = file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let source = writer.store.add_file(&format!("{name}.c"), file)?;
+        objects.push(writer.write(
+            &format!("{name}.o"),
+            &format!(
+                "{0}/bin/cc -O2 -Wall -DLUA_USE_POSIX -I{headers} -c {source} -o $out",
+                toolchain.output
+            ),
+            Needs::sources([source, headers.clone()]).step(&toolchain),
+        )?);
+    }
+
+    let files: Vec<&str> = objects
+        .iter()
+        .map(|object| object.output.as_str())
+        .collect();
+    let mut needs = Needs::default().step(&toolchain);
+    for object in &objects {
+        needs = needs.step(object);
+    }
+    let lua = writer.write(
+        "lua",
+        &format!(
+            "mkdir -p $out/bin\n{}/bin/cc {} -lm -o $out/bin/lua",
+            toolchain.output,
+            files.join(" ")
+        ),
+        needs,
+    )?;
+
+    let script = writer
+        .store
+        .add_file("script.lua", &gathered.join("script.lua"))?;
+    writer.write(
+        "output-of-lua",
+        &format!("{}/bin/lua {script} | tee $out", lua.output),
+        Needs::sources([script]).step(&lua),
+    )?;
+    Ok(writer.steps)
+}
+
+/// What a derivation needs besides busybox.
+#[derive(Default)]
+struct Needs {
+    sources: BTreeSet<StorePath>,
+    inputs: BTreeMap<StorePath, BTreeSet<String>>,
+    environment: BTreeMap<String, String>,
+}
+
+impl Needs {
+    fn sources(sources: impl IntoIterator<Item = StorePath>) -> Needs {
+        Needs {
+            sources: sources.into_iter().collect(),
+            ..Needs::default()
+        }
+    }
+
+    fn step(mut self, step: &Written) -> Needs {
+        self.inputs
+            .insert(step.drv.clone(), BTreeSet::from(["out".to_owned()]));
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &StorePath) -> Needs {
+        self.environment.insert(name.to_owned(), value.to_string());
+        self
+    }
+}
+
+/// A derivation that is in the store.
+struct Written {
+    drv: StorePath,
+    output: String,
+}
+
+struct Writer<'a> {
+    store: &'a mut Connection,
+    busybox: StorePath,
+    hashes: ModuloHashes,
+    steps: Vec<Step>,
+}
+
+impl Writer<'_> {
+    /// A derivation that runs `commands` by busybox's shell.
+    fn write(&mut self, name: &str, commands: &str, mut needs: Needs) -> Result<Written> {
+        let bin = format!("{}/bin", self.busybox);
+        needs.sources.insert(self.busybox.clone());
+        needs.environment.insert("PATH".to_owned(), bin.clone());
+        let recipe = Recipe {
+            outputs: BTreeMap::from([("out".to_owned(), None)]),
+            inputs: needs.inputs,
+            sources: needs.sources,
+            system: env!("GUIX_SYSTEM").into(),
+            builder: format!("{bin}/busybox").into(),
+            arguments: ["sh", "-e", "-c", commands].map(Into::into).into(),
+            environment: needs
+                .environment
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        };
+        let hashes = &mut self.hashes;
+        let unwritten = |path: &StorePath| -> Result<Derivation, anyhow::Error> {
+            anyhow::bail!("{path} was not written before it was needed")
+        };
+        let (derivation, drv) = recipe
+            .instantiate(name, self.store.directory(), |input| {
+                hashes.get(input, unwritten)
+            })
+            .with_context(|| format!("cannot make the derivation {name}"))?;
+        let hash = derivation.hash_modulo(|input| hashes.get(input, unwritten))?;
+        hashes.insert(drv.clone(), hash);
+
+        self.store.add_text(
+            &format!("{name}.drv"),
+            &derivation.to_bytes(),
+            &derivation.references(),
+            &drv,
+        )?;
+        let output = derivation.outputs["out"].path.to_string();
+        self.steps.push(Step {
+            name: name.to_owned(),
+            drv: drv.to_string(),
+            output: output.clone(),
+        });
+        Ok(Written { drv, output })
+    }
+
+    /// A store item with the headers in `directory` and nothing else.
+    fn headers(&mut self, directory: &Path) -> Result<StorePath> {
+        let only = directory.with_extension("headers");
+        fs::create_dir_all(&only)?;
+        for header in files(directory, "h")? {
+            let name = header.file_name().unwrap_or_default();
+            fs::copy(&header, only.join(name))
+                .with_context(|| format!("cannot copy {}", header.display()))?;
+        }
+        self.store.add_tree("lua-headers", &only)
+    }
+}
+
+/// The files in `directory` whose name ends in `extension`, sorted.
+fn files(directory: &Path, extension: &str) -> Result<Vec<std::path::PathBuf>> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .with_context(|| format!("cannot list {}", directory.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Writes the plan down, a line for each step.
+pub fn save(steps: &[Step], file: &Path) -> Result<()> {
+    let lines: String = steps
+        .iter()
+        .map(|step| format!("{}\t{}\t{}\n", step.name, step.output, step.drv))
+        .collect();
+    fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Reads what [`save`] wrote.
+pub fn load(file: &Path) -> Result<Vec<Step>> {
+    let lines =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    lines
+        .lines()
+        .map(|line| {
+            let mut fields = line.split('\t').map(str::to_owned);
+            let mut field = || fields.next().with_context(|| format!("bad line {line:?}"));
+            Ok(Step {
+                name: field()?,
+                output: field()?,
+                drv: field()?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! Makes the man pages and the shell completions of the daemon and of its hook from their tables
+//! of options; `guix-client manual` makes its own.
+//!
+//! `make doc` runs both with a directory, where they leave `man/` and `completions/`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::{Arg, Command};
+
+#[allow(dead_code, unused_imports)]
+#[path = "../daemon/options.rs"]
+mod daemon_options;
+#[path = "pages.rs"]
+mod pages;
+
+use pages::Page;
+
+fn pages() -> Vec<Page> {
+    vec![
+        Page {
+            command: daemon_options::command(),
+            environment: &[
+                ("NIX_BUILD_HOOK", "the build hook; empty: none"),
+                (
+                    "GUIX_BUILD_HOOK_TIMEOUT",
+                    "seconds to wait for a hook's answer; 300 by default",
+                ),
+                (
+                    "GUIX_OFFLOAD_MACHINES, GUIX_OFFLOAD_VERBOSE",
+                    "for the hook: see guix-offload(1)",
+                ),
+                (
+                    "GUIX_DAEMON_LOG",
+                    "what is printed, by target and level: debug, or warn,guix_daemon::build=trace",
+                ),
+                ("NIX_STORE_DIR, NIX_STORE", "the store"),
+                ("GUIX_STATE_DIRECTORY", "the state directory"),
+                ("GUIX_DATABASE_DIRECTORY", "the directory of the database"),
+                ("GUIX_LOG_DIRECTORY", "the directory of build logs"),
+                (
+                    "GUIX_CONFIGURATION_DIRECTORY",
+                    "the directory of keys and of the machine file",
+                ),
+                ("GUIX", "Guix's own program, for substitutes and downloads"),
+                (
+                    "TMPDIR",
+                    "where build directories are made; /tmp by default",
+                ),
+            ],
+            files: &[
+                (
+                    concat!(env!("GUIX_STATE_DIR"), "/daemon-socket/socket"),
+                    "where clients connect",
+                ),
+                (
+                    concat!(env!("GUIX_STATE_DIR"), "/db/db.sqlite"),
+                    "what the store holds",
+                ),
+                (
+                    concat!(env!("GUIX_CONFIGURATION_DIR"), "/acl"),
+                    "whose signatures are accepted",
+                ),
+                (
+                    concat!(env!("GUIX_CONFIGURATION_DIR"), "/machines.scm"),
+                    "the build machines",
+                ),
+            ],
+            exit: "64 for a command line that cannot be understood, 1 for anything else that keeps \
+               the daemon from running.",
+            see_also: "guix-client(1), guix-offload(1)",
+        },
+        Page {
+            command: hook(),
+            environment: &[
+                (
+                    "GUIX_OFFLOAD_MACHINES",
+                    "the machine file to read instead of the usual ones",
+                ),
+                (
+                    "GUIX_OFFLOAD_VERBOSE",
+                    "if set, say why machines are chosen or not",
+                ),
+                (
+                    "GUIX_CONFIGURATION_DIRECTORY",
+                    "the directory of the machine file and of the keys",
+                ),
+                (
+                    "GUIX_STATE_DIRECTORY",
+                    "the state directory, with slots and locks in offload/",
+                ),
+            ],
+            files: &[
+                (
+                    concat!(env!("GUIX_CONFIGURATION_DIR"), "/machines.scm"),
+                    "the build machines",
+                ),
+                (
+                    concat!(env!("GUIX_CONFIGURATION_DIR"), "/machines.toml"),
+                    "the same, in TOML",
+                ),
+                (
+                    concat!(env!("GUIX_CONFIGURATION_DIR"), "/machines"),
+                    "the same, in the form of Nix",
+                ),
+            ],
+            exit: "0 when the derivation was built, or nothing was accepted; 100 when its build failed; \
+               101 when it ran into a time limit; 1 for trouble that may pass.",
+            see_also: "guix-daemon(1), guix-client(1), ssh(1)",
+        },
+    ]
+}
+
+/// The hook is run by daemons and has no options to speak of.
+fn hook() -> Command {
+    let argument =
+        |name: &'static str, help: &'static str| Arg::new(name).required(true).help(help);
+    Command::new("guix-offload")
+        .about("build derivations on other machines, for a build daemon")
+        .long_about(
+            "Started by guix-daemon, which writes one line for each derivation to its standard \
+             input; answers on standard output, and copies the log of the build to descriptor 4. \
+             People use `guix-client offload'.",
+        )
+        .disable_help_flag(true)
+        .arg(argument("SYSTEM", "the daemon's system type"))
+        .arg(argument(
+            "MAX-SILENT-TIME",
+            "seconds without output after which builds end; 0: none",
+        ))
+        .arg(argument(
+            "PRINT-BUILD-TRACE",
+            "1 to tell of builds in lines that begin with @",
+        ))
+        .arg(argument(
+            "BUILD-TIMEOUT",
+            "seconds after which builds end; 0: none",
+        ))
+}
+
+fn main() -> Result<()> {
+    let out = std::env::args_os()
+        .nth(1)
+        .context("usage: manual DIRECTORY")?;
+    pages()
+        .into_iter()
+        .try_for_each(|page| page.write(Path::new(&out)))
+}
