@@ -281,7 +281,10 @@ mod tests {
         // Other tests start processes: between fork and exec, those have the listener too.
         let deadline = Instant::now() + Duration::from_secs(10);
         while is_alive(&path).unwrap() {
-            assert!(Instant::now() < deadline, "the closed socket is still alive");
+            assert!(
+                Instant::now() < deadline,
+                "the closed socket is still alive"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         bind(&path).unwrap();
