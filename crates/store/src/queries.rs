@@ -9,6 +9,7 @@ use formats::hash::Hash;
 use formats::store_path::{HASH_LENGTH, StorePath};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::database::together;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Progress, Quiet};
 use crate::store::Store;
@@ -68,10 +69,10 @@ impl Store {
         let paths: Vec<&StorePath> = paths.into_iter().collect();
         self.read("querying valid paths in database", |connection| {
             // One transaction: its beginning and end cost more than a question.
-            let transaction = connection.unchecked_transaction()?;
+            let _transaction = together(connection)?;
             let mut valid = BTreeSet::new();
             for path in &paths {
-                if valid_id(&transaction, path)?.is_some() {
+                if valid_id(connection, path)?.is_some() {
                     valid.insert((*path).clone());
                 }
             }

@@ -1,16 +1,22 @@
-//! The database: connections set up as Guix does (`spec/store-formats.md`, section 8), a pool of
-//! them for reading and one for writing, and retrying while others are in the way.
+//! The database: connections set up as Guix does (`spec/store-formats.md`, section 8), a [pool of
+//! them for reading](readers) and one for writing, and retrying while others are in the way.
 //!
 //! Readers and the writer are separate connections, so that with the write-ahead log questions
 //! never wait for a registration. Statements are prepared once per connection.
 
-use std::path::{Path, PathBuf};
+mod log_index;
+mod readers;
+
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use self::log_index::LogIndex;
+use self::readers::Readers;
 
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
@@ -25,20 +31,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// How long to be blocked before saying so.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// How many connections for reading are kept open when unused.
-const SPARE_READERS: usize = 32;
-
 /// How many prepared statements a connection keeps; more than there are.
 const STATEMENTS: usize = 64;
 
 /// The cache of the connection that writes, in SQLite's way to say KiB; used when needed.
 const WRITER_CACHE_KIB: i64 = -16_384;
 
+/// At how many pages the write-ahead log is written back to the database.
+const CHECKPOINT: u32 = 40_000;
+
 /// The open database.
 pub(crate) struct Database {
-    file: PathBuf,
-    options: StoreOptions,
-    readers: Mutex<Vec<Connection>>,
+    readers: Readers,
     writer: Mutex<Connection>,
 }
 
@@ -58,36 +62,29 @@ impl Database {
                 .execute_batch(SCHEMA)
                 .map_err(|error| Error::database("initialising database schema", error))?;
         }
+        let index = match options.read_only {
+            true => None,
+            false => log_index(&connection, &file)
+                .map_err(|error| Error::database("setting up the store database", error))?,
+        };
         Ok(Database {
-            file,
-            options: options.clone(),
-            readers: Mutex::default(),
+            readers: Readers::new(file, options.clone(), index),
             writer: Mutex::new(connection),
         })
     }
 
-    /// Answers a question. `question` may be called several times.
+    /// Answers a question, with all that anybody has committed before. `question` may be called
+    /// several times.
     pub(crate) fn read<T>(
         &self,
         action: &str,
         mut question: impl FnMut(&Connection) -> Result<T>,
     ) -> Result<T> {
-        let spare = lock(&self.readers).pop();
-        let connection = match spare {
-            Some(connection) => connection,
-            None => connect(&self.file, &self.options, false)?,
-        };
         let mut patience = Patience::default();
         loop {
-            match question(&connection) {
+            match self.readers.ask(action, &mut question) {
                 Err(error) if is_busy(&error) => patience.lose(None, action)?,
-                answer => {
-                    let mut readers = lock(&self.readers);
-                    if readers.len() < SPARE_READERS {
-                        readers.push(connection);
-                    }
-                    return answer;
-                }
+                answer => return answer,
             }
         }
     }
@@ -105,10 +102,40 @@ impl Database {
         loop {
             match attempt(&mut connection, action, &mut change) {
                 Err(error) if is_busy(&error) => patience.lose(Some(progress), action)?,
-                result => return result,
+                result => {
+                    self.readers.end_snapshots();
+                    return result;
+                }
             }
         }
     }
+}
+
+/// Has several questions answered from one state of the database: in a transaction of their own,
+/// unless the connection is in one.
+pub(crate) fn together(connection: &Connection) -> rusqlite::Result<Option<Transaction<'_>>> {
+    connection
+        .is_autocommit()
+        .then(|| connection.unchecked_transaction())
+        .transpose()
+}
+
+/// The index of the write-ahead log, if the database has one. Another file system, or another
+/// daemon's settings, may have left it without.
+fn log_index(connection: &Connection, file: &Path) -> rusqlite::Result<Option<LogIndex>> {
+    let mode: String =
+        connection.pragma_query_value(Some("main"), "journal_mode", |row| row.get(0))?;
+    if mode != "wal" {
+        return Ok(None);
+    }
+    // The index comes into being when the database is read.
+    connection.query_row("select count(*) from ValidPaths where id = 0", [], |_| {
+        Ok(())
+    })?;
+    let index = LogIndex::open(file);
+    Ok(index
+        .inspect_err(|error| tracing::debug!(%error, "opening the index of the log"))
+        .ok())
 }
 
 /// One attempt at a transaction.
@@ -180,22 +207,16 @@ fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<(
         }
     }
     if options.write_ahead_log {
-        connection.pragma_update(None, "wal_autocheckpoint", 40_000)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
     }
     Ok(())
 }
 
 /// Waiting for others who use the database.
+#[derive(Default)]
 struct Patience {
-    since: Instant,
-}
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
-            since: Instant::now(),
-        }
-    }
+    /// The first refusal.
+    since: Option<Instant>,
 }
 
 impl Patience {
@@ -205,7 +226,8 @@ impl Patience {
         if let Some(progress) = progress {
             check(progress)?;
         }
-        if self.since.elapsed() > SILENCE && !WARNED.swap(true, Ordering::Relaxed) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() > SILENCE && !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(action, "SQLite database is busy");
             if let Some(progress) = progress {
                 progress.message(Level::Error, "warning: SQLite database is busy");

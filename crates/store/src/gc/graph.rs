@@ -7,6 +7,7 @@ use formats::store_path::StorePath;
 use rusqlite::Connection;
 
 use super::GcRequest;
+use crate::database::together;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, check};
 use crate::store::Store;
@@ -111,16 +112,16 @@ impl Graph {
         let action = "reading valid paths from database";
         let failed = |error| Error::database(action, error);
         store.inner.database.read(action, |connection| {
-            let transaction = connection.unchecked_transaction().map_err(failed)?;
-            let mut graph = Graph::load_paths(&transaction, &prefix).map_err(failed)?;
+            let _transaction = together(connection).map_err(failed)?;
+            let mut graph = Graph::load_paths(connection, &prefix).map_err(failed)?;
             check(progress)?;
             let nodes = graph.ids.len();
             let ids = Ids::new(&graph.ids);
-            let references = load_references(&transaction, &ids).map_err(failed)?;
+            let references = load_references(connection, &ids).map_err(failed)?;
             check(progress)?;
             let mut keeps = Vec::new();
             if request.keep_outputs || request.keep_derivations {
-                load_outputs(&transaction, &ids, request, &mut keeps).map_err(failed)?;
+                load_outputs(connection, &ids, request, &mut keeps).map_err(failed)?;
             }
             drop(ids);
             graph.references = Edges::new(nodes, &references);
