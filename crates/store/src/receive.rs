@@ -60,6 +60,23 @@ impl<'a> Receiver<'a> {
         }
     }
 
+    /// How much is in memory.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// To be called when everything has been received and has to wait: keeps at most `memory` bytes
+    /// in memory, and the rest unpacked.
+    pub(crate) fn wait(&mut self, memory: usize) -> io::Result<()> {
+        if self.held > memory {
+            self.unpack()?;
+        }
+        if let Some((_, restorer)) = &mut self.unpacking {
+            restorer.shrink();
+        }
+        Ok(())
+    }
+
     /// Puts what was received at `path`, instead of what is there. `hash` is that of the nar.
     /// The path has to be locked. If this fails, nothing new is at the path.
     pub(crate) fn settle(mut self, path: &StorePath, hash: &Hash) -> Result<()> {
@@ -111,6 +128,7 @@ impl<'a> Receiver<'a> {
             let mut restorer = Restorer::new(self.store, &name);
             replay(&self.events, &mut restorer)?;
             self.events = Vec::new();
+            self.held = 0;
             self.unpacking = Some((leftover, restorer));
         }
         match &mut self.unpacking {

@@ -153,8 +153,12 @@ fn insert_all(
     if paths.len() > 1 || existed {
         let mut graph: BTreeMap<StorePath, BTreeSet<StorePath>> = BTreeMap::new();
         for new in paths {
-            let known = registered_references(connection, &new.path, &ids).map_err(failed)?;
-            graph.entry(new.path.clone()).or_default().extend(known);
+            let edges = graph.entry(new.path.clone()).or_default();
+            if existed {
+                edges.extend(registered_references(connection, &new.path, &ids).map_err(failed)?);
+            } else {
+                edges.extend(new.references.iter().cloned());
+            }
         }
         topological_order(&graph)?;
     }

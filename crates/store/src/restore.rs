@@ -66,6 +66,11 @@ impl Restorer {
         self.root_file
     }
 
+    /// Gives up memory that is needed for unpacking only.
+    pub(crate) fn shrink(&mut self) {
+        self.buffer = Vec::new();
+    }
+
     fn parent(&self) -> io::Result<&Dir> {
         match self.levels.last() {
             None => Ok(&self.store.inner.root),

@@ -1,0 +1,160 @@
+//! Items that arrive as a signed stream (`spec/store-formats.md`, section 5).
+//!
+//! An archive is taken in batches: what comes next is read, its signatures are judged by several
+//! threads, and meanwhile the batch before it is [put in place](place), with one transaction.
+//! Nothing is put in place before its own signature has been found good.
+
+mod judge;
+mod place;
+
+use std::io::Read;
+
+use bstr::BString;
+use formats::export::{Fields, read_marker, read_signature};
+use formats::hash::{Algorithm, Hash, HashReader};
+use formats::nar;
+use formats::store_path::StorePath;
+
+use crate::error::{Error, Result, from_io, from_nar};
+use crate::export::Authority;
+use crate::progress::{Progress, check};
+use crate::receive::Receiver;
+use crate::store::Store;
+use crate::temp_roots::TempRoots;
+
+/// How many items of an archive are judged and registered together.
+pub const BATCH: usize = 64;
+
+/// How much of a batch is kept in memory; and how long its references and signatures may be, in
+/// sum.
+const MEMORY: usize = 4 << 20;
+
+/// What importing needs besides the stream.
+pub struct ImportOptions<'a> {
+    /// Where the imported items are made temporary roots.
+    pub temp_roots: &'a TempRoots,
+    /// Who judges signatures; `None` only for a trusted use within a program, which then takes
+    /// items with any or no signature.
+    pub authority: Option<&'a dyn Authority>,
+    /// Paths (`NIX_HELD_LOCKS`) that the caller, or whoever started it, has locked itself.
+    pub held_locks: &'a [StorePath],
+    /// Hears of waiting; can interrupt.
+    pub progress: &'a dyn Progress,
+}
+
+/// An item that was read.
+struct Arrival<'a> {
+    receiver: Receiver<'a>,
+    fields: Fields,
+    /// The hash and the size of its nar.
+    hash: Hash,
+    nar_size: u64,
+    signature: Option<BString>,
+    /// What has to be signed.
+    signed: Hash,
+}
+
+impl Arrival<'_> {
+    /// How long the texts are that come with it.
+    fn texts(&self) -> usize {
+        let references = self.fields.references.iter();
+        let signature = self
+            .signature
+            .as_ref()
+            .map_or(0, |signature| signature.len());
+        references.map(|path| path.as_str().len()).sum::<usize>() + signature
+    }
+}
+
+/// Some items, and how the archive ends, if it ends with them.
+type Batch<'a> = (Vec<Arrival<'a>>, Option<Result<()>>);
+
+impl Store {
+    /// Reads an archive of items (each announced by a word 1, the end by a 0), and adds them.
+    ///
+    /// What an item refers to has to be valid or to come before it; but up to [`BATCH`] items may
+    /// refer to each other in any order: the first so many of the archive, the next so many, and
+    /// so on (if their references aren't megabytes). They become valid together, unless somebody
+    /// has one of them locked. If one is bad, those before it are added all the same.
+    ///
+    /// The result names every item of the archive in its order, also those that were valid.
+    pub fn import_items(
+        &self,
+        reader: &mut dyn Read,
+        options: &ImportOptions<'_>,
+    ) -> Result<Vec<StorePath>> {
+        let mut imported = Vec::new();
+        let mut judged = Vec::new();
+        loop {
+            let (mut batch, mut end) = self.read_batch(reader, options);
+            imported.extend(batch.iter().map(|item| item.fields.path.clone()));
+            // Judging takes as long as all the rest.
+            let previous = std::mem::take(&mut judged);
+            let (placed, verdict) =
+                judge::meanwhile(&batch, options.authority, || self.place(previous, options));
+            placed?;
+            batch.truncate(verdict.good);
+            if let Some(error) = verdict.error {
+                end = Some(Err(error));
+            }
+            judged = batch;
+            if let Some(end) = end {
+                self.place(judged, options)?;
+                return end.map(|()| imported);
+            }
+        }
+    }
+
+    fn read_batch<'a>(&'a self, reader: &mut dyn Read, options: &ImportOptions<'a>) -> Batch<'a> {
+        let mut batch = Vec::new();
+        let (mut memory, mut texts) = (0, 0);
+        while batch.len() < BATCH && texts < MEMORY {
+            match self.read_item(reader, options, MEMORY - memory) {
+                Ok(Some(item)) => {
+                    memory += item.receiver.held();
+                    texts += item.texts();
+                    batch.push(item);
+                }
+                Ok(None) => return (batch, Some(Ok(()))),
+                Err(error) => return (batch, Some(Err(error))),
+            }
+        }
+        (batch, None)
+    }
+
+    /// Reads one item: nar, path, references, deriver, signature. `None` at the archive's end.
+    /// Afterwards it has at most `memory` bytes in memory.
+    fn read_item<'a>(
+        &'a self,
+        reader: &mut dyn Read,
+        options: &ImportOptions<'a>,
+        memory: usize,
+    ) -> Result<Option<Arrival<'a>>> {
+        if !read_marker(&mut &mut *reader).map_err(bad_input)? {
+            return Ok(None);
+        }
+        check(options.progress)?;
+        let mut receiver = Receiver::new(self, options.temp_roots, options.progress);
+        let mut hashing = HashReader::new(&mut *reader, Algorithm::Sha256);
+        nar::read(&mut hashing, &mut receiver).map_err(from_nar)?;
+        let (hash, nar_size) = hashing.current();
+        let fields = Fields::read(&mut hashing, self.dir()).map_err(bad_input)?;
+        let (_, signed, _) = hashing.finish();
+        let signature = read_signature(&mut &mut *reader).map_err(bad_input)?;
+        receiver
+            .wait(memory)
+            .map_err(|error| from_io(error, || "unpacking archive".to_owned()))?;
+        Ok(Some(Arrival {
+            receiver,
+            fields,
+            hash,
+            nar_size,
+            signature,
+            signed,
+        }))
+    }
+}
+
+fn bad_input(error: formats::export::Error) -> Error {
+    Error::BadInput(error.to_string())
+}
