@@ -10,9 +10,12 @@ use formats::StorePath;
 use store::{ImportOptions, Quiet, Store};
 
 use crate::machines::Machine;
-use crate::remote::{self, Home, Limits, Transport};
+use crate::remote::{self, Home, Limits, Order, PARCEL, Parcel, Transport};
 use crate::say;
 use crate::slots;
+
+/// What an item takes in an archive besides its nar, about: names and a signature.
+const SIGNATURE: u64 = 1 << 10;
 
 /// Why it did not work.
 #[derive(Debug, thiserror::Error)]
@@ -94,13 +97,20 @@ pub fn offload(
     // First what must not go away, then the question what is there.
     let kept = [items.as_slice(), work.outputs].concat();
     let missing = remote.protect_and_ask(&kept, &items)?;
-    if !missing.is_empty() {
-        send(here, machine, &mut *remote, &missing)?;
-    }
+    let parcel = match missing.as_slice() {
+        [] => None,
+        missing => send(here, machine, &mut *remote, missing)?,
+    };
     let name = &machine.name;
     say!("offloading '{}' to '{name}'...", work.derivation);
     say!("@ build-remote {} {name}", work.derivation);
-    remote.build(work.derivation, &work.limits, log)?;
+    let order = Order {
+        parcel,
+        derivation: work.derivation,
+        limits: &work.limits,
+        outputs: work.outputs,
+    };
+    remote.build(order, log)?;
     retrieve(here, machine, &mut *remote, work.outputs)?;
     if let Err(error) = remote.finish() {
         // The outputs are home; what is left there is found by the next hook.
@@ -133,26 +143,37 @@ fn pipe() -> Result<(File, File), Error> {
     Ok((File::from(reader), File::from(writer)))
 }
 
+/// Sends what is missing; or makes a parcel of it, if it is so little that it goes out with the
+/// order to build.
 fn send(
     here: &Here<'_>,
     machine: &Machine,
     remote: &mut dyn Transport,
     missing: &[StorePath],
-) -> Result<(), Error> {
+) -> Result<Option<Parcel>, Error> {
     let store = here.store;
     let mut bytes = 0;
     for path in missing {
         bytes += store.path_info(path)?.nar_size;
     }
-    let _lock = transfer_lock(here, machine, "upload")?;
+    let lock = transfer_lock(here, machine, "upload")?;
     let (count, size) = (missing.len(), bytes as f64 / f64::from(1 << 20));
     let items = if count == 1 { "item" } else { "items" };
     say!(
         "sending {count} store {items} ({size:.1} MiB) to '{}'...",
         machine.name
     );
-    let (mut reader, mut writer) = pipe()?;
     let keys = Keys::new(&store.directories().configuration);
+    if bytes + count as u64 * SIGNATURE <= PARCEL as u64 {
+        let mut archive = Vec::new();
+        store.export_items(missing, Some(&keys), &mut archive, &Quiet)?;
+        if archive.len() <= PARCEL {
+            return Ok(Some(Parcel { archive, lock }));
+        }
+        remote.import(&mut archive.as_slice())?;
+        return Ok(None);
+    }
+    let (mut reader, mut writer) = pipe()?;
     std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             let exported = store.export_items(missing, Some(&keys), &mut writer, &Quiet);
@@ -164,7 +185,7 @@ fn send(
         drop(reader);
         let exported = exporter.join();
         match (imported, exported) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => Ok(None),
             // Of what failed here, the other end only saw the archive stop.
             (Err(_), Ok(Err(error))) if error.errno() != Some(libc::EPIPE) => Err(error.into()),
             (Err(error), _) => Err(error.into()),

@@ -15,7 +15,7 @@ use super::link::Link;
 use super::log::CommandLog;
 use super::session::{self, Session, quote};
 use super::socket::FULL;
-use super::{Error, Limits, Transport, master, probe, roots};
+use super::{Error, Order, Transport, master, probe, roots};
 
 /// How long simple questions may take. (Guile alone takes its time on a small machine.)
 const ANSWER: Duration = Duration::from_secs(180);
@@ -331,12 +331,11 @@ impl Transport for Commands {
         sent
     }
 
-    fn build(
-        &mut self,
-        derivation: &StorePath,
-        limits: &Limits,
-        log: &mut dyn Write,
-    ) -> Result<(), Error> {
+    fn build(&mut self, order: Order<'_>, log: &mut dyn Write) -> Result<(), Error> {
+        let (derivation, limits) = (order.derivation, order.limits);
+        if let Some(parcel) = order.parcel {
+            self.import(&mut parcel.archive.as_slice())?;
+        }
         if self.keeper.is_none() {
             self.protect(std::slice::from_ref(derivation))?;
         }

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use formats::{StoreDir, StorePath};
+use system::lock::LockFile;
 
 use crate::machines::Machine;
 use link::Link;
@@ -78,6 +79,29 @@ pub struct Vitals {
     pub host_name: String,
 }
 
+/// The most bytes of a [`Parcel`].
+pub const PARCEL: usize = 12 << 10;
+
+/// An archive of so few bytes that a build can be ordered with it, and the right to send it.
+pub struct Parcel {
+    /// An export stream of signed items.
+    pub archive: Vec<u8>,
+    /// Given up when the items are there.
+    pub lock: LockFile,
+}
+
+/// A build that is ordered.
+pub struct Order<'a> {
+    /// What is missing there, unless it has been sent ([`Transport::import`]).
+    pub parcel: Option<Parcel>,
+    /// What is built.
+    pub derivation: &'a StorePath,
+    /// Its limits.
+    pub limits: &'a Limits,
+    /// What will be wanted of the outputs ([`Transport::export`]).
+    pub outputs: &'a [StorePath],
+}
+
 /// A connection to a build machine's daemon, after the handshake. Dropping it gives up what it
 /// protects there, as [`Transport::finish`] does.
 pub trait Transport: Send {
@@ -104,13 +128,8 @@ pub trait Transport: Send {
     /// Sends an export stream of signed items. Success means that they are all valid there.
     fn import(&mut self, archive: &mut dyn Read) -> Result<(), Error>;
 
-    /// Builds; `log` gets what the builder prints.
-    fn build(
-        &mut self,
-        derivation: &StorePath,
-        limits: &Limits,
-        log: &mut dyn Write,
-    ) -> Result<(), Error>;
+    /// Takes in the parcel, if there is one, and builds; `log` gets what the builder prints.
+    fn build(&mut self, order: Order<'_>, log: &mut dyn Write) -> Result<(), Error>;
 
     /// Writes an export stream of the items, signed there, to `sink`, those that others refer to
     /// first if `paths` has them first. An incomplete stream is an error, never a success.

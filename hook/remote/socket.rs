@@ -3,21 +3,21 @@
 //! While a connection to the machine stands, an offload costs no SSH handshake and no process:
 //! the local end of the socket is connected to, that is all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use formats::StorePath;
-use protocol::client::{self, Connection, Options};
-use protocol::operations::{BuildMode, SetOptions, Target};
+use formats::{StorePath, export};
+use protocol::client::{self, Connection, ONE_PIECE, Options, Streams};
+use protocol::operations::{BuildMode, BuildPaths, ExportPath, ImportPaths, SetOptions, Target};
 use system::socket;
 
 use super::link::Link;
 use super::log::BuildLog;
 use super::stream::{Patience, Stream};
-use super::{Error, Limits, Transport, master, probe};
+use super::{Error, Limits, Order, Transport, master, probe};
 
 /// How long a connection that stands may take for the handshake, before a new one is tried.
 const WARM_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +37,10 @@ const TRANSFER: Duration = Duration::from_secs(900);
 const BUILD_GRACE: Duration = Duration::from_secs(600);
 /// A disk with less is full, as in Guix.
 pub(super) const FULL: u64 = 10 << 20;
+/// More than options and the frames of an import and of a build take.
+const OPTIONS: usize = 2 << 10;
+/// What a request for an item takes, besides its name.
+const REQUEST: usize = 32;
 /// From this version on, daemons wrap what builders print.
 const WRAPPING: u32 = 0x63;
 
@@ -45,6 +49,8 @@ pub(super) struct Socket {
     link: Link,
     daemon: Connection,
     stream: Stream,
+    /// The outputs that were ordered with their build, and come after it.
+    ordered: Vec<StorePath>,
 }
 
 /// What to do when the handshake fails.
@@ -115,6 +121,7 @@ fn over(
             link: link.clone(),
             daemon,
             stream,
+            ordered: Vec::new(),
         }),
         Err(error) => Err(explain(link, logged, error)),
     }
@@ -269,13 +276,45 @@ impl Transport for Socket {
             .map(drop)
     }
 
-    fn build(
-        &mut self,
-        derivation: &StorePath,
-        limits: &Limits,
-        log: &mut dyn Write,
-    ) -> Result<(), Error> {
+    /// Together with the parcel before it and the outputs after it: in one round trip.
+    fn build(&mut self, order: Order<'_>, log: &mut dyn Write) -> Result<(), Error> {
+        let Order {
+            parcel,
+            derivation,
+            limits,
+            outputs,
+        } = order;
+        let wraps = self.daemon.version().minor() >= WRAPPING;
+        let mut log = BuildLog::new(log, wraps);
+        let doing = format!("building '{derivation}'");
         let options = self.options(limits);
+        let named = |error| Error::of_daemon(self.link.name(), &doing, error);
+        self.daemon.put_before(&options).map_err(named)?;
+        let mut room = (ONE_PIECE - OPTIONS).saturating_sub(derivation.as_str().len());
+        if let Some(parcel) = &parcel {
+            room = room.saturating_sub(parcel.archive.len());
+            self.daemon.post_import(&parcel.archive);
+        }
+        let targets = vec![Target::from(derivation.clone())];
+        let mode = BuildMode::Normal;
+        self.daemon.post(&BuildPaths { targets, mode });
+        let needed = |output: &StorePath| output.as_str().len() + REQUEST;
+        if outputs.iter().map(needed).sum::<usize>() <= room {
+            self.ordered = outputs.to_vec();
+        }
+        for path in self.ordered.iter().cloned() {
+            self.daemon.post(&ExportPath { path, sign: true });
+        }
+        if let Some(parcel) = parcel {
+            let doing = "sending store items";
+            self.wait(doing, Patience::of_silence(TRANSFER), |daemon| {
+                daemon.reply_to::<ImportPaths>(Streams {
+                    sent_ahead: true,
+                    ..Streams::new(&mut |_| {})
+                })
+            })?;
+            drop(parcel.lock);
+        }
         // How long a build is silent is its own affair, and that of the daemon there: a
         // connection that is dead is found out by ssh, which asks every few seconds.
         self.stream.set_patience(Patience {
@@ -284,20 +323,15 @@ impl Transport for Socket {
                 .and_then(|limit| Instant::now().checked_add(limit)),
             silence: None,
         });
-        let wraps = self.daemon.version().minor() >= WRAPPING;
-        let mut log = BuildLog::new(log, wraps);
         let stream = self.stream.clone();
-        let target = vec![Target::from(derivation.clone())];
-        let built = self.daemon.put_before(&options).and_then(|()| {
-            self.daemon
-                .build_paths(target, BuildMode::Normal, &mut |text| {
-                    log.write(text);
-                    if log.failed.is_some() {
-                        stream.close(); // nobody wants this build any more
-                    }
-                })
-        });
-        let doing = format!("building '{derivation}'");
+        let built = self
+            .daemon
+            .reply_to::<BuildPaths>(Streams::new(&mut |text| {
+                log.write(text);
+                if log.failed.is_some() {
+                    stream.close(); // nobody wants this build any more
+                }
+            }));
         if let Some(source) = log.failed {
             return Err(Error::Local {
                 doing: "writing the build log".to_owned(),
@@ -305,7 +339,7 @@ impl Transport for Socket {
             });
         }
         match built {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(client::Error::Daemon { message, status }) => {
                 let message = match log.remark {
                     Some(remark) => format!("{message} ({remark})"),
@@ -321,31 +355,28 @@ impl Transport for Socket {
 
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
         let doing = "retrieving store items";
-        let mut references = BTreeMap::new();
-        // Of one item there is only one order.
-        for path in paths.iter().filter(|_| paths.len() > 1) {
-            let of_path = self.ask(doing, |daemon| daemon.query_references(path))?;
-            references.insert(path, of_path);
+        let patience = Patience::of_silence(TRANSFER);
+        if std::mem::take(&mut self.ordered) != paths {
+            return self.wait(doing, patience, |daemon| {
+                daemon.export_paths(paths, true, sink)
+            });
         }
-        let mut left: Vec<&StorePath> = paths.iter().collect();
-        let mut sorted = Vec::with_capacity(left.len());
-        while !left.is_empty() {
-            let waits = |path: &StorePath| {
-                references.get(path).is_some_and(|needed| {
-                    left.iter()
-                        .any(|other| *other != path && needed.contains(*other))
+        let unwritten = |source| Error::Local {
+            doing: doing.to_owned(),
+            source,
+        };
+        for _ in paths {
+            sink.write_all(&export::ITEM.to_le_bytes())
+                .map_err(unwritten)?;
+            self.wait(doing, patience, |daemon| {
+                daemon.reply_to::<ExportPath>(Streams {
+                    sink: Some(&mut *sink),
+                    ..Streams::new(&mut |_| {})
                 })
-            };
-            let (later, now): (Vec<_>, Vec<_>) = left.iter().partition(|path| waits(path));
-            // The outputs of a build refer to each other without a circle; whoever says otherwise
-            // gets what comes of it.
-            let stuck = now.is_empty();
-            sorted.extend(if stuck { later.clone() } else { now });
-            left = if stuck { Vec::new() } else { later };
+            })?;
         }
-        self.wait(doing, Patience::of_silence(TRANSFER), |daemon| {
-            daemon.export_paths(sorted, true, sink)
-        })
+        sink.write_all(&export::END.to_le_bytes())
+            .map_err(unwritten)
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {

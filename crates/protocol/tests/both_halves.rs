@@ -216,6 +216,49 @@ fn what_is_put_before_goes_out_with_the_next() {
 }
 
 #[test]
+fn what_is_posted_goes_out_at_once_and_is_answered_in_order() {
+    let (mut client, daemon) = start();
+    let valid = path("valid");
+    let mut archive = Vec::new();
+    archive.write_u64(100).unwrap();
+    archive.resize(108, 7);
+    let before = *daemon.writes.lock().unwrap();
+    let asked = IsValidPath {
+        path: valid.as_str().into(),
+    };
+    client.put_before(&asked).unwrap();
+    client.post_import(&archive);
+    client.post(&BuildPaths {
+        targets: vec![path("bad.drv").into()],
+        mode: BuildMode::Normal,
+    });
+    client.post(&ExportPath {
+        path: path("a"),
+        sign: true,
+    });
+    assert_eq!(*daemon.writes.lock().unwrap(), before);
+    let imported = client.reply_to::<ImportPaths>(client::Streams {
+        sent_ahead: true,
+        ..client::Streams::new(&mut |_| {})
+    });
+    assert!(imported.is_ok());
+    let mut log = Vec::new();
+    let mut on_log = |text: &[u8]| log.extend_from_slice(text);
+    let built = client.reply_to::<BuildPaths>(client::Streams::new(&mut on_log));
+    // One that fails keeps no other from being done.
+    assert_eq!(built.unwrap_err().status(), Some(100));
+    assert!(!log.is_empty());
+    let mut sent = Vec::new();
+    let exported = client.reply_to::<ExportPath>(client::Streams {
+        sink: Some(&mut sent),
+        ..client::Streams::new(&mut |_| {})
+    });
+    exported.unwrap();
+    assert!(sent.ends_with(b"end"));
+    assert!(client.is_valid_path(&valid).unwrap());
+}
+
+#[test]
 fn errors_leave_the_connection_usable() {
     let (mut client, _daemon) = start();
     let error = client

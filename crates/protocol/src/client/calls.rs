@@ -115,22 +115,14 @@ impl Connection {
         mode: BuildMode,
         on_log: &mut Log<'_>,
     ) -> Result<(), Error> {
-        let streams = Streams {
-            log: on_log,
-            source: None,
-            sink: None,
-        };
+        let streams = Streams::new(on_log);
         self.call_with(&BuildPaths { targets, mode }, streams)
             .map(drop)
     }
 
     /// Substitutes an item if it isn't valid; `on_log` gets what is said meanwhile.
     pub fn ensure_path(&mut self, path: &StorePath, on_log: &mut Log<'_>) -> Result<(), Error> {
-        let streams = Streams {
-            log: on_log,
-            source: None,
-            sink: None,
-        };
+        let streams = Streams::new(on_log);
         self.call_with(&EnsurePath { path: path.clone() }, streams)
             .map(drop)
     }
@@ -174,11 +166,7 @@ impl Connection {
 
     /// Makes equal files share their space; `on_log` gets the summary.
     pub fn optimise_store(&mut self, on_log: &mut Log<'_>) -> Result<(), Error> {
-        let streams = Streams {
-            log: on_log,
-            source: None,
-            sink: None,
-        };
+        let streams = Streams::new(on_log);
         self.call_with(&OptimiseStore {}, streams).map(drop)
     }
 
@@ -196,14 +184,7 @@ impl Connection {
             ignore_liveness: false,
             max_freed,
         };
-        self.call_with(
-            &request,
-            Streams {
-                log: on_log,
-                source: None,
-                sink: None,
-            },
-        )
+        self.call_with(&request, Streams::new(on_log))
     }
 
     /// Writes one item to `sink` in the export format, without the words around items.
@@ -217,15 +198,14 @@ impl Connection {
             path: path.clone(),
             sign,
         };
-        let mut log = std::mem::replace(&mut self.log, Box::new(|_| {}));
-        let streams = Streams {
-            log: &mut *log,
-            source: None,
-            sink: Some(sink),
-        };
-        let done = self.call_with(&request, streams).map(drop);
-        self.log = log;
-        done
+        self.listening(|daemon, log| {
+            let streams = Streams {
+                sink: Some(sink),
+                ..Streams::new(log)
+            };
+            daemon.call_with(&request, streams)
+        })
+        .map(drop)
     }
 
     /// Writes an archive of items to `sink`. Those that others refer to have to come first.
@@ -248,14 +228,12 @@ impl Connection {
 
     /// Sends the archive that `source` yields, and answers the items in it.
     pub fn import_paths(&mut self, source: &mut dyn Read) -> Result<Vec<StorePath>, Error> {
-        let mut log = std::mem::replace(&mut self.log, Box::new(|_| {}));
-        let streams = Streams {
-            log: &mut *log,
-            source: Some(source),
-            sink: None,
-        };
-        let done = self.call_with(&ImportPaths {}, streams);
-        self.log = log;
-        done
+        self.listening(|daemon, log| {
+            let streams = Streams {
+                source: Some(source),
+                ..Streams::new(log)
+            };
+            daemon.call_with(&ImportPaths {}, streams)
+        })
     }
 }

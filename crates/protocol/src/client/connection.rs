@@ -3,14 +3,14 @@
 use std::io::{self, BufReader, Read, Write};
 
 use formats::StoreDir;
-use formats::wire::ReadExt;
+use formats::wire::{ReadExt, padding};
 
 use super::Error;
 use super::exchange::{BUFFER, BodyWriter, work};
 use crate::Version;
 use crate::codec::{Source, put_long};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
-use crate::operations::Call;
+use crate::operations::{Call, ImportPaths};
 
 /// How to shake hands.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,26 @@ pub struct Streams<'a> {
     pub source: Option<&'a mut dyn Read>,
     /// Takes what the daemon sends.
     pub sink: Option<&'a mut dyn Write>,
+    /// The first piece that the daemon asks for went out with the request
+    /// ([`Connection::post_import`]).
+    pub sent_ahead: bool,
 }
+
+impl<'a> Streams<'a> {
+    /// Only listens.
+    pub fn new(log: &'a mut Log<'a>) -> Streams<'a> {
+        Streams {
+            log,
+            source: None,
+            sink: None,
+            sent_ahead: false,
+        }
+    }
+}
+
+/// How many bytes of requests may go out together, whichever daemon is at the other end. (ssh
+/// reads 16 KiB at a time at least.)
+pub const ONE_PIECE: usize = 15 << 10;
 
 /// Reads one reply.
 type ReadReply = fn(&mut Connection) -> Result<(), Error>;
@@ -60,9 +79,11 @@ pub struct Connection {
     message: Vec<u8>,
     /// How to read the replies to requests that go out with the next one.
     owed: Vec<ReadReply>,
+    /// Whether the message has requests whose replies are asked for later.
+    posted: bool,
     /// Why one of those failed.
     failed: Option<Error>,
-    pub(super) log: Box<OwnLog>,
+    log: Box<OwnLog>,
 }
 
 impl Connection {
@@ -82,6 +103,7 @@ impl Connection {
             store: store.clone(),
             message: Vec::new(),
             owed: Vec::new(),
+            posted: false,
             failed: None,
             log: Box::new(|_| {}),
         };
@@ -114,12 +136,7 @@ impl Connection {
             log,
             ..
         } = &mut connection;
-        let mut streams = Streams {
-            log,
-            source: None,
-            sink: None,
-        };
-        work(reader, writer, version, doing, &mut streams)?;
+        work(reader, writer, version, doing, &mut Streams::new(log))?;
         Ok(connection)
     }
 
@@ -141,7 +158,7 @@ impl Connection {
 
     /// Asks, and waits for the reply.
     pub fn call<C: Call>(&mut self, request: &C) -> Result<C::Reply, Error> {
-        self.exchange::<C>(request, |_| Ok(()), None, None, None)
+        self.listening(|daemon, log| daemon.call_with(request, Streams::new(log)))
     }
 
     /// Asks, exchanges what there is to exchange, and waits for the reply.
@@ -150,8 +167,7 @@ impl Connection {
         request: &C,
         streams: Streams<'_>,
     ) -> Result<C::Reply, Error> {
-        let Streams { log, source, sink } = streams;
-        self.exchange::<C>(request, |_| Ok(()), Some(log), source, sink)
+        self.exchange::<C>(request, |_| Ok(()), streams)
     }
 
     /// Asks, sends what `body` writes after the request, and waits for the reply.
@@ -160,7 +176,18 @@ impl Connection {
         request: &C,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<C::Reply, Error> {
-        self.exchange::<C>(request, body, None, None, None)
+        self.listening(|daemon, log| daemon.exchange::<C>(request, body, Streams::new(log)))
+    }
+
+    /// Does something with the listener of its own ([`Connection::set_log`]).
+    pub(super) fn listening<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, &mut Log<'_>) -> T,
+    ) -> T {
+        let mut log = std::mem::replace(&mut self.log, Box::new(|_| {}));
+        let done = work(self, &mut *log);
+        self.log = log;
+        done
     }
 
     /// Puts a request before the next one, with which it goes out and is answered, so that several
@@ -176,17 +203,45 @@ impl Connection {
         Ok(())
     }
 
+    /// Puts a request behind those put so far, whose reply is read by
+    /// [`Connection::reply_to`]. All that is posted goes out in one piece, with what was put before
+    /// it, at the first `reply_to`; replies are to be read in the order of the requests. Together
+    /// they may have [`ONE_PIECE`] bytes, see [`Connection::put_before`].
+    pub fn post<C: Call>(&mut self, request: &C) {
+        put_long(&mut self.message, C::OPERATION.number().into());
+        request.encode(&mut self.message, self.version);
+        self.posted = true;
+    }
+
+    /// Posts an [`ImportPaths`] with the whole archive, which the daemon has then before it asks
+    /// for it. Its reply is read with [`Streams::sent_ahead`].
+    pub fn post_import(&mut self, archive: &[u8]) {
+        self.post(&ImportPaths {});
+        put_long(&mut self.message, archive.len() as u64);
+        self.message.extend_from_slice(archive);
+        let padding = &[0; 8][..padding(archive.len() as u64)];
+        self.message.extend_from_slice(padding);
+    }
+
+    /// Waits for the reply to the first of the requests posted that has not been answered.
+    pub fn reply_to<C: Call>(&mut self, streams: Streams<'_>) -> Result<C::Reply, Error> {
+        let sent = match std::mem::take(&mut self.posted) {
+            true => self.send(C::OPERATION.name()),
+            false => Ok(()),
+        };
+        self.receive::<C>(sent, streams)
+    }
+
     /// Appends a request to those put before it, or sends them first where it is too much for one
     /// piece.
     fn add_request<C: Call>(&mut self, request: &C) -> Result<(), Error> {
-        const MOST: usize = 8 << 10;
         if self.owed.is_empty() {
             self.message.clear();
         }
         let before = self.message.len();
         put_long(&mut self.message, C::OPERATION.number().into());
         request.encode(&mut self.message, self.version);
-        if before > 0 && self.message.len() > MOST {
+        if before > 0 && self.message.len() > ONE_PIECE {
             let request = self.message.split_off(before);
             self.send(C::OPERATION.name())?;
             self.settle()?;
@@ -209,38 +264,29 @@ impl Connection {
 
     /// Waits for a reply without anything to exchange.
     fn reply<C: Call>(&mut self) -> Result<C::Reply, Error> {
-        let doing = C::OPERATION.name();
-        let mut streams = Streams {
-            log: &mut *self.log,
-            source: None,
-            sink: None,
-        };
-        let reader = &mut self.reader;
-        work(
-            &mut *reader,
-            &mut self.writer,
-            self.version,
-            doing,
-            &mut streams,
-        )?;
-        Source::new(reader, &self.store, self.version)
-            .get()
-            .map_err(|error| Error::decode(doing, error))
+        self.listening(|daemon, log| daemon.finish::<C>(Ok(()), Streams::new(log)))
     }
 
     fn exchange<C: Call>(
         &mut self,
         request: &C,
         body: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-        log: Option<&mut Log<'_>>,
-        source: Option<&mut dyn Read>,
-        sink: Option<&mut dyn Write>,
+        streams: Streams<'_>,
     ) -> Result<C::Reply, Error> {
         self.add_request(request)?;
         let sent = self.send(C::OPERATION.name());
         let sent = sent.and_then(|()| self.send_body(C::OPERATION.name(), body));
+        self.receive::<C>(sent, streams)
+    }
+
+    /// Waits for the replies to what was put before a request, and for its own.
+    fn receive<C: Call>(
+        &mut self,
+        sent: Result<(), Error>,
+        streams: Streams<'_>,
+    ) -> Result<C::Reply, Error> {
         let reply = match self.settle() {
-            Ok(()) => self.finish::<C>(sent, log, source, sink),
+            Ok(()) => self.finish::<C>(sent, streams),
             Err(error) => Err(error),
         };
         match self.failed.take() {
@@ -253,38 +299,27 @@ impl Connection {
     fn finish<C: Call>(
         &mut self,
         sent: Result<(), Error>,
-        log: Option<&mut Log<'_>>,
-        source: Option<&mut dyn Read>,
-        sink: Option<&mut dyn Write>,
+        mut streams: Streams<'_>,
     ) -> Result<C::Reply, Error> {
         let doing = C::OPERATION.name();
+        let streams = &mut streams;
         let Connection {
             reader,
             writer,
-            log: own_log,
             version,
             store,
             ..
         } = self;
-        let log = match log {
-            Some(log) => log,
-            None => &mut **own_log,
-        };
-        let mut streams = Streams {
-            log: &mut *log,
-            source: source.map(|source| source as &mut dyn Read),
-            sink: sink.map(|sink| sink as &mut dyn Write),
-        };
         if let Err(error) = sent {
             // A daemon that refuses a request may say why before it hangs up.
             return Err(
-                match (&error, work(reader, writer, *version, doing, &mut streams)) {
+                match (&error, work(reader, writer, *version, doing, streams)) {
                     (Error::Io { .. }, Err(told @ Error::Daemon { .. })) => told,
                     _ => error,
                 },
             );
         }
-        work(reader, writer, *version, doing, &mut streams)?;
+        work(reader, writer, *version, doing, streams)?;
         Source::new(reader, store, *version)
             .get()
             .map_err(|error| Error::decode(doing, error))

@@ -93,6 +93,9 @@ pub(super) fn work(
             }
             READ => {
                 let most = u64::from(reader.read_int().map_err(failed)?).min(MAX_PIECE) as usize;
+                if std::mem::take(&mut streams.sent_ahead) {
+                    continue;
+                }
                 let Some(source) = &mut streams.source else {
                     return Err(unexpected("the daemon asks for data".to_owned()));
                 };

@@ -10,7 +10,7 @@ mod connection;
 mod exchange;
 
 pub use address::{Address, DEFAULT_PORT};
-pub use connection::{Connection, Log, Options, Streams};
+pub use connection::{Connection, Log, ONE_PIECE, Options, Streams};
 
 use std::io;
 
