@@ -3,8 +3,9 @@
 //! `… test` are [`status`].
 //!
 //! A request goes through [`request`] → [`choose`] ([`machines`], [`slots`], [`health`]) →
-//! [`remote`] → [`transfer`].
+//! [`remote`] → [`transfer`] (over a [`belt`]).
 
+pub mod belt;
 pub mod choose;
 pub mod health;
 pub mod machines;

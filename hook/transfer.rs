@@ -2,13 +2,13 @@
 //! come home (`spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, Write};
 
 use authority::Keys;
 use formats::StorePath;
 use store::{ImportOptions, Quiet, Store};
 
+use crate::belt::belt;
 use crate::machines::Machine;
 use crate::remote::{self, Home, Limits, Order, PARCEL, Parcel, Transport};
 use crate::say;
@@ -132,17 +132,6 @@ fn transfer_lock(
     })
 }
 
-fn pipe() -> Result<(File, File), Error> {
-    let failed = |source| Error::Local {
-        doing: "making a pipe".to_owned(),
-        source,
-    };
-    let (reader, writer) = system::pipe::pipe().map_err(failed)?;
-    // As much as a daemon asks for at a time, so that the next piece is ready when it does.
-    system::pipe::enlarge(&writer, 1 << 20);
-    Ok((File::from(reader), File::from(writer)))
-}
-
 /// Sends what is missing; or makes a parcel of it, if it is so little that it goes out with the
 /// order to build.
 fn send(
@@ -173,7 +162,7 @@ fn send(
         remote.import(&mut archive.as_slice())?;
         return Ok(None);
     }
-    let (mut reader, mut writer) = pipe()?;
+    let (mut writer, mut reader) = belt();
     std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             let exported = store.export_items(missing, Some(&keys), &mut writer, &Quiet);
@@ -212,7 +201,7 @@ fn retrieve(
         "retrieving {count} store {items} from '{}'...",
         machine.name
     );
-    let (mut reader, mut writer) = pipe()?;
+    let (mut writer, mut reader) = belt();
     let keys = Keys::new(&store.directories().configuration);
     let temp_roots = store.temp_roots();
     let options = ImportOptions {
@@ -224,9 +213,11 @@ fn retrieve(
     };
     let (exported, imported) = std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
-            let exported = remote.export(outputs, &mut writer);
-            drop(writer);
-            exported
+            remote.export(outputs, &mut writer)?;
+            writer.flush().map_err(|source| remote::Error::Local {
+                doing: "retrieving store items".to_owned(),
+                source,
+            })
         });
         let imported = store.import_items(&mut reader, &options);
         drop(reader);

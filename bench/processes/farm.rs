@@ -129,7 +129,8 @@ impl Farm {
     }
 
     fn sshd_config(&self, contestant: &Contestant, address: SocketAddr) -> String {
-        let mut variables = Vec::new();
+        // A login shell would run what our own start-up files say.
+        let mut variables = vec![format!("HOME={}", self.head.path("").display())];
         for (name, value) in self.head.environment() {
             variables.push(format!("{}={}", name.display(), value.display()));
         }

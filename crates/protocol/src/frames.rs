@@ -19,9 +19,12 @@ pub const ERROR: u64 = 0x6378_7470;
 
 /// The longest text of one NEXT or ERROR that a client takes.
 pub const MAX_TEXT: u64 = 16 << 20;
-/// The most that our daemon asks for with one READ, each of which costs a round trip; the original
-/// asks for 32 KiB.
+/// How much our daemon asks for with its first READ. Each costs a round trip, so it asks for twice
+/// as much after each that was answered in full. (Guix's client makes room for all that is asked
+/// for. The original daemon asks for 32 KiB.)
 pub const READ_SIZE: usize = 1 << 20;
+/// The most that it asks for.
+pub const READ_MOST: usize = 8 << 20;
 /// The size of our daemon's WRITE frames.
 pub const WRITE_SIZE: usize = 64 << 10;
 

@@ -13,7 +13,7 @@ use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
 /// How much is moved at a time.
 pub(super) const BUFFER: usize = 128 * 1024;
 /// The most that is sent in answer to one READ.
-const MAX_PIECE: u64 = 1 << 20;
+const MAX_PIECE: u64 = crate::frames::READ_MOST as u64;
 
 /// Buffers small pieces and notices which side failed.
 pub(super) struct BodyWriter<'a> {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use formats::wire::ReadExt;
 
 use super::{Connection, Error, Tunnel};
-use crate::frames::{READ_SIZE, WRITE_SIZE};
+use crate::frames::{READ_MOST, READ_SIZE, WRITE_SIZE};
 
 /// Data that the client sends piece by piece, when asked.
 ///
@@ -16,6 +16,8 @@ pub struct ImportSource<'a, R: Read> {
     /// What is left of the current piece, and its whole size.
     left: u64,
     size: u64,
+    /// How much is asked for next.
+    wanted: usize,
     /// Whether an error has put the two sides out of step.
     failed: bool,
 }
@@ -26,15 +28,20 @@ impl<'a, R: Read> ImportSource<'a, R> {
             connection,
             left: 0,
             size: 0,
+            wanted: READ_SIZE,
             failed: false,
         }
     }
 
     fn ask(&mut self) -> io::Result<()> {
-        self.connection.tunnel().ask(READ_SIZE)?;
+        self.connection.tunnel().ask(self.wanted)?;
         self.failed = true;
-        self.size = self.connection.reader().read_length(READ_SIZE as u64)?;
+        let wanted = self.wanted as u64;
+        self.size = self.connection.reader().read_length(wanted)?;
         self.failed = false;
+        if self.size == wanted {
+            self.wanted = (2 * self.wanted).min(READ_MOST);
+        }
         self.left = self.size;
         if self.size == 0 {
             self.resume()?;
