@@ -1,7 +1,7 @@
 //! Items that arrive as a signed stream (`spec/store-formats.md`, section 5).
 //!
-//! An archive is taken in batches: what comes next is read, its signatures are judged by several
-//! threads, and meanwhile the batch before it is [put in place](place), with one transaction.
+//! An archive is taken in batches: while several threads judge the signatures of one, the batch
+//! before it is [put in place](place), with one transaction, and the one behind it is read.
 //! Nothing is put in place before its own signature has been found good.
 
 mod judge;
@@ -85,22 +85,25 @@ impl Store {
     ) -> Result<Vec<StorePath>> {
         let mut imported = Vec::new();
         let mut judged = Vec::new();
+        let (mut batch, mut end) = self.read_batch(reader, options);
         loop {
-            let (mut batch, mut end) = self.read_batch(reader, options);
             imported.extend(batch.iter().map(|item| item.fields.path.clone()));
-            // Judging takes as long as all the rest.
             let previous = std::mem::take(&mut judged);
-            let (placed, verdict) =
-                judge::meanwhile(&batch, options.authority, || self.place(previous, options));
-            placed?;
+            let work = || {
+                self.place(previous, options)?;
+                Ok(end.is_none().then(|| self.read_batch(reader, options)))
+            };
+            let (next, verdict) = judge::meanwhile(&batch, options.authority, work);
+            let next = next?;
             batch.truncate(verdict.good);
-            if let Some(error) = verdict.error {
-                end = Some(Err(error));
-            }
             judged = batch;
-            if let Some(end) = end {
-                self.place(judged, options)?;
-                return end.map(|()| imported);
+            let end_now = verdict.error.map(Err).or(end);
+            match (end_now, next) {
+                (None, Some(next)) => (batch, end) = next,
+                (end, _) => {
+                    self.place(judged, options)?;
+                    return end.unwrap_or(Ok(())).map(|()| imported);
+                }
             }
         }
     }
