@@ -1,8 +1,9 @@
 //! Noticing that a client has gone while the daemon works for it.
 //!
-//! One thread watches the connections of all operations that may take long. The kernel says when
-//! the other end is closed ([`EPOLLRDHUP`](EpollFlags::EPOLLRDHUP)), also when nobody reads from
-//! the connection; the operation's [`Cancel`] is thrown then.
+//! One thread watches the connections of all clients that have asked for something that may take
+//! long. The kernel says when the other end is closed ([`EPOLLRDHUP`](EpollFlags::EPOLLRDHUP)),
+//! also when nobody reads from the connection; during such an operation, the client's [`Cancel`]
+//! is thrown then.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +29,30 @@ struct Shared {
 #[derive(Default)]
 struct Watched {
     next: u64,
-    cancels: HashMap<u64, Cancel>,
+    clients: HashMap<u64, Arc<Client>>,
+}
+
+/// What is known of one client.
+struct Client {
+    cancel: Cancel,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whether something is being done for the client.
+    served: bool,
+    gone: bool,
+}
+
+impl Client {
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        if state.served && state.gone {
+            self.cancel.cancel();
+        }
+    }
 }
 
 impl Shared {
@@ -54,19 +78,25 @@ impl Watcher {
         Ok(Watcher(shared))
     }
 
-    /// Throws `cancel` if the other end of `stream` is closed while the guard lives.
+    /// Watches `stream`, whose client's work is interrupted by `cancel`, until the result is
+    /// dropped.
     pub fn watch(&self, stream: Arc<Stream>, cancel: &Cancel) -> io::Result<Watch> {
+        let client = Arc::new(Client {
+            cancel: cancel.clone(),
+            state: Mutex::default(),
+        });
         let token = {
             let mut watched = self.0.watched();
             watched.next += 1;
             let token = watched.next;
-            watched.cancels.insert(token, cancel.clone());
+            watched.clients.insert(token, client.clone());
             token
         };
         let watch = Watch {
             shared: self.0.clone(),
             stream,
             token,
+            client,
         };
         let flags = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLONESHOT;
         self.0
@@ -83,10 +113,10 @@ impl Shared {
             match self.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(count) => {
                     for event in &events[..count] {
-                        let gone = self.watched().cancels.remove(&event.data());
-                        if let Some(cancel) = gone {
-                            tracing::debug!("a client has gone while it was being served");
-                            cancel.cancel();
+                        let client = self.watched().clients.remove(&event.data());
+                        if let Some(client) = client {
+                            tracing::debug!("a client has gone");
+                            client.change(|state| state.gone = true);
                         }
                     }
                 }
@@ -101,19 +131,39 @@ impl Shared {
     }
 }
 
-/// A connection that is watched until this is dropped.
+/// A connection that is watched until this is dropped. Costs system calls at its beginning and
+/// end only, not for each operation.
 #[must_use = "the connection is watched for as long as this lives"]
 pub struct Watch {
     shared: Arc<Shared>,
     stream: Arc<Stream>,
     token: u64,
+    client: Arc<Client>,
+}
+
+impl Watch {
+    /// While the result lives, the client's work is cancelled if the client goes, or has gone.
+    pub fn serve(&self) -> Serving {
+        self.client.change(|state| state.served = true);
+        Serving(self.client.clone())
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.watched().cancels.remove(&self.token);
+        self.shared.watched().clients.remove(&self.token);
         // Fails if adding failed.
         let _ = self.shared.epoll.delete(self.stream.as_fd());
+    }
+}
+
+/// Something is being done for a client.
+#[must_use = "that the client goes is of importance for as long as this lives"]
+pub struct Serving(Arc<Client>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.change(|state| state.served = false);
     }
 }
 
@@ -139,32 +189,50 @@ mod tests {
     fn a_client_that_goes_is_noticed_and_data_is_not() {
         let watcher = Watcher::start().unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let stream = Arc::new(Stream::Unix(ours));
         let cancel = Cancel::new();
-        let watch = watcher.watch(stream.clone(), &cancel).unwrap();
+        let watch = watcher
+            .watch(Arc::new(Stream::Unix(ours)), &cancel)
+            .unwrap();
+        let serving = watch.serve();
         theirs.write_all(b"x").unwrap();
         thread::sleep(Duration::from_millis(50));
         assert!(!cancel.is_cancelled());
-        drop(watch);
-        let watch = watcher.watch(stream, &cancel).unwrap();
+        drop(serving);
+        let serving = watch.serve();
         drop(theirs);
         assert!(eventually(|| cancel.is_cancelled()));
-        drop(watch);
+        drop(serving);
     }
 
     #[test]
-    fn nothing_is_thrown_after_the_watch() {
+    fn nothing_is_thrown_unless_something_is_done_for_the_client() {
         let watcher = Watcher::start().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let cancel = Cancel::new();
-        drop(
-            watcher
-                .watch(Arc::new(Stream::Unix(ours)), &cancel)
-                .unwrap(),
-        );
+        let watch = watcher
+            .watch(Arc::new(Stream::Unix(ours)), &cancel)
+            .unwrap();
+        drop(watch.serve());
         drop(theirs);
+        assert!(eventually(|| watcher.0.watched().clients.is_empty()));
         thread::sleep(Duration::from_millis(50));
         assert!(!cancel.is_cancelled());
-        assert!(watcher.0.watched().cancels.is_empty());
+        // It counts as soon as something is to be done.
+        let _serving = watch.serve();
+        assert!(eventually(|| cancel.is_cancelled()));
+    }
+
+    #[test]
+    fn nothing_is_watched_afterwards() {
+        let watcher = Watcher::start().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let cancel = Cancel::new();
+        let watch = watcher
+            .watch(Arc::new(Stream::Unix(ours)), &cancel)
+            .unwrap();
+        drop(watch);
+        drop(theirs);
+        assert!(watcher.0.watched().clients.is_empty());
+        assert!(!cancel.is_cancelled());
     }
 }

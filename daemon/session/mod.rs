@@ -34,6 +34,7 @@ use crate::listen::{Peer, Stream};
 use crate::settings::SessionSettings;
 use crate::shared::Shared;
 use crate::substitute::Agent;
+use crate::watch::{Serving, Watch};
 
 /// What becomes of the connection after an operation.
 type Outcome = Result<(), Error>;
@@ -50,6 +51,8 @@ struct Session<'a> {
     settings: Arc<SessionSettings>,
     log: Arc<ClientLog>,
     cancel: Cancel,
+    /// Notices when the client goes, once there was something that may take long.
+    watch: Option<Watch>,
     /// Answers questions about substitutes, once there was one.
     substituter: Option<Agent>,
 }
@@ -104,6 +107,7 @@ fn greet<'a>(
         settings,
         log,
         cancel: cancel.clone(),
+        watch: None,
         substituter: None,
     }))
 }
@@ -227,13 +231,22 @@ impl Session<'_> {
         if !self.begin()? {
             return Ok(());
         }
-        let watch = self
-            .shared
-            .watcher
-            .watch(self.stream.clone(), &self.cancel)?;
+        let serving = self.heed_departure()?;
         let result = work(self, request);
-        drop(watch);
+        drop(serving);
         self.reply::<C>(result)
+    }
+
+    /// While the result lives, the session is cancelled when the client goes.
+    fn heed_departure(&mut self) -> std::io::Result<Serving> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => {
+                let watcher = &self.shared.watcher;
+                watcher.watch(self.stream.clone(), &self.cancel)?
+            }
+        };
+        Ok(self.watch.insert(watch).serve())
     }
 
     /// Enters the state of work. `false` if the client spoke out of turn and was told so: an

@@ -36,10 +36,7 @@ impl Session<'_> {
         if !self.begin()? {
             return Ok(());
         }
-        let watch = self
-            .shared
-            .watcher
-            .watch(self.stream.clone(), &self.cancel)?;
+        let serving = self.heed_departure()?;
         let held = held_locks(self.store.dir());
         let options = ImportOptions {
             temp_roots: &self.temp_roots,
@@ -53,7 +50,7 @@ impl Session<'_> {
             .import_items(&mut source, &options)
             .map_err(Failure::from);
         let in_step = source.finish();
-        drop(watch);
+        drop(serving);
         if in_step.is_err() {
             return Err(Error::Gone);
         }

@@ -12,7 +12,8 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -34,6 +35,8 @@ pub struct TempRoots {
 #[derive(Default)]
 struct State {
     file: Option<LockFile>,
+    /// How long the file is.
+    length: u64,
     /// What is in the file.
     known: HashSet<StorePath>,
 }
@@ -102,6 +105,7 @@ impl TempRoots {
         }
         if state.file.is_none() {
             state.file = Some(self.create(progress)?);
+            state.length = 0;
         }
         let Some(file) = &state.file else {
             return Ok(());
@@ -113,16 +117,14 @@ impl TempRoots {
         if !taken {
             return Err(Error::Interrupted);
         }
-        let length = file.file().metadata().map(|metadata| metadata.len());
-        let written = file.file().write_all(&text);
-        if written.is_err()
-            && let Ok(length) = length
-        {
+        let written = file.file().write_all_at(&text, state.length);
+        if written.is_err() {
             // Half a name would be a root that is no path.
-            let _ = file.file().set_len(length);
+            let _ = file.file().set_len(state.length);
         }
         file.lock(Mode::Shared).context(failed)?;
         written.context(|| format!("writing to `{}'", file.path().display()))?;
+        state.length += text.len() as u64;
         state.known.extend(added);
         Ok(())
     }
