@@ -57,7 +57,7 @@ impl Store {
             }
             let (hash, nar_size) = FileHasher::of(false, contents);
             let leftover = self.write_item(&path, contents, options)?;
-            link_item(self, path.base_name(), &hash)?;
+            link_item(self, path.base_name(), &hash, nar_size)?;
             let references = references.clone();
             let new = new_path(&path, hash, nar_size, references);
             self.register(&[new], &derivations, options.progress)?;
@@ -97,7 +97,7 @@ impl Store {
             .map_err(|error| Error::BadInput(error.to_string()))?;
         self.add_at(&path, options, || {
             let valid = self.is_valid(&path)?;
-            receiver.settle(&path, &hash)?;
+            receiver.settle(&path, &hash, nar_size)?;
             let mut leftover = Leftover::new(self, path.base_name().to_owned());
             // What is valid is not to go, whatever happens.
             if valid {

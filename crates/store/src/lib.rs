@@ -16,7 +16,7 @@
 //! | [`options`] | how the store is opened |
 //! | `database`, `queries`, `registration` | the database |
 //! | [`path_locks`], [`temp_roots`], [`roots`] | what keeps items from others and from the collector |
-//! | `restore`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
+//! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
 //! | `receive`, [`add`], [`export`], [`import`] | items that come and go |
 //! | [`gc`], [`verify`] | the garbage collector and the check |
 //!
@@ -46,6 +46,7 @@ pub mod roots;
 pub mod scan;
 mod store;
 pub mod temp_roots;
+mod unpack;
 pub mod verify;
 pub mod writable;
 

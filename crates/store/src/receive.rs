@@ -2,11 +2,11 @@
 //!
 //! What is small is kept in memory until then and written right to its place, or not at all if it
 //! is valid already. What is larger is unpacked under a temporary name, which is a temporary root,
-//! and renamed.
+//! [by a thread](crate::unpack), and renamed.
 
 use std::io::{self, Read};
 
-use bstr::{BStr, BString};
+use bstr::BStr;
 use formats::hash::Hash;
 use formats::nar::Sink;
 use formats::store_path::StorePath;
@@ -18,21 +18,10 @@ use crate::progress::Progress;
 use crate::restore::{Restorer, link_item};
 use crate::store::Store;
 use crate::temp_roots::TempRoots;
+use crate::unpack::{Event, NODE, Unpacker};
 
 /// How much is kept in memory.
 const MEMORY: usize = 256 * 1024;
-
-/// What each remembered node counts for, besides its contents.
-const NODE: usize = 64;
-
-/// One call of a [`Sink`], remembered.
-enum Event {
-    BeginDirectory,
-    Entry(BString),
-    EndDirectory,
-    Symlink(BString),
-    Regular(bool, Vec<u8>),
-}
 
 /// Takes a nar, and puts it where it belongs afterwards.
 pub(crate) struct Receiver<'a> {
@@ -41,7 +30,8 @@ pub(crate) struct Receiver<'a> {
     progress: &'a dyn Progress,
     events: Vec<Event>,
     held: usize,
-    unpacking: Option<(Leftover, Restorer)>,
+    /// The thread ends before what it has made is removed.
+    unpacking: Option<(Unpacker, Leftover)>,
 }
 
 impl<'a> Receiver<'a> {
@@ -71,15 +61,16 @@ impl<'a> Receiver<'a> {
         if self.held > memory {
             self.unpack()?;
         }
-        if let Some((_, restorer)) = &mut self.unpacking {
-            restorer.shrink();
+        match &mut self.unpacking {
+            Some((unpacker, _)) => unpacker.finish().map(drop),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Puts what was received at `path`, instead of what is there. `hash` is that of the nar.
+    /// Puts what was received at `path`, instead of what is there. `hash` and `size` are those of
+    /// the nar.
     /// The path has to be locked. If this fails, nothing new is at the path.
-    pub(crate) fn settle(mut self, path: &StorePath, hash: &Hash) -> Result<()> {
+    pub(crate) fn settle(mut self, path: &StorePath, hash: &Hash, size: u64) -> Result<()> {
         let root = &self.store.inner.root;
         let name = path.base_name();
         let moving = || format!("cannot move to `{path}'");
@@ -89,18 +80,22 @@ impl<'a> Receiver<'a> {
         if existing.is_some() && self.unpacking.is_none() {
             self.unpack().map_err(|error| from_io(error, moving))?;
         }
-        let Some((leftover, restorer)) = self.unpacking.take() else {
+        let Some((mut unpacker, leftover)) = self.unpacking.take() else {
             let mut leftover = Leftover::new(self.store, name.to_owned());
             let mut restorer = Restorer::new(self.store, name);
-            replay(&self.events, &mut restorer).map_err(|error| from_io(error, moving))?;
+            for event in std::mem::take(&mut self.events) {
+                let told = event.tell(&mut restorer);
+                told.map_err(|error| from_io(error, moving))?;
+            }
             if restorer.is_file() {
-                link_item(self.store, name, hash)?;
+                link_item(self.store, name, hash, size)?;
             }
             leftover.keep();
             return Ok(());
         };
-        if restorer.is_file() {
-            link_item(self.store, &leftover.name, hash)?;
+        let unpacked = unpacker.finish();
+        if unpacked.map_err(|error| from_io(error, moving))? {
+            link_item(self.store, &leftover.name, hash, size)?;
         }
         match &existing {
             None => root.rename(&leftover.name, root, name),
@@ -117,7 +112,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// Begins to unpack, with what was remembered.
-    fn unpack(&mut self) -> io::Result<&mut Restorer> {
+    fn unpack(&mut self) -> io::Result<&mut Unpacker> {
         if self.unpacking.is_none() {
             let name = self.store.unique_name("nix");
             let path = self.store.dir().join(&name).map_err(io::Error::other)?;
@@ -125,14 +120,13 @@ impl<'a> Receiver<'a> {
             // Something may be left of a process that had our number.
             remove_leftover(self.store, &name).map_err(into_io)?;
             let leftover = Leftover::new(self.store, name.clone());
-            let mut restorer = Restorer::new(self.store, &name);
-            replay(&self.events, &mut restorer)?;
-            self.events = Vec::new();
+            let restorer = Restorer::new(self.store, &name);
+            let unpacker = Unpacker::start(restorer, std::mem::take(&mut self.events))?;
             self.held = 0;
-            self.unpacking = Some((leftover, restorer));
+            self.unpacking = Some((unpacker, leftover));
         }
         match &mut self.unpacking {
-            Some((_, restorer)) => Ok(restorer),
+            Some((unpacker, _)) => Ok(unpacker),
             None => Err(io::Error::other("nothing is unpacked")),
         }
     }
@@ -192,21 +186,6 @@ impl Sink for Receiver<'_> {
         crate::progress::check(self.progress).map_err(into_io)?;
         self.unpack()?.regular(executable, size, contents)
     }
-}
-
-fn replay(events: &[Event], sink: &mut Restorer) -> io::Result<()> {
-    for event in events {
-        match event {
-            Event::BeginDirectory => sink.begin_directory()?,
-            Event::Entry(name) => sink.entry(BStr::new(name))?,
-            Event::EndDirectory => sink.end_directory()?,
-            Event::Symlink(target) => sink.symlink(BStr::new(target))?,
-            Event::Regular(executable, data) => {
-                sink.regular(*executable, data.len() as u64, &mut data.as_slice())?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// A name in the store directory that is removed, with all below it, unless it is kept.

@@ -39,6 +39,8 @@ pub(crate) struct Restorer {
     /// Set once the root node is known to be a regular file: whether it is executable. Such an
     /// item is not deduplicated here: its hash is that of the whole nar, which is known later.
     root_file: bool,
+    /// Whether plain and executable files are known to get the mode that they are created with.
+    exact: [bool; 2],
     buffer: Vec<u8>,
 }
 
@@ -57,6 +59,7 @@ impl Restorer {
             levels: Vec::new(),
             next: name.into(),
             root_file: false,
+            exact: [false; 2],
             buffer: Vec::new(),
         }
     }
@@ -64,11 +67,6 @@ impl Restorer {
     /// Whether the item is a single regular file.
     pub(crate) fn is_file(&self) -> bool {
         self.root_file
-    }
-
-    /// Gives up memory that is needed for unpacking only.
-    pub(crate) fn shrink(&mut self) {
-        self.buffer = Vec::new();
     }
 
     fn parent(&self) -> io::Result<&Dir> {
@@ -131,7 +129,7 @@ impl Restorer {
 
     /// A file that is read as a whole, so that nothing is written if it can be linked.
     fn write_small(
-        &self,
+        &mut self,
         mode: u32,
         size: u64,
         contents: &mut dyn Read,
@@ -155,13 +153,13 @@ impl Restorer {
         }
         let mut file = parent.create_new(&self.next, mode)?;
         file.write_all(data)?;
-        finish_file(&file, mode)?;
+        self.finish(&file, mode)?;
         self.link(hash)
     }
 
     /// A file that passes through the buffer.
     fn write_large(
-        &self,
+        &mut self,
         mode: u32,
         size: u64,
         contents: &mut dyn Read,
@@ -176,8 +174,19 @@ impl Restorer {
             }
             file.write_all(data)
         })?;
-        finish_file(&file, mode)?;
+        self.finish(&file, mode)?;
         self.link(hasher.map(|hasher| hasher.finish().0))
+    }
+
+    /// Gives a file just written its final metadata.
+    fn finish(&mut self, file: &File, mode: u32) -> io::Result<()> {
+        // Where one file is as it should be, all are that come after it: the umask doesn't change,
+        // and the directories are our own.
+        let exact = &mut self.exact[usize::from(mode == 0o555)];
+        if !*exact {
+            *exact = set_mode(file, mode)?;
+        }
+        set_time(file)
     }
 
     /// Deduplicates the file just written, if its hash is wanted and known.
@@ -255,29 +264,39 @@ impl Sink for Restorer {
     }
 }
 
-/// Gives a file just written its final metadata.
-fn finish_file(file: &File, mode: u32) -> io::Result<()> {
-    // The umask, or a default access list of the store, may have taken something away.
-    if file.metadata()?.permissions().mode() & 0o7777 != mode {
+/// Gives a file just written its final mode. Says whether it had it already: the umask, or a default
+/// access list of the store, may have taken something away.
+fn set_mode(file: &File, mode: u32) -> io::Result<bool> {
+    let right = file.metadata()?.permissions().mode() & 0o7777 == mode;
+    if !right {
         file.set_permissions(PermissionsExt::from_mode(mode))?;
     }
-    Ok(futimens(
-        file,
-        &TimeSpec::UTIME_OMIT,
-        &TimeSpec::new(MTIME, 0),
-    )?)
+    Ok(right)
+}
+
+/// Gives a file just written its final time.
+fn set_time(file: &File) -> io::Result<()> {
+    let (access, change) = (TimeSpec::UTIME_OMIT, TimeSpec::new(MTIME, 0));
+    Ok(futimens(file, &access, &change)?)
 }
 
 /// Writes a regular file to a new name in the store directory, with canonical metadata.
 pub(crate) fn write_text(store: &Store, name: &str, contents: &[u8]) -> io::Result<()> {
     let mut file = store.inner.root.create_new(name, 0o444)?;
     file.write_all(contents)?;
-    finish_file(&file, 0o444)
+    set_mode(&file, 0o444)?;
+    set_time(&file)
 }
 
-/// Deduplicates an item that is a single file, whose hash is that of its nar.
-pub(crate) fn link_item(store: &Store, name: &str, hash: &Hash) -> crate::error::Result<()> {
-    if !store.options().deduplicate {
+/// Deduplicates an item that is a single file, whose hash is that of its nar, of this size.
+pub(crate) fn link_item(
+    store: &Store,
+    name: &str,
+    hash: &Hash,
+    nar_size: u64,
+) -> crate::error::Result<()> {
+    // The file is smaller than its nar.
+    if !store.options().deduplicate || nar_size < DEDUPLICATION_MINIMUM {
         return Ok(());
     }
     let dir = &store.inner.root;

@@ -3,12 +3,23 @@
 use std::sync::OnceLock;
 use std::thread;
 
+use formats::hash::Hash;
+use formats::store_path::StorePath;
+
 use super::Arrival;
 use crate::error::{Error, Result};
 use crate::export::Authority;
 
 /// At most how many threads judge the items of one archive.
 const THREADS: usize = 4;
+
+/// What there is to judge of an item.
+struct Claim<'a> {
+    path: &'a StorePath,
+    signature: Option<&'a [u8]>,
+    /// What has to be signed.
+    signed: &'a Hash,
+}
 
 /// What was found.
 #[derive(Default)]
@@ -25,11 +36,22 @@ pub(super) fn meanwhile<T>(
     authority: Option<&dyn Authority>,
     work: impl FnOnce() -> T,
 ) -> (T, Verdict) {
-    let (Some(authority), 2..) = (authority, items.len()) else {
-        return (work(), judge(items, authority));
+    let claims: Vec<Claim<'_>> = items
+        .iter()
+        .map(|item| Claim {
+            path: &item.fields.path,
+            signature: item
+                .signature
+                .as_ref()
+                .map(|signature| signature.as_slice()),
+            signed: &item.signed,
+        })
+        .collect();
+    let (Some(authority), 2..) = (authority, claims.len()) else {
+        return (work(), judge(&claims, authority));
     };
     thread::scope(|scope| {
-        let shares = items.chunks(items.len().div_ceil(threads()));
+        let shares = claims.chunks(claims.len().div_ceil(threads()));
         let judging: Vec<_> = shares
             .map(|share| {
                 let judge = move || judge(share, Some(authority));
@@ -65,10 +87,10 @@ fn threads() -> usize {
 }
 
 /// Judges one item after the other, up to the first bad one.
-fn judge(items: &[Arrival<'_>], authority: Option<&dyn Authority>) -> Verdict {
+fn judge(claims: &[Claim<'_>], authority: Option<&dyn Authority>) -> Verdict {
     let mut verdict = Verdict::default();
-    for item in items {
-        if let Err(error) = authority.map_or(Ok(()), |authority| judge_one(item, authority)) {
+    for claim in claims {
+        if let Err(error) = authority.map_or(Ok(()), |authority| judge_one(claim, authority)) {
             verdict.error = Some(error);
             break;
         }
@@ -77,13 +99,12 @@ fn judge(items: &[Arrival<'_>], authority: Option<&dyn Authority>) -> Verdict {
     verdict
 }
 
-fn judge_one(item: &Arrival<'_>, authority: &dyn Authority) -> Result<()> {
-    let signature = item
+fn judge_one(claim: &Claim<'_>, authority: &dyn Authority) -> Result<()> {
+    let signature = claim
         .signature
-        .as_ref()
-        .ok_or_else(|| Error::Unsigned(item.fields.path.clone()))?;
+        .ok_or_else(|| Error::Unsigned(claim.path.clone()))?;
     let verified = authority.verify(signature).map_err(Error::Other)?;
-    if verified.eq_ignore_ascii_case(&item.signed.hex()) {
+    if verified.eq_ignore_ascii_case(&claim.signed.hex()) {
         Ok(())
     } else {
         Err(Error::SignedHashMismatch)

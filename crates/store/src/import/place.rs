@@ -87,7 +87,7 @@ impl Store {
     /// Puts one item in its place; `before` are those that will be registered with it.
     fn settle(&self, item: Arrival<'_>, locks: PathLocks, before: &[Settled]) -> Result<Settled> {
         let path = item.fields.path;
-        item.receiver.settle(&path, &item.hash)?;
+        item.receiver.settle(&path, &item.hash, item.nar_size)?;
         let leftover = Leftover::new(self, path.base_name().to_owned());
         let mut derivation = None;
         if path.is_derivation() {
