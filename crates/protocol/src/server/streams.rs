@@ -141,9 +141,11 @@ impl ExportSink {
         }
     }
 
-    /// Sends what is still here.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.flush()
+    /// Has what is still here sent with the reply.
+    pub fn finish(self) {
+        if !self.buffer.is_empty() {
+            self.tunnel.write_data_later(&self.buffer);
+        }
     }
 }
 

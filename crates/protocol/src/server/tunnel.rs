@@ -126,9 +126,21 @@ impl Tunnel {
             } else {
                 &mut parts[..]
             };
-            self.lock().send_parts(parts)?;
+            let mut state = self.lock();
+            if !state.message.is_empty() {
+                state.send()?;
+            }
+            state.send_parts(parts)?;
         }
         Ok(())
+    }
+
+    /// Has `data` sent with whatever is sent next: the reply, as a rule, for which the client
+    /// would have to be woken up again.
+    pub(super) fn write_data_later(&self, data: &[u8]) {
+        let mut state = self.lock();
+        put_long(&mut state.message, WRITE);
+        put_bytes(&mut state.message, data);
     }
 
     /// Asks for at most `most` bytes, which the client is to send at once; until it has, nothing
