@@ -193,6 +193,10 @@ fn ask<'a>(
             Some(Ok(Err(error))) => {
                 let error: remote::Error = error;
                 let text = error.to_string();
+                if let Some(text) = busy(machine, home, &error) {
+                    reasons.push(Reason::busy(machine, text));
+                    continue;
+                }
                 say!("{text}");
                 if !error.is_local() {
                     Health::update(&home.directory, machine, |health| health.failed(&text));
@@ -206,6 +210,13 @@ fn ask<'a>(
         }
     }
     known
+}
+
+/// Behind store items, an answer may take longer than anybody waits: then this says so. Were the
+/// machine dead, those who move them would notice.
+pub fn busy(machine: &Machine, home: &Home, error: &remote::Error) -> Option<String> {
+    let busy = error.is_silence() && slots::is_transferring(&home.directory, machine);
+    busy.then(|| format!("{error} (its connection is busy with store items)"))
 }
 
 fn unsuitable(machine: &Machine, health: &Health) -> Option<String> {

@@ -91,6 +91,15 @@ pub fn taken(home: &Path, machine: &Machine) -> io::Result<Vec<Option<Occupant>>
     Ok(taken)
 }
 
+/// Whether somebody sends items to a machine now, or fetches some.
+pub fn is_transferring(home: &Path, machine: &Machine) -> bool {
+    ["upload", "download"].iter().any(|way| {
+        let path = home.join(format!("{}.{way}.lock", machine.key()));
+        let locked = |path| LockFile::open(path)?.is_locked();
+        path.exists() && locked(path).unwrap_or(false)
+    })
+}
+
 /// A lock that is waited for: `machine-choice`, or `NAME:PORT.upload`.
 pub fn wait_for(home: &Path, name: &str) -> io::Result<LockFile> {
     fs::create_dir_all(home)?;

@@ -11,6 +11,7 @@ use protocol::client::{Address, Options};
 use serde::Serialize;
 use store::Directories;
 
+use crate::choose;
 use crate::health::Health;
 use crate::machines::{self, Machine, Machines};
 use crate::remote::{self, Vitals};
@@ -154,7 +155,10 @@ fn gather(directories: &Directories, which: &Which) -> Result<Vec<Status>> {
         };
         let (vitals, error) = match answer {
             Ok(vitals) => (Some(vitals), None),
-            Err(error) => (None, Some(error.to_string())),
+            Err(error) => {
+                let busy = choose::busy(machine, &home, &error);
+                (None, Some(busy.unwrap_or_else(|| error.to_string())))
+            }
         };
         let known = |get: fn(&Vitals) -> String| vitals.as_ref().map(get);
         all.push(Status {

@@ -7,6 +7,9 @@ use formats::StorePath;
 use protocol::client;
 use protocol::frames::status;
 
+/// Why a machine is lost that was silent for too long.
+pub(super) const NO_ANSWER: &str = "no answer in time";
+
 /// Why something could not be done on, or with, a build machine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -138,6 +141,17 @@ impl Error {
         matches!(self, Error::Local { .. })
     }
 
+    /// Whether the machine may be slow, rather than broken: nothing came in time.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Error::Ssh { obstacle, .. } => {
+                matches!(obstacle, Obstacle::TimedOut(_) | Obstacle::Unreachable)
+            }
+            Error::Lost { reason, .. } => reason == NO_ANSWER,
+            _ => false,
+        }
+    }
+
     /// What the protocol's client says, of this machine. `doing` follows "while".
     pub(super) fn of_daemon(machine: &str, doing: &str, error: client::Error) -> Error {
         let machine = machine.to_owned();
@@ -204,7 +218,7 @@ impl Error {
 fn of_connection(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NO_ANSWER.to_owned(),
         _ => error.to_string(),
     }
 }

@@ -163,7 +163,7 @@ impl Session {
             machine: self.machine.clone(),
             doing: self.doing.clone(),
             reason: match error.kind() {
-                io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+                io::ErrorKind::TimedOut => super::error::NO_ANSWER.to_owned(),
                 _ => error.to_string(),
             },
         }
