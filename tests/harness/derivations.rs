@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use formats::derivation::{Derivation, FixedHash, ModuloHashes, Recipe};
 use formats::{Algorithm, Hash, StoreDir, StorePath};
@@ -201,6 +202,11 @@ impl Client {
         self.connection.set_options(&self.options).unwrap();
     }
 
+    /// How long the daemon may be silent.
+    pub fn set_patience(&self, patience: Duration) {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+    }
+
     /// The store item with `bin/busybox`.
     pub fn busybox(&self) -> &StorePath {
         &self.busybox
@@ -318,13 +324,14 @@ impl Building {
     /// Waits until the client has been told `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let said = || String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned();
-        let heard = eventually(|| said().contains(text) || self.thread.is_finished());
-        assert!(
-            heard && said().contains(text),
-            "expected `{text}': {}",
-            said()
-        );
+        let said = || self.said().contains(text);
+        let heard = eventually(|| said() || self.thread.is_finished());
+        assert!(heard && said(), "expected `{text}': {}", self.said());
+    }
+
+    /// All that the client has been told so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
 
     /// Whether it has ended.

@@ -11,13 +11,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cable::{Cable, Quality};
 use crate::entry::Entry;
 use crate::harness::derivations::Client;
 use crate::harness::{Daemon, Site, eventually, is_ours};
-pub use crate::looks::{is_locked, names};
+pub use crate::looks::names;
 pub use crate::machine::{Kind, Machine};
 use crate::machine::{daemon_options, write_accounts, write_who};
-use crate::namespaces::{Namespaces, output};
+use crate::namespaces::{Namespaces, START_NETWORK, output};
 pub use crate::namespaces::{Process, processes};
 
 /// The hook.
@@ -85,8 +86,9 @@ impl Farm {
             hosts += &format!("10.77.{number}.2 build-{number}\n");
         }
         fs::write(site.path("hosts"), hosts).unwrap();
-        let script = "mount --bind \"$1/hosts\" /etc/hosts; hostname head; ip link set lo up";
-        let head = Namespaces::new(&[], script, &[site.path(".").to_str().unwrap()]);
+        let script =
+            format!("mount --bind \"$1/hosts\" /etc/hosts; hostname head; {START_NETWORK}");
+        let head = Namespaces::new(&[], &script, &[site.path(".").to_str().unwrap()]);
         let mut farm = Farm {
             daemon: None,
             machines: Vec::new(),
@@ -104,11 +106,19 @@ impl Farm {
 
     fn add_machine(&mut self, kind: &Kind) {
         let number = self.machines.len() + 1;
-        let machine = Machine::new(&self.site, number, kind);
+        let mut machine = Machine::new(&self.site, number, kind);
         let (pid, cable) = (machine.namespaces.pid, format!("m{number}"));
+        match kind.cable {
+            Some(quality) => {
+                let ends = [(self.head.pid, cable.as_str()), (pid, "eth0")];
+                machine.cable = Some(Cable::new(ends, quality, crate::cable::seed()));
+            }
+            None => self.run_script(&format!(
+                "ip link add {cable} type veth peer name eth0 netns {pid}"
+            )),
+        }
         self.run_script(&format!(
-            "ip link add {cable} type veth peer name eth0 netns {pid}; \
-             ip addr add 10.77.{number}.1/24 dev {cable}; ip link set {cable} up"
+            "ip addr add 10.77.{number}.1/24 dev {cable}; ip link set {cable} up"
         ));
         machine.connect(&self.site);
         let key = |directory: &Path| fs::read(directory.join("etc/signing-key.pub")).unwrap();
@@ -132,23 +142,22 @@ impl Farm {
 
     /// Starts another daemon on the head.
     pub fn start_program(&mut self, program: &Path, options: &[&str]) {
+        self.daemon = Some(self.launch(program, options));
+    }
+
+    /// A daemon on the head, which serves.
+    pub fn launch(&self, program: &Path, options: &[&str]) -> Daemon {
         let mut command = self.site.command(program);
         command.args(daemon_options(&self.site)).args(options);
         let daemon = self.site.launch_command(self.on_head(&command));
         let socket = self.site.socket();
         daemon.wait_until(|| UnixStream::connect(&socket).is_ok(), "to serve");
-        self.daemon = Some(daemon);
+        daemon
     }
 
     /// A client of the head that wants its builds offloaded.
     pub fn client(&self) -> Client {
-        let mut client = Client::connect(self.daemon.as_ref().unwrap());
-        client.set(|options| {
-            options.use_build_hook = Some(true);
-            options.set("build-poll-interval", "1");
-            options.set("multiplexed-build-output", "true");
-        });
-        client
+        offloading(self.daemon.as_ref().unwrap())
     }
 
     /// The same command, run on the head.
@@ -175,6 +184,11 @@ impl Farm {
         command.args(["-ec", script]);
         let (succeeded, text) = output(self.head.enter(&command, &["--net"]), b"");
         assert!(succeeded, "{script}: {text}");
+    }
+
+    /// Makes a machine's cable better or worse.
+    pub fn set_quality(&self, index: usize, quality: Quality) {
+        self.machines[index].cable.as_ref().unwrap().set(quality);
     }
 
     /// Pulls a machine's cable, or plugs it in again.
@@ -271,6 +285,17 @@ impl Drop for Farm {
             process.kill();
         }
     }
+}
+
+/// A client that wants its builds offloaded.
+pub fn offloading(daemon: &Daemon) -> Client {
+    let mut client = Client::connect(daemon);
+    client.set(|options| {
+        options.use_build_hook = Some(true);
+        options.set("build-poll-interval", "1");
+        options.set("multiplexed-build-output", "true");
+    });
+    client
 }
 
 /// Does something for both ways to a machine's daemon, at the same time.

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use crate::cable::{Cable, Quality};
 use crate::farm::CLIENT;
 use crate::harness::{Site, eventually};
 use crate::looks::{locks_and_temporary, names, store_items};
-use crate::namespaces::{Namespaces, Process, output};
+use crate::namespaces::{Namespaces, Process, START_NETWORK, output};
 
 /// The machines' group of build users.
 const GROUP: &str = "offload-test-build";
@@ -27,6 +28,8 @@ pub struct Machine {
     /// Its files, as seen from here.
     pub files: PathBuf,
     number: usize,
+    /// Its cable, if it may be a bad one.
+    pub cable: Option<Cable>,
     pub namespaces: Namespaces,
     /// The programs that had others run there, and wait for them.
     launched: Mutex<Vec<Child>>,
@@ -58,6 +61,8 @@ pub struct Kind {
     pub store_mib: Option<u32>,
     /// What it says its load is.
     pub load: f64,
+    /// Its cable is in our hands, and like this at first.
+    pub cable: Option<Quality>,
 }
 
 impl Machine {
@@ -114,8 +119,8 @@ impl Machine {
             mount -t tmpfs -o mode=755 var /var
             mkdir -p /var/guix/daemon-socket /var/empty
             ln -s \"$1/state/daemon-socket/socket\" /var/guix/daemon-socket/socket
-            hostname \"$3\"
-            ip link set lo up";
+            hostname \"$3\"";
+        let script = format!("{script}; {START_NETWORK}");
         let root = site.path(".");
         let words = [
             root.to_str().unwrap(),
@@ -124,11 +129,12 @@ impl Machine {
             &size,
         ];
         let options = ["--fork", "--kill-child", "--pid", "--ipc"];
-        let namespaces = Namespaces::new(&options, script, &words);
+        let namespaces = Namespaces::new(&options, &script, &words);
         Machine {
             name,
             files,
             number,
+            cable: None,
             namespaces,
             launched: Mutex::default(),
         }

@@ -4,17 +4,19 @@
 //! | file | |
 //! |---|---|
 //! | `farm.rs`, `machine.rs`, `namespaces.rs` | a head and its machines |
+//! | `cable.rs` | cables that are slow, lossy or dead |
 //! | `looks.rs` | looking at them |
 //! | `entry.rs` | entries of machine files |
 //! | `hand.rs` | a hook, run by hand |
 //! | `building.rs` | builds that succeed or fail as they should |
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
+//! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
 //! | `leftovers.rs` | clients and hooks that are killed |
 //! | `requests.rs` | the hook, run by hand |
 //! | `files.rs` | machine files |
 //! | `people.rs` | `guix-client offload` |
-//! | `faults.rs` | everything is killed at random |
+//! | `faults.rs` | everything breaks at random |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
 //! under it. With `GUIX_MACHINE_DAEMON_UNDER_TEST` the machines' daemons are.
@@ -22,7 +24,9 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bad_cables;
 mod building;
+mod cable;
 mod choosing;
 mod entry;
 mod failover;

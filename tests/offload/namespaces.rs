@@ -4,6 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+/// Shell code for new networks. TCP takes losses as everywhere, whatever this host's does.
+pub const START_NETWORK: &str =
+    "ip link set lo up; echo reno >/proc/sys/net/ipv4/tcp_congestion_control";
+
 /// Namespaces, held by a shell that ends when its standard input does: with us, at the latest.
 pub struct Namespaces {
     /// The program that made them; its end is the end of the first process in them.

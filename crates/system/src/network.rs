@@ -1,5 +1,6 @@
 //! The devices of a network namespace.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -24,11 +25,32 @@ pub fn take_down_loopback() -> io::Result<()> {
     change(libc::SIOCSIFFLAGS, &request)
 }
 
+/// Makes an Ethernet device in this thread's network namespace. What it sends is read from the
+/// file, a frame at a time; what is written to the file it receives. It goes when the file is closed.
+pub fn tap(name: &str) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    let mut request = about(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as _;
+    // SAFETY: the request reads and writes an ifreq.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
 fn about_loopback() -> libc::ifreq {
+    about("lo")
+}
+
+fn about(device: &str) -> libc::ifreq {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
-        *to = *from as libc::c_char;
+    let last = request.ifr_name.len() - 1; // stays zero
+    for (to, from) in request.ifr_name[..last].iter_mut().zip(device.bytes()) {
+        *to = from as libc::c_char;
     }
     request
 }
