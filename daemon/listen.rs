@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -21,6 +22,15 @@ use crate::settings::Settings;
 
 /// The TCP port if an endpoint names none.
 const DEFAULT_PORT: u16 = 44146;
+
+/// How long to wait for the end of whoever serves at a socket. Of a daemon that was killed, a child
+/// may be left that is about to execute its program, and has the socket until then.
+const PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -110,7 +120,14 @@ fn open_unix(path: &Path) -> Result<Listener> {
             name.display()
         ));
     }
-    let listener = socket::bind(path).map_err(|error| match error {
+    let mut pauses = PAUSES.into_iter();
+    let listener = loop {
+        match (socket::bind(path), pauses.next()) {
+            (Err(BindError::InUse(_)), Some(pause)) => std::thread::sleep(pause),
+            (bound, _) => break bound,
+        }
+    };
+    let listener = listener.map_err(|error| match error {
         BindError::InUse(_) => cannot(
             "a daemon is serving there; stop it first, or give another name with --listen".into(),
         ),

@@ -87,6 +87,20 @@ fn several_sockets_are_served_at_once() {
 }
 
 #[test]
+fn the_end_of_whoever_still_has_the_socket_is_waited_for() {
+    only_ours!();
+    // As a child of a daemon that was killed has, until it executes its program.
+    let site = Site::new();
+    fs::create_dir(site.state().join("daemon-socket")).unwrap();
+    let listener = UnixListener::bind(site.socket()).unwrap();
+    let daemon = site.launch(&[]);
+    // It has asked, and was answered.
+    drop(listener.accept().unwrap());
+    drop(listener);
+    daemon.wait_until(|| UnixStream::connect(site.socket()).is_ok(), "to serve");
+}
+
+#[test]
 fn a_living_daemons_socket_is_not_taken() {
     only_ours!();
     let fixture = Fixture::new();

@@ -28,7 +28,7 @@ const CLIENTS: usize = 4;
 /// From so many builds on, cables may be silent for long.
 const MANY: usize = 100;
 /// Between one fault and the next.
-const PAUSE: Duration = Duration::from_millis(300);
+const PAUSE: Duration = Duration::from_millis(250);
 /// How long a client may hear nothing.
 const PATIENCE: Duration = Duration::from_secs(120);
 
