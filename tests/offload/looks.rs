@@ -171,7 +171,10 @@ pub fn locks_and_temporary(store: &Path) -> Vec<String> {
     names.retain(|name| {
         let file = store.join(name);
         let held = name.ends_with(".lock") && is_locked(&file);
-        held || name.starts_with("guix-") || name.ends_with(".chroot")
+        let temporary = ["guix-", "nix-"]
+            .iter()
+            .any(|start| name.starts_with(start));
+        held || temporary || name.ends_with(".chroot")
     });
     names
 }
