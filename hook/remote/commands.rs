@@ -148,12 +148,6 @@ fn state(link: &Link) -> &str {
 }
 
 impl Commands {
-    fn start(&self, doing: &str, command: &str, with_input: bool) -> Result<Session, Error> {
-        let script = format!("{} {command}", environment(&self.link));
-        let deadline = Instant::now() + ANSWER;
-        Session::start(&self.link, doing, &script, with_input, deadline)
-    }
-
     fn run(&self, doing: &str, command: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
         let script = format!("{} {command}", environment(&self.link));
         let deadline = Instant::now() + ANSWER;
@@ -311,24 +305,7 @@ impl Transport for Commands {
     }
 
     fn import(&mut self, archive: &mut dyn Read) -> Result<(), Error> {
-        let doing = "sending store items";
-        let guix = guix(&self.link);
-        let level = self.link.machine.transfer_compression;
-        let mut session = match level {
-            Some(_) => self.start(doing, &format!("zstd -dc | {guix} archive --import"), true),
-            None => self.start(doing, &format!("exec {guix} archive --import"), true),
-        }?;
-        let sent = session.send(archive, level, TRANSFER);
-        match sent {
-            // It has more to say about that than we.
-            Ok(()) | Err(Error::Lost { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let (code, said) = session.wait(Instant::now() + TRANSFER)?;
-        if code != 0 {
-            return Err(session::refusal(self.link.name(), doing, code, &said));
-        }
-        sent
+        import(&self.link, archive)
     }
 
     fn build(&mut self, order: Order<'_>, log: &mut dyn Write) -> Result<(), Error> {
@@ -357,7 +334,7 @@ impl Transport for Commands {
             guix = guix(&self.link),
             drv = quote(derivation.as_str()),
         );
-        let mut session = self.start(&doing, &command, true)?;
+        let mut session = start(&self.link, &doing, &command, true)?;
         let patience = match limits.timeout {
             0 => FOREVER,
             seconds => Duration::from_secs(seconds.min(FOREVER.as_secs())) + BUILD_GRACE,
@@ -390,35 +367,7 @@ impl Transport for Commands {
     }
 
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
-        let doing = "retrieving store items";
-        let level = self.link.machine.transfer_compression;
-        let mut command = format!("{} archive --export", guix(&self.link));
-        for path in paths {
-            command.push(' ');
-            command += &quote(path.as_str());
-        }
-        // The status of a pipeline is that of its last command: both matter.
-        let command = match level {
-            Some(level) => format!(
-                "exec 3>&1; s=$({{ {{ {command}; echo $? >&4; }} | zstd -c -{level} >&3; }} 4>&1); \
-                 exit $s"
-            ),
-            None => format!("exec {command}"),
-        };
-        let mut session = self.start(doing, &command, false)?;
-        let ended = session.receive(sink, level.is_some(), TRANSFER)?;
-        let (code, said) = session.wait(Instant::now() + ANSWER)?;
-        if code != 0 {
-            return Err(session::refusal(self.link.name(), doing, code, &said));
-        }
-        if !ended {
-            return Err(Error::Lost {
-                machine: self.link.name().to_owned(),
-                doing: doing.to_owned(),
-                reason: "the archive is incomplete".to_owned(),
-            });
-        }
-        Ok(())
+        export(&self.link, paths, sink)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
@@ -431,6 +380,72 @@ impl Drop for Commands {
         // What can't be removed now is recognised by the next hook that comes along.
         let _ = self.remove_roots(Duration::from_secs(5));
     }
+}
+
+fn start(link: &Link, doing: &str, command: &str, with_input: bool) -> Result<Session, Error> {
+    let script = format!("{} {command}", environment(link));
+    let deadline = Instant::now() + ANSWER;
+    Session::start(link, doing, &script, with_input, deadline)
+}
+
+/// Sends an export stream to `guix archive`, compressed if the machine's entry says so.
+pub(super) fn import(link: &Link, archive: &mut dyn Read) -> Result<(), Error> {
+    let doing = "sending store items";
+    let guix = guix(link);
+    let level = link.machine.transfer_compression;
+    let mut session = match level {
+        Some(_) => start(
+            link,
+            doing,
+            &format!("zstd -dc | {guix} archive --import"),
+            true,
+        ),
+        None => start(link, doing, &format!("exec {guix} archive --import"), true),
+    }?;
+    let sent = session.send(archive, level, TRANSFER);
+    match sent {
+        // It has more to say about that than we.
+        Ok(()) | Err(Error::Lost { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let (code, said) = session.wait(Instant::now() + TRANSFER)?;
+    if code != 0 {
+        return Err(session::refusal(link.name(), doing, code, &said));
+    }
+    sent
+}
+
+/// Has `guix archive` write an export stream, compressed if the machine's entry says so.
+pub(super) fn export(link: &Link, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
+    let doing = "retrieving store items";
+    let level = link.machine.transfer_compression;
+    let mut command = format!("{} archive --export", guix(link));
+    for path in paths {
+        command.push(' ');
+        command += &quote(path.as_str());
+    }
+    // The status of a pipeline is that of its last command: both matter.
+    let command = match level {
+        Some(level) => format!(
+            "exec 3>&1; s=$({{ {{ {command}; echo $? >&4; }} | zstd -c -{level} >&3; }} 4>&1); \
+             exit $s"
+        ),
+        None => format!("exec {command}"),
+    };
+    let mut session = start(link, doing, &command, false)?;
+    let ended = session.receive(sink, level.is_some(), TRANSFER)?;
+    let (code, said) = session.wait(Instant::now() + ANSWER)?;
+    if code != 0 {
+        return Err(session::refusal(link.name(), doing, code, &said));
+    }
+    if !ended {
+        return Err(Error::Lost {
+            machine: link.name().to_owned(),
+            doing: doing.to_owned(),
+            reason: "the archive is incomplete".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn lines(paths: &[StorePath]) -> String {

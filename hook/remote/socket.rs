@@ -17,7 +17,7 @@ use system::socket;
 use super::link::Link;
 use super::log::BuildLog;
 use super::stream::{Patience, Stream};
-use super::{Error, Limits, Order, Transport, master, probe};
+use super::{Error, Limits, Order, Transport, commands, master, probe};
 
 /// How long a connection that stands may take for the handshake, before a new one is tried.
 const WARM_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +37,8 @@ const TRANSFER: Duration = Duration::from_secs(900);
 const BUILD_GRACE: Duration = Duration::from_secs(600);
 /// A disk with less is full, as in Guix.
 pub(super) const FULL: u64 = 10 << 20;
+/// Archives of more bytes are worth a command that compresses them.
+const MUCH: u64 = 64 << 10;
 /// More than options and the frames of an import and of a build take.
 const OPTIONS: usize = 2 << 10;
 /// What a request for an item takes, besides its name.
@@ -230,6 +232,24 @@ impl Socket {
         options
     }
 
+    /// Whether archives go compressed. The protocol has no way for it, so a command there takes
+    /// and makes them; what protects the items is this connection all the same.
+    fn compresses(&self) -> bool {
+        self.link.machine.transfer_compression.is_some()
+    }
+
+    /// Whether it is worth a command there to compress these.
+    fn is_much(&mut self, paths: &[StorePath]) -> Result<bool, Error> {
+        let mut bytes = 0;
+        for path in paths {
+            let info = self.ask("asking for the size of the outputs", |daemon| {
+                daemon.query_path_info(path)
+            })?;
+            bytes += info.nar_size;
+        }
+        Ok(bytes > MUCH)
+    }
+
     fn is_full(&self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         probe::free_space(&self.link, deadline).is_some_and(|free| free < FULL)
@@ -270,6 +290,9 @@ impl Transport for Socket {
     }
 
     fn import(&mut self, archive: &mut dyn Read) -> Result<(), Error> {
+        if self.compresses() {
+            return commands::import(&self.link, archive);
+        }
         let patience = Patience::of_silence(TRANSFER);
         let doing = "sending store items";
         self.wait(doing, patience, |daemon| daemon.import_paths(archive))
@@ -299,7 +322,7 @@ impl Transport for Socket {
         let mode = BuildMode::Normal;
         self.daemon.post(&BuildPaths { targets, mode });
         let needed = |output: &StorePath| output.as_str().len() + REQUEST;
-        if outputs.iter().map(needed).sum::<usize>() <= room {
+        if !self.compresses() && outputs.iter().map(needed).sum::<usize>() <= room {
             self.ordered = outputs.to_vec();
         }
         for path in self.ordered.iter().cloned() {
@@ -356,6 +379,9 @@ impl Transport for Socket {
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
         let doing = "retrieving store items";
         let patience = Patience::of_silence(TRANSFER);
+        if self.compresses() && self.is_much(paths)? {
+            return commands::export(&self.link, paths, sink);
+        }
         if std::mem::take(&mut self.ordered) != paths {
             return self.wait(doing, patience, |daemon| {
                 daemon.export_paths(paths, true, sink)

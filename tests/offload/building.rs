@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::farm::{Farm, Kind, Machine, by_both_transports};
+use crate::hand::Hand;
 use crate::harness::derivations::{Client, Drv, Script};
 
 /// Whether an item of the head is in a machine's store.
@@ -305,7 +306,7 @@ fn sshd_that_forbids_forwarding_is_found_out() {
     assert!(forbidden());
     // By the socket alone it is not to be had.
     farm.configure(&[farm.entry(0).text("transport", "socket")]);
-    let mut hook = crate::hand::Hand::start(&farm);
+    let mut hook = Hand::start(&farm);
     let mut client = farm.client();
     let drv = client.write(Script::new("another", "echo >$out"));
     assert_eq!(hook.ask(&drv), "postpone");
@@ -318,11 +319,40 @@ fn sshd_that_forbids_forwarding_is_found_out() {
 
 #[test]
 fn archives_are_compressed_for_slow_links() {
-    let farm = Farm::new(1);
-    let entry = farm
-        .entry(0)
-        .text("transport", "commands")
-        .plain("transfer-compression", "3");
-    farm.configure(&[entry]);
-    offload_something(&farm);
+    let mut farm = Farm::with(&[Kind::default()]);
+    farm.start(&["--no-offload"]);
+    let entry = |transport| {
+        farm.entry(0)
+            .text("transport", transport)
+            .plain("transfer-compression", "3")
+    };
+    let broken = || entry("socket").text("program", "/nonexistent/guix");
+    let mut client = farm.client();
+    let busybox = client.busybox().clone();
+    let mut offload = |name: &str, size: &str| {
+        let script = format!("head -c {size} /dev/zero >$out");
+        let drv = client.write(Script::new(name, &script));
+        let mut hook = Hand::start(&farm);
+        assert_eq!(hook.ask(&drv), "accept");
+        hook.tell(&[&busybox], &[drv.out()]);
+        let status = hook.end();
+        assert_eq!(status == Some(0), client.is_valid(drv.out()));
+        (status, hook.said.clone())
+    };
+    // It is the command there that takes much and makes much; with a little it is not bothered.
+    farm.configure(&[broken()]);
+    let (status, said) = offload("refused", "1");
+    assert_eq!(status, Some(1));
+    assert!(said.contains("/nonexistent/guix"), "{said}");
+    farm.forget();
+    for transport in ["socket", "commands"] {
+        farm.configure(&[entry(transport)]);
+        let (status, said) = offload(&format!("{transport}-much"), "3000000");
+        assert_eq!(status, Some(0), "{said}");
+    }
+    farm.configure(&[broken()]);
+    assert_eq!(offload("little", "1").0, Some(0));
+    let (status, said) = offload("much", "3000000");
+    assert_eq!(status, Some(1));
+    assert!(said.contains("/nonexistent/guix"), "{said}");
 }

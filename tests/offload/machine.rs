@@ -88,13 +88,15 @@ impl Machine {
             ssh.display()
         );
         let environment = site.command("sshd");
-        let variables: Vec<String> = environment
+        let mut variables: Vec<String> = environment
             .get_envs()
             .filter(|(name, _)| name.to_str().unwrap().starts_with(['G', 'N']))
             .filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)))
             .filter(|(name, _)| *name != "NIX_BUILD_HOOK")
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
+        // A login shell would run the start-up files of whoever tests.
+        variables.push(format!("HOME={}", site.path("").display()));
         config += &format!("SetEnv {}\n", variables.join(" "));
         fs::write(files.join("ssh/config"), config).unwrap();
         let load = kind.load;
