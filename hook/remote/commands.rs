@@ -14,7 +14,6 @@ use protocol::frames::status;
 use super::link::Link;
 use super::log::CommandLog;
 use super::session::{self, Session, quote};
-use super::socket::FULL;
 use super::{Error, Order, Transport, master, probe, roots};
 
 /// How long simple questions may take. (Guile alone takes its time on a small machine.)
@@ -252,9 +251,8 @@ impl Commands {
                 return session::refusal(&machine, &doing, code, &message);
             }
         };
-        let deadline = Instant::now() + Duration::from_secs(10);
         let full = says(&["may have been caused by lack of free disk space"])
-            || probe::free_space(&self.link, deadline).is_some_and(|free| free < FULL);
+            || probe::is_full(&self.link);
         Error::of_build(&machine, derivation, status, message, full)
     }
 }

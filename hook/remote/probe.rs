@@ -11,6 +11,10 @@ const DOING: &str = "asking how it is";
 const READY: &str = "guix-offload-ready";
 /// The longest answer.
 const MOST: usize = 16 << 10;
+/// A disk with less is full, as in Guix.
+const FULL: u64 = 10 << 20;
+/// How long an answer is waited for that can be done without.
+const QUICK: Duration = Duration::from_secs(10);
 
 /// Asks.
 pub(super) fn probe(link: &Link, deadline: Instant) -> Result<Vitals, Error> {
@@ -45,12 +49,15 @@ pub(super) fn probe(link: &Link, deadline: Instant) -> Result<Vitals, Error> {
         })
 }
 
-/// Free space on the file system of the store there.
-pub(super) fn free_space(link: &Link, deadline: Instant) -> Option<u64> {
-    let store = quote(link.home.store.as_str());
-    let script = format!("df -Pk {store} | tail -n 1");
-    let reply = session::run(link, "asking for free space", &script, b"", 4096, deadline).ok()?;
-    free_bytes(&String::from_utf8_lossy(&reply.output))
+/// Whether the file system of its store has no space left, as far as can be told: a build that
+/// failed there may not be to blame.
+pub(super) fn is_full(link: &Link) -> bool {
+    let (doing, deadline) = ("asking for free space", Instant::now() + QUICK);
+    let script = format!("df -Pk {} | tail -n 1", quote(link.home.store.as_str()));
+    session::run(link, doing, &script, b"", 4096, deadline)
+        .ok()
+        .and_then(|reply| free_bytes(&String::from_utf8_lossy(&reply.output)))
+        .is_some_and(|free| free < FULL)
 }
 
 #[derive(Default)]

@@ -35,8 +35,6 @@ const ANSWER: Duration = Duration::from_secs(120);
 const TRANSFER: Duration = Duration::from_secs(900);
 /// What a build gets on top of its own limit: it may have to wait for others there.
 const BUILD_GRACE: Duration = Duration::from_secs(600);
-/// A disk with less is full, as in Guix.
-pub(super) const FULL: u64 = 10 << 20;
 /// Archives of more bytes are worth a command that compresses them.
 const MUCH: u64 = 64 << 10;
 /// More than options and the frames of an import and of a build take.
@@ -249,11 +247,6 @@ impl Socket {
         }
         Ok(bytes > MUCH)
     }
-
-    fn is_full(&self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        probe::free_space(&self.link, deadline).is_some_and(|free| free < FULL)
-    }
 }
 
 impl Transport for Socket {
@@ -368,7 +361,7 @@ impl Transport for Socket {
                     Some(remark) => format!("{message} ({remark})"),
                     None => message,
                 };
-                let full = log.disk_full || self.is_full();
+                let full = log.disk_full || probe::is_full(&self.link);
                 let name = self.link.name();
                 Err(Error::of_build(name, derivation, status, message, full))
             }

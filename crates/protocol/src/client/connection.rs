@@ -6,7 +6,7 @@ use formats::StoreDir;
 use formats::wire::{ReadExt, padding};
 
 use super::Error;
-use super::exchange::{BUFFER, BodyWriter, work};
+use super::exchange::{BUFFER, BodyWriter, Log, Streams, work};
 use crate::Version;
 use crate::codec::{Source, put_long};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
@@ -31,36 +31,8 @@ impl Default for Options {
     }
 }
 
-/// Who listens to what the daemon says.
-pub type Log<'a> = dyn FnMut(&[u8]) + 'a;
-
-/// The same, for as long as a connection lasts.
+/// Who listens for as long as a connection lasts.
 type OwnLog = dyn FnMut(&[u8]) + Send;
-
-/// What is exchanged with the daemon while it works.
-pub struct Streams<'a> {
-    /// Gets what the daemon has to say.
-    pub log: &'a mut Log<'a>,
-    /// Yields what the daemon asks for.
-    pub source: Option<&'a mut dyn Read>,
-    /// Takes what the daemon sends.
-    pub sink: Option<&'a mut dyn Write>,
-    /// The first piece that the daemon asks for went out with the request
-    /// ([`Connection::post_import`]).
-    pub sent_ahead: bool,
-}
-
-impl<'a> Streams<'a> {
-    /// Only listens.
-    pub fn new(log: &'a mut Log<'a>) -> Streams<'a> {
-        Streams {
-            log,
-            source: None,
-            sink: None,
-            sent_ahead: false,
-        }
-    }
-}
 
 /// How many bytes of requests may go out together, whichever daemon is at the other end. (ssh
 /// reads 16 KiB at a time at least.)

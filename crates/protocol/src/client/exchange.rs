@@ -5,10 +5,37 @@ use std::io::{self, IoSlice, Read, Write};
 use formats::wire::{ReadExt, padding};
 
 use super::Error;
-use super::connection::Streams;
 use crate::Version;
 use crate::codec::put_long;
 use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
+
+/// Who listens to what the daemon says.
+pub type Log<'a> = dyn FnMut(&[u8]) + 'a;
+
+/// What is exchanged with the daemon while it works.
+pub struct Streams<'a> {
+    /// Gets what the daemon has to say.
+    pub log: &'a mut Log<'a>,
+    /// Yields what the daemon asks for.
+    pub source: Option<&'a mut dyn Read>,
+    /// Takes what the daemon sends.
+    pub sink: Option<&'a mut dyn Write>,
+    /// The first piece that the daemon asks for went out with the request
+    /// ([`post_import`](super::Connection::post_import)).
+    pub sent_ahead: bool,
+}
+
+impl<'a> Streams<'a> {
+    /// Only listens.
+    pub fn new(log: &'a mut Log<'a>) -> Streams<'a> {
+        Streams {
+            log,
+            source: None,
+            sink: None,
+            sent_ahead: false,
+        }
+    }
+}
 
 /// How much is moved at a time.
 pub(super) const BUFFER: usize = 128 * 1024;

@@ -10,7 +10,8 @@ mod connection;
 mod exchange;
 
 pub use address::{Address, DEFAULT_PORT};
-pub use connection::{Connection, Log, ONE_PIECE, Options, Streams};
+pub use connection::{Connection, ONE_PIECE, Options};
+pub use exchange::{Log, Streams};
 
 use std::io;
 
