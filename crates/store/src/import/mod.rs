@@ -1,7 +1,7 @@
 //! Items that arrive as a signed stream (`spec/store-formats.md`, section 5).
 //!
 //! An archive is taken in batches: while several threads judge the signatures of one, the batch
-//! before it is [put in place](place), with one transaction, and the one behind it is read.
+//! before it is put in place (`place.rs`), with one transaction, and the one behind it is read.
 //! Nothing is put in place before its own signature has been found good.
 
 mod judge;
