@@ -141,6 +141,9 @@ pub fn choose<'a>(
     for (machine, _) in able {
         if let Some(slot) = slots::acquire(&home.directory, machine, &request.derivation)? {
             let health = Health::update(&home.directory, machine, |health| health.given += 1);
+            if verbose {
+                explain(request, &reasons);
+            }
             return Ok(Ok(Chosen {
                 machine,
                 slot,
@@ -152,6 +155,16 @@ pub fn choose<'a>(
         reasons.push(Reason::busy(machine, text));
     }
     Ok(Err(reasons))
+}
+
+/// Says why machines were not chosen.
+pub fn explain(request: &Request, reasons: &[Reason]) {
+    for Reason { machine, text, .. } in reasons {
+        say!(
+            "not offloading '{}' to '{machine}': {text}",
+            request.derivation
+        );
+    }
 }
 
 fn has_free_slot(home: &Path, machine: &Machine) -> std::io::Result<bool> {

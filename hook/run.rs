@@ -76,7 +76,7 @@ pub fn run(
             }
             Err(reasons) => {
                 if verbose {
-                    explain(&request, &reasons);
+                    choose::explain(&request, &reasons);
                 }
                 // Nobody should wait for dead machines who could build it now.
                 let all_dead = reasons.iter().all(|reason| reason.dead);
@@ -181,19 +181,10 @@ fn offload<'a>(
                 next
             }
             Err(reasons) => {
-                explain(hunt.request, &reasons);
+                choose::explain(hunt.request, &reasons);
                 bail!("no other build machine can take '{derivation}'");
             }
         };
-    }
-}
-
-fn explain(request: &Request, reasons: &[Reason]) {
-    for Reason { machine, text, .. } in reasons {
-        say!(
-            "not offloading '{}' to '{machine}': {text}",
-            request.derivation
-        );
     }
 }
 

@@ -252,3 +252,23 @@ fn one_without_space_is_passed_over() {
     built.said("built on build-2\n");
     assert_eq!(farm.health(0)["failures"], 0);
 }
+
+#[test]
+fn who_waits_can_hear_why() {
+    let farm = with_loads(&[3000.0, 0.0]);
+    farm.configure(&[
+        farm.entry(0).plain("overload-threshold", "0.5"),
+        farm.entry(1),
+    ]);
+    for (verbosity, told) in [(1, false), (2, true)] {
+        farm.forget();
+        let mut client = farm.client();
+        client.set(|options| options.verbosity = verbosity);
+        let script = tells(&farm, &mut client, &format!("x{verbosity}"));
+        let drv = client.write(script);
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        let reason = "' to 'build-1': its load ";
+        assert_eq!(built.log.contains(reason), told, "{}", built.log);
+    }
+}

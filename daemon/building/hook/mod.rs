@@ -58,6 +58,8 @@ pub(super) struct Hooks {
     program: PathBuf,
     /// SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE BUILD-TIMEOUT, after what else the program wants.
     words: Vec<OsString>,
+    /// Whether the client wants to know more than usual.
+    verbose: bool,
     reply_limit: Duration,
     idle: Mutex<Vec<Hook>>,
     /// How many questions are being asked.
@@ -91,6 +93,7 @@ impl Hooks {
             engine: engine.clone(),
             program: program.to_owned(),
             words: first.into_iter().chain(own).map(OsString::from).collect(),
+            verbose: session.verbosity >= Level::Talkative as u32,
             reply_limit: reply_limit(),
             idle: Mutex::default(),
             asking: Mutex::default(),
@@ -174,7 +177,8 @@ impl Hooks {
         if let Some(hook) = idle {
             return Some(hook);
         }
-        match Hook::start(&self.engine.spawner, &self.program, self.words.clone()) {
+        let words = self.words.clone();
+        match Hook::start(&self.engine.spawner, &self.program, words, self.verbose) {
             Ok(hook) => Some(hook),
             Err(error) => {
                 // Said once, not for every derivation.

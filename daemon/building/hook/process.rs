@@ -28,11 +28,12 @@ pub(in super::super) struct Hook {
 }
 
 impl Hook {
-    /// Starts the program.
+    /// Starts the program; if `verbose`, our own hook says why it chooses machines or not.
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,
         words: Vec<OsString>,
+        verbose: bool,
     ) -> io::Result<Hook> {
         let (its_requests, requests) = pipe::pipe()?;
         let (said, its_output) = pipe::pipe()?;
@@ -41,9 +42,11 @@ impl Hook {
         pipe::set_nonblocking(&requests, true)?;
         pipe::set_nonblocking(&said, true)?;
         pipe::set_nonblocking(&log, true)?;
-        let program = Spawn::new(program)
-            .args(words)
-            .env(VARIABLE, program)
+        let mut spawn = Spawn::new(program).args(words).env(VARIABLE, program);
+        if verbose {
+            spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
+        }
+        let program = spawn
             .fd(its_requests, 0)
             .fd(its_output, 1)
             .fd(its_errors, 2)
