@@ -262,7 +262,8 @@ const NOBODY: u32 = 54321;
 /// Builds with `--keep-failed`, by a client that another user runs; what it prints.
 pub fn build_as_nobody(setup: &Setup, drv: &formats::StorePath) -> String {
     use std::os::unix::process::CommandExt;
-    let mut command = setup.site.command(env!("CARGO_BIN_EXE_guix-client"));
+    let client = setup.site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
+    let mut command = setup.site.command(client);
     command
         .args(["build", "--keep-failed", "--no-offload"])
         .arg(drv.as_path());

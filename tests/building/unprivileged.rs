@@ -14,7 +14,7 @@ fn unprivileged() -> Setup {
     let gate = site.path("gate");
     fs::create_dir(&gate).unwrap();
     fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
-    let mut command: Command = site.command(harness::program());
+    let mut command: Command = site.command(site.for_everybody(harness::program()));
     command
         .args(["--no-substitutes", "--log-compression=none"])
         .arg(format!("--chroot-directory={}", gate.display()));

@@ -155,6 +155,22 @@ impl Site {
         command
     }
 
+    /// A program of ours where every user can execute it: a checkout may be in a home directory
+    /// that nobody else can enter. The daemon finds its hook beside itself.
+    pub fn for_everybody(&self, program: impl AsRef<Path>) -> PathBuf {
+        let program = program.as_ref();
+        let directory = self.path("programs");
+        fs::create_dir_all(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = directory.join(program.file_name().unwrap());
+        fs::copy(program, &copy).unwrap();
+        let hook = program.with_file_name("guix-offload");
+        if hook.exists() {
+            fs::copy(&hook, directory.join("guix-offload")).unwrap();
+        }
+        copy
+    }
+
     /// Starts the daemon with `options` and waits until it serves on the site's socket.
     pub fn start(&self, options: &[&str]) -> Daemon {
         let daemon = self.launch(options);

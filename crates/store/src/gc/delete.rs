@@ -77,10 +77,20 @@ impl<'a> Deleter<'a> {
     }
 
     fn open_trash(&self) -> io::Result<Dir> {
+        const ATTEMPTS: u32 = 100;
         let root = &self.store.inner.root;
-        match root.create_dir(TRASH, 0o755) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => root.open_dir(TRASH),
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match root.create_dir(TRASH, 0o755) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            match root.open_dir(TRASH) {
+                // A collector that began before us removed it, empty as it was.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {}
+                opened => return opened,
+            }
         }
     }
 
