@@ -1,14 +1,16 @@
 //! What happens between fork and exec.
 //!
-//! Everything the child touches is allocated before the fork; the child itself makes only
-//! async-signal-safe calls, for another thread may hold the allocator's or any other lock.
+//! Until it becomes the program, the child shares our memory, as it does in the C library's
+//! `posix_spawn`: copying the page tables of a daemon, and then every page that its threads touch,
+//! takes longer than all the rest. Everything the child needs is allocated before; the child itself
+//! makes only system calls, for another thread may hold the allocator's or any other lock.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use libc::{c_char, c_int, pid_t};
+use libc::{c_char, c_int, c_void, pid_t};
 
 use crate::signal::Signal;
 
@@ -47,6 +49,15 @@ pub(super) fn decode_report(report: &[u8; 8]) -> (Step, c_int) {
         _ => Step::Exec,
     };
     (step, c_int::from_ne_bytes(errno))
+}
+
+/// The child's stack, in bytes; it needs a few hundred.
+const STACK: usize = 64 << 10;
+
+/// What the child runs.
+extern "C" fn child(setup: *mut c_void) -> c_int {
+    // SAFETY: `Setup::fork` passes itself, and waits for us.
+    unsafe { (*setup.cast::<Setup>()).become_program() }
 }
 
 /// Everything the child needs, in the form in which the kernel wants it.
@@ -118,12 +129,16 @@ impl Setup {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         }
-        // SAFETY: the child only runs `become_program`, which is async-signal-safe.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            // SAFETY: we are the new process, and never return.
-            unsafe { self.become_program() }
-        }
+        let mut stack: Vec<u128> = vec![0; STACK / size_of::<u128>()];
+        // SAFETY: the child runs on a stack of its own, and only `become_program`, which makes
+        // system calls on memory of this structure. It has a copy of our descriptors and signal
+        // actions, and this thread waits (`CLONE_VFORK`) until it has executed the program or
+        // ended, so that structure and stack live as long as it uses them.
+        let pid = unsafe {
+            let top = stack.as_mut_ptr().add(stack.len());
+            let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+            libc::clone(child, top.cast(), flags, (&raw mut self).cast())
+        };
         let error = io::Error::last_os_error();
         // SAFETY: `before` was initialised above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
@@ -131,7 +146,8 @@ impl Setup {
     }
 
     /// # Safety
-    /// Only in a new process whose only thread this is. Allocates nothing, locks nothing.
+    /// Only in a new process whose only thread this is. Allocates nothing, locks nothing, and
+    /// changes no memory but this structure, `errno` and its stack.
     unsafe fn become_program(&mut self) -> ! {
         // SAFETY: each is a plain system call on memory that this structure owns.
         unsafe {
