@@ -301,7 +301,11 @@ impl Taker<'_> {
     fn register(&self, produced: &[Produced]) -> Result<(), Trouble> {
         let store = &self.job.engine.store;
         let infos: Vec<NewPath> = produced.iter().map(|one| one.info.clone()).collect();
-        store.register_valid_paths(&infos)?;
+        match store.register_valid_paths(&infos) {
+            // The outputs' fault, unlike all else that can go wrong here.
+            Err(error @ store::Error::Cycle(_)) => return rejected(error.to_string()),
+            registered => registered?,
+        };
         for one in produced {
             store.deduplicate(&one.info.path, Some(&one.files), &Listener(self.attempt))?;
             self.job.checked.mark_good(&one.info.path);
