@@ -2,7 +2,8 @@
 //!
 //! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets handed
 //! over by socket activation take precedence over all of them. The file left by a dead daemon
-//! is replaced, a living daemon's never. Documented in the manual, "Invoking guix-daemon".
+//! is replaced, that of one that is ending waited for, a living daemon's never taken. Documented
+//! in the manual, "Invoking guix-daemon".
 
 use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
@@ -12,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -20,17 +22,14 @@ use system::socket::{self, Activated, BindError};
 
 use crate::settings::Settings;
 
+/// How long to wait for the daemon before us to give up its socket, and how often to look: it may
+/// have been told to end just now. Of one that was killed, a child may be left that is about to
+/// execute its program, and has the socket until then.
+const SUCCESSION: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The TCP port if an endpoint names none.
 const DEFAULT_PORT: u16 = 44146;
-
-/// How long to wait for the end of whoever serves at a socket. Of a daemon that was killed, a child
-/// may be left that is about to execute its program, and has the socket until then.
-const PAUSES: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-];
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -120,14 +119,14 @@ fn open_unix(path: &Path) -> Result<Listener> {
             name.display()
         ));
     }
-    let mut pauses = PAUSES.into_iter();
-    let listener = loop {
-        match (socket::bind(path), pauses.next()) {
-            (Err(BindError::InUse(_)), Some(pause)) => std::thread::sleep(pause),
-            (bound, _) => break bound,
+    let deadline = Instant::now() + SUCCESSION;
+    let bound = loop {
+        match socket::bind(path) {
+            Err(BindError::InUse(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
+            bound => break bound,
         }
     };
-    let listener = listener.map_err(|error| match error {
+    let listener = bound.map_err(|error| match error {
         BindError::InUse(_) => cannot(
             "a daemon is serving there; stop it first, or give another name with --listen".into(),
         ),

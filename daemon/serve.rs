@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -54,7 +55,10 @@ pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
     signals.thread_block().context("cannot block signals")?;
     let ending = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")?;
-    let own_socket = own_socket(&listeners, &settings);
+    let own_sockets: Vec<(PathBuf, (u64, u64))> = own_sockets(&listeners, &settings)
+        .into_iter()
+        .filter_map(|path| inode_of(&path).map(|inode| (path, inode)))
+        .collect();
     let watcher = Watcher::start().context("cannot watch connections")?;
     let shared = Arc::new(Shared::new(settings, watcher));
     let sessions = Arc::new(Sessions::default());
@@ -76,18 +80,20 @@ pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
         }
     };
     tracing::info!("ending on {signal}");
-    drop(listeners);
-    for path in own_socket {
-        if !system::socket::is_alive(&path).unwrap_or(true) {
+    // Before they are closed: a daemon that takes our place waits for that, and the sockets of one
+    // that did not are others.
+    for (path, inode) in own_sockets {
+        if inode_of(&path) == Some(inode) {
             let _ = std::fs::remove_file(&path);
         }
     }
+    drop(listeners);
     say_farewell(&sessions);
     die_of(signal)
 }
 
 /// The names of the sockets that we made ourselves and that nobody needs after us.
-fn own_socket(listeners: &[Listener], settings: &Settings) -> Vec<PathBuf> {
+fn own_sockets(listeners: &[Listener], settings: &Settings) -> Vec<PathBuf> {
     let named = listeners
         .iter()
         .filter(|listener| matches!(listener, Listener::Unix(_)))
@@ -105,6 +111,12 @@ fn own_socket(listeners: &[Listener], settings: &Settings) -> Vec<PathBuf> {
         .filter(|name| absolute(name))
         .map(PathBuf::from)
         .collect()
+}
+
+/// Device and inode of what is there.
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    let status = std::fs::symlink_metadata(path).ok()?;
+    Some((status.dev(), status.ino()))
 }
 
 /// Waits for clients or a signal; the indices of the listeners where there is somebody.

@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use protocol::client::{Address, Connection, Options};
 use protocol::operations::{GcAction, SetOptions};
 
@@ -122,6 +123,31 @@ fn a_living_daemons_socket_is_not_taken() {
     fs::write(site.socket(), "precious").unwrap();
     does_not_start(&site, &[]);
     assert_eq!(fs::read(site.socket()).unwrap(), b"precious");
+}
+
+#[test]
+fn an_ending_daemons_socket_is_waited_for() {
+    let Fixture {
+        daemon: mut before,
+        mut site,
+        ..
+    } = Fixture::new();
+    for _ in 0..20 {
+        before.signal(Signal::SIGTERM);
+        let fixture = Fixture::with(site, &[]);
+        before.wait();
+        // Until then it may have been the one before that answered, whose end takes away no socket
+        // but its own.
+        let socket = fixture.site.socket();
+        let serves = || UnixStream::connect(&socket).is_ok();
+        fixture.daemon.wait_until(serves, "to serve");
+        fixture.assert_serves();
+        Fixture {
+            daemon: before,
+            site,
+            ..
+        } = fixture;
+    }
 }
 
 #[test]
