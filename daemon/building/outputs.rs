@@ -289,9 +289,9 @@ impl Taker<'_> {
                 (Ok(path), _) => paths.insert(path),
                 (Err(_), Some(output)) => paths.insert(output.path.clone()),
                 (Err(_), None) => {
-                    return rejected(
-                        "derivation contains an invalid reference specifier".to_owned(),
-                    );
+                    return rejected(format!(
+                        "derivation contains an invalid reference specifier `{word}'"
+                    ));
                 }
             };
         }

@@ -85,7 +85,7 @@ fn a_specifier_that_names_nothing_is_an_error() {
     let drv = client.write(script);
     let built = client.build(&[&drv]);
     built.failed(1, "failed");
-    built.said("derivation contains an invalid reference specifier");
+    built.said("derivation contains an invalid reference specifier `nonsense'");
 }
 
 #[test]
