@@ -40,7 +40,8 @@ fn deep_trees_come_and_go_with_few_descriptors() {
             &adding(&roots),
         )
         .unwrap();
-    assert!(descriptors() < before + 40);
+    // Those of other tests, which run at the same time, are counted, too.
+    assert!(descriptors() < before + DEPTH / 4);
     let mut dumped = Vec::new();
     fixture.store.dump(&path, &mut dumped).unwrap();
     assert_eq!(dumped, nar);
