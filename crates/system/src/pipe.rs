@@ -13,11 +13,6 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
-/// Lets a pipe hold more. That a user may have no more such pipes makes it no less of a pipe.
-pub fn enlarge(pipe: impl AsFd, size: i32) {
-    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(size));
-}
-
 /// Makes a pair of connected stream sockets, both close-on-exec.
 pub fn socket_pair() -> io::Result<(UnixStream, UnixStream)> {
     UnixStream::pair()

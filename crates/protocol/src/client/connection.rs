@@ -3,12 +3,12 @@
 use std::io::{self, BufReader, Read, Write};
 
 use formats::StoreDir;
-use formats::wire::{ReadExt, padding};
+use formats::wire::ReadExt;
 
 use super::Error;
 use super::exchange::{BUFFER, BodyWriter, Log, Streams, work};
 use crate::Version;
-use crate::codec::{Source, put_long};
+use crate::codec::{Source, put_bytes, put_long};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
 use crate::operations::{Call, ImportPaths};
 
@@ -180,8 +180,7 @@ impl Connection {
     /// it, at the first `reply_to`; replies are to be read in the order of the requests. Together
     /// they may have [`ONE_PIECE`] bytes, see [`Connection::put_before`].
     pub fn post<C: Call>(&mut self, request: &C) {
-        put_long(&mut self.message, C::OPERATION.number().into());
-        request.encode(&mut self.message, self.version);
+        self.append(request);
         self.posted = true;
     }
 
@@ -189,10 +188,7 @@ impl Connection {
     /// for it. Its reply is read with [`Streams::sent_ahead`].
     pub fn post_import(&mut self, archive: &[u8]) {
         self.post(&ImportPaths {});
-        put_long(&mut self.message, archive.len() as u64);
-        self.message.extend_from_slice(archive);
-        let padding = &[0; 8][..padding(archive.len() as u64)];
-        self.message.extend_from_slice(padding);
+        put_bytes(&mut self.message, archive);
     }
 
     /// Waits for the reply to the first of the requests posted that has not been answered.
@@ -211,8 +207,7 @@ impl Connection {
             self.message.clear();
         }
         let before = self.message.len();
-        put_long(&mut self.message, C::OPERATION.number().into());
-        request.encode(&mut self.message, self.version);
+        self.append(request);
         if before > 0 && self.message.len() > ONE_PIECE {
             let request = self.message.split_off(before);
             self.send(C::OPERATION.name())?;
@@ -220,6 +215,11 @@ impl Connection {
             self.message = request;
         }
         Ok(())
+    }
+
+    fn append<C: Call>(&mut self, request: &C) {
+        put_long(&mut self.message, C::OPERATION.number().into());
+        request.encode(&mut self.message, self.version);
     }
 
     /// Waits for the replies to what went out with another request.
