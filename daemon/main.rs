@@ -26,8 +26,8 @@ use store::Directories;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    // A builder is this program started anew, under another name.
-    building::sandbox::run_if_builder();
+    // What forks builders is this program started anew, under another name.
+    building::sandbox::run_if_fork_server();
     match run() {
         Ok(code) => code,
         Err(error) => {

@@ -150,7 +150,7 @@ impl<'a> Build<'a> {
             false => {
                 let pool = job.engine.settings.directories.state.join("userpool");
                 let user = BuildUser::acquire(&group, &pool).map_err(BuildError::general)?;
-                user.kill_processes()
+                user.kill_processes(&job.engine.fork_server)
                     .map_err(|e| failed("killing processes of the build user", e))?;
                 Some(user)
             }
@@ -241,7 +241,11 @@ impl<'a> Build<'a> {
     /// Runs the builder to its end.
     fn run(&self, attempt: &Attempt) -> Result<Ended, Trouble> {
         let result = self.run_builder(attempt);
-        let killed = self.user.as_ref().map_or(Ok(()), BuildUser::kill_processes);
+        let fork_server = &self.job.engine.fork_server;
+        let killed = self
+            .user
+            .as_ref()
+            .map_or(Ok(()), |user| user.kill_processes(fork_server));
         if result.is_err() {
             self.delete_directory();
         }
@@ -259,9 +263,9 @@ impl<'a> Build<'a> {
             .keep_log
             .then_some(engine.settings.directories.log.as_path());
         let log = LogFile::create(keep, &job.path, engine.settings.log_compression)?;
-        let itself = Path::new("/proc/self/exe");
-        let mut running = sandbox::start(&plan, itself, &|program| engine.spawner.start(program))
-            .map_err(BuildError::general)?;
+        let spawn = |program| engine.spawner.start(program);
+        let mut running =
+            sandbox::start(&plan, &engine.fork_server, &spawn).map_err(BuildError::general)?;
         let (pid, name) = (running.child.pid(), log.name());
         attempt.trace(format!(
             "@ build-started {} - {} {name} {pid}",

@@ -52,6 +52,7 @@ struct Engine {
     store: Store,
     settings: Arc<Settings>,
     spawner: Spawner,
+    fork_server: sandbox::ForkServer,
     attempts: shared::Attempts,
 }
 
@@ -62,10 +63,13 @@ pub struct Scheduler(Arc<Engine>);
 impl Scheduler {
     /// A scheduler of builds in `store`.
     pub fn new(store: Store, settings: Arc<Settings>) -> Self {
+        let spawner = Spawner::default();
+        let starting = spawner.clone();
         Scheduler(Arc::new(Engine {
             store,
             settings,
-            spawner: Spawner::default(),
+            spawner,
+            fork_server: sandbox::ForkServer::new(move |program| starting.start(program)),
             attempts: shared::Attempts::default(),
         }))
     }

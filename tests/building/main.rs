@@ -14,6 +14,7 @@ mod clients;
 mod environment;
 mod failures;
 mod fixed;
+mod fork_server;
 #[cfg(have_daemon_offload_hook)]
 mod hook;
 mod hostile;
@@ -113,6 +114,32 @@ fn start(site: Site, group: Option<&str>, options: &[&str]) -> (Daemon, Site) {
     all.extend(group);
     all.extend(options);
     (site.start(&all), site)
+}
+
+/// The daemon's child processes whose argument 0 is `name`, with or without a directory.
+fn children_named(daemon: &Daemon, name: &str) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let lists = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<i32> = lists
+        .flat_map(|list| {
+            list.split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<i32>>()
+        })
+        .collect();
+    let is_named = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(first).rsplit('/').next() == Some(name)
+    };
+    children.into_iter().filter(is_named).collect()
+}
+
+/// Whether a process is there, be it a zombie.
+fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// The sorted names in a directory.

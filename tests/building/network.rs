@@ -89,27 +89,7 @@ fn page() -> Hash {
 
 /// The processes that carry packets for a daemon's builds.
 fn carriers(daemon: &Daemon) -> Vec<i32> {
-    let children = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
-    let lists = children
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let children: Vec<i32> = lists
-        .flat_map(|list| {
-            list.split_whitespace()
-                .map(|pid| pid.parse().unwrap())
-                .collect::<Vec<i32>>()
-        })
-        .collect();
-    let is_slirp = |pid: &i32| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.starts_with("slirp4netns")
-    };
-    children.into_iter().filter(is_slirp).collect()
-}
-
-/// Whether a process is there, be it a zombie.
-fn exists(pid: i32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
+    children_named(daemon, "slirp4netns")
 }
 
 #[test]

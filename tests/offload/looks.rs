@@ -105,7 +105,7 @@ impl Farm {
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let stays = |process: &Process| match process.name() {
-            "guix-daemon" => false,
+            "guix-daemon" | "guix-daemon-forkserver" => false,
             "ssh" => !process.line.contains("[mux]"),
             _ => true,
         };

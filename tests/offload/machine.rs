@@ -263,7 +263,13 @@ impl Machine {
             let mut all = self.namespaces.processes("pid");
             all.retain(|process| {
                 let own = process.pid == self.namespaces.pid;
-                !own && !matches!(process.name(), "guix-daemon" | "sshd" | "sshd-session")
+                let stays = [
+                    "guix-daemon",
+                    "guix-daemon-forkserver",
+                    "sshd",
+                    "sshd-session",
+                ];
+                !own && !stays.contains(&process.name())
             });
             all
         };

@@ -8,7 +8,8 @@ use std::sync::{LazyLock, Mutex};
 use serde::{Deserialize, Serialize};
 use system::ids;
 use system::lock::{LockFile, Mode};
-use system::process::kill_user;
+
+use super::forkserver::ForkServer;
 
 /// The user and group that builders see in a user namespace.
 pub(super) const GUEST_UID: u32 = 30001;
@@ -161,8 +162,8 @@ impl BuildUser {
     }
 
     /// Kills all processes of the user.
-    pub fn kill_processes(&self) -> io::Result<()> {
-        kill_user(self.uid)
+    pub fn kill_processes(&self, fork_server: &ForkServer) -> io::Result<()> {
+        fork_server.kill_user(self.uid)
     }
 }
 

@@ -1,34 +1,27 @@
-//! The re-executed daemon: a process with one thread that becomes the builder.
+//! The process that the [fork server](super::forkserver) forked: it becomes the builder.
 //!
-//! It reads the [`Plan`], one line, from descriptor 3 and reports on descriptor 4, in lines: `pid N` if it
-//! has made the builder another process, and [`READY`] just before the builder is executed, or
-//! else the error. These come from two processes, in any order, but each is written at once. The
-//! phases have the names that they have in Guix.
+//! It is born in the builder's namespaces, reads the [`Plan`], one line, and reports what becomes
+//! of it: [`READY`] just before the builder is executed, or else the error. The phases have the
+//! names that they have in Guix.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
-use std::os::fd::OwnedFd;
+use std::process::exit;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, setsid};
-use system::namespace::{self, IdMap, Namespaces};
-use system::{caps, ids, pipe, signal};
+use system::namespace::{self, IdMap};
+use system::{caps, ids, signal};
 
 use super::execute;
-use super::identity::Identity;
+use super::identity::{GUEST_GID, GUEST_UID, Identity};
 use super::mounts;
 use super::network;
 use super::plan::{Network, Plan};
 
-/// The name under which the daemon executes itself.
-pub(super) const NAME: &str = "guix-daemon-builder";
-/// The descriptor from which the plan is read.
-pub(super) const PLAN: i32 = 3;
-/// The descriptor on which is reported.
-pub(super) const STATUS: i32 = 4;
 /// The report that all went well.
-pub(super) const READY: &str = "ready\n";
+pub(super) const READY: &str = "ready";
 
 /// What the daemon says, after the plan, when it has connected the builder to the network.
 pub(super) const CONNECTED: &str = "connected\n";
@@ -53,24 +46,18 @@ pub(super) fn phase<T>(
     })
 }
 
-/// If this process was started to become a builder, becomes it and never returns. To be called
-/// first of all in `main`, before there are other threads.
-pub fn run_if_builder() {
-    if std::env::args_os().next().is_none_or(|name| name != NAME) {
-        return;
-    }
-    // Started by hand, there is nobody to report to.
-    let Some(mut status) = pipe::inherited(STATUS).ok().flatten().map(File::from) else {
-        eprintln!("{NAME}: to be started by guix-daemon only");
-        std::process::exit(1);
-    };
-    let Err(SetUpError { phase, error }) = become_builder(&mut status);
-    let text = format!(
-        "while setting up the child process: in phase {phase}: {}\n",
-        reason(&error)
-    );
-    let _ = status.write_all(text.as_bytes());
-    std::process::exit(1);
+/// Becomes the builder of the plan, or reports why not. Where there is a new user namespace, its
+/// guest has the ids `ids_outside`.
+pub(super) fn run(ids_outside: Option<(u32, u32)>, plan: File, mut status: File) -> ! {
+    let Err(SetUpError { phase, error }) = become_builder(ids_outside, plan, &mut status);
+    let _ = status.write_all(describe(phase, &error).as_bytes());
+    exit(1)
+}
+
+/// An error in a phase, as the client is told it.
+pub(super) fn describe(phase: &str, error: &io::Error) -> String {
+    let reason = reason(error);
+    format!("while setting up the child process: in phase {phase}: {reason}\n")
 }
 
 fn reason(error: &io::Error) -> String {
@@ -80,22 +67,16 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-fn become_builder(status: &mut File) -> Result<Infallible, SetUpError> {
-    let (plan, mut orders) = phase("plan", read_plan())?;
-    if plan.chroot.is_some() {
-        let ids_outside = (ids::effective_uid(), ids::effective_gid());
-        // The builder is to be the first process of its PID namespace, and the daemon's child.
-        let forked = phase("clone", namespace::fork_sibling(namespaces(&plan.identity)))?;
-        if let Some(pid) = forked {
-            // `writeln!` would write it in pieces, and the builder may be reporting by now.
-            let line = format!("pid {pid}\n");
-            phase("clone", status.write_all(line.as_bytes()))?;
-            std::process::exit(0);
-        }
-        if plan.identity == Identity::Own {
-            phase("usernsSetIDs", map_ids(&plan.identity, ids_outside))?;
-        }
+fn become_builder(
+    ids_outside: Option<(u32, u32)>,
+    plan: File,
+    status: &mut File,
+) -> Result<Infallible, SetUpError> {
+    if let Some(ids) = ids_outside {
+        phase("usernsSetIDs", map_ids(ids))?;
     }
+    let mut orders = io::BufReader::new(plan);
+    let plan = phase("plan", read_plan(&mut orders))?;
     die_with_daemon()?;
     leave_session()?;
     if let Some(chroot) = &plan.chroot {
@@ -126,24 +107,20 @@ fn become_builder(status: &mut File) -> Result<Infallible, SetUpError> {
     }
     // Changing identity has undone it.
     die_with_daemon()?;
-    // This process was born with two more.
-    system::process::keep_standard_descriptors_only();
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
     let program = phase("exec", execute::find(&plan))?;
-    phase("setupSuccess", status.write_all(READY.as_bytes()))?;
+    phase("setupSuccess", writeln!(status, "{READY}"))?;
     // What fails from here on is the build's failure, told in its log.
     let error = execute::run(&plan, &program);
     eprintln!("error: {error}");
-    std::process::exit(1)
+    exit(1)
 }
 
-/// The plan, and where what else the daemon has to say is read.
-fn read_plan() -> io::Result<(Plan, io::BufReader<File>)> {
-    let fd: OwnedFd = pipe::inherited(PLAN)?.ok_or_else(|| io::Error::other("there is no plan"))?;
-    let mut orders = io::BufReader::new(File::from(fd));
+/// The plan, which is followed by what else the daemon has to say.
+fn read_plan(orders: &mut impl BufRead) -> io::Result<Plan> {
     let mut line = Vec::new();
     orders.read_until(b'\n', &mut line)?;
-    Ok((serde_json::from_slice(&line)?, orders))
+    Ok(serde_json::from_slice(&line)?)
 }
 
 /// Waits until the daemon says whether the network is there. If not, the build goes on: it may not
@@ -160,32 +137,17 @@ fn wait_for_network(orders: &mut impl BufRead) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The namespaces that a builder has for itself.
-fn namespaces(identity: &Identity) -> Namespaces {
-    let mut namespaces = Namespaces::CLONE_NEWNS
-        | Namespaces::CLONE_NEWPID
-        | Namespaces::CLONE_NEWNET
-        | Namespaces::CLONE_NEWIPC
-        | Namespaces::CLONE_NEWUTS;
-    if *identity == Identity::Own {
-        namespaces |= Namespaces::CLONE_NEWUSER;
-    }
-    namespaces
-}
-
 /// Becomes the guest of the new user namespace; `outside` are the ids from before there was one.
-fn map_ids(identity: &Identity, outside: (u32, u32)) -> io::Result<()> {
-    let (uid, gid) = identity.inside();
-    namespace::write_own_maps(
-        IdMap {
-            inside: uid,
-            outside: outside.0,
-        },
-        IdMap {
-            inside: gid,
-            outside: outside.1,
-        },
-    )
+fn map_ids(outside: (u32, u32)) -> io::Result<()> {
+    let user = IdMap {
+        inside: GUEST_UID,
+        outside: outside.0,
+    };
+    let group = IdMap {
+        inside: GUEST_GID,
+        outside: outside.1,
+    };
+    namespace::write_own_maps(user, group)
 }
 
 /// Has the kernel kill this process when the daemon dies.

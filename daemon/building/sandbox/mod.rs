@@ -1,8 +1,8 @@
 //! Running one builder, shut off from the rest of the machine.
 //!
-//! The daemon has many threads and never forks to go on. It starts itself anew under the name
-//! `guix-daemon-builder`; that process ([`run_if_builder`]) has one thread, is sent a [`Plan`],
-//! and step by step becomes the builder. What the steps are, and what the builder finds around
+//! The daemon has many threads and never forks to go on. It starts itself anew, once, as the
+//! [`ForkServer`], which has one thread; what that forks is sent a [`Plan`], and step by step
+//! becomes the builder. What the steps are, and what the builder finds around
 //! it, is said in `spec/build-environment.md` sections 2 to 7 and 9.
 //!
 //! # For the goal that runs a build
@@ -23,6 +23,7 @@
 
 mod directory;
 mod execute;
+mod forkserver;
 mod identity;
 mod inside;
 mod mounts;
@@ -32,8 +33,8 @@ mod root;
 mod start;
 
 pub use directory::BuildDirectory;
+pub use forkserver::{ForkServer, run_if_fork_server};
 pub use identity::{BuildUser, Identity};
-pub use inside::run_if_builder;
 pub use network::of_fixed_output;
 pub use plan::{Network, Plan, Program};
 pub use root::{Root, RootRequest};

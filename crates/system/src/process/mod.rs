@@ -14,6 +14,5 @@ mod spawn;
 mod tests;
 
 pub use child::Child;
-pub use kill::{kill_user, process_exists};
-pub use setup::keep_standard_descriptors_only;
+pub use kill::{kill_user_from_here, process_exists};
 pub use spawn::{Spawn, find_program};

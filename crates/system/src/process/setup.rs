@@ -256,14 +256,6 @@ unsafe fn reset_signals() {
     }
 }
 
-/// Has this process's next program inherit no descriptors but 0, 1 and 2.
-pub fn keep_standard_descriptors_only() {
-    // SAFETY: it changes flags of this process's own descriptors, which stay open.
-    unsafe {
-        close_on_exec(3, c_int::MAX);
-    }
-}
-
 /// Marks all descriptors from `first` to `last` close-on-exec.
 ///
 /// # Safety
