@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use system::ids;
 use system::lock::{LockFile, Mode};
 
-use super::forkserver::ForkServer;
+use super::fork_server::ForkServer;
 
 /// The user and group that builders see in a user namespace.
 pub(super) const GUEST_UID: u32 = 30001;

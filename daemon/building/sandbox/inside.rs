@@ -1,4 +1,4 @@
-//! The process that the [fork server](super::forkserver) forked: it becomes the builder.
+//! The process that the [fork server](super::forking) forked: it becomes the builder.
 //!
 //! It is born in the builder's namespaces, reads the [`Plan`], one line, and reports what becomes
 //! of it: [`READY`] just before the builder is executed, or else the error. The phases have the
@@ -18,6 +18,7 @@ use super::execute;
 use super::identity::{GUEST_GID, GUEST_UID, Identity};
 use super::mounts;
 use super::network;
+use super::phase::{SetUpError, phase};
 use super::plan::{Network, Plan};
 
 /// The report that all went well.
@@ -29,42 +30,12 @@ pub(super) const CONNECTED: &str = "connected\n";
 /// What it says if it could not, before the reason.
 pub(super) const ALONE: &str = "alone ";
 
-/// An error in a phase of becoming the builder.
-pub(super) struct SetUpError {
-    phase: &'static str,
-    error: io::Error,
-}
-
-/// Gives errors the name of the phase they occurred in.
-pub(super) fn phase<T>(
-    phase: &'static str,
-    result: Result<T, impl Into<io::Error>>,
-) -> Result<T, SetUpError> {
-    result.map_err(|error| SetUpError {
-        phase,
-        error: error.into(),
-    })
-}
-
 /// Becomes the builder of the plan, or reports why not. Where there is a new user namespace, its
 /// guest has the ids `ids_outside`.
 pub(super) fn run(ids_outside: Option<(u32, u32)>, plan: File, mut status: File) -> ! {
-    let Err(SetUpError { phase, error }) = become_builder(ids_outside, plan, &mut status);
-    let _ = status.write_all(describe(phase, &error).as_bytes());
+    let Err(error) = become_builder(ids_outside, plan, &mut status);
+    let _ = writeln!(status, "{error}");
     exit(1)
-}
-
-/// An error in a phase, as the client is told it.
-pub(super) fn describe(phase: &str, error: &io::Error) -> String {
-    let reason = reason(error);
-    format!("while setting up the child process: in phase {phase}: {reason}\n")
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    }
 }
 
 fn become_builder(

@@ -23,17 +23,21 @@
 
 mod directory;
 mod execute;
-mod forkserver;
+mod fork_server;
+mod forking;
 mod identity;
 mod inside;
 mod mounts;
 mod network;
+mod orders;
+mod phase;
 mod plan;
 mod root;
 mod start;
 
 pub use directory::BuildDirectory;
-pub use forkserver::{ForkServer, run_if_fork_server};
+pub use fork_server::ForkServer;
+pub use forking::run_if_fork_server;
 pub use identity::{BuildUser, Identity};
 pub use network::of_fixed_output;
 pub use plan::{Network, Plan, Program};

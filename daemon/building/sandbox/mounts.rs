@@ -9,7 +9,7 @@ use system::mount::{self, MntFlags, MsFlags};
 use system::namespace::{self, IdMap, Namespaces};
 
 use super::directory::context;
-use super::inside::{SetUpError, phase};
+use super::phase::{SetUpError, phase};
 use super::plan::{Chroot, Mount};
 
 /// Makes the plan's directory the root, with all that is seen in it.

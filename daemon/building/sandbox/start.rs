@@ -6,10 +6,12 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use system::pipe;
 use system::process::{Child, Spawn};
 
-use super::forkserver::{ForkServer, Isolation, unless_ended};
+use super::fork_server::{ForkServer, unless_ended};
 use super::identity::Identity;
-use super::inside::{ALONE, CONNECTED, READY, describe};
+use super::inside::{ALONE, CONNECTED, READY};
 use super::network;
+use super::orders::Isolation;
+use super::phase::SetUpError;
 use super::plan::{Network, Plan};
 
 /// The longest error that is taken from the process.
@@ -62,8 +64,15 @@ pub fn start(
         orders,
         status,
         log,
-    } = unless_ended(|| fork(plan, fork_server))
-        .map_err(|error| StartError::SetUp(describe("clone", &error).trim_end().to_owned()))?;
+    } = unless_ended(|| fork(plan, fork_server)).map_err(|error| {
+        StartError::SetUp(
+            SetUpError {
+                phase: "clone",
+                error,
+            }
+            .to_string(),
+        )
+    })?;
     let (network, report) = launch(plan, child.pid(), orders, status, spawn).map_err(failed)?;
     match report.trim_end() {
         READY => Ok(Running {
@@ -134,8 +143,12 @@ fn launch(
         };
         order(&mut orders, answer.as_bytes())?;
     }
+    let mut status = BufReader::new(status.take(ERROR_LIMIT));
     let mut report = String::new();
-    BufReader::new(status.take(ERROR_LIMIT)).read_line(&mut report)?;
+    status.read_line(&mut report)?;
+    if report.trim_end() != READY {
+        status.read_to_string(&mut report)?;
+    }
     Ok((connection, report))
 }
 
