@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use super::harness::derivations::{Built, Drv, processes_with};
 use super::*;
@@ -214,6 +215,30 @@ fn processes_left_behind_are_killed_and_not_waited_for() {
             "{:?}",
             processes_with(&marker)
         );
+    }
+}
+
+#[test]
+fn a_process_left_behind_that_stops_or_kills_all_others_of_its_user_is_killed_too() {
+    if !is_ours() {
+        return; // Guix's waits for ever, or fails
+    }
+    let marker = format!("leaver-{}", rand::random::<u32>());
+    let setup = Setup::new(&["--disable-chroot"]);
+    let mut client = setup.client();
+    client.set_patience(Duration::from_secs(60));
+    for signal in ["STOP", "KILL", "STOP", "KILL"] {
+        // Among those that it gets at is whoever becomes this user to kill it.
+        let script = format!(
+            "setsid sh -c 'while kill -0 $0; do :; done; while :; do kill -{signal} -1; done' \
+             $$ {marker} >/dev/null 2>&1 &
+             echo >$out; sleep 0.1"
+        );
+        let name = format!("{signal}-{}", rand::random::<u32>());
+        let drv = client.write(Script::new(&name, &script));
+        client.build(&[&drv]).succeeded();
+        let left = || processes_with(&marker);
+        assert!(eventually(|| left().is_empty()), "{:?}", left());
     }
 }
 

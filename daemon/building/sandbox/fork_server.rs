@@ -13,11 +13,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use system::process::{Child, Spawn};
 use system::{pipe, socket};
 
 use super::orders::{Isolation, NAME, Order};
+
+/// How many processes try to kill those of a user, one after the other.
+const KILLERS: usize = 60;
+/// How long each may take.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Starts a program from a thread that lives as long as the daemon.
 type Start = dyn Fn(Spawn) -> io::Result<Child> + Send + Sync;
@@ -58,14 +64,22 @@ impl ForkServer {
     }
 
     /// Kills all processes of a user, and waits for that. Refuses user 0.
+    ///
+    /// What becomes the user to kill them can be killed or stopped by them first; then it is
+    /// another's turn.
     pub fn kill_user(&self, uid: u32) -> io::Result<()> {
-        let pid = unless_ended(|| self.fork(Order::KillUser(uid), &[]))?;
-        match Child::new(pid, false)?.wait()?.code() {
-            Some(0) => Ok(()),
-            Some(number) => Err(io::Error::from_raw_os_error(number)),
-            // A new process of that user may have killed it first.
-            None => Ok(()),
+        for _ in 0..KILLERS {
+            let pid = unless_ended(|| self.fork(Order::KillUser(uid), &[]))?;
+            let ended = Child::new(pid, false)?.wait_timeout(PATIENCE)?;
+            match ended.and_then(|status| status.code()) {
+                Some(0) => return Ok(()),
+                Some(number) => return Err(io::Error::from_raw_os_error(number)),
+                None => {}
+            }
         }
+        Err(io::Error::other(format!(
+            "processes of user {uid} kill or stop whatever is to kill them"
+        )))
     }
 
     fn fork(&self, order: Order, descriptors: &[&OwnedFd]) -> io::Result<i32> {
