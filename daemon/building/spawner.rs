@@ -8,6 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use system::process::{Child, Spawn};
+use system::processors;
 use system::signal::Signal;
 
 type Order = (Spawn, Sender<io::Result<Child>>);
@@ -36,6 +37,8 @@ impl Spawner {
             .name("spawner".to_owned())
             .spawn(move || {
                 for (program, reply) in orders {
+                    // Whoever had this thread started may be bound to a client's processor.
+                    processors::follow(std::process::id().cast_signed());
                     // If nobody takes the child any more, dropping it ends it.
                     let _ = reply.send(program.parent_death_signal(Signal::SIGKILL).spawn());
                 }

@@ -22,6 +22,18 @@ fn run(setup: &Setup, script: &str) -> Vec<String> {
 }
 
 #[test]
+fn builders_run_on_the_daemons_processors_whatever_the_client_wishes() {
+    let setup = Setup::new(&[]);
+    let Some(mut client) = setup.client_of_another_processor() else {
+        return;
+    };
+    let script = "grep Cpus_allowed_list /proc/self/status >$out";
+    let drv = client.write(Script::new("processors", script));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(lines(&drv), ["Cpus_allowed_list:\t0"]);
+}
+
+#[test]
 fn the_variables_are_those_of_the_derivation_and_a_few_more() {
     let setup = Setup::at(Site::new().env("SECRET", "of the daemon"), &["--cores=7"]);
     let mut client = setup.client();

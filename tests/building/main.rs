@@ -31,6 +31,9 @@ use std::path::{Path, PathBuf};
 use harness::derivations::{Client, Script};
 use harness::users::BuildUsers;
 use harness::{Daemon, Site, eventually, is_ours, skip};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use protocol::client::Options;
 use protocol::operations::GcAction;
 
 /// A running daemon with build users, and what goes with it.
@@ -64,6 +67,23 @@ impl Setup {
     /// A client.
     fn client(&self) -> Client {
         Client::connect(&self.daemon)
+    }
+
+    /// A client whose wish is that work stays on processor 1, of a daemon that is to stay on 0.
+    /// `None` on a machine that has no two.
+    fn client_of_another_processor(&self) -> Option<Client> {
+        if std::thread::available_parallelism().unwrap().get() < 2 {
+            skip("needs two processors");
+            return None;
+        }
+        let mut own = CpuSet::new();
+        own.set(0).unwrap();
+        sched_setaffinity(Pid::from_raw(self.daemon.pid()), &own).unwrap();
+        let options = Options {
+            cpu: Some(1),
+            ..Options::default()
+        };
+        Some(Client::connect_with(&self.daemon, &options))
     }
 
     /// A directory that builders can see, under the same name, and write to.

@@ -174,12 +174,16 @@ pub struct Client {
 impl Client {
     /// Connects, and adds busybox to the store.
     pub fn connect(daemon: &Daemon) -> Client {
+        Client::connect_with(daemon, &Options::default())
+    }
+
+    /// The same, with other wishes.
+    pub fn connect_with(daemon: &Daemon, options: &Options) -> Client {
         let store = StoreDir::new(daemon.store.to_str().unwrap()).unwrap();
         let stream = daemon.connect();
         let (reader, writer) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
-        let options = Options::default();
         let mut connection =
-            Connection::over(Box::new(reader), Box::new(writer), &store, &options).unwrap();
+            Connection::over(Box::new(reader), Box::new(writer), &store, options).unwrap();
         let busybox = add_busybox(&mut connection);
         let mut client = Client {
             connection,

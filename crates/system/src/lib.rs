@@ -10,6 +10,7 @@
 //! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
+//! | [`processors`] | which of them a thread may run on |
 //! | [`signal`] | names and texts of signals, ignoring and restoring them |
 //! | [`tree`] | no-follow work on file trees through directory descriptors |
 //! | [`ids`] | users, groups, and giving up privileges |
@@ -30,6 +31,7 @@ pub mod network;
 pub mod personality;
 pub mod pipe;
 pub mod process;
+pub mod processors;
 pub mod signal;
 pub mod socket;
 pub mod tree;

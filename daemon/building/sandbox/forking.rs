@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::prctl::set_name;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use system::process::kill_user_from_here;
-use system::{ids, namespace, pipe, socket};
+use system::{ids, namespace, pipe, processors, socket};
 
 use super::inside;
 use super::orders::{self, Isolation, NAME, Order};
@@ -55,6 +55,7 @@ fn serve(orders: UnixStream) -> io::Result<()> {
         }
         let order = Order::decode(order).filter(|_| count == order.len());
         let order = order.ok_or_else(|| io::Error::other("an order that means nothing"))?;
+        processors::follow(std::os::unix::process::parent_id().cast_signed());
         let answer = match namespace::fork_sibling(order.namespaces()) {
             Ok(None) => {
                 drop(orders);

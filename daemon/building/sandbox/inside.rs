@@ -9,8 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::process::exit;
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 use system::namespace::{self, IdMap};
 use system::{caps, ids, signal};
 
@@ -127,14 +126,8 @@ fn die_with_daemon() -> Result<(), SetUpError> {
     phase("parentDeath", nix::sys::prctl::set_pdeathsig(signal))
 }
 
-/// A session of its own, any processor, no capabilities that would outlast an exec.
+/// A session of its own, no capabilities that would outlast an exec.
 fn leave_session() -> Result<(), SetUpError> {
-    let mut all = CpuSet::new();
-    for processor in 0..CpuSet::count() {
-        phase("restoreAffinity", all.set(processor))?;
-    }
-    // A client may have pinned the thread that asked for this build.
-    let _ = sched_setaffinity(Pid::from_raw(0), &all);
     match setsid() {
         // A process that was started as the leader of its own session already.
         Err(nix::errno::Errno::EPERM) => {}

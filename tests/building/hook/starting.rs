@@ -37,6 +37,19 @@ fn the_words_on_its_command_line() {
 }
 
 #[test]
+fn it_runs_on_the_daemons_processors_whatever_the_client_wishes() {
+    let script = format!("grep Cpus_allowed_list /proc/self/status >$dir/processors; {DECLINE}");
+    let setup = hooked(&script, &[]);
+    let Some(mut client) = setup.client_of_another_processor() else {
+        return;
+    };
+    client.set(|options| options.use_build_hook = Some(true));
+    let drv = client.write(local("example"));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(setup.read("processors"), "Cpus_allowed_list:\t0\n");
+}
+
+#[test]
 fn its_descriptors_directory_session_and_environment() {
     let script = "pwd >$dir/pwd; cut -d ' ' -f 1,5,6 /proc/$$/stat >$dir/session
                   for fd in /proc/$$/fd/*; do printf '%s ' ${fd##*/}; readlink $fd || echo closed; done >$dir/fds
