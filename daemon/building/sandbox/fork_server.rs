@@ -21,9 +21,9 @@ use system::{pipe, socket};
 use super::orders::{Isolation, NAME, Order};
 
 /// How many processes try to kill those of a user, one after the other.
-const KILLERS: usize = 60;
-/// How long each may take.
-const PATIENCE: Duration = Duration::from_millis(250);
+const KILLERS: usize = 16;
+/// How long the first may take; each of the others twice as long, but not longer than the last.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 
 /// Starts a program from a thread that lives as long as the daemon.
 type Start = dyn Fn(Spawn) -> io::Result<Child> + Send + Sync;
@@ -68,9 +68,11 @@ impl ForkServer {
     /// What becomes the user to kill them can be killed or stopped by them first; then it is
     /// another's turn.
     pub fn kill_user(&self, uid: u32) -> io::Result<()> {
+        let [mut patience, longest] = PATIENCE;
         for _ in 0..KILLERS {
             let pid = unless_ended(|| self.fork(Order::KillUser(uid), &[]))?;
-            let ended = Child::new(pid, false)?.wait_timeout(PATIENCE)?;
+            let ended = Child::new(pid, false)?.wait_timeout(patience)?;
+            patience = longest.min(patience * 2);
             match ended.and_then(|status| status.code()) {
                 Some(0) => return Ok(()),
                 Some(number) => return Err(io::Error::from_raw_os_error(number)),
