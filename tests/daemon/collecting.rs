@@ -8,7 +8,7 @@ use formats::StorePath;
 use formats::export::Fields;
 use protocol::operations::GcAction;
 
-use crate::harness::Site;
+use crate::harness::{Site, is_ours};
 use crate::items::*;
 use crate::support::*;
 
@@ -318,4 +318,45 @@ fn sessions_can_add_while_others_collect() {
     assert!(!client.verify_store(true, false).unwrap());
     collect(&mut client, GcAction::DeleteDead, &[]);
     fixture.assert_holds([]);
+}
+
+#[test]
+fn what_gets_a_root_before_its_session_ends_is_kept() {
+    if !is_ours() {
+        return; // Guix's looks for links before it looks at sessions
+    }
+    let fixture = Fixture::new();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| {
+            let mut client = fixture.client();
+            while !stop.load(Ordering::Relaxed) {
+                collect(&mut client, GcAction::DeleteDead, &[]);
+            }
+        });
+        let rooted: Vec<StorePath> = (0..100)
+            .map(|round| {
+                let mut client = fixture.client();
+                // From now on the session has temporary roots.
+                add_text(&mut client, "first", "", &[]);
+                let name = format!("rooted-{round}");
+                let path = add_text(&mut client, &name, "", &[]);
+                fixture.root(&name, &path);
+                path
+            })
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        collecting.join().unwrap();
+        let lost: Vec<_> = rooted
+            .iter()
+            .filter(|path| !path.as_path().exists())
+            .collect();
+        assert!(lost.is_empty(), "{lost:#?}");
+    });
+    let mut client = fixture.only_client();
+    assert_eq!(
+        collect(&mut client, GcAction::ReturnLive, &[]).paths.len(),
+        100
+    );
+    assert!(!client.verify_store(true, false).unwrap());
 }

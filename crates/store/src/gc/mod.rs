@@ -95,13 +95,14 @@ impl Store {
         }
         let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
         progress.message(Level::Error, "finding garbage collector roots...");
-        let mut roots: HashSet<StorePath> = HashSet::new();
+        // First, for whoever makes a link and then lets go of the temporary root: what isn't seen
+        // here has its link already. (Guix does it last, and misses both.)
+        let held = HeldRoots::read(self, progress)?;
+        let mut roots = held.roots.clone();
         if !request.ignore_liveness {
             roots.extend(self.find_roots(progress)?.into_values());
             roots.extend(self.busy_roots()?);
         }
-        let held = HeldRoots::read(self, progress)?;
-        roots.extend(held.roots.iter().cloned());
 
         let mut deleter = Deleter::new(self, request.max_freed, progress);
         if deletes {
