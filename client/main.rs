@@ -107,7 +107,8 @@ fn main() -> ExitCode {
         }
     };
     let name = command.name();
-    match command.run() {
+    let expecting = system::signal::expect_children().map_err(Into::into);
+    match expecting.and_then(|()| command.run()) {
         Ok(code) => code,
         // Whoever reads our output has had enough of it.
         Err(error) if output::is_broken_pipe(&error) => ExitCode::FAILURE,

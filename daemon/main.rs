@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 /// Everything that is of the whole process is settled here, before there is a second thread.
 fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
+    system::signal::expect_children()?;
     let (task, given) = options::parse_or_exit(std::env::args_os());
     let directories = Directories::from_environment(&store::compiled_directories!())?;
     let mut settings = Settings::new(directories, given)?;

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn act(words: &[&str]) -> anyhow::Result<u8> {
+    system::signal::expect_children()?;
     match words {
         ["--help" | "-h"] | ["offload", "--help" | "-h"] => {
             print!("{USAGE}");

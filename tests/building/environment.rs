@@ -34,6 +34,29 @@ fn builders_run_on_the_daemons_processors_whatever_the_client_wishes() {
 }
 
 #[test]
+fn a_daemon_whose_parent_ignored_signals_builds_all_the_same() {
+    let users = BuildUsers::claim();
+    let site = Site::new();
+    let mut command = site.command("env");
+    command
+        .arg("--ignore-signal=CHLD")
+        .arg(harness::program())
+        .arg("--no-substitutes");
+    if let Some(users) = &users {
+        command.arg(format!("--build-users-group={}", users.group));
+    }
+    let daemon = site.launch_command(command);
+    daemon.wait_to_serve();
+    let mut client = Client::connect(&daemon);
+    let good = client.write(Script::new("good", "echo >$out"));
+    client.build(&[&good]).succeeded();
+    let bad = client.write(Script::new("bad", "exit 7"));
+    let built = client.build(&[&bad]);
+    built.failed(100, "failed");
+    built.said("failed with exit code 7");
+}
+
+#[test]
 fn the_variables_are_those_of_the_derivation_and_a_few_more() {
     let setup = Setup::at(Site::new().env("SECRET", "of the daemon"), &["--cores=7"]);
     let mut client = setup.client();

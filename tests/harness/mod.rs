@@ -174,7 +174,7 @@ impl Site {
     /// Starts the daemon with `options` and waits until it serves on the site's socket.
     pub fn start(&self, options: &[&str]) -> Daemon {
         let daemon = self.launch(options);
-        daemon.wait_until(|| UnixStream::connect(&daemon.socket).is_ok(), "to serve");
+        daemon.wait_to_serve();
         daemon
     }
 
@@ -276,6 +276,11 @@ impl Daemon {
         fs::read_dir(format!("/proc/{}/task", self.pid()))
             .unwrap()
             .count()
+    }
+
+    /// Waits until clients can connect.
+    pub fn wait_to_serve(&self) {
+        self.wait_until(|| UnixStream::connect(&self.socket).is_ok(), "to serve");
     }
 
     /// Waits for something that the daemon should soon do.

@@ -20,6 +20,14 @@ pub fn restore_broken_pipes() -> io::Result<()> {
     Ok(())
 }
 
+/// Restores the default action of `SIGCHLD`, for programs that start others: whoever started this
+/// one may have had it ignored, and then how children end can't be known.
+pub fn expect_children() -> io::Result<()> {
+    // SAFETY: SIG_DFL runs no code.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
 /// Blocks signals for this thread and those it starts later (which is how a program gets a
 /// thread that waits for them with [`wait_for`]).
 pub fn block(signals: &[Signal]) -> io::Result<()> {
