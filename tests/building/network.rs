@@ -2,7 +2,7 @@
 //! machine reaches, with the help of `slirp4netns`; others reach nothing.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Arc;
@@ -42,7 +42,11 @@ struct Server {
 
 impl Server {
     fn new() -> Server {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Server::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    fn at(address: IpAddr) -> Server {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let visits = Arc::new(AtomicUsize::new(0));
         let counter = visits.clone();
@@ -103,7 +107,7 @@ fn a_fixed_output_build_reaches_servers_of_this_machine() {
 }
 
 /// By number, by name, and by the address that stands for this machine.
-pub(super) fn fetches_from_this_machine(setup: &Setup) {
+fn fetches_from_this_machine(setup: &Setup) {
     let server = Server::new();
     let mut client = setup.client();
     for (number, host) in ["127.0.0.1", "localhost", "10.0.2.2"].iter().enumerate() {
@@ -117,6 +121,38 @@ pub(super) fn fetches_from_this_machine(setup: &Setup) {
     let names = Script::new("names", "cat /etc/resolv.conf; echo >$out");
     let drv = client.write(names.fixed(false, Hash::sha256("\n")));
     client.build(&[&drv]).said("nameserver 10.0.2.3\n");
+}
+
+#[test]
+fn a_fixed_output_build_has_ipv6_where_this_machine_has() {
+    if !is_possible() {
+        return;
+    }
+    let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let is_wide = |line: &str| [Some("00"), Some("40")].contains(&line.split_whitespace().nth(3));
+    if !addresses.lines().any(is_wide) {
+        return skip("this machine has no address of IPv6");
+    }
+    // In a user namespace, too.
+    let (daemon, site) = start(Site::new(), None, &[]);
+    let in_user_namespace = Setup {
+        daemon,
+        site,
+        users: None,
+    };
+    let isolated = Setup::new(&["--isolate-host-loopback"]);
+    for setup in [Setup::new(&[]), in_user_namespace] {
+        let server = Server::at(Ipv6Addr::LOCALHOST.into());
+        let mut client = setup.client();
+        // The address that stands for this machine.
+        let drv = client.write(server.fetch("page", "fd00::2").fixed(false, page()));
+        client.build(&[&drv]).succeeded();
+        assert_eq!(server.visits(), 1);
+        let mut client = isolated.client();
+        let drv = client.write(server.fetch("page", "fd00::2").fixed(false, page()));
+        client.build(&[&drv]).failed(1, "failed");
+        assert_eq!(server.visits(), 1);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -23,6 +24,61 @@ pub fn take_down_loopback() -> io::Result<()> {
     let mut request = about_loopback();
     request.ifr_ifru.ifru_flags = libc::IFF_LOOPBACK as _;
     change(libc::SIOCSIFFLAGS, &request)
+}
+
+/// Gives a device of this process's network namespace an address of IPv6, in a network whose
+/// addresses have the first `prefix` bits in common.
+pub fn add_address(device: &str, address: Ipv6Addr, prefix: u32) -> io::Result<()> {
+    let request = libc::in6_ifreq {
+        ifr6_addr: in6_addr(address),
+        ifr6_prefixlen: prefix,
+        ifr6_ifindex: index(device)?,
+    };
+    change_as(AddressFamily::Inet6, libc::SIOCSIFADDR, &request)
+}
+
+/// Has what goes to other networks of IPv6 sent to `gateway`, which is behind `device`.
+pub fn add_default_route(device: &str, gateway: Ipv6Addr) -> io::Result<()> {
+    let nowhere = in6_addr(Ipv6Addr::UNSPECIFIED);
+    let request = Route {
+        destination: nowhere,
+        source: nowhere,
+        gateway: in6_addr(gateway),
+        kind: 0,
+        destination_prefix: 0,
+        source_prefix: 0,
+        metric: 1,
+        info: 0,
+        flags: u32::from(libc::RTF_UP | libc::RTF_GATEWAY),
+        device: index(device)?,
+    };
+    change_as(AddressFamily::Inet6, libc::SIOCADDRT, &request)
+}
+
+/// `struct in6_rtmsg` of `<linux/ipv6_route.h>`; that of `libc` has private fields.
+#[repr(C)]
+struct Route {
+    destination: libc::in6_addr,
+    source: libc::in6_addr,
+    gateway: libc::in6_addr,
+    kind: u32,
+    destination_prefix: u16,
+    source_prefix: u16,
+    metric: u32,
+    info: libc::c_ulong,
+    flags: u32,
+    device: libc::c_int,
+}
+
+fn in6_addr(address: Ipv6Addr) -> libc::in6_addr {
+    libc::in6_addr {
+        s6_addr: address.octets(),
+    }
+}
+
+/// The number of a device.
+fn index(device: &str) -> io::Result<libc::c_int> {
+    Ok(nix::net::if_::if_nametoindex(device)?.cast_signed())
 }
 
 /// Makes an Ethernet device in this thread's network namespace. What it sends is read from the
@@ -56,9 +112,13 @@ fn about(device: &str) -> libc::ifreq {
 }
 
 fn change(what: libc::c_ulong, request: &libc::ifreq) -> io::Result<()> {
-    let (family, kind) = (AddressFamily::Inet, SockType::Datagram);
-    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: the requests made here read an ifreq.
+    change_as(AddressFamily::Inet, what, request)
+}
+
+/// `T` is what the system call reads for this `what`, in this family of addresses.
+fn change_as<T>(family: AddressFamily, what: libc::c_ulong, request: &T) -> io::Result<()> {
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the callers here pass what the request reads, and none writes.
     if unsafe { libc::ioctl(socket.as_raw_fd(), what as _, request) } < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -53,9 +53,12 @@ fn become_builder(
         match &chroot.network {
             Network::Loopback => phase("initLoopback", system::network::bring_up_loopback())?,
             Network::None => {}
-            Network::Host { loopback, .. } => {
+            Network::Host { loopback, ipv6, .. } => {
                 if phase("waitForSlirpReady", wait_for_network(&mut orders))? {
                     phase("initLoopback", network::settle_loopback(*loopback))?;
+                    if *ipv6 && let Err(error) = network::settle_ipv6() {
+                        eprintln!("cannot set up IPv6: {error}");
+                    }
                 }
             }
         }

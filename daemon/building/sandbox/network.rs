@@ -1,10 +1,11 @@
 //! The network of fixed-output builds: `slirp4netns` carries it from a namespace of the builder's
 //! own to the host, as an ordinary program's (`spec/build-environment.md`, section 9).
 //!
-//! Inside, the host is 10.0.2.2 and its name server 10.0.2.3. Unlike Guix, which makes the device
+//! Inside, the host is 10.0.2.2 or fd00::2, and its name server 10.0.2.3. Unlike Guix, which makes the device
 //! itself, we have the program make it.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +20,13 @@ use super::plan::Network;
 pub(super) const HOST: &str = "10.0.2.2";
 /// What stands for the host's name server inside.
 pub(super) const NAME_SERVER: &str = "10.0.2.3";
+
+/// The device inside.
+const TAP: &str = "tap0";
+/// The builder's own address of IPv6, with the length of its network's prefix.
+const ADDRESS: (Ipv6Addr, u32) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80), 64);
+/// What stands for the host inside, over IPv6.
+const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 /// The program, looked for in `$PATH`.
 const PROGRAM: &str = "slirp4netns";
@@ -47,7 +55,21 @@ pub fn of_fixed_output(host_loopback: bool) -> Result<Network, String> {
     Ok(Network::Host {
         program: program.into(),
         loopback: host_loopback,
+        ipv6: host_has_ipv6(),
     })
+}
+
+/// Whether the host has an address of IPv6 for more than its own links. Else builders get none,
+/// so that programs don't try what can't work. The format is that of the kernel: address, device,
+/// length of the prefix, scope, flags, and name of the device.
+fn host_has_ipv6() -> bool {
+    const GLOBAL: &str = "00";
+    const SITE: &str = "40";
+    let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    addresses
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
+        .any(|scope| [GLOBAL, SITE].contains(&scope))
 }
 
 /// Connects the namespace of the process `pid` to the host's network, as long as what is returned
@@ -57,6 +79,7 @@ pub(super) fn connect(
     identity: &Identity,
     program: PathBuf,
     host_loopback: bool,
+    ipv6: bool,
     spawn: &dyn Fn(Spawn) -> io::Result<Child>,
 ) -> io::Result<Child> {
     let (ready, its_ready) = pipe::pipe()?;
@@ -79,9 +102,12 @@ pub(super) fn connect(
     if !host_loopback {
         slirp = slirp.arg("--disable-host-loopback");
     }
+    if ipv6 {
+        slirp = slirp.arg("--enable-ipv6");
+    }
     let child = spawn(
         slirp
-            .args([format!("/proc/{pid}/ns/net"), "tap0".to_owned()])
+            .args([format!("/proc/{pid}/ns/net"), TAP.to_owned()])
             .fd(pipe::null()?, 0)
             .fd(pipe::null()?, 1)
             .fd(pipe::null()?, 2)
@@ -109,4 +135,16 @@ pub(super) fn settle_loopback(host_loopback: bool) -> io::Result<()> {
     // set this; 10.0.2.2 works all the same.
     let _ = std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1");
     network::take_down_loopback()
+}
+
+/// Inside, once connected: an address of IPv6, and the way to others. The program only carries it.
+pub(super) fn settle_ipv6() -> io::Result<()> {
+    // There is nobody who could have the same address, or could tell of other ways; to ask takes a
+    // second.
+    for setting in ["accept_dad", "accept_ra"] {
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/{setting}"), "0")?;
+    }
+    let (address, prefix) = ADDRESS;
+    network::add_address(TAP, address, prefix)?;
+    network::add_default_route(TAP, HOST6)
 }

@@ -97,6 +97,8 @@ pub enum Network {
         program: Bytes,
         /// Servers of the host's loopback network included.
         loopback: bool,
+        /// Over IPv6, too.
+        ipv6: bool,
     },
 }
 

@@ -132,9 +132,14 @@ fn launch(
     order(&mut orders, &text)?;
     let mut connection = None;
     let network = plan.chroot.as_ref().map(|chroot| &chroot.network);
-    if let Some(Network::Host { program, loopback }) = network {
+    if let Some(Network::Host {
+        program,
+        loopback,
+        ipv6,
+    }) = network
+    {
         let program = program.as_path().to_owned();
-        let answer = match network::connect(pid, &plan.identity, program, *loopback, spawn) {
+        let answer = match network::connect(pid, &plan.identity, program, *loopback, *ipv6, spawn) {
             Ok(child) => {
                 connection = Some(child);
                 CONNECTED.to_owned()
