@@ -1,5 +1,7 @@
 //! Several clients, and clients that go away.
 
+use std::time::Duration;
+
 use super::harness::derivations::{Building, processes_with};
 use super::*;
 
@@ -167,6 +169,44 @@ fn a_daemon_that_is_stopped_ends_its_builds() {
         processes_with(&marker)
     );
     drop((site, users));
+}
+
+#[test]
+fn what_a_shared_build_needs_is_kept_when_the_client_that_began_it_goes() {
+    if !is_ours() {
+        return; // Guix's doesn't share builds
+    }
+    let setup = Setup::new(&[]);
+    let mut first = setup.client();
+    let needed = first.write(Script::new("needed", "echo needed >$out"));
+    let script = format!(
+        "echo begun; {}; cat $needed >$out; echo $needed >>$out",
+        setup.await_gate("go")
+    );
+    let script = Script::new("needy", &script)
+        .input(&needed, "out")
+        .variable("needed", needed.out().as_str());
+    let needy = first.write(script);
+    let first = first.start(&[&needy]);
+    first.wait_for("begun");
+    let second = setup.client().start(&[&needy]);
+    wait_to_share(&second);
+    first.hang_up();
+    for _ in 0..5 {
+        let mut third = setup.client().connection;
+        third
+            .collect_garbage(GcAction::DeleteDead, [].into(), u64::MAX, &mut |_| ())
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    setup.open("go");
+    let (mut client, built) = second.finish();
+    built.succeeded();
+    let info = client.info(needy.out());
+    assert!(info.references.contains(needed.out()));
+    assert!(client.is_valid(needed.out()));
+    let contents = fs::read_to_string(needy.out().as_path()).unwrap();
+    assert!(contents.starts_with("needed\n"), "{contents}");
 }
 
 #[test]
