@@ -141,7 +141,12 @@ pub trait Transport: Send {
 
 /// How the machine is. Uses and, if need be, makes the shared connection.
 pub fn probe(machine: &Machine, home: &Home, deadline: Instant) -> Result<Vitals, Error> {
-    probe::probe(&Link::new(machine, home)?, deadline)
+    let link = Link::new(machine, home)?;
+    match probe::probe(&link, deadline) {
+        // The connection that stood may have ended just now; another one may do.
+        Err(Error::Lost { .. }) if Instant::now() < deadline => probe::probe(&link, deadline),
+        result => result,
+    }
 }
 
 /// A connection to its daemon, after the handshake, by the way that the machine's entry asks for.

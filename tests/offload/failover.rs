@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::farm::{Farm, Kind, SYSTEM};
 use crate::hand::Hand;
 use crate::harness::derivations::{Client, Drv, Script};
@@ -91,6 +94,38 @@ fn a_shared_connection_that_dies() {
         // That of the second machine, too; its next user notices.
         masters.iter().for_each(crate::farm::Process::kill);
     });
+}
+
+#[test]
+fn a_shared_connection_that_ends_as_it_is_used() {
+    let mut farm = Farm::with(&[Kind::default()]);
+    farm.start(&["--max-jobs=0"]);
+    farm.configure(&[farm.entry(0)]);
+    let mut client = farm.client();
+    let first = client.write(Script::new("first", "echo >$out"));
+    client.build(&[&first]).succeeded();
+    // So that it is asked how it is.
+    farm.forget();
+    // Its ssh takes the next hook's command before it notices that the other side is gone.
+    let masters = farm.ssh_masters();
+    assert!(!masters.is_empty());
+    let signal = |signal| {
+        for master in &masters {
+            kill(Pid::from_raw(master.pid), signal).unwrap();
+        }
+    };
+    signal(Signal::SIGSTOP);
+    cut(&farm);
+    let second = client.write(Script::new("second", "echo >$out"));
+    let building = client.start(&[&second]);
+    std::thread::sleep(Duration::from_millis(500));
+    signal(Signal::SIGCONT);
+    let (client, built) = building.finish();
+    built.succeeded();
+    built.said("done with offloaded ");
+    built.did_not_say("lost ");
+    drop(client);
+    farm.assert_nothing_left();
 }
 
 /// One machine of a kind that is of no use, and one that works: a build goes to the latter.
