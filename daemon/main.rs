@@ -41,6 +41,8 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
     system::signal::expect_children()?;
+    // For all clients together.
+    system::open_files::raise_limit().context("cannot raise the limit of open files")?;
     let (task, given) = options::parse_or_exit(std::env::args_os());
     let directories = Directories::from_environment(&store::compiled_directories!())?;
     let mut settings = Settings::new(directories, given)?;

@@ -261,6 +261,11 @@ impl Job {
         let Some(hooks) = &self.hooks else {
             return Ok(None);
         };
+        // It is a word of the question, and the client's: blanks would make it more.
+        let platform = self.platform();
+        if platform.is_empty() || !platform.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Ok(None);
+        }
         let mut features = Vec::new();
         for word in self.words("requiredSystemFeatures") {
             let word = word.to_str_lossy().into_owned();
@@ -273,7 +278,7 @@ impl Job {
         }
         let question = Question {
             am_willing: self.slots.is_free(),
-            platform: &self.platform(),
+            platform: &platform,
             derivation: self.path.as_str(),
             features: features.iter().map(String::as_str).collect(),
         };

@@ -368,15 +368,10 @@ impl<'a> Build<'a> {
         let job = self.job;
         let full = files::is_full(job.engine.store.dir().as_path())
             || files::is_full(self.directory.outer());
-        if let (Some(root), Mode::Normal) = (&self.root, job.mode) {
-            // For whoever wants to look at them; they stay invalid.
-            for output in self.missing {
-                let made = root.outside(output.as_path());
-                if files::exists(&made)? && !files::exists(output.as_path())? {
-                    files::make_harmless(&made, None)?;
-                    files::move_tree(&made, output.as_path())?;
-                }
-            }
+        if let (Some(root), Mode::Normal) = (&self.root, job.mode)
+            && let Err(error) = self.leave_outputs(root)
+        {
+            attempt.message(Level::Error, error.to_string());
         }
         self.clean_up(attempt, false)?;
         let message = format!("builder for `{}' {described}", job.path);
@@ -386,6 +381,19 @@ impl<'a> Build<'a> {
             Failure::Permanent
         };
         Err(Trouble::Failed(failure, message))
+    }
+
+    /// Moves what a failed builder has made to where it would be, for whoever wants to look at it;
+    /// it stays invalid.
+    fn leave_outputs(&self, root: &Root) -> Result<(), BuildError> {
+        for output in self.missing {
+            let made = root.outside(output.as_path());
+            if files::exists(&made)? && !files::exists(output.as_path())? {
+                files::make_harmless(&made, None)?;
+                files::move_tree(&made, output.as_path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants

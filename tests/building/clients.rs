@@ -210,6 +210,34 @@ fn what_a_shared_build_needs_is_kept_when_the_client_that_began_it_goes() {
 }
 
 #[test]
+fn locks_and_chroots_of_builds_are_not_garbage_even_if_named() {
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let script = format!("echo half >$out; echo begun; {}", setup.await_gate("go"));
+    let drv = client.write(Script::new("wanted", &script));
+    let building = client.start(&[&drv]);
+    building.wait_for("begun");
+    for name in [
+        format!("{}.lock", drv.out()),
+        format!("{}.chroot", drv.path),
+    ] {
+        let path = setup.store_path(&name);
+        let mut other = setup.client().connection;
+        let deleted = other.collect_garbage(
+            GcAction::DeleteSpecific,
+            [path].into(),
+            u64::MAX,
+            &mut |_| (),
+        );
+        let error = deleted.expect_err(&name).to_string();
+        assert!(error.contains("alive"), "{error}");
+        assert!(Path::new(&name).exists());
+    }
+    setup.open("go");
+    building.finish().1.succeeded();
+}
+
+#[test]
 fn a_daemon_that_is_killed_takes_its_builds_along_and_the_next_one_starts_afresh() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();

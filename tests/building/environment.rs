@@ -57,6 +57,23 @@ fn a_daemon_whose_parent_ignored_signals_builds_all_the_same() {
 }
 
 #[test]
+fn many_clients_are_served_and_builders_get_the_limit_that_the_daemon_had() {
+    let site = Site::new();
+    let mut command = site.command("sh");
+    command
+        .args(["-c", "ulimit -Sn 100; exec \"$0\" --no-substitutes"])
+        .arg(harness::program());
+    let daemon = site.launch_command(command);
+    daemon.wait_to_serve();
+    let idle: Vec<Client> = (0..60).map(|_| Client::connect(&daemon)).collect();
+    let mut client = Client::connect(&daemon);
+    let drv = client.write(Script::new("limit", "ulimit -Sn >$out"));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(lines(&drv), ["100"]);
+    drop(idle);
+}
+
+#[test]
 fn the_variables_are_those_of_the_derivation_and_a_few_more() {
     let setup = Setup::at(Site::new().env("SECRET", "of the daemon"), &["--cores=7"]);
     let mut client = setup.client();

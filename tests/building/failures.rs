@@ -272,3 +272,16 @@ pub fn build_as_nobody(setup: &Setup, drv: &formats::StorePath) -> String {
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+#[test]
+fn a_failed_build_that_leaves_a_strange_output_is_an_ordinary_failure() {
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("fifo", "mkdir $out; mkfifo $out/x; exit 3"));
+    let built = client.build(&[&drv]);
+    built.failed(100, "failed");
+    built.said("failed with exit code 3");
+    let left = names(&std::env::temp_dir());
+    let is_its = |name: &&String| name.starts_with("guix-build-fifo.drv");
+    assert_eq!(left.iter().find(is_its), None);
+}

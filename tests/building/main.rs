@@ -118,6 +118,13 @@ impl Setup {
         assert!(eventually(|| deleted().is_ok()), "{:?}", deleted());
     }
 
+    /// A name in the store as a path.
+    fn store_path(&self, name: &str) -> formats::StorePath {
+        let store = self.site.store();
+        let store = formats::StoreDir::new(store.to_str().unwrap()).unwrap();
+        store.parse(name.as_bytes()).unwrap()
+    }
+
     /// The names in the store.
     fn store_names(&self) -> Vec<String> {
         names(&self.site.store())

@@ -360,3 +360,28 @@ fn what_gets_a_root_before_its_session_ends_is_kept() {
     );
     assert!(!client.verify_store(true, false).unwrap());
 }
+
+#[test]
+fn loops_and_endless_names_are_no_roots_and_no_obstacles() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let looping = fixture.site.path("loop");
+    std::os::unix::fs::symlink(&looping, &looping).unwrap();
+    let mut links = vec![format!("{}/x", looping.display())];
+    links.push(format!(
+        "{}/{}",
+        fixture.site.path("").display(),
+        "x".repeat(300)
+    ));
+    for link in links {
+        client.add_indirect_root(link).unwrap();
+    }
+    let text = add_text(&mut client, "text", "", &[]);
+    fixture.root("text", &text);
+    drop(client);
+    let mut client = fixture.only_client();
+    if is_ours() {
+        collect(&mut client, GcAction::DeleteDead, &[]);
+        fixture.assert_holds([&text]);
+    }
+}

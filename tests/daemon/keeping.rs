@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::operations::GcAction;
 
-use crate::harness::Site;
+use crate::harness::{Site, is_ours};
 use crate::items::*;
 use crate::support::*;
 
@@ -209,4 +210,47 @@ fn a_leftover_of_the_same_name_is_replaced() {
     assert_eq!(add_text(&mut client, "text", "x", &[]), text);
     fixture.assert_holds([&path, &text]);
     assert!(!client.verify_store(true, false).unwrap());
+}
+
+#[test]
+fn what_cannot_be_repaired_holds_up_nobody() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let lost = add_text(&mut client, "lost", "", &[]);
+    let user = add_text(&mut client, "user", "", &[&lost]);
+    fixture.root("user", &user);
+    drop(client);
+    std::fs::remove_file(lost.as_path()).unwrap();
+    // A session that has no temporary roots yet.
+    let mut client = fixture.only_client();
+    assert!(client.verify_store(false, true).unwrap());
+    add_text(&mut client, "another", "", &[]);
+}
+
+#[test]
+fn what_is_added_during_a_verification_stays_valid() {
+    if !is_ours() {
+        return; // Guix's loses some
+    }
+    let fixture = Fixture::new();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| {
+            let mut client = fixture.client();
+            while !done.load(Ordering::Relaxed) {
+                assert!(!client.verify_store(false, false).unwrap());
+            }
+        });
+        let mut client = fixture.client();
+        let added: Vec<_> = (0..1500)
+            .map(|number| add_text(&mut client, &format!("text-{number}"), "", &[]))
+            .collect();
+        done.store(true, Ordering::Relaxed);
+        verifying.join().unwrap();
+        let lost = added
+            .iter()
+            .filter(|path| !client.is_valid_path(path).unwrap())
+            .count();
+        assert_eq!(lost, 0);
+    });
 }

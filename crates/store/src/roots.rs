@@ -237,6 +237,6 @@ impl Finder<'_> {
 fn is_permanent(error: &Error) -> bool {
     matches!(
         error.errno(),
-        Some(libc::EACCES | libc::ENOENT | libc::ENOTDIR)
+        Some(libc::EACCES | libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG)
     )
 }

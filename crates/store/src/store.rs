@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use formats::derivation::ModuloHashes;
@@ -40,8 +39,6 @@ pub(crate) struct Inner {
     pub(crate) links: Option<Dir>,
     /// Known hashes of derivations modulo their inputs.
     modulo: Mutex<(ModuloHashes, usize)>,
-    /// Makes names unique within this process.
-    counter: AtomicU64,
     /// Shared while the store is open: nobody changes the schema meanwhile.
     _big_lock: Option<LockFile>,
 }
@@ -104,7 +101,6 @@ impl Store {
                 root,
                 links,
                 modulo: Mutex::default(),
-                counter: AtomicU64::new(0),
                 _big_lock: big_lock,
             }),
         })
@@ -168,8 +164,11 @@ impl Store {
 
     /// A name in the store directory that nobody else uses, for something on its way.
     pub(crate) fn unique_name(&self, prefix: &str) -> String {
-        let number = self.inner.counter.fetch_add(1, Ordering::Relaxed);
-        format!("{prefix}-{}-{number}", std::process::id())
+        format!(
+            "{prefix}-{}-{:016x}",
+            std::process::id(),
+            rand::random::<u64>()
+        )
     }
 
     /// `.links`.

@@ -7,12 +7,11 @@
 //! that it can lock exclusively is one that a dead session left.
 //!
 //! Guix names the file after the process, and removes one of that name which it finds when it
-//! starts; the collector reads files of any name. Ours are named `PID-NUMBER`, so that sessions of
+//! starts; the collector reads files of any name. Ours are named `PID-RANDOM`, so that sessions of
 //! one process have each their own and no process of Guix's takes one for its own.
 
 use std::collections::HashSet;
 use std::fs;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -147,13 +146,6 @@ impl TempRoots {
             let path = directory.join(unique());
             // While a collection reads these files, none may be added.
             let gc_lock = self.store.gc_lock(Mode::Shared, progress)?;
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io(format!("removing `{}'", path.display()), error));
-                }
-                // Left by a process that had our number.
-                _ => {}
-            }
             let file = LockFile::open(&path)
                 .context(|| format!("opening lock file `{}'", path.display()))?;
             drop(gc_lock);
@@ -176,16 +168,10 @@ impl Drop for TempRoots {
     }
 }
 
-/// A name that no other session of this process has; the process's number makes it the only one
-/// of the machine (sessions of stores opened twice share the counter).
+/// A name that no other session has. The process's number is for people; it is not the only one on
+/// a store that daemons in several PID namespaces use.
 fn unique() -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{}-{}",
-        std::process::id(),
-        COUNTER.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }
 
 /// Removes the file of a session that ends; failing that, the next collector does.

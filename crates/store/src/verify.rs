@@ -43,8 +43,20 @@ impl Store {
         // Only while it is decided what exists: contents take long, and others want to work.
         let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
         let mut errors = false;
-        let present = self.check_existence(request, progress, &mut errors)?;
+        let (present, needed) = self.check_existence(progress)?;
+        // Repairing takes temporary roots, and those take the lock.
         drop(gc_lock);
+        for path in &needed {
+            check(progress)?;
+            match request.repair.map(|repair| repair(path)) {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    progress.message(Level::Error, &format!("warning: {error}"));
+                    errors = true;
+                }
+                None => errors = true,
+            }
+        }
         if request.contents {
             say(progress, Level::Info, || "checking hashes...".to_owned());
             for path in &present {
@@ -64,13 +76,9 @@ impl Store {
         Ok(errors)
     }
 
-    /// The valid paths that exist. Those that don't are made invalid if nobody needs them.
-    fn check_existence(
-        &self,
-        request: &VerifyRequest<'_>,
-        progress: &dyn Progress,
-        errors: &mut bool,
-    ) -> Result<Vec<StorePath>> {
+    /// The valid paths that exist, and those that don't but are needed. The others that don't are
+    /// made invalid.
+    fn check_existence(&self, progress: &dyn Progress) -> Result<(Vec<StorePath>, Vec<StorePath>)> {
         let reading = || format!("reading directory `{}'", self.dir());
         let mut names = HashSet::new();
         for entry in self.inner.root.entries().context(reading)? {
@@ -88,30 +96,37 @@ impl Store {
         let (mut present, mut missing) = (Vec::new(), BTreeSet::new());
         for text in texts {
             match self.dir().parse(&text) {
-                Ok(path) if names.contains(std::ffi::OsStr::new(path.base_name())) => {
-                    present.push(path);
-                }
-                Ok(path) => {
-                    missing.insert(path);
-                }
+                // What others have added since the directory was read is there, too.
+                Ok(path) => match names.contains(std::ffi::OsStr::new(path.base_name()))
+                    || self.exists(&path)?
+                {
+                    true => present.push(path),
+                    false => drop(missing.insert(path)),
+                },
                 Err(error) => {
                     progress.message(Level::Error, &error.to_string());
                     self.forget(&text)?;
                 }
             }
         }
-        self.settle_missing(&missing, request, progress, errors)?;
-        Ok(present)
+        let needed = self.settle_missing(&missing, progress)?;
+        Ok((present, needed))
     }
 
-    /// Deals with valid paths that don't exist.
+    /// Whether there is something of that name in the store directory.
+    fn exists(&self, path: &StorePath) -> Result<bool> {
+        let stat = self.inner.root.try_stat_at(path.base_name());
+        let stat = stat.context(|| format!("getting attributes of path `{path}'"))?;
+        Ok(stat.is_some())
+    }
+
+    /// Makes valid paths that don't exist invalid, but for those that are needed.
     fn settle_missing(
         &self,
         missing: &BTreeSet<StorePath>,
-        request: &VerifyRequest<'_>,
         progress: &dyn Progress,
-        errors: &mut bool,
-    ) -> Result<()> {
+    ) -> Result<Vec<StorePath>> {
+        let mut still_needed = Vec::new();
         // What something refers to that exists, or that has to stay, has to stay.
         let mut references = BTreeMap::new();
         let mut pending = Vec::new();
@@ -152,17 +167,9 @@ impl Store {
                 Level::Error,
                 &format!("path `{path}' disappeared, but it still has valid referrers!"),
             );
-            match request.repair {
-                Some(repair) => {
-                    if let Err(error) = repair(&path) {
-                        progress.message(Level::Error, &format!("warning: {error}"));
-                        *errors = true;
-                    }
-                }
-                None => *errors = true,
-            }
+            still_needed.push(path);
         }
-        Ok(())
+        Ok(still_needed)
     }
 
     /// Compares an item with what is registered.

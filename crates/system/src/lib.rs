@@ -10,6 +10,7 @@
 //! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
+//! | [`open_files`] | how many files may be open |
 //! | [`processors`] | which of them a thread may run on |
 //! | [`signal`] | names and texts of signals, ignoring and restoring them |
 //! | [`tree`] | no-follow work on file trees through directory descriptors |
@@ -28,6 +29,7 @@ pub mod lock;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod open_files;
 pub mod personality;
 pub mod pipe;
 pub mod process;

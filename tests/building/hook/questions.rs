@@ -161,3 +161,16 @@ fn a_hook_that_has_nothing_to_do_any_more_is_ended() {
     client.build(&[&drv]).succeeded();
     assert!(eventually(|| processes_with(&marker).is_empty()));
 }
+
+#[test]
+fn a_system_with_blanks_is_no_further_question() {
+    if !is_ours() {
+        return;
+    }
+    let setup = hooked("while ask; do echo '# decline'; done", &[]);
+    let mut client = client(&setup);
+    let system = concat!(env!("GUIX_SYSTEM"), " /gnu/store/evil.drv \n/in \n/out \n");
+    let drv = client.write(local("example").system(system));
+    client.build(&[&drv]).failed(100, "failed");
+    assert_eq!(setup.read("asked"), "");
+}

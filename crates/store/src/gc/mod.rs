@@ -110,7 +110,7 @@ impl Store {
         }
         let mut result = GcResult::default();
         if request.action == GcAction::DeleteSpecific {
-            self.delete_specific(request, &roots, &mut deleter)?;
+            self.delete_specific(request, &held, &roots, &mut deleter)?;
         } else if request.max_freed > 0 {
             let doing = if deletes {
                 "deleting garbage..."
@@ -261,6 +261,7 @@ impl Store {
     fn delete_specific(
         &self,
         request: &GcRequest<'_>,
+        held: &HeldRoots,
         roots: &HashSet<StorePath>,
         deleter: &mut Deleter<'_>,
     ) -> Result<()> {
@@ -270,6 +271,7 @@ impl Store {
         for path in &request.paths {
             check(deleter.progress)?;
             let alive = SPECIAL.contains(&path.base_name())
+                || held.is_in_use(self, path) && !self.is_valid(path)?
                 || self.is_alive(path, roots, keep_outputs, keep_derivations)?;
             if alive {
                 return Err(Error::StillAlive(path.as_str().to_owned()));

@@ -12,6 +12,7 @@ use std::ptr;
 
 use libc::{c_char, c_int, c_void, pid_t};
 
+use crate::open_files;
 use crate::signal::Signal;
 
 /// The steps that can fail in the child.
@@ -72,6 +73,7 @@ pub(super) struct Setup {
     kept: Vec<RawFd>,
     setsid: bool,
     parent_death: Option<c_int>,
+    open_files: Option<libc::rlimit>,
     parent: pid_t,
     report: RawFd,
     // What argv and envp point into.
@@ -111,6 +113,7 @@ impl Setup {
             kept,
             setsid,
             parent_death: parent_death.map(|signal| signal as c_int),
+            open_files: open_files::original_limit(),
             // The process id, as the child's getppid() will see it.
             parent: std::process::id() as pid_t,
             report,
@@ -170,6 +173,10 @@ impl Setup {
                 && libc::chdir(directory.as_ptr()) < 0
             {
                 self.fail(Step::Chdir);
+            }
+            if let Some(limit) = &self.open_files {
+                // To lower it can't fail.
+                libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
             libc::execve(
                 self.program.as_ptr(),
