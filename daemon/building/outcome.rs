@@ -71,3 +71,13 @@ pub(super) enum Outcome {
     /// Something is wrong that ends the whole request.
     Error(BuildError),
 }
+
+impl Outcome {
+    /// Whether another request, with other settings, might have fared better.
+    pub(super) fn depends_on_settings(&self) -> bool {
+        matches!(
+            self,
+            Outcome::Failed(Failure::TimedOut | Failure::Misc) | Outcome::Error(_)
+        )
+    }
+}

@@ -4,7 +4,8 @@
 //! once. The first request starts the attempt, later ones join it: they are told what was said so
 //! far (as far as it is remembered), everything that follows, and the outcome. When the last one
 //! has left, the attempt is stopped. Limits (`max-jobs`, timeouts, what becomes of a failed build's
-//! directory) are those of the request that started it.
+//! directory) are those of the request that started it; if it fails because of them, the others try
+//! again with theirs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -32,6 +33,8 @@ pub(super) enum Key {
 struct Subscriber {
     mailbox: Arc<Mailbox>,
     goal: GoalId,
+    /// Whether it is the request that started the attempt, whose settings hold.
+    started: bool,
 }
 
 #[derive(Default)]
@@ -183,9 +186,10 @@ impl Attempts {
         goal: GoalId,
     ) -> Result<Joined, BuildError> {
         let mut running = self.running();
-        let subscriber = Subscriber {
+        let mut subscriber = Subscriber {
             mailbox: mailbox.clone(),
             goal,
+            started: false,
         };
         if let Some(attempt) = running.get(&key) {
             let mut state = attempt.state();
@@ -206,6 +210,7 @@ impl Attempts {
         }
         let stop = Stop::new()
             .map_err(|e| BuildError::general(format!("creating an event descriptor: {e}")))?;
+        subscriber.started = true;
         let state = State {
             subscribers: vec![subscriber],
             ..State::default()
@@ -225,16 +230,21 @@ impl Attempts {
         Ok(Joined::New(participation, attempt))
     }
 
-    /// Ends an attempt: everybody who waits for it learns the outcome.
+    /// Ends an attempt: everybody who waits for it learns the outcome. Those who didn't start it
+    /// try again if it may be the fault of the settings of who did.
     pub(super) fn finish(&self, attempt: &Attempt, outcome: Outcome) {
         let mut running = self.running();
         running.remove(&attempt.key);
         let mut state = attempt.state();
         state.finished = true;
-        for Subscriber { mailbox, goal } in state.subscribers.drain(..) {
-            mailbox.push(Event::Finished {
-                goal,
-                outcome: outcome.clone(),
+        for subscriber in state.subscribers.drain(..) {
+            let outcome = match subscriber.started || !outcome.depends_on_settings() {
+                true => outcome.clone(),
+                false => Outcome::Locked,
+            };
+            subscriber.mailbox.push(Event::Finished {
+                goal: subscriber.goal,
+                outcome,
             });
         }
         attempt.ended.notify_all();

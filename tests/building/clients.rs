@@ -238,6 +238,21 @@ fn locks_and_chroots_of_builds_are_not_garbage_even_if_named() {
 }
 
 #[test]
+fn the_time_limit_of_one_client_is_not_that_of_another() {
+    let setup = Setup::new(&[]);
+    let mut hasty = setup.client();
+    hasty.set(|options| options.set("build-timeout", "1"));
+    let drv = hasty.write(Script::new("slow", "echo begun; sleep 2; echo >$out"));
+    let hasty = hasty.start(&[&drv]);
+    hasty.wait_for("begun");
+    let patient = setup.client().start(&[&drv]);
+    wait_to_share(&patient);
+    let (_, built) = hasty.finish();
+    assert!(built.result.is_err(), "{built:?}");
+    patient.finish().1.succeeded();
+}
+
+#[test]
 fn a_daemon_that_is_killed_takes_its_builds_along_and_the_next_one_starts_afresh() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();
