@@ -161,7 +161,6 @@ impl Store {
             .map_err(|error| Error::Other(error.to_string()))?;
         options.temp_roots.add(&temporary_path, options.progress)?;
         let mut leftover = Leftover::new(self, temporary.clone());
-        remove_leftover(self, &temporary)?;
         write_text(self, &temporary, contents).map_err(failed)?;
         let is_file = root.stat_at(name).is_ok_and(|stat| !stat.is_dir());
         if !is_file {

@@ -253,14 +253,7 @@ impl Store {
         let links = self.links_dir().map_err(into_io)?;
         let root = &self.inner.root;
         let temporary = self.unique_name(".tmp-link");
-        match links.hard_link(link, root, &temporary) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Left by a process that had our number.
-                root.remove_file(&temporary)?;
-                links.hard_link(link, root, &temporary)?;
-            }
-            result => result?,
-        }
+        links.hard_link(link, root, &temporary)?;
         let renamed = if file.finished {
             writable(file.dir, || root.rename(&temporary, file.dir, file.name))
         } else {

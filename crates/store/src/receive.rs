@@ -117,8 +117,6 @@ impl<'a> Receiver<'a> {
             let name = self.store.unique_name("nix");
             let path = self.store.dir().join(&name).map_err(io::Error::other)?;
             self.temp_roots.add(&path, self.progress).map_err(into_io)?;
-            // Something may be left of a process that had our number.
-            remove_leftover(self.store, &name).map_err(into_io)?;
             let leftover = Leftover::new(self.store, name.clone());
             let restorer = Restorer::new(self.store, &name);
             let unpacker = Unpacker::start(restorer, std::mem::take(&mut self.events))?;

@@ -111,13 +111,7 @@ impl Store {
         let mut temporary = link.as_os_str().to_owned();
         temporary.push(self.unique_name(".tmp"));
         let temporary = PathBuf::from(temporary);
-        let create = || std::os::unix::fs::symlink(target, &temporary);
-        let created = match create() {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_file(&temporary).and_then(|()| create())
-            }
-            result => result,
-        };
+        let created = std::os::unix::fs::symlink(target, &temporary);
         created.context(|| {
             format!(
                 "creating symlink from `{}' to `{}'",

@@ -164,11 +164,7 @@ impl Store {
 
     /// A name in the store directory that nobody else uses, for something on its way.
     pub(crate) fn unique_name(&self, prefix: &str) -> String {
-        format!(
-            "{prefix}-{}-{:016x}",
-            std::process::id(),
-            rand::random::<u64>()
-        )
+        format!("{prefix}-{}", unique())
     }
 
     /// `.links`.
@@ -342,4 +338,10 @@ fn schema_version(directories: &Directories) -> Result<u32> {
     } else {
         Ok(version)
     }
+}
+
+/// What makes a name the only one. The process's number is for people; it is not the only one on a
+/// store that daemons in several PID namespaces use.
+pub(crate) fn unique() -> String {
+    format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }

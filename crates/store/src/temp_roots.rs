@@ -22,7 +22,7 @@ use system::lock::{LockFile, Mode};
 use crate::database::lock;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress};
-use crate::store::Store;
+use crate::store::{Store, unique};
 
 /// The temporary roots of one session: a file under `temproots`, removed on drop. Shared by
 /// threads.
@@ -166,12 +166,6 @@ impl Drop for TempRoots {
     fn drop(&mut self) {
         self.clear();
     }
-}
-
-/// A name that no other session has. The process's number is for people; it is not the only one on
-/// a store that daemons in several PID namespaces use.
-fn unique() -> String {
-    format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }
 
 /// Removes the file of a session that ends; failing that, the next collector does.
