@@ -5,6 +5,7 @@
 //! [`store`] and hands builds to the one scheduler ([`building`]).
 
 mod building;
+mod cancel;
 mod check_setup;
 mod diagnostics;
 mod hook;
@@ -14,6 +15,7 @@ mod serve;
 mod session;
 mod settings;
 mod shared;
+mod spawner;
 mod substitute;
 mod watch;
 

@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use system::process::{Child, Spawn};
 
-use crate::building::Cancel;
+use crate::cancel::CancellationToken;
 use crate::listen::{Listener, Peer, Stream};
 use crate::session;
 use crate::settings::Settings;
@@ -37,13 +37,13 @@ const STACK: usize = 1 << 20;
 /// The sessions that are going on.
 #[derive(Default)]
 struct Sessions {
-    going: Mutex<HashMap<u64, (Cancel, Arc<Stream>)>>,
+    going: Mutex<HashMap<u64, (CancellationToken, Arc<Stream>)>>,
     ended: Condvar,
     next: AtomicU64,
 }
 
 impl Sessions {
-    fn going(&self) -> MutexGuard<'_, HashMap<u64, (Cancel, Arc<Stream>)>> {
+    fn going(&self) -> MutexGuard<'_, HashMap<u64, (CancellationToken, Arc<Stream>)>> {
         self.going.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -149,7 +149,7 @@ fn admit(shared: &Arc<Shared>, sessions: &Arc<Sessions>, stream: Stream) {
     tracing::info!("accepted connection from {}", describe(&peer));
     stream.set_prompt();
     let stream = Arc::new(stream);
-    let cancel = Cancel::new();
+    let cancel = CancellationToken::new();
     let number = sessions.next.fetch_add(1, Ordering::Relaxed);
     sessions
         .going()

@@ -73,7 +73,7 @@ pub struct SessionSettings {
     pub keep_going: bool,
     /// Build what could not be substituted.
     pub fallback: bool,
-    /// Messages up to this level are shown; a [`crate::building::Level`] as a number.
+    /// Messages up to this level are shown; a [`store::Level`] as a number.
     pub verbosity: u32,
     /// Build output is shown if [`SessionSettings::verbosity`] is at least this.
     pub build_verbosity: u32,
@@ -385,7 +385,7 @@ impl Settings {
             Name::Listen => self.endpoints.extend(value),
             Name::Debug => {
                 self.debug = true;
-                self.session_mut().verbosity = crate::building::Level::Debug as u32;
+                self.session_mut().verbosity = store::Level::Debug as u32;
             }
             Name::IsolateHostLoopback => self.use_host_loopback = false,
         }

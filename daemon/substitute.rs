@@ -22,7 +22,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use system::process::{Child, Spawn};
 
-use crate::building::{Cancel, CancelGuard, Spawner};
+use crate::cancel::{CancelGuard, CancellationToken};
+use crate::spawner::Spawner;
 
 /// The longest line that is taken from the agent.
 const LINE_LIMIT: usize = 1 << 20;
@@ -443,7 +444,10 @@ impl Wake<'_> {
 
 impl<'a> Talk<'a> {
     /// A conversation that ends when `cancel` is thrown.
-    pub fn new(hear: &'a mut dyn FnMut(&[u8]), cancel: &'a Cancel) -> Result<Talk<'a>, Error> {
+    pub fn new(
+        hear: &'a mut dyn FnMut(&[u8]),
+        cancel: &'a CancellationToken,
+    ) -> Result<Talk<'a>, Error> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
         let waker = wake.clone();

@@ -25,7 +25,7 @@ fn ask<T>(body: &str, question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> T) -> 
     let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "a=b\n".into()).unwrap();
     let mut heard = Vec::new();
     let mut hear = |words: &[u8]| heard.extend_from_slice(words);
-    let cancel = Cancel::new();
+    let cancel = CancellationToken::new();
     let mut talk = Talk::new(&mut hear, &cancel).unwrap().by_line();
     let answer = question(&mut agent, &mut talk);
     drop(talk);
@@ -100,7 +100,7 @@ fn a_bad_agent_is_an_error() {
 fn a_client_that_goes_is_not_kept_waiting() {
     let (_directory, program) = guix("sleep 100");
     let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "".into()).unwrap();
-    let cancel = Cancel::new();
+    let cancel = CancellationToken::new();
     let begin = Instant::now();
     let canceller = cancel.clone();
     let thread = std::thread::spawn(move || {

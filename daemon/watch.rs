@@ -2,7 +2,7 @@
 //!
 //! One thread watches the connections of all clients that have asked for something that may take
 //! long. The kernel says when the other end is closed ([`EPOLLRDHUP`](EpollFlags::EPOLLRDHUP)),
-//! also when nobody reads from the connection; during such an operation, the client's [`Cancel`]
+//! also when nobody reads from the connection; during such an operation, the client's [`CancellationToken`]
 //! is thrown then.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use std::thread;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::building::Cancel;
+use crate::cancel::CancellationToken;
 use crate::listen::Stream;
 
 /// Watches connections. Clones share the thread.
@@ -34,7 +34,7 @@ struct Watched {
 
 /// What is known of one client.
 struct Client {
-    cancel: Cancel,
+    cancel: CancellationToken,
     state: Mutex<State>,
 }
 
@@ -80,7 +80,7 @@ impl Watcher {
 
     /// Watches `stream`, whose client's work is interrupted by `cancel`, until the result is
     /// dropped.
-    pub fn watch(&self, stream: Arc<Stream>, cancel: &Cancel) -> io::Result<Watch> {
+    pub fn watch(&self, stream: Arc<Stream>, cancel: &CancellationToken) -> io::Result<Watch> {
         let client = Arc::new(Client {
             cancel: cancel.clone(),
             state: Mutex::default(),
@@ -189,7 +189,7 @@ mod tests {
     fn a_client_that_goes_is_noticed_and_data_is_not() {
         let watcher = Watcher::start().unwrap();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let cancel = Cancel::new();
+        let cancel = CancellationToken::new();
         let watch = watcher
             .watch(Arc::new(Stream::Unix(ours)), &cancel)
             .unwrap();
@@ -208,7 +208,7 @@ mod tests {
     fn nothing_is_thrown_unless_something_is_done_for_the_client() {
         let watcher = Watcher::start().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let cancel = Cancel::new();
+        let cancel = CancellationToken::new();
         let watch = watcher
             .watch(Arc::new(Stream::Unix(ours)), &cancel)
             .unwrap();
@@ -226,7 +226,7 @@ mod tests {
     fn nothing_is_watched_afterwards() {
         let watcher = Watcher::start().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let cancel = Cancel::new();
+        let cancel = CancellationToken::new();
         let watch = watcher
             .watch(Arc::new(Stream::Unix(ours)), &cancel)
             .unwrap();

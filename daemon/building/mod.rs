@@ -11,7 +11,7 @@
 //! | `hook` | having it built elsewhere |
 //! | `local`, `references_graph`, `sandbox`, `outputs` | building it here |
 //! | `substitution` | having an item fetched instead |
-//! | `monitor`, `log_file`, `stop`, `spawner`, `files` | what these need |
+//! | `monitor`, `log_file`, `stop`, `files` | what these need |
 //! | `outcome`, `trouble` | how attempts end |
 
 mod attempt;
@@ -30,7 +30,6 @@ pub mod request;
 pub mod sandbox;
 mod shared;
 mod slots;
-mod spawner;
 mod stop;
 mod substitution;
 mod trouble;
@@ -42,10 +41,8 @@ use formats::store_path::StorePath;
 use store::Store;
 
 use crate::settings::Settings;
-pub use request::{
-    BuildError, BuildRequest, Cancel, CancelGuard, ClientIdentity, Level, LogSink, Mode, Target,
-};
-pub use spawner::Spawner;
+use crate::spawner::Spawner;
+pub use request::{BuildError, BuildRequest, ClientIdentity, Level, LogSink, Mode, Target};
 
 /// What all requests share.
 struct Engine {

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use formats::store_path::StorePath;
 pub use store::Level;
 use store::TempRoots;
 
+use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
 /// How the outputs of a request are to be brought about (`spec/worker-protocol.md`, section 9).
@@ -103,86 +104,5 @@ pub struct BuildRequest {
     /// Where the client's messages go.
     pub log: Arc<dyn LogSink>,
     /// Ends the request, because the client has gone.
-    pub cancel: Cancel,
-}
-
-type Callback = Box<dyn Fn() + Send>;
-
-#[derive(Default)]
-struct CancelState {
-    cancelled: bool,
-    next: u64,
-    callbacks: Vec<(u64, Callback)>,
-}
-
-/// A switch that is thrown once, from any thread, and wakes whoever waits for it.
-#[derive(Clone, Default)]
-pub struct Cancel(Arc<Mutex<CancelState>>);
-
-impl Cancel {
-    /// A switch not yet thrown.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Throws the switch. Doing so again does nothing.
-    pub fn cancel(&self) {
-        let callbacks = {
-            let mut state = self.state();
-            state.cancelled = true;
-            std::mem::take(&mut state.callbacks)
-        };
-        for (_, callback) in callbacks {
-            callback();
-        }
-    }
-
-    /// Whether the switch has been thrown.
-    pub fn is_cancelled(&self) -> bool {
-        self.state().cancelled
-    }
-
-    /// Has `callback` called, once, when the switch is thrown (at once if it already is); until
-    /// the returned guard is dropped.
-    pub fn on_cancel(&self, callback: impl Fn() + Send + 'static) -> CancelGuard {
-        let mut state = self.state();
-        let id = state.next;
-        state.next += 1;
-        if state.cancelled {
-            drop(state);
-            callback();
-        } else {
-            state.callbacks.push((id, Box::new(callback)));
-        }
-        CancelGuard {
-            cancel: self.clone(),
-            id,
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, CancelState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Cancel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Cancel").field(&self.is_cancelled()).finish()
-    }
-}
-
-/// Keeps a callback of a [`Cancel`] registered.
-#[must_use = "the callback is forgotten when the guard is dropped"]
-pub struct CancelGuard {
-    cancel: Cancel,
-    id: u64,
-}
-
-impl Drop for CancelGuard {
-    fn drop(&mut self) {
-        self.cancel
-            .state()
-            .callbacks
-            .retain(|(id, _)| *id != self.id);
-    }
+    pub cancel: CancellationToken,
 }

@@ -10,19 +10,24 @@ use bstr::ByteSlice;
 use protocol::server::Tunnel;
 use store::Progress;
 
-use crate::building::{Cancel, Level, LogSink};
+use crate::building::{Level, LogSink};
+use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
 /// The way to the person at the client.
 pub struct ClientLog {
     tunnel: Tunnel,
     settings: RwLock<Arc<SessionSettings>>,
-    cancel: Cancel,
+    cancel: CancellationToken,
 }
 
 impl ClientLog {
     /// A log for a client with these settings; `cancel` is thrown when it cannot be written to.
-    pub fn new(tunnel: Tunnel, settings: Arc<SessionSettings>, cancel: Cancel) -> ClientLog {
+    pub fn new(
+        tunnel: Tunnel,
+        settings: Arc<SessionSettings>,
+        cancel: CancellationToken,
+    ) -> ClientLog {
         ClientLog {
             tunnel,
             settings: RwLock::new(settings),

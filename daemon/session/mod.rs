@@ -29,7 +29,8 @@ use store::{AddOptions, Store, TempRoots};
 use self::client_log::ClientLog;
 use self::failure::Failure;
 use self::stream::{Reader, Watched, Writer};
-use crate::building::{Cancel, ClientIdentity, Scheduler};
+use crate::building::{ClientIdentity, Scheduler};
+use crate::cancel::CancellationToken;
 use crate::listen::{Peer, Stream};
 use crate::settings::SessionSettings;
 use crate::shared::Shared;
@@ -50,7 +51,7 @@ struct Session<'a> {
     /// What holds for this client; the log looks at it too.
     settings: Arc<SessionSettings>,
     log: Arc<ClientLog>,
-    cancel: Cancel,
+    cancel: CancellationToken,
     /// Notices when the client goes, once there was something that may take long.
     watch: Option<Watch>,
     /// Answers questions about substitutes, once there was one.
@@ -58,7 +59,7 @@ struct Session<'a> {
 }
 
 /// Serves a client until it goes, or `cancel` is thrown.
-pub fn run(shared: &Shared, stream: Arc<Stream>, peer: Peer, cancel: Cancel) {
+pub fn run(shared: &Shared, stream: Arc<Stream>, peer: Peer, cancel: CancellationToken) {
     let end = greet(shared, &stream, peer, &cancel)
         .and_then(|session| session.map_or(Ok(()), |mut session| session.serve()));
     match end {
@@ -73,7 +74,7 @@ fn greet<'a>(
     shared: &'a Shared,
     stream: &Arc<Stream>,
     peer: Peer,
-    cancel: &Cancel,
+    cancel: &CancellationToken,
 ) -> Result<Option<Session<'a>>, Error> {
     let (mut connection, hello) = Connection::accept(
         Reader(stream.clone()),

@@ -9,8 +9,8 @@ use std::path::Path;
 use system::pipe;
 use system::process::{Child, Spawn};
 
-use super::super::spawner::Spawner;
 use crate::hook::VARIABLE;
+use crate::spawner::Spawner;
 
 /// A running hook. Dropping it kills its process group and reaps it.
 pub(in super::super) struct Hook {
