@@ -7,17 +7,17 @@
 mod building;
 mod cancel;
 mod check_setup;
+mod daemon;
 mod diagnostics;
-mod hook;
+mod hangup;
+mod hook_program;
 mod listen;
 mod options;
 mod serve;
 mod session;
 mod settings;
-mod shared;
 mod spawner;
 mod substitute;
-mod watch;
 
 use std::process::ExitCode;
 

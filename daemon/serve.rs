@@ -21,11 +21,11 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use system::process::{Child, Spawn};
 
 use crate::cancel::CancellationToken;
+use crate::daemon::Daemon;
+use crate::hangup::HangupWatcher;
 use crate::listen::{Listener, Peer, Stream};
 use crate::session;
 use crate::settings::Settings;
-use crate::shared::Shared;
-use crate::watch::Watcher;
 
 /// The signals that end the daemon.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -59,8 +59,8 @@ pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
         .into_iter()
         .filter_map(|path| inode_of(&path).map(|inode| (path, inode)))
         .collect();
-    let watcher = Watcher::start().context("cannot watch connections")?;
-    let shared = Arc::new(Shared::new(settings, watcher));
+    let watcher = HangupWatcher::start().context("cannot watch connections")?;
+    let daemon = Arc::new(Daemon::new(settings, watcher));
     let sessions = Arc::new(Sessions::default());
     let signal = loop {
         let waiting = wait(&listeners, &ending)?;
@@ -69,7 +69,7 @@ pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
         }
         for index in waiting {
             match listeners[index].accept() {
-                Ok(Some(stream)) => admit(&shared, &sessions, stream),
+                Ok(Some(stream)) => admit(&daemon, &sessions, stream),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!("error processing connection: {error}");
@@ -138,7 +138,7 @@ fn wait(listeners: &[Listener], ending: &SignalFd) -> Result<Vec<usize>> {
 }
 
 /// Gives a client its thread.
-fn admit(shared: &Arc<Shared>, sessions: &Arc<Sessions>, stream: Stream) {
+fn admit(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
     let peer = match stream.peer() {
         Ok(peer) => peer,
         Err(error) => {
@@ -154,7 +154,7 @@ fn admit(shared: &Arc<Shared>, sessions: &Arc<Sessions>, stream: Stream) {
     sessions
         .going()
         .insert(number, (cancel.clone(), stream.clone()));
-    let (shared, registry) = (shared.clone(), sessions.clone());
+    let (daemon, registry) = (daemon.clone(), sessions.clone());
     // `guix-client processes' looks for these names.
     let name = match &peer {
         Peer::Local(peer) => format!("client {}", peer.pid),
@@ -162,7 +162,7 @@ fn admit(shared: &Arc<Shared>, sessions: &Arc<Sessions>, stream: Stream) {
     };
     let thread = thread::Builder::new().name(name).stack_size(STACK);
     let started = thread.spawn(move || {
-        let run = AssertUnwindSafe(|| session::run(&shared, stream, peer, cancel));
+        let run = AssertUnwindSafe(|| session::run(&daemon, stream, peer, cancel));
         // What a panic leaves behind is the session's own; the others go on.
         if std::panic::catch_unwind(run).is_err() {
             tracing::error!("a session ended by a bug in this program; the others go on");

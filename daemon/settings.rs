@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bstr::{BString, ByteSlice, ByteVec};
 use store::Directories;
 
-use crate::hook::Hook;
+use crate::hook_program::HookProgram;
 use crate::options::{Given, Name, yes_or_no};
 
 /// Where substitutes come from if nobody says otherwise.
@@ -39,7 +39,7 @@ pub struct Settings {
     /// Where to listen; empty for the usual socket.
     pub endpoints: Vec<OsString>,
     /// The program that is asked whether a build can be offloaded.
-    pub hook: Hook,
+    pub hook: HookProgram,
     /// How build logs are kept.
     pub log_compression: LogCompression,
     /// Fixed-output builds may talk to programs that listen on this machine's loopback.
@@ -303,7 +303,7 @@ impl Settings {
     /// Numbers are only checked by [`Settings::effect`], after the sockets have been opened.
     pub fn new(directories: Directories, given: Vec<Given>) -> Result<Settings, Error> {
         let mut settings = Settings {
-            hook: Hook::none(),
+            hook: HookProgram::none(),
             directories,
             endpoints: Vec::new(),
             log_compression: LogCompression::Gzip,
@@ -316,7 +316,7 @@ impl Settings {
             settings.take(name, value)?;
         }
         if settings.session.hook_allowed {
-            settings.hook = Hook::from_environment(&settings.directories);
+            settings.hook = HookProgram::from_environment(&settings.directories);
         }
         Ok(settings)
     }

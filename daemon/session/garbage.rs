@@ -4,43 +4,41 @@ use protocol::operations::{CollectGarbage, Collected, GcAction};
 use store::GcRequest;
 
 use super::failure::Failure;
-use super::{Outcome, Session};
+use super::session::{Outcome, Session};
 
-impl Session<'_> {
-    pub(super) fn collect_garbage(&mut self, request: CollectGarbage) -> Outcome {
-        if self.client.remote {
-            return self.refuse("Garbage collection is disabled for remote hosts.");
-        }
-        self.labour(request, |session, request| {
-            if request.ignore_liveness {
-                return Err(Failure::new("you are not allowed to ignore liveness"));
-            }
-            let action = match request.action {
-                GcAction::ReturnLive => store::GcAction::ReturnLive,
-                GcAction::ReturnDead => store::GcAction::ReturnDead,
-                GcAction::DeleteDead => store::GcAction::DeleteDead,
-                GcAction::DeleteSpecific => store::GcAction::DeleteSpecific,
-            };
-            let wanted = GcRequest {
-                action,
-                ignore_liveness: false,
-                paths: request.paths.into_iter().collect(),
-                max_freed: request.max_freed,
-                keep_outputs: session.settings.gc_keep_outputs,
-                keep_derivations: session.settings.gc_keep_derivations,
-                own_roots: Some(&session.temp_roots),
-            };
-            let result = session.store.collect_garbage(&wanted, &*session.log)?;
-            let dir = session.store.dir();
-            Ok(Collected {
-                paths: result
-                    .paths
-                    .iter()
-                    .filter_map(|path| dir.parse(path).ok())
-                    .collect(),
-                bytes_freed: result.bytes_freed,
-                obsolete: 0,
-            })
-        })
+pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Outcome {
+    if session.client.remote {
+        return session.refuse("Garbage collection is disabled for remote hosts.");
     }
+    session.run_interruptibly(request, |session, request| {
+        if request.ignore_liveness {
+            return Err(Failure::new("you are not allowed to ignore liveness"));
+        }
+        let action = match request.action {
+            GcAction::ReturnLive => store::GcAction::ReturnLive,
+            GcAction::ReturnDead => store::GcAction::ReturnDead,
+            GcAction::DeleteDead => store::GcAction::DeleteDead,
+            GcAction::DeleteSpecific => store::GcAction::DeleteSpecific,
+        };
+        let wanted = GcRequest {
+            action,
+            ignore_liveness: false,
+            paths: request.paths.into_iter().collect(),
+            max_freed: request.max_freed,
+            keep_outputs: session.settings.gc_keep_outputs,
+            keep_derivations: session.settings.gc_keep_derivations,
+            own_roots: Some(&session.temp_roots),
+        };
+        let result = session.store.collect_garbage(&wanted, &*session.log)?;
+        let dir = session.store.dir();
+        Ok(Collected {
+            paths: result
+                .paths
+                .iter()
+                .filter_map(|path| dir.parse(path).ok())
+                .collect(),
+            bytes_freed: result.bytes_freed,
+            obsolete: 0,
+        })
+    })
 }

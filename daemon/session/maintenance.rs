@@ -8,59 +8,57 @@ use protocol::operations::{
 use store::VerifyRequest;
 
 use super::failure::Failure;
-use super::{Outcome, Session};
+use super::session::{Outcome, Session};
 use crate::building::{Level, LogSink, Mode};
 
-impl Session<'_> {
-    pub(super) fn query_failed_paths(&mut self, request: QueryFailedPaths) -> Outcome {
-        self.answer(request, |session, _| {
-            Ok(session.store.query_failed_paths()?)
-        })
-    }
+pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) -> Outcome {
+    session.answer(request, |session, _| {
+        Ok(session.store.query_failed_paths()?)
+    })
+}
 
-    pub(super) fn clear_failed_paths(&mut self, request: ClearFailedPaths) -> Outcome {
-        self.answer(request, |session, request| {
-            // Nothing that is not text was ever recorded.
-            let paths = request.paths.iter().filter_map(|path| path.to_str().ok());
-            session.store.clear_failed_paths(paths)?;
-            Ok(Done)
-        })
-    }
+pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) -> Outcome {
+    session.answer(request, |session, request| {
+        // Nothing that is not text was ever recorded.
+        let paths = request.paths.iter().filter_map(|path| path.to_str().ok());
+        session.store.clear_failed_paths(paths)?;
+        Ok(Done)
+    })
+}
 
-    pub(super) fn optimise_store(&mut self, request: OptimiseStore) -> Outcome {
-        self.labour(request, |session, _| {
-            let stats = session.store.optimise(&session.temp_roots, &*session.log)?;
-            let freed = stats.bytes_freed as f64 / (1024.0 * 1024.0);
-            let files = stats.files_linked;
-            let text = format!("{freed:.2} MiB freed by hard-linking {files} files");
-            LogSink::message(&*session.log, Level::Error, &text);
-            Ok(Done)
-        })
-    }
+pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> Outcome {
+    session.run_interruptibly(request, |session, _| {
+        let stats = session.store.optimise(&session.temp_roots, &*session.log)?;
+        let freed = stats.bytes_freed as f64 / (1024.0 * 1024.0);
+        let files = stats.files_linked;
+        let text = format!("{freed:.2} MiB freed by hard-linking {files} files");
+        LogSink::message(&*session.log, Level::Error, &text);
+        Ok(Done)
+    })
+}
 
-    pub(super) fn verify_store(&mut self, request: VerifyStore) -> Outcome {
-        self.labour(request, |session, request| {
-            if request.repair && !session.client.trusted {
-                return Err(Failure::new("you are not privileged to repair paths"));
-            }
-            let repair = |path: &formats::StorePath| {
-                let how = session.build_request(Vec::new(), Mode::Repair);
-                session
-                    .scheduler()
-                    .ensure_path(path, how)
-                    .map_err(|error| error.message)
-            };
-            let wanted = VerifyRequest {
-                contents: request.check_contents,
-                repair: request.repair.then_some(&repair),
-            };
-            Ok(session.store.verify(&wanted, &*session.log)?)
-        })
-    }
+pub fn verify_store(session: &mut Session<'_>, request: VerifyStore) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        if request.repair && !session.client.trusted {
+            return Err(Failure::new("you are not privileged to repair paths"));
+        }
+        let repair = |path: &formats::StorePath| {
+            let how = session.build_request(Vec::new(), Mode::Repair);
+            session
+                .scheduler()
+                .ensure_path(path, how)
+                .map_err(|error| error.message)
+        };
+        let wanted = VerifyRequest {
+            contents: request.check_contents,
+            repair: request.repair.then_some(&repair),
+        };
+        Ok(session.store.verify(&wanted, &*session.log)?)
+    })
+}
 
-    pub(super) fn builtin_builders(&mut self, request: BuiltinBuilders) -> Outcome {
-        self.answer(request, |_, _| {
-            Ok(vec!["download".to_owned(), "git-download".to_owned()])
-        })
-    }
+pub fn builtin_builders(session: &mut Session<'_>, request: BuiltinBuilders) -> Outcome {
+    session.answer(request, |_, _| {
+        Ok(vec!["download".to_owned(), "git-download".to_owned()])
+    })
 }

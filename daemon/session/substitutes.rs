@@ -10,106 +10,104 @@ use protocol::operations::{
 };
 
 use super::failure::Failure;
-use super::{Outcome, Session};
+use super::session::{Outcome, Session};
 use crate::building::LogSink;
 use crate::substitute::{Agent, Error, Info, Mode, Talk};
 
-impl Session<'_> {
-    pub(super) fn has_substitutes(&mut self, request: HasSubstitutes) -> Outcome {
-        self.labour(request, |session, request| {
-            let paths = [request.path.clone()].into();
-            Ok(session.substitutable(&paths)?.contains(&request.path))
-        })
-    }
+pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        let paths = [request.path.clone()].into();
+        Ok(substitutable(session, &paths)?.contains(&request.path))
+    })
+}
 
-    pub(super) fn query_substitutable_paths(
-        &mut self,
-        request: QuerySubstitutablePaths,
-    ) -> Outcome {
-        self.labour(request, |session, request| {
-            session.substitutable(&request.paths)
-        })
-    }
+pub fn query_substitutable_paths(
+    session: &mut Session<'_>,
+    request: QuerySubstitutablePaths,
+) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        substitutable(session, &request.paths)
+    })
+}
 
-    pub(super) fn query_substitutable_path_infos(
-        &mut self,
-        request: QuerySubstitutablePathInfos,
-    ) -> Outcome {
-        self.labour(request, |session, request| {
-            let infos = session.substitutable_infos(&request.paths)?;
-            Ok(infos
-                .into_iter()
-                .map(|(path, info)| (path, on_wire(info)))
-                .collect())
-        })
-    }
+pub fn query_substitutable_path_infos(
+    session: &mut Session<'_>,
+    request: QuerySubstitutablePathInfos,
+) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        let infos = substitutable_infos(session, &request.paths)?;
+        Ok(infos
+            .into_iter()
+            .map(|(path, info)| (path, on_wire(info)))
+            .collect())
+    })
+}
 
-    pub(super) fn query_substitutable_path_info(
-        &mut self,
-        request: QuerySubstitutablePathInfo,
-    ) -> Outcome {
-        self.labour(request, |session, request| {
-            let path = session.store.dir().parse(&request.path)?;
-            let mut infos = session.substitutable_infos(&[path.clone()].into())?;
-            Ok(MaybeSubstitutable(infos.remove(&path).map(on_wire)))
-        })
-    }
+pub fn query_substitutable_path_info(
+    session: &mut Session<'_>,
+    request: QuerySubstitutablePathInfo,
+) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        let path = session.store.dir().parse(&request.path)?;
+        let mut infos = substitutable_infos(session, &[path.clone()].into())?;
+        Ok(MaybeSubstitutable(infos.remove(&path).map(on_wire)))
+    })
+}
 
-    pub(super) fn substitute_urls(&mut self, request: SubstituteURLs) -> Outcome {
-        self.answer(request, |session, _| Ok(session.settings.substitute_urls()))
-    }
+pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> Outcome {
+    session.answer(request, |session, _| Ok(session.settings.substitute_urls()))
+}
 
-    /// Which of `paths` can be had.
-    fn substitutable(
-        &mut self,
-        paths: &BTreeSet<StorePath>,
-    ) -> Result<BTreeSet<StorePath>, Failure> {
-        let dir = self.store.dir().clone();
-        self.ask(paths, |agent, talk| agent.have(paths, &dir, talk))
-    }
+/// Which of `paths` can be had.
+fn substitutable(
+    session: &mut Session<'_>,
+    paths: &BTreeSet<StorePath>,
+) -> Result<BTreeSet<StorePath>, Failure> {
+    let dir = session.store.dir().clone();
+    ask(session, paths, |agent, talk| agent.have(paths, &dir, talk))
+}
 
-    /// What is known of those of `paths` that can be had.
-    fn substitutable_infos(
-        &mut self,
-        paths: &BTreeSet<StorePath>,
-    ) -> Result<BTreeMap<StorePath, Info>, Failure> {
-        let dir = self.store.dir().clone();
-        self.ask(paths, |agent, talk| agent.info(paths, &dir, talk))
-    }
+/// What is known of those of `paths` that can be had.
+fn substitutable_infos(
+    session: &mut Session<'_>,
+    paths: &BTreeSet<StorePath>,
+) -> Result<BTreeMap<StorePath, Info>, Failure> {
+    let dir = session.store.dir().clone();
+    ask(session, paths, |agent, talk| agent.info(paths, &dir, talk))
+}
 
-    /// Asks the agent, which is started for the first question. One that failed is not asked
-    /// again: nobody knows where its next answer begins.
-    fn ask<T: Default>(
-        &mut self,
-        paths: &BTreeSet<StorePath>,
-        question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> Result<T, Error>,
-    ) -> Result<T, Failure> {
-        let guix = &self.shared.settings.directories.guix;
-        if paths.is_empty() || !self.settings.use_substitutes || !Agent::available(guix) {
-            return Ok(T::default());
+/// Asks the agent, which is started for the first question. One that failed is not asked
+/// again: nobody knows where its next answer begins.
+fn ask<T: Default>(
+    session: &mut Session<'_>,
+    paths: &BTreeSet<StorePath>,
+    question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> Result<T, Error>,
+) -> Result<T, Failure> {
+    let guix = &session.daemon.settings.directories.guix;
+    if paths.is_empty() || !session.settings.use_substitutes || !Agent::available(guix) {
+        return Ok(T::default());
+    }
+    let mut agent = match session.substituter.take() {
+        Some(agent) => agent,
+        None => {
+            let options = session
+                .settings
+                .pack()
+                .map_err(|error| Failure::new(error.to_string()))?;
+            Agent::start(
+                session.scheduler().spawner(),
+                guix,
+                Mode::Query,
+                options.as_bstr(),
+            )?
         }
-        let mut agent = match self.substituter.take() {
-            Some(agent) => agent,
-            None => {
-                let options = self
-                    .settings
-                    .pack()
-                    .map_err(|error| Failure::new(error.to_string()))?;
-                Agent::start(
-                    self.scheduler().spawner(),
-                    guix,
-                    Mode::Query,
-                    options.as_bstr(),
-                )?
-            }
-        };
-        let mut hear = |words: &[u8]| self.log.chatter(None, words);
-        let mut talk = Talk::new(&mut hear, &self.cancel)?.by_line();
-        let answer = question(&mut agent, &mut talk)?;
-        drop(talk);
-        self.substituter = Some(agent);
-        Ok(answer)
-    }
+    };
+    let mut hear = |words: &[u8]| session.log.chatter(None, words);
+    let mut talk = Talk::new(&mut hear, &session.cancel)?.by_line();
+    let answer = question(&mut agent, &mut talk)?;
+    drop(talk);
+    session.substituter = Some(agent);
+    Ok(answer)
 }
 
 fn on_wire(info: Info) -> Substitutable {

@@ -9,54 +9,51 @@ use protocol::server::Error;
 use store::{Authority, ImportOptions};
 
 use super::failure::Failure;
-use super::{Outcome, Session};
+use super::session::{Outcome, Session};
 
 /// Paths that whoever started the daemon has locked; see Guix's `pathlocks.cc`.
 const HELD_LOCKS: &str = "NIX_HELD_LOCKS";
 
-impl Session<'_> {
-    pub(super) fn export_path(&mut self, request: ExportPath) -> Outcome {
-        self.labour(request, |session, request| {
-            let authority = request
-                .sign
-                .then_some(&session.shared.keys as &dyn Authority);
-            let mut sink = session.connection.export_sink();
-            let result =
-                session
-                    .store
-                    .export_item(&request.path, authority, &mut sink, &*session.log);
-            // What was read before an error is sent, as Guix does.
-            sink.finish();
-            result?;
-            Ok(Done)
-        })
-    }
-
-    pub(super) fn import_paths(&mut self, request: ImportPaths) -> Outcome {
-        if !self.begin()? {
-            return Ok(());
-        }
-        let serving = self.heed_departure()?;
-        let held = held_locks(self.store.dir());
-        let options = ImportOptions {
-            temp_roots: &self.temp_roots,
-            authority: Some(&self.shared.keys),
-            held_locks: &held,
-            progress: &*self.log,
-        };
-        let mut source = self.connection.import_source();
-        let result = self
+pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
+    session.run_interruptibly(request, |session, request| {
+        let authority = request
+            .sign
+            .then_some(&session.daemon.keys as &dyn Authority);
+        let mut sink = session.connection.export_sink();
+        let result = session
             .store
-            .import_items(&mut source, &options)
-            .map_err(Failure::from);
-        let in_step = source.finish();
-        drop(serving);
-        if in_step.is_err() {
-            return Err(Error::Gone);
-        }
-        let _ = request;
-        self.reply::<ImportPaths>(result)
+            .export_item(&request.path, authority, &mut sink, &*session.log);
+        // What was read before an error is sent, as Guix does.
+        sink.finish();
+        result?;
+        Ok(Done)
+    })
+}
+
+pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> Outcome {
+    if !session.begin()? {
+        return Ok(());
     }
+    let serving = session.cancel_on_hangup()?;
+    let held = held_locks(session.store.dir());
+    let options = ImportOptions {
+        temp_roots: &session.temp_roots,
+        authority: Some(&session.daemon.keys),
+        held_locks: &held,
+        progress: &*session.log,
+    };
+    let mut source = session.connection.import_source();
+    let result = session
+        .store
+        .import_items(&mut source, &options)
+        .map_err(Failure::from);
+    let in_step = source.finish();
+    drop(serving);
+    if in_step.is_err() {
+        return Err(Error::Gone);
+    }
+    let _ = request;
+    session.reply::<ImportPaths>(result)
 }
 
 fn held_locks(store: &formats::StoreDir) -> Vec<StorePath> {

@@ -29,7 +29,7 @@ use formats::derivation::Derivation;
 use super::Engine;
 use super::request::Level;
 use super::shared::Attempt;
-use crate::hook::Convention;
+use crate::hook_program::Convention;
 use crate::settings::SessionSettings;
 pub(super) use process::Hook;
 pub(super) use question::{Answer, Question};

@@ -9,7 +9,7 @@ use std::path::Path;
 use system::pipe;
 use system::process::{Child, Spawn};
 
-use crate::hook::VARIABLE;
+use crate::hook_program::VARIABLE;
 use crate::spawner::Spawner;
 
 /// A running hook. Dropping it kills its process group and reaps it.

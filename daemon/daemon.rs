@@ -1,4 +1,4 @@
-//! What all sessions have in common.
+//! What all sessions share: the settings, the keys, and the one store with its one scheduler.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -6,35 +6,34 @@ use authority::Keys;
 use store::{Store, StoreOptions};
 
 use crate::building::Scheduler;
+use crate::hangup::HangupWatcher;
 use crate::settings::Settings;
-use crate::watch::Watcher;
 
-/// The settings, the keys, and the one store with its one scheduler.
-pub struct Shared {
-    /// The administrator's word.
+/// The daemon, as its sessions see it.
+pub struct Daemon {
+    /// The administrator's settings.
     pub settings: Arc<Settings>,
     /// Keys and ACL.
     pub keys: Keys,
-    /// Notices clients that go.
-    pub watcher: Watcher,
+    /// Notices clients that hang up.
+    pub hangup_watcher: HangupWatcher,
     open: Mutex<Option<Store>>,
     scheduler: OnceLock<Scheduler>,
 }
 
-impl Shared {
-    /// For these settings; nothing is opened yet.
-    pub fn new(settings: Settings, watcher: Watcher) -> Shared {
-        Shared {
+impl Daemon {
+    /// A daemon with these settings, which has opened nothing yet.
+    pub fn new(settings: Settings, hangup_watcher: HangupWatcher) -> Daemon {
+        Daemon {
             keys: Keys::new(&settings.directories.configuration),
             settings: Arc::new(settings),
-            watcher,
+            hangup_watcher,
             open: Mutex::default(),
             scheduler: OnceLock::new(),
         }
     }
 
-    /// The store, which the first session opens. A failure is that session's; the next one tries
-    /// again.
+    /// The store, which the first session opens. If that fails, the next session tries again.
     pub fn store(&self, progress: &dyn store::Progress) -> store::Result<Store> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(store) = &*open {

@@ -27,28 +27,28 @@ pub enum Convention {
 
 /// The hook, if any.
 #[derive(Debug)]
-pub struct Hook {
+pub struct HookProgram {
     program: Option<PathBuf>,
     reported: AtomicBool,
 }
 
-impl Hook {
+impl HookProgram {
     /// No hook.
-    pub fn none() -> Hook {
-        Hook {
+    pub fn none() -> HookProgram {
+        HookProgram {
             program: None,
             reported: AtomicBool::new(false),
         }
     }
 
     /// The hook that the user or, failing that, the installation names.
-    pub fn from_environment(directories: &Directories) -> Hook {
+    pub fn from_environment(directories: &Directories) -> HookProgram {
         let program = match env::var_os(VARIABLE) {
             Some(name) if name.is_empty() => None,
             Some(name) => Some(absolute(name)),
             None => Some(beside_daemon().unwrap_or_else(|| installed(&directories.libexec))),
         };
-        Hook {
+        HookProgram {
             program,
             reported: AtomicBool::new(false),
         }
@@ -131,8 +131,8 @@ fn check(program: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn hook(program: &str) -> Hook {
-        Hook {
+    fn hook(program: &str) -> HookProgram {
+        HookProgram {
             program: Some(program.into()),
             reported: AtomicBool::new(false),
         }
@@ -145,7 +145,7 @@ mod tests {
             assert_eq!(hook.usable(), None, "{program}");
             assert!(hook.reported.load(Ordering::Relaxed));
         }
-        assert_eq!(Hook::none().usable(), None);
+        assert_eq!(HookProgram::none().usable(), None);
     }
 
     #[test]

@@ -1,0 +1,119 @@
+//! The handshake: who the client is, and the store opened for it.
+
+use std::sync::Arc;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use protocol::server::{Connection, Error, Hello};
+use store::Store;
+
+use super::client_log::ClientLog;
+use super::failure::Failure;
+use super::session::Session;
+use super::stream::{Reader, Watched, Writer};
+use crate::building::ClientIdentity;
+use crate::cancel::CancellationToken;
+use crate::daemon::Daemon;
+use crate::listen::{Peer, Stream};
+
+/// Shakes hands with a client. `None` if it was told why it cannot be served.
+pub fn greet<'a>(
+    daemon: &'a Daemon,
+    stream: &Arc<Stream>,
+    peer: Peer,
+    cancel: &CancellationToken,
+) -> Result<Option<Session<'a>>, Error> {
+    let (mut connection, hello) = Connection::accept(
+        Reader(stream.clone()),
+        Box::new(Writer(stream.clone())),
+        Box::new(Watched(stream.clone())),
+        daemon.settings.directories.store.clone(),
+    )?;
+    connection.begin()?;
+    let settings = daemon.settings.session.clone();
+    let log = Arc::new(ClientLog::new(
+        connection.tunnel().clone(),
+        settings.clone(),
+        cancel.clone(),
+    ));
+    let opened = open(daemon, &peer, &hello, &log);
+    let store = match opened {
+        Ok(store) => store,
+        Err(failure) => {
+            connection.fail(&failure.message, failure.status)?;
+            return Ok(None);
+        }
+    };
+    connection.finish_silently()?;
+    Ok(Some(Session {
+        daemon,
+        connection,
+        stream: stream.clone(),
+        temp_roots: Arc::new(store.temp_roots()),
+        store,
+        client: identity(&peer),
+        settings,
+        log,
+        cancel: cancel.clone(),
+        hangup: None,
+        substituter: None,
+    }))
+}
+
+/// What the handshake asks for, besides the greeting.
+fn open(daemon: &Daemon, peer: &Peer, hello: &Hello, log: &ClientLog) -> Result<Store, Failure> {
+    if let Some(cpu) = hello.cpu {
+        let mut processors = CpuSet::new();
+        // As in Guix, the client is not told if it cannot have that processor.
+        if processors.set(cpu as usize).is_ok() {
+            let _ = sched_setaffinity(Pid::from_raw(0), &processors);
+        }
+    }
+    let store = daemon.store(log)?;
+    store.set_reserved_space(hello.reserve_space);
+    if let Peer::Local(peer) = peer
+        && let Ok(Some(account)) = system::ids::user_by_id(peer.uid)
+    {
+        store.create_user(&account.name, peer.uid, log)?;
+    }
+    Ok(store)
+}
+
+fn identity(peer: &Peer) -> ClientIdentity {
+    match peer {
+        Peer::Local(local) => ClientIdentity {
+            uid: Some(local.uid),
+            gid: Some(local.gid),
+            trusted: peer.trusted(),
+            remote: false,
+        },
+        Peer::Remote(_) => ClientIdentity {
+            remote: true,
+            ..ClientIdentity::default()
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(uid: u32) -> Peer {
+        Peer::Local(system::socket::Peer {
+            pid: 1,
+            uid,
+            gid: 2,
+        })
+    }
+
+    #[test]
+    fn only_a_local_root_is_trusted() {
+        assert!(identity(&local(0)).trusted);
+        let user = identity(&local(1000));
+        assert_eq!((user.uid, user.gid), (Some(1000), Some(2)));
+        assert!(!user.trusted && !user.remote);
+        let remote = identity(&Peer::Remote([127, 0, 0, 1].into()));
+        assert_eq!(remote.uid, None);
+        assert!(remote.remote && !remote.trusted);
+    }
+}

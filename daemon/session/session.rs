@@ -1,0 +1,152 @@
+//! What all handlers of a client's operations use.
+//!
+//! The session owns the connection, the client's settings and its temporary roots. Here is what
+//! the operations have in common: when the client may be sent messages, which errors end the
+//! connection, and which operations are cancelled when the client hangs up.
+
+use std::sync::Arc;
+
+use protocol::operations::Call;
+use protocol::server::{Connection, Error};
+use store::{AddOptions, Store, TempRoots};
+
+use super::client_log::ClientLog;
+use super::failure::Failure;
+use super::stream::Reader;
+use crate::building::{BuildRequest, ClientIdentity, Mode, Scheduler, Target};
+use crate::cancel::CancellationToken;
+use crate::daemon::Daemon;
+use crate::hangup::{CancelOnHangup, WatchedConnection};
+use crate::listen::Stream;
+use crate::settings::SessionSettings;
+use crate::substitute::Agent;
+
+/// What becomes of the connection after an operation: an error ends it.
+pub type Outcome = Result<(), Error>;
+
+/// One client after the handshake.
+pub struct Session<'a> {
+    /// What all sessions share.
+    pub daemon: &'a Daemon,
+    /// Where requests come from and replies go to.
+    pub connection: Connection<Reader>,
+    /// The socket under the connection.
+    pub stream: Arc<Stream>,
+    /// The store.
+    pub store: Store,
+    /// What the garbage collector spares until the session ends.
+    pub temp_roots: Arc<TempRoots>,
+    /// Who the client is.
+    pub client: ClientIdentity,
+    /// The client's settings. The log has them too: see [`ClientLog::set_settings`].
+    pub settings: Arc<SessionSettings>,
+    /// What the client is told during an operation.
+    pub log: Arc<ClientLog>,
+    /// Ends whatever is being done for the client.
+    pub cancel: CancellationToken,
+    /// Set by the first operation that is cancelled when the client hangs up.
+    pub hangup: Option<WatchedConnection>,
+    /// Set by the first question about substitutes.
+    pub substituter: Option<Agent>,
+}
+
+impl Session<'_> {
+    /// Runs a short operation, and replies.
+    pub fn answer<C: Call>(
+        &mut self,
+        request: C,
+        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, Failure>,
+    ) -> Outcome {
+        if !self.begin()? {
+            return Ok(());
+        }
+        let result = work(self, request);
+        self.reply::<C>(result)
+    }
+
+    /// Runs an operation that may take long, and replies. If the client hangs up, the operation
+    /// is cancelled.
+    pub fn run_interruptibly<C: Call>(
+        &mut self,
+        request: C,
+        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, Failure>,
+    ) -> Outcome {
+        if !self.begin()? {
+            return Ok(());
+        }
+        let guard = self.cancel_on_hangup()?;
+        let result = work(self, request);
+        drop(guard);
+        self.reply::<C>(result)
+    }
+
+    /// While the result lives, the session is cancelled if the client hangs up.
+    pub fn cancel_on_hangup(&mut self) -> std::io::Result<CancelOnHangup> {
+        let watched = match self.hangup.take() {
+            Some(watched) => watched,
+            None => {
+                let watcher = &self.daemon.hangup_watcher;
+                watcher.watch(self.stream.clone(), &self.cancel)?
+            }
+        };
+        Ok(self.hangup.insert(watched).cancel_on_hangup())
+    }
+
+    /// Begins an operation, during which the client may be sent messages. `false` if the client
+    /// sent something out of turn and was told so: an error of this one operation, as in Guix.
+    pub fn begin(&mut self) -> Result<bool, Error> {
+        match self.connection.begin() {
+            Ok(()) => Ok(true),
+            Err(error @ Error::Pipelined) => {
+                self.connection.fail(&error.to_string(), 1)?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends an operation with its reply or its error.
+    pub fn reply<C: Call>(&mut self, result: Result<C::Reply, Failure>) -> Outcome {
+        if self.cancel.is_cancelled() {
+            return Err(Error::Gone);
+        }
+        match result {
+            Ok(reply) => self.connection.finish::<C>(&reply)?,
+            Err(failure) => self.connection.fail(&failure.message, failure.status)?,
+        }
+        Ok(())
+    }
+
+    /// Tells the client why an operation cannot even begin, which ends the connection.
+    pub fn refuse(&mut self, message: &str) -> Outcome {
+        self.connection.fail(message, 1)?;
+        Err(Error::Gone)
+    }
+
+    /// The scheduler of all builds.
+    pub fn scheduler(&self) -> &Scheduler {
+        self.daemon.scheduler(&self.store)
+    }
+
+    /// A build on behalf of this client.
+    pub fn build_request(&self, targets: Vec<Target>, mode: Mode) -> BuildRequest {
+        BuildRequest {
+            targets,
+            mode,
+            settings: self.settings.clone(),
+            client: self.client,
+            temp_roots: Arc::clone(&self.temp_roots),
+            log: self.log.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
+    /// How this client's items are added to the store.
+    pub fn add_options(&self) -> AddOptions<'_> {
+        AddOptions {
+            temp_roots: &self.temp_roots,
+            repair: false,
+            progress: &*self.log,
+        }
+    }
+}
