@@ -81,7 +81,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             .with_context(|| format!("extracting to `{}'", directory.display()))?;
     } else if arguments.list {
         let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
-        let mut out = io::stdout().lock();
+        let mut out = output::stdout();
         nar::read(&mut input, &mut tree::List::new(&mut out))?;
         out.flush()?;
     } else {
@@ -115,8 +115,7 @@ fn export(mut session: Session, arguments: &Arguments) -> Result<()> {
         }
     }
     let progress = Progress::new("exporting", Some(total));
-    let out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
-    let mut out = progress.writer(out);
+    let mut out = progress.writer(output::stdout());
     daemon.export_paths(&paths, true, &mut out)?;
     out.flush()?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -215,7 +215,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     if !items.is_empty() {
-        let mut log = Log::new(io::stderr(), detail, output::is_watched());
+        // `guix-client build … 2>&1 | head` must not build to the end, however silent the builder.
+        output::end_with_reader_of_stderr();
+        let mut log = Log::new(output::stderr(), detail, output::is_watched());
         let built = session
             .daemon
             .build_paths(items, mode, &mut |text| log.write(text));
@@ -251,7 +253,7 @@ fn target(session: &Session, argument: &OsString) -> Result<Target> {
 
 /// Says what will, or would, be done, in the words of Guix.
 fn tell(plan: &Plan, dry_run: bool) {
-    let mut err = io::stderr().lock();
+    let mut err = output::stderr();
     let will = if dry_run { "would" } else { "will" };
     let mut list = |one: &str,
                     many: &str,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -104,7 +104,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let words: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         bail!("extraneous arguments: {}", words.join(" "));
     }
-    let stderr = &mut |text: &[u8]| _ = io::stderr().write_all(text);
+    let stderr = &mut |text: &[u8]| _ = output::stderr().write_all(text);
 
     if action.is_none() {
         let most = match (free_space, collect_garbage.flatten()) {

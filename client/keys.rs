@@ -1,6 +1,6 @@
 //! Keys: which ones sign what we export, and whose imports are accepted.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,9 +26,9 @@ pub fn generate(parameters: &str) -> Result<ExitCode> {
             directory.display()
         );
     }
-    eprintln!(
-        "Please wait while gathering entropy to generate the key pair;\nthis may take time..."
-    );
+    let text = "Please wait while gathering entropy to generate the key pair;\n\
+                this may take time...\n";
+    let _ = output::stderr().write_all(text.as_bytes());
     let pair = KeyPair::generate(parameters).context("key generation failed")?;
     create(&directory)?;
     pair.save(&directory)?;

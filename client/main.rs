@@ -21,6 +21,7 @@ mod roots;
 mod session;
 mod tree;
 
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -95,25 +96,39 @@ impl Command {
 fn main() -> ExitCode {
     let command = match Arguments::try_parse() {
         Ok(arguments) => arguments.command,
-        Err(error) => {
-            // Not clap's 2: what runs `guix` knows 1.
-            let code = if error.use_stderr() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            };
-            let _ = error.print();
-            return code;
-        }
+        Err(error) => return usage(&error),
     };
     let name = command.name();
     let expecting = system::signal::expect_children().map_err(Into::into);
-    match expecting.and_then(|()| command.run()) {
-        Ok(code) => code,
-        // Whoever reads our output has had enough of it.
-        Err(error) if output::is_broken_pipe(&error) => ExitCode::FAILURE,
-        Err(error) => {
+    expecting
+        .and_then(|()| command.run())
+        .unwrap_or_else(|error| {
             output::error(name, &error);
+            ExitCode::FAILURE
+        })
+}
+
+/// Prints help and version, which were asked for, or what is wrong with the arguments.
+fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    if error.use_stderr() {
+        let text = match output::is_watched() {
+            true => text.ansi().to_string(),
+            false => text.to_string(),
+        };
+        let _ = output::stderr().write_all(text.as_bytes());
+        // Not clap's 2: callers of `guix` know 1.
+        return ExitCode::FAILURE;
+    }
+    let text = match io::stdout().is_terminal() {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    };
+    let mut out = output::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error("", &error.into());
             ExitCode::FAILURE
         }
     }

@@ -6,7 +6,7 @@ use ::offload::status::{self, Form, Which};
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::session;
+use super::{output, session};
 
 /// Options of `offload`.
 #[derive(clap::Args)]
@@ -43,13 +43,14 @@ enum Command {
 /// Does it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = session::directories()?;
+    let mut out = output::stdout();
     match arguments.command {
         Command::Status {
             which,
             watch: Some(seconds),
             ..
         } => {
-            status::watch(&directories, &Which::new(&which)?, seconds)?;
+            status::watch(&directories, &Which::new(&which)?, seconds, &mut out)?;
         }
         Command::Status {
             which,
@@ -62,10 +63,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 (_, true) => Form::Prometheus,
                 _ => Form::Table,
             };
-            status::run_status(&directories, &Which::new(&which)?, form)?;
+            status::run_status(&directories, &Which::new(&which)?, form, &mut out)?;
         }
         Command::Test { which } => {
-            let failed = status::run_test(&directories, &Which::new(&which)?)?;
+            let failed = status::run_test(&directories, &Which::new(&which)?, &mut out)?;
             return Ok(ExitCode::from(u8::from(failed)));
         }
     }

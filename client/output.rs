@@ -1,11 +1,113 @@
-//! What people and scripts get to read: results on standard output, the rest on standard error.
+//! Results on standard output, the rest on standard error.
+//!
+//! All that this program prints goes through here, so that what to do when it can't be written is
+//! decided in one place:
+//!
+//! * The reader is gone (`EPIPE`): the program ends by `SIGPIPE`, as Unix programs do. The signal
+//!   is ignored until then, so that a daemon that hangs up is an error with a message.
+//! * Standard output takes no more, for example on a full disk: an error, and exit status 1.
+//! * Standard error takes no more: the message is lost, and the work goes on.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use system::signal::{self, Signal};
+
+/// How much output is buffered.
+const BUFFER: usize = 128 * 1024;
+
+/// Standard output, with a buffer. Flush it: what is left in a buffer that is dropped is lost if
+/// it can't be written.
+pub fn stdout() -> BufWriter<impl Write> {
+    BufWriter::with_capacity(BUFFER, Stdout(io::stdout().lock()))
+}
+
+/// Standard error.
+pub fn stderr() -> impl Write + Send {
+    Stderr(io::stderr())
+}
+
+struct Stdout<W>(W);
+
+impl<W: Write> Write for Stdout<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write(data).map_err(not_written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(not_written)
+    }
+}
+
+fn not_written(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => end_by_broken_pipe(),
+        kind => io::Error::new(kind, format!("standard output: {error}")),
+    }
+}
+
+struct Stderr<W>(W);
+
+impl<W: Write> Write for Stderr<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self.0.write(data) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end_by_broken_pipe(),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Ok(data.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Ends the program as one ends that doesn't know of `SIGPIPE`.
+fn end_by_broken_pipe() -> ! {
+    if signal::restore_broken_pipes().is_ok() {
+        let _ = nix::sys::signal::raise(Signal::SIGPIPE);
+    }
+    // The signal is blocked.
+    std::process::exit(1)
+}
+
+/// From now on, ends the program when the reader of standard error goes away, even while there
+/// is nothing to write.
+pub fn end_with_reader_of_stderr() {
+    if is_watched() {
+        return;
+    }
+    let watch = || {
+        let stderr = io::stderr();
+        // Errors are reported without being asked for.
+        let mut watched = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
+        loop {
+            let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+            match poll(&mut watched, PollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                Ok(_)
+                    if watched[0]
+                        .revents()
+                        .is_some_and(|events| events.intersects(gone)) =>
+                {
+                    end_by_broken_pipe()
+                }
+                _ => return,
+            }
+        }
+    };
+    // Without the thread, the next message that can't be written ends the program.
+    let _ = std::thread::Builder::new()
+        .name("stderr".into())
+        .spawn(watch);
+}
 
 /// Prints lines on standard output.
 pub fn lines<T: Display>(lines: impl IntoIterator<Item = T>) -> io::Result<()> {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = stdout();
     for line in lines {
         writeln!(out, "{line}")?;
     }
@@ -14,7 +116,13 @@ pub fn lines<T: Display>(lines: impl IntoIterator<Item = T>) -> io::Result<()> {
 
 /// Prints a line on standard error, in the manner of `guix COMMAND: …`.
 fn message(command: &str, kind: &str, text: &str) {
-    let _ = writeln!(io::stderr().lock(), "guix-client {command}: {kind}{text}");
+    let line = format!("{}: {kind}{text}\n", program(command));
+    let _ = stderr().write_all(line.as_bytes());
+}
+
+/// `guix-client COMMAND`, or `guix-client` of no command.
+fn program(command: &str) -> String {
+    format!("guix-client {command}").trim_end().to_owned()
 }
 
 /// Prints information on standard error.
@@ -48,13 +156,6 @@ fn without_number(text: &str) -> String {
         Some((text, number)) if number.ends_with(')') => text.to_owned(),
         _ => text.to_owned(),
     }
-}
-
-/// Whether the reader of standard output went away.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Whether a person watches standard error.

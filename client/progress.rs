@@ -1,6 +1,6 @@
 //! Progress of transfers, for a person who watches.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -44,7 +44,7 @@ impl Progress {
 
     /// Shows `text` without disturbing the bar.
     pub fn say(&self, text: &[u8]) {
-        self.0.suspend(|| _ = io::stderr().write_all(text));
+        self.0.suspend(|| _ = output::stderr().write_all(text));
     }
 }
 

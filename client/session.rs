@@ -10,6 +10,8 @@ use formats::StorePath;
 use protocol::client::{Address, Connection, Options};
 use store::Directories;
 
+use crate::output;
+
 /// The directories of the Guix that is asked about.
 pub fn directories() -> Result<Directories> {
     Ok(Directories::from_environment(
@@ -39,7 +41,7 @@ impl Session {
         let address = Address::from_environment(&directories.state)?;
         let mut daemon = address.connect(&directories.store, options)?;
         // What the daemon says is for people, even when nothing is built.
-        daemon.set_log(|text| _ = std::io::stderr().write_all(text));
+        daemon.set_log(|text| _ = output::stderr().write_all(text));
         Ok(Session {
             directories,
             daemon,

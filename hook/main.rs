@@ -4,6 +4,7 @@
 //! descriptor 4. `guix-offload test` and `status` are for people.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use offload::remote::Limits;
@@ -48,21 +49,27 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
     system::signal::expect_children()?;
     match words {
         ["--help" | "-h"] | ["offload", "--help" | "-h"] => {
-            print!("{USAGE}");
+            write!(io::stdout(), "{USAGE}")?;
             Ok(0)
         }
         ["--version" | "-V"] => {
-            println!("guix-offload (GNU Guix) {}", env!("GUIX_VERSION"));
+            writeln!(
+                io::stdout(),
+                "guix-offload (GNU Guix) {}",
+                env!("GUIX_VERSION")
+            )?;
             Ok(0)
         }
         ["test", rest @ ..] | ["offload", "test", rest @ ..] if rest.len() <= 2 => {
-            Ok(status::run_test(&directories()?, &status::Which::new(rest)?)?.into())
+            let which = status::Which::new(rest)?;
+            Ok(status::run_test(&directories()?, &which, &mut io::stdout())?.into())
         }
         ["status", rest @ ..] | ["offload", "status", rest @ ..] if rest.len() <= 2 => {
             status::run_status(
                 &directories()?,
                 &status::Which::new(rest)?,
                 status::Form::Table,
+                &mut io::stdout(),
             )?;
             Ok(0)
         }

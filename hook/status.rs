@@ -1,6 +1,7 @@
 //! `offload status` and `offload test`: the build machines, for people and for monitoring.
 
 use std::fmt::Write;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -121,19 +122,30 @@ struct Status {
     building: Vec<Option<Occupant>>,
 }
 
-/// Asks all machines at the same time, and prints what is known of them.
-pub fn run_status(directories: &Directories, which: &Which, form: Form) -> Result<()> {
-    print!("{}", show(&gather(directories, which)?, form)?);
-    Ok(())
+/// Asks all machines at the same time, and prints on `out` what is known of them.
+pub fn run_status(
+    directories: &Directories,
+    which: &Which,
+    form: Form,
+    out: &mut dyn io::Write,
+) -> Result<()> {
+    let text = show(&gather(directories, which)?, form)?;
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// The same every `seconds`, until interrupted.
-pub fn watch(directories: &Directories, which: &Which, seconds: u64) -> Result<()> {
+pub fn watch(
+    directories: &Directories,
+    which: &Which,
+    seconds: u64,
+    out: &mut dyn io::Write,
+) -> Result<()> {
     loop {
         let text = show(&gather(directories, which)?, Form::Table)?;
         // Clears the screen, so that the table stays where it is.
-        print!("\x1b[H\x1b[2J{text}");
-        std::io::Write::flush(&mut std::io::stdout())?;
+        write!(out, "\x1b[H\x1b[2J{text}")?;
+        out.flush()?;
         std::thread::sleep(Duration::from_secs(seconds.max(1)));
     }
 }
@@ -342,7 +354,7 @@ fn prometheus(all: &[Status]) -> String {
 }
 
 /// Tries everything that must hold; whether all of it does.
-pub fn run_test(directories: &Directories, which: &Which) -> Result<bool> {
+pub fn run_test(directories: &Directories, which: &Which, out: &mut dyn io::Write) -> Result<bool> {
     let home = home(directories)?;
     let found = which.load(directories)?;
     let files: Vec<String> = found
@@ -350,11 +362,14 @@ pub fn run_test(directories: &Directories, which: &Which) -> Result<bool> {
         .iter()
         .map(|file| format!("'{}'", file.display()))
         .collect();
-    println!(
+    writeln!(
+        out,
         "testing {} build machines defined in {}...",
         found.machines.len(),
         files.join(", ")
-    );
+    )?;
+    // The machines take their time.
+    out.flush()?;
     let results = at_once(&found.machines, |machine| {
         let daemon = Address::from_environment(&directories.state)
             .and_then(|address| address.connect(&directories.store, &Options::default()));
@@ -362,22 +377,23 @@ pub fn run_test(directories: &Directories, which: &Which) -> Result<bool> {
     });
     let mut failed = !found.problems.is_empty();
     for (machine, checks) in found.machines.iter().zip(results) {
-        println!("{}:{}", machine.name, machine.port);
+        writeln!(out, "{}:{}", machine.name, machine.port)?;
         for check in checks {
             match check.result {
-                Ok(text) => println!("  right  {:<16} {text}", check.what),
+                Ok(text) => writeln!(out, "  right  {:<16} {text}", check.what)?,
                 Err(text) => {
                     failed = true;
                     // A public key goes over many lines.
                     let words: Vec<&str> = text.split_whitespace().collect();
-                    println!("  wrong  {:<16} {}", check.what, words.join(" "));
+                    writeln!(out, "  wrong  {:<16} {}", check.what, words.join(" "))?;
                 }
             }
             if let Some(remedy) = check.remedy {
-                println!("         {:<16} {remedy}", "to mend it:");
+                writeln!(out, "         {:<16} {remedy}", "to mend it:")?;
             }
         }
     }
+    out.flush()?;
     Ok(failed)
 }
 

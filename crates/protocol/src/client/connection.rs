@@ -282,14 +282,17 @@ impl Connection {
             store,
             ..
         } = self;
-        if let Err(error) = sent {
+        match sent {
+            Ok(()) => {}
             // A daemon that refuses a request may say why before it hangs up.
-            return Err(
-                match (&error, work(reader, writer, *version, doing, streams)) {
-                    (Error::Io { .. }, Err(told @ Error::Daemon { .. })) => told,
+            Err(error @ Error::Io { .. }) => {
+                return Err(match work(reader, writer, *version, doing, streams) {
+                    Err(told @ Error::Daemon { .. }) => told,
                     _ => error,
-                },
-            );
+                });
+            }
+            // The daemon waits for the rest of the request, and won't answer.
+            Err(error) => return Err(error),
         }
         work(reader, writer, *version, doing, streams)?;
         Source::new(reader, store, *version)
