@@ -17,7 +17,7 @@ mod serve;
 mod session;
 mod settings;
 mod spawner;
-mod substitute;
+mod substituter;
 
 use std::process::ExitCode;
 

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
+use protocol::operations::Substitutable;
 
 use super::attempt::Inputs;
 use super::mailbox::GoalId;
 use super::outcome::Failure;
 use super::request::Mode;
-use crate::substitute::Info;
 
 /// How a goal ended.
 pub(super) type GoalResult = Result<(), Failure>;
@@ -65,7 +65,7 @@ pub(super) enum Kind {
     /// Substituting an item (perhaps one that is damaged), once it was found how.
     Substitute {
         repair: bool,
-        found: Option<Arc<Info>>,
+        found: Option<Arc<Substitutable>>,
     },
 }
 

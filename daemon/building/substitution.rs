@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bstr::{BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
 use formats::store_path::StorePath;
+use protocol::operations::Substitutable;
 use store::{Checked, Level, NewPath, PathLocks};
 
 use super::Engine;
@@ -20,7 +21,7 @@ use super::request::BuildError;
 use super::shared::Attempt;
 use super::worker::Worker;
 use crate::settings::SessionSettings;
-use crate::substitute::{Agent, Error, Info, Mode, Reply, Talk};
+use crate::substituter::{Agent, AgentMode, Conversation, Error, SubstituteReply};
 
 /// Agents that can be asked to fetch something.
 type Fetchers = Arc<Mutex<Vec<Agent>>>;
@@ -99,7 +100,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn substitute_info(&mut self, path: &StorePath) -> Result<Option<Info>, BuildError> {
+    fn substitute_info(&mut self, path: &StorePath) -> Result<Option<Substitutable>, BuildError> {
         let (engine, session) = (self.engine, &self.request.settings);
         let guix = &engine.settings.directories.guix;
         if !session.use_substitutes || !Agent::available(guix) {
@@ -109,19 +110,19 @@ impl Worker<'_> {
             Some(agent) => agent,
             None => {
                 let options = session.pack().map_err(BuildError::general)?;
-                Agent::start(&engine.spawner, guix, Mode::Query, options.as_bstr())
+                Agent::start(&engine.spawner, guix, AgentMode::Query, options.as_bstr())
                     .map_err(BuildError::general)?
             }
         };
         let mut hear = |words: &[u8]| self.request.log.chatter(None, words);
-        let mut talk = Talk::new(&mut hear, &self.request.cancel)
+        let mut conversation = Conversation::new(&mut hear, &self.request.cancel)
             .map_err(BuildError::general)?
-            .by_line();
+            .with_prefixed_lines();
         let paths = [path.clone()].into();
-        let mut found: BTreeMap<StorePath, Info> = agent
-            .info(&paths, engine.store.dir(), &mut talk)
+        let mut found: BTreeMap<StorePath, Substitutable> = agent
+            .info(&paths, engine.store.dir(), &mut conversation)
             .map_err(BuildError::general)?;
-        drop(talk);
+        drop(conversation);
         self.substituter.agent = Some(agent);
         Ok(found.remove(path))
     }
@@ -135,7 +136,7 @@ pub(super) struct Fetch {
     pub(super) path: StorePath,
     /// It is there, but damaged.
     pub(super) repair: bool,
-    pub(super) found: Arc<Info>,
+    pub(super) found: Arc<Substitutable>,
     /// What the request knows to be good, or bad.
     pub(super) checked: Arc<Checked>,
 }
@@ -202,21 +203,21 @@ impl Fetch {
             })
         };
         let limit = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
-        let mut talk = Talk::until(
+        let mut conversation = Conversation::until(
             &mut hear,
             || attempt.stop().is_thrown(),
             attempt.stop().as_fd(),
         )
-        .within(
+        .with_timeouts(
             limit(self.session.max_silent_time),
             limit(self.session.build_timeout),
         );
-        let reply = agent.substitute(path, destination, &mut talk);
-        drop(talk);
+        let reply = agent.substitute(path, destination, &mut conversation);
+        drop(conversation);
         let reply = match reply {
             Ok(reply) => reply,
             Err(Error::Interrupted) => return Ok(Err(Outcome::Failed(Failure::Misc))),
-            Err(error @ (Error::TooSlow(_) | Error::TooSilent(_))) => {
+            Err(error @ (Error::TotalTimeout(_) | Error::SilenceTimeout(_))) => {
                 attempt.message(Level::Error, format!("substitution of `{path}' {error}"));
                 attempt.trace(format!("@ substituter-failed {path} timeout"));
                 return Ok(Err(Outcome::Failed(Failure::TimedOut)));
@@ -229,17 +230,17 @@ impl Fetch {
             .unwrap_or_else(PoisonError::into_inner)
             .push(agent);
         let (status, reason) = match reply {
-            Reply::Success { hash, nar_size } if files::exists(destination)? => {
+            SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
                 return self.check(&hash, nar_size, destination).map(Ok);
             }
-            Reply::Success { .. } => (
+            SubstituteReply::Success { .. } => (
                 BString::from("success"),
                 format!(
                     "substitute did not produce path `{}'",
                     destination.display()
                 ),
             ),
-            Reply::HashMismatch {
+            SubstituteReply::HashMismatch {
                 algorithm,
                 expected,
                 actual,
@@ -253,14 +254,14 @@ impl Fetch {
                     format!("hash mismatch for substituted item `{path}'"),
                 )
             }
-            Reply::NotFound => (
+            SubstituteReply::NotFound => (
                 "not-found".into(),
                 format!("fetching path `{path}' (status: 'not-found')"),
             ),
-            Reply::Other(status) if status.is_empty() => {
+            SubstituteReply::Other(status) if status.is_empty() => {
                 (status, format!("fetching path `{path}' (empty status)"))
             }
-            Reply::Other(status) => {
+            SubstituteReply::Other(status) => {
                 let text = format!("fetching path `{path}' (status: '{status}')");
                 (status, text)
             }
@@ -311,7 +312,7 @@ impl Fetch {
         Agent::start(
             &self.engine.spawner,
             guix,
-            Mode::Substitute,
+            AgentMode::Substitute,
             options.as_bstr(),
         )
         .map_err(BuildError::general)

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::building::BuildError;
-use crate::substitute;
+use crate::substituter;
 
 /// The content of the protocol's error frame.
 #[derive(Debug)]
@@ -36,8 +36,8 @@ impl From<formats::store_path::Error> for Failure {
     }
 }
 
-impl From<substitute::Error> for Failure {
-    fn from(error: substitute::Error) -> Failure {
+impl From<substituter::Error> for Failure {
+    fn from(error: substituter::Error) -> Failure {
         Failure::new(error.to_string())
     }
 }

@@ -19,7 +19,7 @@ use crate::daemon::Daemon;
 use crate::hangup::{CancelOnHangup, WatchedConnection};
 use crate::listen::Stream;
 use crate::settings::SessionSettings;
-use crate::substitute::Agent;
+use crate::substituter::Agent;
 
 /// What becomes of the connection after an operation: an error ends it.
 pub type Outcome = Result<(), Error>;

@@ -12,7 +12,7 @@ use protocol::operations::{
 use super::failure::Failure;
 use super::session::{Outcome, Session};
 use crate::building::LogSink;
-use crate::substitute::{Agent, Error, Info, Mode, Talk};
+use crate::substituter::{Agent, AgentMode, Conversation, Error};
 
 pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> Outcome {
     session.run_interruptibly(request, |session, request| {
@@ -36,10 +36,7 @@ pub fn query_substitutable_path_infos(
 ) -> Outcome {
     session.run_interruptibly(request, |session, request| {
         let infos = substitutable_infos(session, &request.paths)?;
-        Ok(infos
-            .into_iter()
-            .map(|(path, info)| (path, on_wire(info)))
-            .collect())
+        Ok(infos.into_iter().collect())
     })
 }
 
@@ -50,7 +47,7 @@ pub fn query_substitutable_path_info(
     session.run_interruptibly(request, |session, request| {
         let path = session.store.dir().parse(&request.path)?;
         let mut infos = substitutable_infos(session, &[path.clone()].into())?;
-        Ok(MaybeSubstitutable(infos.remove(&path).map(on_wire)))
+        Ok(MaybeSubstitutable(infos.remove(&path)))
     })
 }
 
@@ -58,30 +55,34 @@ pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> Ou
     session.answer(request, |session, _| Ok(session.settings.substitute_urls()))
 }
 
-/// Which of `paths` can be had.
+/// Which of `paths` can be substituted.
 fn substitutable(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
 ) -> Result<BTreeSet<StorePath>, Failure> {
     let dir = session.store.dir().clone();
-    ask(session, paths, |agent, talk| agent.have(paths, &dir, talk))
+    ask(session, paths, |agent, conversation| {
+        agent.have(paths, &dir, conversation)
+    })
 }
 
-/// What is known of those of `paths` that can be had.
+/// What is known of those of `paths` that can be substituted.
 fn substitutable_infos(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
-) -> Result<BTreeMap<StorePath, Info>, Failure> {
+) -> Result<BTreeMap<StorePath, Substitutable>, Failure> {
     let dir = session.store.dir().clone();
-    ask(session, paths, |agent, talk| agent.info(paths, &dir, talk))
+    ask(session, paths, |agent, conversation| {
+        agent.info(paths, &dir, conversation)
+    })
 }
 
-/// Asks the agent, which is started for the first question. One that failed is not asked
-/// again: nobody knows where its next answer begins.
+/// Asks the agent, which is started for the first question. One that failed is not asked again,
+/// because where its next answer begins is not known.
 fn ask<T: Default>(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
-    question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> Result<T, Error>,
+    question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
 ) -> Result<T, Failure> {
     let guix = &session.daemon.settings.directories.guix;
     if paths.is_empty() || !session.settings.use_substitutes || !Agent::available(guix) {
@@ -97,24 +98,15 @@ fn ask<T: Default>(
             Agent::start(
                 session.scheduler().spawner(),
                 guix,
-                Mode::Query,
+                AgentMode::Query,
                 options.as_bstr(),
             )?
         }
     };
     let mut hear = |words: &[u8]| session.log.chatter(None, words);
-    let mut talk = Talk::new(&mut hear, &session.cancel)?.by_line();
-    let answer = question(&mut agent, &mut talk)?;
-    drop(talk);
+    let mut conversation = Conversation::new(&mut hear, &session.cancel)?.with_prefixed_lines();
+    let answer = question(&mut agent, &mut conversation)?;
+    drop(conversation);
     session.substituter = Some(agent);
     Ok(answer)
-}
-
-fn on_wire(info: Info) -> Substitutable {
-    Substitutable {
-        deriver: info.deriver,
-        references: info.references,
-        download_size: info.download_size,
-        nar_size: info.nar_size,
-    }
 }

@@ -1,6 +1,7 @@
 //! Tests of [`super`], with a shell script for `guix`.
 
 use super::*;
+use crate::cancel::CancellationToken;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
@@ -20,15 +21,20 @@ fn guix(body: &str) -> (tempfile::TempDir, PathBuf) {
     (directory, program)
 }
 
-fn ask<T>(body: &str, question: impl FnOnce(&mut Agent, &mut Talk<'_>) -> T) -> (T, String) {
+fn ask<T>(
+    body: &str,
+    question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> T,
+) -> (T, String) {
     let (_directory, program) = guix(body);
-    let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "a=b\n".into()).unwrap();
+    let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "a=b\n".into()).unwrap();
     let mut heard = Vec::new();
     let mut hear = |words: &[u8]| heard.extend_from_slice(words);
     let cancel = CancellationToken::new();
-    let mut talk = Talk::new(&mut hear, &cancel).unwrap().by_line();
-    let answer = question(&mut agent, &mut talk);
-    drop(talk);
+    let mut conversation = Conversation::new(&mut hear, &cancel)
+        .unwrap()
+        .with_prefixed_lines();
+    let answer = question(&mut agent, &mut conversation);
+    drop(conversation);
     (answer, String::from_utf8(heard).unwrap())
 }
 
@@ -49,8 +55,8 @@ fn questions_are_answered_on_descriptor_4() {
         "read word a b; echo \"$1 $2 $_NIX_OPTIONS$word $a $b\" >&2
          echo {PATH} >&4; echo >&4; read rest"
     );
-    let (answer, heard) = ask(&script, |agent, talk| {
-        agent.have(&paths(), &store(), talk).unwrap()
+    let (answer, heard) = ask(&script, |agent, conversation| {
+        agent.have(&paths(), &store(), conversation).unwrap()
     });
     assert_eq!(
         answer.iter().map(StorePath::as_str).collect::<Vec<_>>(),
@@ -68,10 +74,10 @@ fn what_is_known_of_items() {
         "read line; printf '%s\\n' {PATH} '' 2 {PATH} {OTHER} 10 20 {OTHER} {PATH} 0 1 2 '' >&4
          read rest"
     );
-    let (answer, _) = ask(&script, |agent, talk| {
-        agent.info(&paths(), &store(), talk).unwrap()
+    let (answer, _) = ask(&script, |agent, conversation| {
+        agent.info(&paths(), &store(), conversation).unwrap()
     });
-    let infos: Vec<Info> = answer.into_values().collect();
+    let infos: Vec<Substitutable> = answer.into_values().collect();
     assert_eq!(infos[0].references, paths());
     assert_eq!((infos[0].download_size, infos[0].nar_size), (10, 20));
     assert_eq!(infos[1].deriver.as_ref().map(StorePath::as_str), Some(PATH));
@@ -80,7 +86,9 @@ fn what_is_known_of_items() {
 #[test]
 fn a_bad_agent_is_an_error() {
     let failure = |script: &str| {
-        let (answer, heard) = ask(script, |agent, talk| agent.info(&paths(), &store(), talk));
+        let (answer, heard) = ask(script, |agent, conversation| {
+            agent.info(&paths(), &store(), conversation)
+        });
         (answer.unwrap_err().to_string(), heard)
     };
     let (error, heard) = failure("echo last words >&2; exit 1");
@@ -99,7 +107,7 @@ fn a_bad_agent_is_an_error() {
 #[test]
 fn a_client_that_goes_is_not_kept_waiting() {
     let (_directory, program) = guix("sleep 100");
-    let mut agent = Agent::start(&SPAWNER, &program, Mode::Query, "".into()).unwrap();
+    let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "".into()).unwrap();
     let cancel = CancellationToken::new();
     let begin = Instant::now();
     let canceller = cancel.clone();
@@ -108,37 +116,13 @@ fn a_client_that_goes_is_not_kept_waiting() {
         canceller.cancel();
     });
     let mut hear = |_: &[u8]| {};
-    let mut talk = Talk::new(&mut hear, &cancel).unwrap();
-    let answer = agent.have(&paths(), &store(), &mut talk);
+    let mut conversation = Conversation::new(&mut hear, &cancel).unwrap();
+    let answer = agent.have(&paths(), &store(), &mut conversation);
     assert!(matches!(answer, Err(Error::Interrupted)));
     thread.join().unwrap();
-    drop(talk);
+    drop(conversation);
     drop(agent);
     assert!(begin.elapsed() < Duration::from_secs(20));
-}
-
-#[test]
-fn replies_to_substitutions() {
-    let parse = |line: &str| parse_reply(&line.into());
-    assert_eq!(
-        parse("success sha256:abc 12"),
-        Reply::Success {
-            hash: "sha256:abc".into(),
-            nar_size: 12
-        }
-    );
-    assert_eq!(parse("not-found"), Reply::NotFound);
-    assert_eq!(
-        parse("hash-mismatch sha256 a b"),
-        Reply::HashMismatch {
-            algorithm: "sha256".into(),
-            expected: "a".into(),
-            actual: "b".into()
-        }
-    );
-    for odd in ["success", "success sha256:a x", "", "not-found now"] {
-        assert_eq!(parse(odd), Reply::Other(odd.into()));
-    }
 }
 
 #[test]

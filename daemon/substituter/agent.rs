@@ -1,0 +1,313 @@
+//! The process that answers: `guix substitute`.
+//!
+//! Requests go to its descriptor 0 and replies come from its descriptor 4; what it writes to 1 and
+//! 2 is its log. The client's settings are in its environment, as `_NIX_OPTIONS`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use bstr::{BStr, BString, ByteSlice};
+use formats::store_path::{StoreDir, StorePath};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use protocol::operations::Substitutable;
+use system::process::{Child, Spawn};
+
+use super::conversation::Conversation;
+use super::error::Error;
+use super::reply::SubstituteReply;
+use crate::spawner::Spawner;
+
+/// The longest line that the agent may send, in bytes.
+const LINE_LIMIT: usize = 1 << 20;
+/// The most references that one item may have.
+const REFERENCES_LIMIT: u64 = 1 << 20;
+
+/// What an agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentMode {
+    /// `--query`: says what can be substituted.
+    Query,
+    /// `--substitute`: fetches items.
+    Substitute,
+}
+
+/// A running `guix substitute`.
+pub struct Agent {
+    program: PathBuf,
+    child: Child,
+    requests: File,
+    log: File,
+    replies: File,
+    /// Bytes of the replies that were read and not yet parsed.
+    pending: BString,
+}
+
+impl Agent {
+    /// Whether the program `guix` can be executed.
+    pub fn available(guix: &Path) -> bool {
+        nix::unistd::access(guix, nix::unistd::AccessFlags::X_OK).is_ok()
+    }
+
+    /// Starts `guix substitute`; `options` is the value of `_NIX_OPTIONS`. It is killed when the
+    /// value is dropped, or with the daemon.
+    pub fn start(
+        spawner: &Spawner,
+        guix: &Path,
+        mode: AgentMode,
+        options: &BStr,
+    ) -> Result<Agent, Error> {
+        let start = |source| Error::Start {
+            program: guix.to_owned(),
+            source,
+        };
+        let (request_reader, request_writer) = system::pipe::pipe().map_err(start)?;
+        let (log_reader, log_writer) = system::pipe::pipe().map_err(start)?;
+        let (reply_reader, reply_writer) = system::pipe::pipe().map_err(start)?;
+        let program = Spawn::new(guix)
+            .arg("substitute")
+            .arg(match mode {
+                AgentMode::Query => "--query",
+                AgentMode::Substitute => "--substitute",
+            })
+            .env("_NIX_OPTIONS", OsString::from_vec(options.to_vec()))
+            .fd(request_reader, 0)
+            .fd(log_writer.try_clone().map_err(start)?, 1)
+            .fd(log_writer, 2)
+            .fd(reply_writer, 4)
+            .current_dir("/")
+            .setsid();
+        let child = spawner.start(program).map_err(start)?;
+        Ok(Agent {
+            program: guix.to_owned(),
+            child,
+            requests: request_writer.into(),
+            log: log_reader.into(),
+            replies: reply_reader.into(),
+            pending: BString::default(),
+        })
+    }
+
+    /// The process id, which messages about a substitution show.
+    pub fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
+    /// Which of `paths` can be substituted.
+    pub fn have(
+        &mut self,
+        paths: &BTreeSet<StorePath>,
+        store: &StoreDir,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<BTreeSet<StorePath>, Error> {
+        self.request("have", paths, conversation)?;
+        let mut found = BTreeSet::new();
+        loop {
+            let line = self.line(conversation)?;
+            if line.is_empty() {
+                return Ok(found);
+            }
+            let path = store.parse(&line)?;
+            if !paths.contains(&path) {
+                return Err(Error::UnexpectedPath(line));
+            }
+            found.insert(path);
+        }
+    }
+
+    /// What is known of those of `paths` that can be substituted.
+    pub fn info(
+        &mut self,
+        paths: &BTreeSet<StorePath>,
+        store: &StoreDir,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<BTreeMap<StorePath, Substitutable>, Error> {
+        self.request("info", paths, conversation)?;
+        let mut found = BTreeMap::new();
+        loop {
+            let line = self.line(conversation)?;
+            if line.is_empty() {
+                return Ok(found);
+            }
+            let path = match store.parse(&line) {
+                Ok(path) if paths.contains(&path) && !found.contains_key(&path) => path,
+                _ => return Err(Error::UnexpectedPath(line)),
+            };
+            let deriver = self.line(conversation)?;
+            let deriver = if deriver.is_empty() {
+                None
+            } else {
+                Some(store.parse(&deriver)?)
+            };
+            let count = self.number(conversation)?;
+            if count > REFERENCES_LIMIT {
+                return Err(Error::TooLong);
+            }
+            let mut references = BTreeSet::new();
+            for _ in 0..count {
+                references.insert(store.parse(self.line(conversation)?)?);
+            }
+            let download_size = self.number(conversation)?;
+            let nar_size = self.number(conversation)?;
+            found.insert(
+                path,
+                Substitutable {
+                    deriver,
+                    references,
+                    download_size,
+                    nar_size,
+                },
+            );
+        }
+    }
+
+    /// Fetches `path` to `destination`, which must not exist yet.
+    pub fn substitute(
+        &mut self,
+        path: &StorePath,
+        destination: &Path,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<SubstituteReply, Error> {
+        let mut request = format!("substitute {path} ").into_bytes();
+        request.extend_from_slice(destination.as_os_str().as_encoded_bytes());
+        request.push(b'\n');
+        self.send(&request, conversation)?;
+        Ok(SubstituteReply::parse(self.line(conversation)?.as_bstr()))
+    }
+
+    fn request(
+        &mut self,
+        word: &str,
+        paths: &BTreeSet<StorePath>,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<(), Error> {
+        let mut line = String::from(word);
+        line.push(' ');
+        // A name with a space or a newline, which would begin another request, is none of an item
+        // that exists.
+        for path in paths.iter().filter(|path| path.is_well_formed()) {
+            line.push_str(path.as_str());
+            line.push(' ');
+        }
+        line.push('\n');
+        self.send(line.as_bytes(), conversation)
+    }
+
+    /// Sends a request, and forwards what the agent writes to its log meanwhile.
+    fn send(
+        &mut self,
+        mut request: &[u8],
+        conversation: &mut Conversation<'_>,
+    ) -> Result<(), Error> {
+        system::pipe::set_nonblocking(&self.requests, true)?;
+        while !request.is_empty() {
+            match self.requests.write(request) {
+                Ok(count) => request = &request[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(true, conversation)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    // Its log says why.
+                    while self.wait(false, conversation)? {}
+                    return Err(Error::Died(self.program.clone()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, conversation: &mut Conversation<'_>) -> Result<u64, Error> {
+        let line = self.line(conversation)?;
+        let number = line
+            .to_str()
+            .ok()
+            .and_then(|text| text.trim_start().parse().ok());
+        number.ok_or(Error::Integer(line))
+    }
+
+    /// The next line of the replies.
+    fn line(&mut self, conversation: &mut Conversation<'_>) -> Result<BString, Error> {
+        loop {
+            if let Some(end) = self.pending.find_byte(b'\n') {
+                let rest = self.pending.split_off(end + 1);
+                let mut line = std::mem::replace(&mut *self.pending, rest);
+                line.truncate(end);
+                conversation.flush();
+                return Ok(line.into());
+            }
+            if self.pending.len() > LINE_LIMIT {
+                return Err(Error::TooLong);
+            }
+            if !self.wait(false, conversation)? {
+                return Err(Error::Died(self.program.clone()));
+            }
+        }
+    }
+
+    /// Waits until the agent has written something or can be written to, and reads what there is.
+    /// `false` once the agent has closed its log or its replies.
+    fn wait(&mut self, writing: bool, conversation: &mut Conversation<'_>) -> Result<bool, Error> {
+        let timeout = conversation.time_left()?.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        });
+        let (log, replies) = {
+            let idle = PollFlags::empty();
+            let mut fds = [
+                PollFd::new(self.log.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.replies.as_fd(), PollFlags::POLLIN),
+                PollFd::new(conversation.wake_fd(), PollFlags::POLLIN),
+                PollFd::new(
+                    self.requests.as_fd(),
+                    if writing { PollFlags::POLLOUT } else { idle },
+                ),
+            ];
+            let fds = if writing { &mut fds[..] } else { &mut fds[..3] };
+            match poll(fds, timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            let ready = |fd: &PollFd| fd.any().unwrap_or(false);
+            (ready(&fds[0]), ready(&fds[1]))
+        };
+        let mut buffer = [0; 4096];
+        if log || replies {
+            conversation.note_activity();
+        }
+        if log {
+            let count = read(&self.log, &mut buffer)?;
+            conversation.forward(&buffer[..count]);
+            // At the end of the log there may still be a reply.
+            return Ok(count > 0 || replies && self.read_reply(&mut buffer)?);
+        }
+        if replies {
+            return self.read_reply(&mut buffer);
+        }
+        Ok(true)
+    }
+
+    fn read_reply(&mut self, buffer: &mut [u8]) -> Result<bool, Error> {
+        let count = read(&self.replies, buffer)?;
+        self.pending.extend_from_slice(&buffer[..count]);
+        Ok(count > 0)
+    }
+}
+
+fn read(mut file: &File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

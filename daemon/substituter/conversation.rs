@@ -1,0 +1,221 @@
+//! One exchange with the agent: where its log goes, when it times out, and how it is cancelled.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bstr::ByteSlice;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::error::Error;
+use crate::cancel::{CancelGuard, CancellationToken};
+
+/// A line of the log that is longer than this, in bytes, is forwarded in pieces.
+const LINE_LIMIT: usize = 1 << 20;
+
+/// One exchange with the agent.
+pub struct Conversation<'a> {
+    log: &'a mut dyn FnMut(&[u8]),
+    prefix_lines: bool,
+    /// The beginning of a line of the log, if lines are prefixed.
+    partial_line: Vec<u8>,
+    is_cancelled: Box<dyn Fn() -> bool + 'a>,
+    wake: Wake<'a>,
+    timeouts: Timeouts,
+    started: Instant,
+    last_activity: Instant,
+}
+
+/// In seconds; 0 means without limit.
+#[derive(Clone, Copy, Default)]
+struct Timeouts {
+    silence: u64,
+    total: u64,
+}
+
+/// A descriptor that becomes readable when the conversation is cancelled.
+enum Wake<'a> {
+    Own(
+        Arc<EventFd>,
+        #[allow(dead_code, reason = "held until the end")] CancelGuard,
+    ),
+    Borrowed(BorrowedFd<'a>),
+}
+
+impl<'a> Conversation<'a> {
+    /// A conversation that `cancel` ends. What the agent writes to its log is given to `log`.
+    pub fn new(
+        log: &'a mut dyn FnMut(&[u8]),
+        cancel: &'a CancellationToken,
+    ) -> Result<Conversation<'a>, Error> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
+        let waker = wake.clone();
+        let guard = cancel.on_cancel(move || {
+            let _ = waker.write(1);
+        });
+        Ok(Self::with(
+            log,
+            Box::new(|| cancel.is_cancelled()),
+            Wake::Own(wake, guard),
+        ))
+    }
+
+    /// A conversation that ends when `is_cancelled` says so, which is asked when `wake` becomes
+    /// readable.
+    pub fn until(
+        log: &'a mut dyn FnMut(&[u8]),
+        is_cancelled: impl Fn() -> bool + 'a,
+        wake: BorrowedFd<'a>,
+    ) -> Conversation<'a> {
+        Self::with(log, Box::new(is_cancelled), Wake::Borrowed(wake))
+    }
+
+    fn with(
+        log: &'a mut dyn FnMut(&[u8]),
+        is_cancelled: Box<dyn Fn() -> bool + 'a>,
+        wake: Wake<'a>,
+    ) -> Conversation<'a> {
+        let now = Instant::now();
+        Conversation {
+            log,
+            prefix_lines: false,
+            partial_line: Vec::new(),
+            is_cancelled,
+            wake,
+            timeouts: Timeouts::default(),
+            started: now,
+            last_activity: now,
+        }
+    }
+
+    /// Sets timeouts in seconds: how long the agent may write nothing, and how long the
+    /// conversation may take; 0 means without limit.
+    pub fn with_timeouts(mut self, silence: u64, total: u64) -> Conversation<'a> {
+        self.timeouts = Timeouts { silence, total };
+        self
+    }
+
+    /// Forwards the log in whole lines, each after `substitute: `, as Guix does for questions.
+    pub fn with_prefixed_lines(mut self) -> Conversation<'a> {
+        self.prefix_lines = true;
+        self
+    }
+
+    /// How long to wait for the agent at most (`None`: without limit), or why the conversation
+    /// ends now.
+    pub(super) fn time_left(&self) -> Result<Option<Duration>, Error> {
+        if (self.is_cancelled)() {
+            return Err(Error::Interrupted);
+        }
+        let Timeouts { silence, total } = self.timeouts;
+        let mut least: Option<Duration> = None;
+        for (seconds, since, error) in [
+            (silence, self.last_activity, Error::SilenceTimeout(silence)),
+            (total, self.started, Error::TotalTimeout(total)),
+        ] {
+            if seconds == 0 {
+                continue;
+            }
+            let left = Duration::from_secs(seconds).saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(error);
+            }
+            least = Some(least.map_or(left, |least| least.min(left)));
+        }
+        Ok(least)
+    }
+
+    /// The descriptor that becomes readable when the conversation is cancelled.
+    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
+        match &self.wake {
+            Wake::Own(event, _) => event.as_fd(),
+            Wake::Borrowed(fd) => *fd,
+        }
+    }
+
+    /// The agent has written something: the silence timeout begins anew.
+    pub(super) fn note_activity(&mut self) {
+        self.last_activity = Instant::now();
+    }
+
+    /// Forwards a piece of the agent's log.
+    pub(super) fn forward(&mut self, text: &[u8]) {
+        if !self.prefix_lines {
+            if !text.is_empty() {
+                (self.log)(text);
+            }
+            return;
+        }
+        self.partial_line.extend_from_slice(text);
+        while let Some(end) = self.partial_line.find_byteset(b"\n\r") {
+            let rest = self.partial_line.split_off(end + 1);
+            let line = std::mem::replace(&mut self.partial_line, rest);
+            (self.log)(&[b"substitute: ", line.as_slice()].concat());
+        }
+        if self.partial_line.len() > LINE_LIMIT {
+            self.flush();
+        }
+    }
+
+    /// Forwards a line of the log that has no end yet.
+    pub(super) fn flush(&mut self) {
+        if !self.partial_line.is_empty() {
+            let line = std::mem::take(&mut self.partial_line);
+            (self.log)(&[b"substitute: ", line.as_slice(), b"\n"].concat());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarded(prefix_lines: bool, pieces: &[&str]) -> Vec<String> {
+        let mut heard = Vec::new();
+        let mut log = |text: &[u8]| heard.push(String::from_utf8(text.to_owned()).unwrap());
+        let cancel = CancellationToken::new();
+        let mut conversation = Conversation::new(&mut log, &cancel).unwrap();
+        conversation.prefix_lines = prefix_lines;
+        for piece in pieces {
+            conversation.forward(piece.as_bytes());
+        }
+        conversation.flush();
+        drop(conversation);
+        heard
+    }
+
+    #[test]
+    fn lines_are_prefixed_when_they_are_whole() {
+        assert_eq!(forwarded(false, &["a\nb", "", "c"]), ["a\nb", "c"]);
+        assert_eq!(
+            forwarded(true, &["a\nb", "", "c\rd"]),
+            ["substitute: a\n", "substitute: bc\r", "substitute: d\n"]
+        );
+    }
+
+    #[test]
+    fn the_nearest_timeout_counts() {
+        let mut log = |_: &[u8]| {};
+        let cancel = CancellationToken::new();
+        let second = Duration::from_secs(1);
+        let mut conversation = Conversation::new(&mut log, &cancel).unwrap();
+        assert_eq!(conversation.time_left().unwrap(), None);
+        conversation = conversation.with_timeouts(10, 100);
+        assert!(conversation.time_left().unwrap().unwrap() <= 10 * second);
+        conversation.last_activity -= 10 * second;
+        assert!(matches!(
+            conversation.time_left(),
+            Err(Error::SilenceTimeout(10))
+        ));
+        conversation.note_activity();
+        conversation.started -= 100 * second;
+        assert!(matches!(
+            conversation.time_left(),
+            Err(Error::TotalTimeout(100))
+        ));
+        cancel.cancel();
+        assert!(matches!(conversation.time_left(), Err(Error::Interrupted)));
+    }
+}

@@ -1,0 +1,46 @@
+//! Why the agent gave no answer.
+
+use std::io;
+use std::path::PathBuf;
+
+use bstr::BString;
+
+/// Why the agent gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not be started.
+    #[error("cannot start `{} substitute': {source}", program.display())]
+    Start {
+        /// The `guix` program.
+        program: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It ended instead of answering.
+    #[error("`{} substitute' died unexpectedly", .0.display())]
+    Died(PathBuf),
+    /// The connection to it failed.
+    #[error("talking to the substituter: {0}")]
+    Io(#[from] io::Error),
+    /// A number was expected.
+    #[error("integer expected from stream: {0}")]
+    Integer(BString),
+    /// It answered for a path that it was not asked about.
+    #[error("got unexpected path `{0}' from substituter")]
+    UnexpectedPath(BString),
+    /// Not a store path.
+    #[error(transparent)]
+    Path(#[from] formats::store_path::Error),
+    /// A line or a list was longer than we accept.
+    #[error("the substituter's answer is too long")]
+    TooLong,
+    /// The conversation was cancelled.
+    #[error("interrupted by the user")]
+    Interrupted,
+    /// The conversation took longer than its total timeout, in seconds.
+    #[error("timed out after {0} seconds")]
+    TotalTimeout(u64),
+    /// The agent wrote nothing for longer than the silence timeout, in seconds.
+    #[error("timed out after {0} seconds of silence")]
+    SilenceTimeout(u64),
+}
