@@ -1,4 +1,4 @@
-//! Choosing a build machine (`spec/offload.md`, sections 3, 6, 10 and 24).
+//! Choosing a build machine (`doc/spec/offload.md`, sections 3, 6, 10 and 24).
 //!
 //! The network is only used without any lock; the choice itself is made under the machine-choice
 //! lock and takes no time.

@@ -1,4 +1,4 @@
-//! What the daemon asks (`spec/hook-protocol.md`, sections 4, 5 and 8).
+//! What the daemon asks (`doc/spec/hook-protocol.md`, sections 4, 5 and 8).
 //!
 //! Descriptor 0 is read without a buffer, a byte at a time, so that what follows a line stays in
 //! the pipe for whoever reads the descriptor next. Only after `# accept`, when nothing but the

@@ -1,5 +1,5 @@
 //! The build hook: requests in, answers out, and at most one build
-//! (`spec/hook-protocol.md`; `spec/offload.md`, section 0).
+//! (`doc/spec/hook-protocol.md`; `doc/spec/offload.md`, section 0).
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Locks between the hooks of this host (`spec/offload.md`, sections 5, 6, 15 and 24).
+//! Locks between the hooks of this host (`doc/spec/offload.md`, sections 5, 6, 15 and 24).
 //!
 //! All are lock files under `<state>/offload`: `NAME:PORT/0`, `NAME:PORT/1`, … for the builds that
 //! a machine takes at once, `NAME:PORT.upload.lock` and `NAME:PORT.download.lock` for transfers,

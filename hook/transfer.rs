@@ -1,5 +1,5 @@
 //! One derivation on one machine: what is missing there is sent, it is built, and the outputs
-//! come home (`spec/offload.md`, sections 11 to 20 and 26).
+//! come home (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

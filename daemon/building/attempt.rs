@@ -1,4 +1,4 @@
-//! One attempt to build one derivation: locks, hook, builder (`spec/build-environment.md`,
+//! One attempt to build one derivation: locks, hook, builder (`doc/spec/build-environment.md`,
 //! section 1, "try to build").
 //!
 //! An attempt runs on a thread of its own, which blocks as it pleases. It begins with nothing held

@@ -1,4 +1,4 @@
-//! A build on this machine (`spec/build-environment.md`, sections 3 to 8 and 10 to 12).
+//! A build on this machine (`doc/spec/build-environment.md`, sections 3 to 8 and 10 to 12).
 //!
 //! The outputs are checked and registered in `outputs.rs`; what runs the builder is in `sandbox`.
 

@@ -1,5 +1,5 @@
-//! The log that is kept of each build (`spec/store-formats.md`, section 6): the builder's output,
-//! compressed, in `LOG/drvs/XX/REST`.
+//! The log that is kept of each build (`doc/spec/store-formats.md`, section 6): the builder's
+//! output, compressed, in `LOG/drvs/XX/REST`.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};

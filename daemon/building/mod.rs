@@ -1,7 +1,8 @@
 //! Building: from a client's request to registered outputs.
 //!
-//! One [`Scheduler`] serves the whole daemon. The behaviour is that of `spec/build-environment.md`
-//! and `spec/hook-protocol.md`, with the differences listed in `DESIGN.md`.
+//! One [`Scheduler`] serves the whole daemon. The behaviour is that of
+//! `doc/spec/build-environment.md` and `doc/spec/hook-protocol.md`; where it is not Guix's,
+//! `doc/src/design.md` says why.
 //!
 //! | file | |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! Watching a builder or a hook: its output, its limits, its end (`spec/build-environment.md`,
-//! section 12; `spec/hook-protocol.md`, section 6).
+//! Watching a builder or a hook: its output, its limits, its end (`doc/spec/build-environment.md`,
+//! section 12; `doc/spec/hook-protocol.md`, section 6).
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,5 +1,5 @@
 //! How an attempt to bring about a goal ends, and what that means for the status of the request
-//! (`spec/build-environment.md`, section 13).
+//! (`doc/spec/build-environment.md`, section 13).
 
 use super::request::BuildError;
 

@@ -1,5 +1,5 @@
 //! What a builder has made: checked, made canonical, put in its place and registered
-//! (`spec/build-environment.md`, sections 8 and 10).
+//! (`doc/spec/build-environment.md`, sections 8 and 10).
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
 //! The steps of a derivation's goal, up to where it can be tried
-//! (`spec/build-environment.md`, section 1).
+//! (`doc/spec/build-environment.md`, section 1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

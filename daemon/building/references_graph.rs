@@ -1,5 +1,5 @@
 //! `exportReferencesGraph`: files that tell a builder what refers to what
-//! (`spec/build-environment.md`, section 10).
+//! (`doc/spec/build-environment.md`, section 10).
 
 use std::collections::BTreeSet;
 

@@ -15,7 +15,7 @@ use store::TempRoots;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
-/// How the outputs of a request are to be brought about (`spec/worker-protocol.md`, section 9).
+/// How the outputs of a request are to be brought about (`doc/spec/worker-protocol.md`, section 9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// Build or substitute what is not valid.

@@ -1,5 +1,5 @@
 //! Substituting an item: fetching it ready-made instead of building it
-//! (`spec/build-environment.md`, section 1; Guix's `SubstitutionGoal`).
+//! (`doc/spec/build-environment.md`, section 1; Guix's `SubstitutionGoal`).
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;

@@ -2,8 +2,8 @@
 //! the hook's log, and what the daemon itself says is only remembered.
 //!
 //! Builders' output comes wrapped, `@ build-log PID LENGTH` and then as many bytes. Documented in
-//! `spec/worker-protocol.md`, section 7. Daemons before 0x163 don't wrap it. `guix build` doesn't
-//! either; its own lines are known by their words.
+//! `doc/spec/worker-protocol.md`, section 7. Daemons before 0x163 don't wrap it. `guix build`
+//! doesn't either; its own lines are known by their words.
 
 use std::io::{self, Write};
 

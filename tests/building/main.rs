@@ -2,7 +2,7 @@
 //! by a build hook.
 //!
 //! Builders are shell scripts of the tests' own, run for real, as build users in a sandbox.
-//! Expected is what `spec/build-environment.md` and `spec/hook-protocol.md` say; run with
+//! Expected is what `doc/spec/build-environment.md` and `doc/spec/hook-protocol.md` say; run with
 //! `GUIX_DAEMON_UNDER_TEST` the suite says whether Guix's own daemon agrees. Where ours differs on
 //! purpose, the test asks `is_ours`.
 

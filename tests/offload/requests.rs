@@ -1,4 +1,4 @@
-//! The hook, run by hand, as `spec/hook-protocol.md` has it.
+//! The hook, run by hand, as `doc/spec/hook-protocol.md` has it.
 
 use std::fs;
 use std::time::{Duration, Instant};

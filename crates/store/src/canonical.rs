@@ -1,4 +1,4 @@
-//! Canonical metadata of what a builder wrote (`spec/store-formats.md`, section 9).
+//! Canonical metadata of what a builder wrote (`doc/spec/store-formats.md`, section 9).
 
 use std::collections::HashSet;
 use std::io;

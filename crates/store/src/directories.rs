@@ -1,5 +1,5 @@
 //! Where the store and its state are: what was configured when the programs were built,
-//! overridden by the environment (`spec/store-formats.md`, section 7).
+//! overridden by the environment (`doc/spec/store-formats.md`, section 7).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};

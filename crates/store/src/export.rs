@@ -1,4 +1,4 @@
-//! Items as a signed stream, for another store (`spec/store-formats.md`, section 5).
+//! Items as a signed stream, for another store (`doc/spec/store-formats.md`, section 5).
 
 use std::io::{BufWriter, Write};
 

@@ -5,7 +5,7 @@ use formats::hash::{Hash, Hasher};
 use formats::nar;
 use formats::wire::{WriteExt, padding};
 
-/// Files smaller than this are not deduplicated (`spec/store-formats.md`, section 10).
+/// Files smaller than this are not deduplicated (`doc/spec/store-formats.md`, section 10).
 pub(crate) const DEDUPLICATION_MINIMUM: u64 = 8192;
 
 /// Hashes the nar of a regular file of known size.

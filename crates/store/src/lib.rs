@@ -3,7 +3,7 @@
 //! garbage collection and verification.
 //!
 //! Everything here is interchangeable with Guix's own daemon, which may even run on the same
-//! store at the same time: the formats are those of `spec/store-formats.md` (sections 5 to 11),
+//! store at the same time: the formats are those of `doc/spec/store-formats.md` (sections 5 to 11),
 //! the locks are the same files, taken as open-file-description locks, which conflict with the
 //! `fcntl` locks that Guix takes.
 //!

@@ -1,4 +1,4 @@
-//! Deduplication: `.links` and hard links to it (`spec/store-formats.md`, section 10).
+//! Deduplication: `.links` and hard links to it (`doc/spec/store-formats.md`, section 10).
 //!
 //! A file in `.links` is named by the hash of its nar, so that it tells contents and the
 //! executable bit. A file of an item is either linked there, or replaced, atomically, by a link

@@ -1,4 +1,4 @@
-//! Locks on paths of the store: `PATH.lock`, as Guix takes them (`spec/store-formats.md`,
+//! Locks on paths of the store: `PATH.lock`, as Guix takes them (`doc/spec/store-formats.md`,
 //! section 6).
 //!
 //! A lock file is locked as a whole, for writing. Who deletes one writes a byte to it, so that

@@ -1,6 +1,6 @@
 //! Making paths valid and invalid.
 //!
-//! A registration is one transaction (`spec/store-formats.md`, section 8): either all its paths
+//! A registration is one transaction (`doc/spec/store-formats.md`, section 8): either all its paths
 //! become valid, with references that are all valid, derivations whose outputs are where they
 //! have to be, and no cycles; or none does.
 

@@ -1,4 +1,4 @@
-//! Permanent roots: links under `gcroots` and `profiles` (`spec/store-formats.md`, section 11).
+//! Permanent roots: links under `gcroots` and `profiles` (`doc/spec/store-formats.md`, section 11).
 
 use std::collections::BTreeMap;
 use std::fs;

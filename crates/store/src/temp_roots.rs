@@ -1,7 +1,7 @@
 //! Temporary roots: what a session works with stays while the session lives.
 //!
 //! Each session has a file under `<state>/temproots`, with the names of its roots, each ended by
-//! a NUL (`spec/store-formats.md`, section 11). While it lives it holds a shared lock on the
+//! a NUL (`doc/spec/store-formats.md`, section 11). While it lives it holds a shared lock on the
 //! file, and an exclusive one while it adds a root. The collector, Guix's or ours, holds shared
 //! locks on all these files while it decides and deletes, so that no root is added unseen; a file
 //! that it can lock exclusively is one that a dead session left.

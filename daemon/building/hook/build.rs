@@ -1,4 +1,4 @@
-//! A build that a hook has accepted (`spec/hook-protocol.md`, sections 6 and 7).
+//! A build that a hook has accepted (`doc/spec/hook-protocol.md`, sections 6 and 7).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Build hooks: programs that build derivations elsewhere (`spec/hook-protocol.md`).
+//! Build hooks: programs that build derivations elsewhere (`doc/spec/hook-protocol.md`).
 //!
 //! | file | |
 //! |---|---|

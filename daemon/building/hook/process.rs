@@ -1,4 +1,4 @@
-//! One hook process and its pipes (`spec/hook-protocol.md`, section 2).
+//! One hook process and its pipes (`doc/spec/hook-protocol.md`, section 2).
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Asking a hook whether it takes a derivation (`spec/hook-protocol.md`, sections 4 and 5).
+//! Asking a hook whether it takes a derivation (`doc/spec/hook-protocol.md`, sections 4 and 5).
 
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -3,7 +3,7 @@
 //! The daemon has many threads and never forks to go on. It starts itself anew, once, as the
 //! [`ForkServer`], which has one thread; what that forks is sent a [`Plan`], and step by step
 //! becomes the builder. What the steps are, and what the builder finds around
-//! it, is said in `spec/build-environment.md` sections 2 to 7 and 9.
+//! it, is said in `doc/spec/build-environment.md` sections 2 to 7 and 9.
 //!
 //! # For the goal that runs a build
 //!

@@ -1,8 +1,8 @@
 //! The network of fixed-output builds: `slirp4netns` carries it from a namespace of the builder's
-//! own to the host, as an ordinary program's (`spec/build-environment.md`, section 9).
+//! own to the host, as an ordinary program's (`doc/spec/build-environment.md`, section 9).
 //!
-//! Inside, the host is 10.0.2.2 or fd00::2, and its name server 10.0.2.3. Unlike Guix, which makes the device
-//! itself, we have the program make it.
+//! Inside, the host is 10.0.2.2 or fd00::2, and its name server 10.0.2.3. Unlike Guix, which makes
+//! the device itself, we have the program make it.
 
 use std::io;
 use std::net::Ipv6Addr;

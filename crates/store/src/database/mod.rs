@@ -1,5 +1,5 @@
-//! The database: connections set up as Guix does (`spec/store-formats.md`, section 8), a [pool of
-//! them for reading](readers) and one for writing, and retrying while others are in the way.
+//! The database: connections set up as Guix does (`doc/spec/store-formats.md`, section 8), a
+//! [pool of them for reading](readers) and one for writing, and retrying while others are in the way.
 //!
 //! Readers and the writer are separate connections, so that with the write-ahead log questions
 //! never wait for a registration. Statements are prepared once per connection.

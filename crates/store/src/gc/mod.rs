@@ -1,4 +1,4 @@
-//! The garbage collector (`spec/store-formats.md`, section 11).
+//! The garbage collector (`doc/spec/store-formats.md`, section 11).
 //!
 //! With the collector's lock and those of all temporary roots held, what is reachable from a root
 //! is live, and the rest is garbage. What is garbage is made invalid before its files go, in

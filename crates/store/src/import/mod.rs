@@ -1,4 +1,4 @@
-//! Items that arrive as a signed stream (`spec/store-formats.md`, section 5).
+//! Items that arrive as a signed stream (`doc/spec/store-formats.md`, section 5).
 //!
 //! An archive is taken in batches: while several threads judge the signatures of one, the batch
 //! before it is put in place (`place.rs`), with one transaction, and the one behind it is read.
