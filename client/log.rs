@@ -1,12 +1,15 @@
 //! What is shown of the daemon's log: its messages, the builders' output, and instead of its
 //! `@` lines, what they mean.
 //!
-//! Builders' output comes wrapped, `@ build-log PID LENGTH` and then as many bytes, so that
-//! builders can't pretend to be the daemon; inside, only `@ build-remote` and `@ download-…` are
-//! taken for events. Documented in Guix's `guix/status.scm`.
+//! Builders' output comes wrapped, after a [`Trace::BuildLog`] line, so that builders can't pretend
+//! to be the daemon; inside, only `@ build-remote` and `@ download-…` are taken for events
+//! (`doc/spec/worker-protocol.md`, section 7).
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+
+use formats::printable::printable;
+use protocol::trace::Trace;
 
 /// The longest line that is waited for; longer ones are shown as they come.
 const MAX_LINE: usize = 8192;
@@ -33,11 +36,11 @@ pub struct Log<W> {
     inside_line: bool,
     /// How many bytes of a builder's output follow, and of which builder.
     payload: usize,
-    builder: u64,
+    builder: u32,
     /// The same as `line` and `inside_line`, for each builder.
-    builders: HashMap<u64, (Vec<u8>, bool)>,
+    builders: HashMap<u32, (Vec<u8>, bool)>,
     /// The log files of builds that were begun.
-    files: HashMap<Vec<u8>, Vec<u8>>,
+    files: HashMap<String, String>,
 }
 
 impl<W: Write> Log<W> {
@@ -119,54 +122,72 @@ impl<W: Write> Log<W> {
     }
 
     fn event(&mut self, line: &[u8]) {
-        let line = line.trim_ascii_end();
-        let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-        let text = |index: usize| {
-            String::from_utf8_lossy(words.get(index).copied().unwrap_or_default()).into_owned()
+        let line = String::from_utf8_lossy(line);
+        let Some(trace) = Trace::parse(&line) else {
+            return;
         };
-        let number = |index: usize| text(index).parse::<u64>().ok();
-        match words.get(1).copied().unwrap_or_default() {
-            b"build-log" => {
-                if let (Some(builder), Some(length)) = (number(2), number(3)) {
-                    self.builder = builder;
-                    self.payload = length.min(u64::from(u32::MAX)) as usize;
-                }
+        match trace {
+            Trace::BuildLog { pid, length } => {
+                self.builder = pid;
+                self.payload = length.min(u64::from(u32::MAX)) as usize;
             }
-            b"build-started" => {
-                let file = words.get(5).copied().unwrap_or_default();
-                self.files.insert(text(2).into_bytes(), file.to_vec());
-                self.say(BOLD, &format!("building {}...", text(2)));
+            Trace::BuildStarted {
+                derivation,
+                log_file,
+                ..
+            } => {
+                self.files
+                    .insert(derivation.to_owned(), log_file.to_owned());
+                self.say(BOLD, &format!("building {derivation}..."));
             }
-            b"build-succeeded" => self.say(GREEN, &format!("successfully built {}", text(2))),
-            b"build-failed" => {
-                self.say(RED, &format!("build of {} failed", text(2)));
-                let file = self.files.remove(text(2).as_bytes()).unwrap_or_default();
-                let file = String::from_utf8_lossy(&file).replace("//", "/");
+            Trace::BuildSucceeded { derivation } => {
+                self.say(GREEN, &format!("successfully built {derivation}"));
+            }
+            Trace::BuildFailed { derivation, .. } => {
+                self.say(RED, &format!("build of {derivation} failed"));
+                let file = self.files.remove(derivation).unwrap_or_default();
+                let file = file.replace("//", "/");
                 if file.is_empty() {
-                    self.say(RED, &format!("Could not find build log for '{}'.", text(2)));
+                    self.say(
+                        RED,
+                        &format!("Could not find build log for '{derivation}'."),
+                    );
                 } else {
                     self.say(BOLD, &format!("View build log at '{file}'."));
                 }
             }
-            b"build-remote" => {
-                self.say(
-                    BOLD,
-                    &format!("offloading build of {} to '{}'", text(2), text(3)),
-                );
+            Trace::BuildRemote {
+                derivation,
+                machine,
+            } => {
+                let text = format!("offloading build of {derivation} to '{machine}'");
+                self.say(BOLD, &text);
             }
-            b"hash-mismatch" => {
-                self.say(RED, &format!("{} hash mismatch for {}:", text(3), text(2)));
-                let (expected, actual) = (text(4), text(5));
-                self.say(
-                    "",
-                    &format!("  expected hash: {expected}\n  actual hash:   {actual}"),
-                );
+            Trace::HashMismatch {
+                path,
+                algorithm,
+                expected,
+                actual,
+            } => {
+                self.say(RED, &format!("{algorithm} hash mismatch for {path}:"));
+                self.say("", &format!("  expected hash: {expected}"));
+                self.say("", &format!("  actual hash:   {actual}"));
             }
-            b"substituter-started" => self.say(BOLD, &format!("substituting {}...", text(2))),
-            b"substituter-failed" => self.say(RED, &format!("substitution of {} failed", text(2))),
-            b"download-started" => self.say(BOLD, &format!("downloading from {} ...", text(3))),
-            // Of the others, those about failures come with messages of their own.
-            _ => {}
+            Trace::SubstituterStarted { path } => {
+                self.say(BOLD, &format!("substituting {path}..."))
+            }
+            Trace::SubstituterFailed { path, .. } => {
+                self.say(RED, &format!("substitution of {path} failed"));
+            }
+            Trace::DownloadStarted { url, .. } => {
+                self.say(BOLD, &format!("downloading from {url} ..."));
+            }
+            // Those about failures come with messages of their own.
+            Trace::HookFailed { .. }
+            | Trace::UnsupportedPlatform { .. }
+            | Trace::SubstituterSucceeded { .. }
+            | Trace::DownloadProgress { .. }
+            | Trace::DownloadSucceeded { .. } => {}
         }
     }
 
@@ -174,6 +195,8 @@ impl<W: Write> Log<W> {
         if self.detail == Detail::Nothing {
             return;
         }
+        // Another daemon, or a hook, may pass on what others wrote.
+        let text = printable(text);
         let shown = match self.colors && !color.is_empty() {
             true => writeln!(self.out, "{color}{text}\x1b[0m"),
             false => writeln!(self.out, "{text}"),

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use authority::Keys;
 use formats::StorePath;
+use protocol::trace::Trace;
 use store::{ImportOptions, Quiet, Store};
 
 use crate::belt::belt;
@@ -103,7 +104,11 @@ pub fn offload(
     };
     let name = &machine.name;
     say!("offloading '{}' to '{name}'...", work.derivation);
-    say!("@ build-remote {} {name}", work.derivation);
+    let trace = Trace::BuildRemote {
+        derivation: work.derivation.as_str(),
+        machine: name,
+    };
+    say!("{trace}");
     let order = Order {
         parcel,
         derivation: work.derivation,

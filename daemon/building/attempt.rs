@@ -11,6 +11,7 @@ use std::time::Instant;
 use bstr::ByteSlice;
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
+use protocol::trace::{BuildFailure, Trace};
 use store::{Checked, Closure, Level, PathLocks, Progress};
 
 use super::Engine;
@@ -132,16 +133,19 @@ impl Job {
     pub(super) fn has_failed(
         &self,
         output: &StorePath,
-        say: &dyn Fn(bool, String),
+        attempt: &Attempt,
     ) -> Result<bool, BuildError> {
         if !self.session.cache_failure || !self.engine.store.has_path_failed(output)? {
             return Ok(false);
         }
-        say(
-            false,
+        attempt.message(
+            Level::Error,
             format!("builder for `{output}' failed previously (cached)"),
         );
-        say(true, format!("@ build-failed {} - cached", self.path));
+        attempt.trace(Trace::BuildFailed {
+            derivation: self.path.as_str(),
+            failure: BuildFailure::Cached,
+        });
         Ok(true)
     }
 
@@ -172,14 +176,7 @@ impl Job {
             }
         }
         for output in &outputs {
-            let say = |trace, text| {
-                if trace {
-                    attempt.trace(text)
-                } else {
-                    attempt.message(Level::Error, text)
-                }
-            };
-            if self.has_failed(output, &say)? {
+            if self.has_failed(output, attempt)? {
                 return Ok(Outcome::Failed(Failure::Cached));
             }
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bstr::{BString, ByteSlice};
 use formats::hash::Hash;
 use formats::store_path::StorePath;
+use protocol::trace::{BuildFailure, Trace};
 use store::Level;
 use system::signal;
 
@@ -65,7 +66,10 @@ fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result
             }
             Ended::TimedOut => {
                 build.clean_up(attempt, false)?;
-                attempt.trace(format!("@ build-failed {} - timeout", job.path));
+                attempt.trace(Trace::BuildFailed {
+                    derivation: job.path.as_str(),
+                    failure: BuildFailure::Timeout,
+                });
                 return Ok(Outcome::Failed(Failure::TimedOut));
             }
             Ended::Stopped => {
@@ -95,7 +99,9 @@ fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result
         }
         build.clean_up(attempt, true)?;
     }
-    attempt.trace(format!("@ build-succeeded {} -", job.path));
+    attempt.trace(Trace::BuildSucceeded {
+        derivation: job.path.as_str(),
+    });
     Ok(Outcome::Done)
 }
 
@@ -267,11 +273,12 @@ impl<'a> Build<'a> {
         let mut running =
             sandbox::start(&plan, &engine.fork_server, &spawn).map_err(BuildError::general)?;
         let (pid, name) = (running.child.pid(), log.name());
-        attempt.trace(format!(
-            "@ build-started {} - {} {name} {pid}",
-            job.path,
-            job.platform()
-        ));
+        attempt.trace(Trace::BuildStarted {
+            derivation: job.path.as_str(),
+            system: &job.platform(),
+            log_file: name,
+            pid: Some(pid.unsigned_abs()),
+        });
         let monitor = Monitor {
             attempt,
             name: format!("building of `{}'", job.path),

@@ -9,6 +9,7 @@ use bstr::ByteSlice;
 use formats::derivation::{FixedHash, Output};
 use formats::hash::{Hash, Hasher};
 use formats::store_path::StorePath;
+use protocol::trace::Trace;
 use store::{Closure, FileHashes, InodesSeen, NewPath};
 
 use super::attempt::{Job, Listener};
@@ -196,8 +197,12 @@ impl Taker<'_> {
         if actual != expected.hash {
             let algorithm = &output.algorithm;
             let (wanted, got) = (expected.hash.hex_or_base32(), actual.hex_or_base32());
-            self.attempt
-                .trace(format!("@ hash-mismatch {path} {algorithm} {wanted} {got}"));
+            self.attempt.trace(Trace::HashMismatch {
+                path: path.as_str(),
+                algorithm,
+                expected: &wanted,
+                actual: &got,
+            });
             return rejected(format!("hash mismatch for store item '{path}'"));
         }
         Ok(())

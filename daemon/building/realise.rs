@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
+use protocol::trace::{BuildFailure, Trace};
 use store::{Closure, Level};
 
 use super::goals::{Build, Goal, Kind, Step};
@@ -124,9 +125,11 @@ impl Worker<'_> {
                         Level::Error,
                         format!("builder for `{output}' failed previously (cached)"),
                     );
-                    self.request
-                        .log
-                        .trace(&format!("@ build-failed {path} - cached"));
+                    let trace = Trace::BuildFailed {
+                        derivation: path.as_str(),
+                        failure: BuildFailure::Cached,
+                    };
+                    self.request.log.trace(&trace.to_string());
                     self.finish(id, Err(Failure::Cached));
                     return Ok(false);
                 }

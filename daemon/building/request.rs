@@ -58,7 +58,7 @@ pub trait LogSink: Send + Sync {
     /// Something that a hook or a substituter said. `pid` is given once it works on a build (its
     /// chatter is then framed like build output, but shown at any verbosity).
     fn chatter(&self, pid: Option<u32>, data: &[u8]);
-    /// A line `@ …`, without the newline: for clients that asked for traces.
+    /// A [`protocol::trace::Trace`] as text: for clients that asked for traces.
     fn trace(&self, line: &str);
 }
 

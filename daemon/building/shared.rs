@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use formats::store_path::StorePath;
+use protocol::trace::Trace;
 
 use super::mailbox::{Event, GoalId, Mailbox, Said};
 use super::outcome::Outcome;
@@ -84,9 +85,9 @@ impl Attempt {
         self.say(Said::Message(level, text.into()));
     }
 
-    /// Says a trace line.
-    pub(super) fn trace(&self, line: impl Into<String>) {
-        self.say(Said::Trace(line.into()));
+    /// Writes a trace line.
+    pub(super) fn trace(&self, trace: Trace<'_>) {
+        self.say(Said::Trace(trace.to_string()));
     }
 
     /// Waits until at least one of those who listen has room for more output: a builder whose log

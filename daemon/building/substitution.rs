@@ -10,6 +10,7 @@ use bstr::{BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
 use formats::store_path::StorePath;
 use protocol::operations::Substitutable;
+use protocol::trace::Trace;
 use store::{Checked, Level, NewPath, PathLocks};
 
 use super::Engine;
@@ -182,7 +183,9 @@ impl Fetch {
             Level::Chatty,
             format!("substitution of path `{path}' succeeded"),
         );
-        attempt.trace(format!("@ substituter-succeeded {path}"));
+        attempt.trace(Trace::SubstituterSucceeded {
+            path: path.as_str(),
+        });
         Ok(Outcome::Done)
     }
 
@@ -194,7 +197,9 @@ impl Fetch {
     ) -> Result<Result<(Hash, u64), Outcome>, BuildError> {
         let path = &self.path;
         let mut agent = self.agent()?;
-        attempt.trace(format!("@ substituter-started {path} substitute"));
+        attempt.trace(Trace::SubstituterStarted {
+            path: path.as_str(),
+        });
         let pid = agent.pid().unsigned_abs();
         let mut hear = |words: &[u8]| {
             attempt.say(Said::Chatter {
@@ -219,7 +224,10 @@ impl Fetch {
             Err(Error::Interrupted) => return Ok(Err(Outcome::Failed(Failure::Misc))),
             Err(error @ (Error::TotalTimeout(_) | Error::SilenceTimeout(_))) => {
                 attempt.message(Level::Error, format!("substitution of `{path}' {error}"));
-                attempt.trace(format!("@ substituter-failed {path} timeout"));
+                attempt.trace(Trace::SubstituterFailed {
+                    path: path.as_str(),
+                    reason: "timeout",
+                });
                 return Ok(Err(Outcome::Failed(Failure::TimedOut)));
             }
             Err(error) => return Err(BuildError::general(error)),
@@ -245,9 +253,12 @@ impl Fetch {
                 expected,
                 actual,
             } => {
-                attempt.trace(format!(
-                    "@ hash-mismatch {path} {algorithm} {expected} {actual}"
-                ));
+                attempt.trace(Trace::HashMismatch {
+                    path: path.as_str(),
+                    algorithm: &algorithm.to_str_lossy(),
+                    expected: &expected.to_str_lossy(),
+                    actual: &actual.to_str_lossy(),
+                });
                 let status = format!("hash-mismatch {algorithm} {expected} {actual}").into();
                 (
                     status,
@@ -267,7 +278,10 @@ impl Fetch {
             }
         };
         attempt.message(Level::Info, reason.as_str());
-        attempt.trace(format!("@ substituter-failed {path} {status} {reason}"));
+        attempt.trace(Trace::SubstituterFailed {
+            path: path.as_str(),
+            reason: &format!("{status} {reason}"),
+        });
         Ok(Err(Outcome::Failed(Failure::Misc)))
     }
 

@@ -1,6 +1,8 @@
 //! What goes wrong with one build: either its own fault, which fails the derivation, or a general
 //! error, which ends the whole request.
 
+use protocol::trace::{BuildFailure, Trace};
+
 use super::attempt::Job;
 use super::outcome::{Failure, Outcome};
 use super::request::{BuildError, Level};
@@ -48,7 +50,10 @@ impl Job {
         failure: Failure,
         message: &str,
     ) -> Result<Failure, BuildError> {
-        attempt.trace(format!("@ build-failed {} - 1 {message}", self.path));
+        attempt.trace(Trace::BuildFailed {
+            derivation: self.path.as_str(),
+            failure: BuildFailure::Other { status: 1, message },
+        });
         // What fails for want of a network or of space may succeed another time.
         if matches!(failure, Failure::Permanent | Failure::OutputRejected)
             && !self.is_fixed_output()

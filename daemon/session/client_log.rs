@@ -1,13 +1,15 @@
 //! What a client gets to see while the daemon works for it.
 //!
 //! Messages, build logs and traces all go through the tunnel of the connection, by the client's
-//! own settings; outside of work they go to the daemon's log. Framing is that of Guix's
-//! `(guix status)`.
+//! own settings; outside of work they go to the daemon's log. The framing of build logs is in
+//! `doc/spec/worker-protocol.md`, section 7.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bstr::ByteSlice;
+use formats::printable::printable_lines;
 use protocol::server::Tunnel;
+use protocol::trace::Trace;
 use store::Progress;
 
 use crate::building::{Level, LogSink};
@@ -59,6 +61,19 @@ impl ClientLog {
         }
     }
 
+    /// A message, which may hold what others wrote: it can't pass for a trace line, nor send
+    /// escape sequences to the client's terminal.
+    fn send_message(&self, level: Level, text: &str) {
+        let mut shown = String::with_capacity(text.len());
+        for line in printable_lines(text).split_inclusive('\n') {
+            if line.starts_with("@ ") {
+                shown.push(' ');
+            }
+            shown.push_str(line);
+        }
+        self.say(level as u32, &shown);
+    }
+
     fn say(&self, level: u32, text: &str) {
         if level <= self.settings().verbosity {
             let mut line = Vec::with_capacity(text.len() + 1);
@@ -71,7 +86,8 @@ impl ClientLog {
     /// A piece of what the process `pid` wrote, marked as such where the client wants that.
     fn send_output(&self, settings: &SessionSettings, pid: u32, data: &[u8]) {
         if settings.multiplexed_build_output {
-            let mut framed = format!("@ build-log {pid} {}\n", data.len()).into_bytes();
+            let length = data.len() as u64;
+            let mut framed = format!("{}\n", Trace::BuildLog { pid, length }).into_bytes();
             framed.extend_from_slice(data);
             self.send(&framed);
         } else {
@@ -82,7 +98,7 @@ impl ClientLog {
 
 impl LogSink for ClientLog {
     fn message(&self, level: Level, text: &str) {
-        self.say(level as u32, text);
+        self.send_message(level, text);
     }
 
     fn build_output(&self, pid: u32, data: &[u8]) {
@@ -108,7 +124,7 @@ impl LogSink for ClientLog {
 
 impl Progress for ClientLog {
     fn message(&self, level: Level, text: &str) {
-        self.say(level as u32, text);
+        self.send_message(level, text);
     }
 
     fn shows(&self, level: Level) -> bool {

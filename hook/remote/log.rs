@@ -1,13 +1,14 @@
 //! What a build machine's daemon says during a build, taken apart: the builder's output goes to
 //! the hook's log, and what the daemon itself says is only remembered.
 //!
-//! Builders' output comes wrapped, `@ build-log PID LENGTH` and then as many bytes. Documented in
-//! `doc/spec/worker-protocol.md`, section 7. Daemons before 0x163 don't wrap it. `guix build`
-//! doesn't either; its own lines are known by their words.
+//! Builders' output comes wrapped, after a [`Trace::BuildLog`] line (`doc/spec/worker-protocol.md`,
+//! section 7). Daemons before 0x163 don't wrap it. `guix build` doesn't either; its own lines are
+//! known by their words.
 
 use std::io::{self, Write};
 
 use bstr::ByteSlice;
+use protocol::trace::Trace;
 
 /// The longest line of the daemon that is looked at.
 const MOST: usize = 8 << 10;
@@ -70,10 +71,9 @@ impl<'a> BuildLog<'a> {
 
     fn daemon_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        if let Some(words) = line.strip_prefix(b"@ build-log ") {
-            let words = String::from_utf8_lossy(words);
-            let length = words.split_whitespace().nth(1);
-            self.payload = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        let text = String::from_utf8_lossy(&line);
+        if let Some(Trace::BuildLog { length, .. }) = Trace::parse(&text) {
+            self.payload = length;
             return;
         }
         if line.starts_with(b"@ ") {
@@ -82,7 +82,6 @@ impl<'a> BuildLog<'a> {
         if !self.wrapped {
             self.show(&line);
         }
-        let text = String::from_utf8_lossy(&line);
         let text = text.trim();
         self.disk_full |= text.contains(DISK_FULL);
         if text.starts_with("builder for ") || text.contains(" timed out after ") {

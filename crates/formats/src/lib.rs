@@ -10,6 +10,7 @@
 //! | [`nar`] | normalized archives |
 //! | [`derivation`] | `.drv` files, and the hashes that name their outputs |
 //! | [`export`] | what surrounds a nar in an export ("nar bundle") |
+//! | [`printable`] | text that others wrote, made safe to print |
 //! | [`references`] | finding store references in data |
 //!
 //! Everything that parses is iterative, and bounds lengths before it allocates: data from a
@@ -20,6 +21,7 @@ pub mod derivation;
 pub mod export;
 pub mod hash;
 pub mod nar;
+pub mod printable;
 pub mod references;
 pub mod store_path;
 pub mod wire;

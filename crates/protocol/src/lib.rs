@@ -4,6 +4,7 @@
 //! * [`operations`]: the requests and replies, one file per family of operations;
 //! * [`client`]: connecting to a daemon and calling it;
 //! * [`server`]: what a daemon reads and answers;
+//! * [`trace`]: the lines about builds that programs read in a daemon's log;
 //! * [`version`], [`frames`], [`codec`]: what both halves share.
 //!
 //! Documented in Guix's `nix/libstore/worker-protocol.hh` and `nix/nix-daemon/nix-daemon.cc`.
@@ -16,6 +17,7 @@ pub mod frames;
 pub mod operation;
 pub mod operations;
 pub mod server;
+pub mod trace;
 pub mod version;
 
 pub use operation::Operation;

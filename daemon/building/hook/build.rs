@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use formats::store_path::StorePath;
+use protocol::trace::{BuildFailure, Trace};
 use store::Closure;
 use system::{pipe, signal};
 
@@ -38,7 +39,10 @@ pub(in super::super) fn run(
     match ended {
         Ended::Stopped => Ok(Outcome::Failed(Failure::Misc)),
         Ended::TimedOut => {
-            attempt.trace(format!("@ build-failed {} - timeout", job.path));
+            attempt.trace(Trace::BuildFailed {
+                derivation: job.path.as_str(),
+                failure: BuildFailure::Timeout,
+            });
             Ok(Outcome::Failed(Failure::TimedOut))
         }
         Ended::Exited(status) => judge(job, attempt, status, missing),
@@ -72,11 +76,12 @@ fn supervise(job: &Job, attempt: &Attempt, hook: Hook, lines: &[u8]) -> Result<E
         .then_some(settings.directories.log.as_path());
     let log_file = LogFile::create(keep, &job.path, settings.log_compression)?;
     let (pid, name) = (child.pid(), log_file.name());
-    attempt.trace(format!(
-        "@ build-started {} - {} {name} {pid}",
-        job.path,
-        job.platform()
-    ));
+    attempt.trace(Trace::BuildStarted {
+        derivation: job.path.as_str(),
+        system: &job.platform(),
+        log_file: name,
+        pid: Some(pid.unsigned_abs()),
+    });
     let talking = |e: io::Error| BuildError::general(format!("talking to the build hook: {e}"));
     pipe::set_nonblocking(&requests, false).map_err(talking)?;
     if !unread.is_empty() {
@@ -134,7 +139,10 @@ fn judge(
             job.failed(attempt, failure, &message).map(Outcome::Failed)
         }
         Some(101) => {
-            attempt.trace(format!("@ build-failed {} - timeout", job.path));
+            attempt.trace(Trace::BuildFailed {
+                derivation: job.path.as_str(),
+                failure: BuildFailure::Timeout,
+            });
             Ok(Outcome::Failed(Failure::TimedOut))
         }
         _ => Ok(failed(job, attempt, status, &message)),
@@ -143,11 +151,11 @@ fn judge(
 
 /// The hook itself failed, which says nothing about the build.
 fn failed(job: &Job, attempt: &Attempt, status: ExitStatus, message: &str) -> Outcome {
-    attempt.trace(format!(
-        "@ hook-failed {} - {} {message}",
-        job.path,
-        status.into_raw()
-    ));
+    attempt.trace(Trace::HookFailed {
+        derivation: job.path.as_str(),
+        status: status.into_raw(),
+        message,
+    });
     Outcome::HookFailed
 }
 
@@ -181,6 +189,8 @@ fn succeeded(
             Err(Trouble::Failed(_, message)) => return Ok(failed(job, attempt, status, &message)),
         }
     }
-    attempt.trace(format!("@ build-succeeded {} -", job.path));
+    attempt.trace(Trace::BuildSucceeded {
+        derivation: job.path.as_str(),
+    });
     Ok(Outcome::Done)
 }

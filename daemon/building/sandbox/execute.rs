@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use protocol::trace::Trace;
 use system::personality;
 
 use super::plan::{Plan, Program};
@@ -84,7 +85,11 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
                 }
             }
             if plan.print_build_trace {
-                eprintln!("@ unsupported-platform {} {platform}", plan.derivation);
+                let trace = Trace::UnsupportedPlatform {
+                    derivation: &plan.derivation,
+                    system: platform,
+                };
+                eprintln!("{trace}");
             }
             format!(
                 "a `{platform}' is required to build `{}', but I am a `{}'",

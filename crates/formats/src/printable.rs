@@ -1,0 +1,86 @@
+//! Text that others wrote, made safe to print on one line.
+//!
+//! A line feed in such text could add a line of its own to a log, and an escape sequence could
+//! change what a terminal shows. Both are shown as escapes instead, in Rust's notation.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// `text` with control characters written as escapes (`\n`, `\t`, `\r` or `\u{1b}`). All other
+/// text, backslashes included, stays as it is.
+///
+/// ```
+/// use formats::printable::printable;
+///
+/// assert_eq!(printable("gcc-14.3.0 \\ ünïcödé"), "gcc-14.3.0 \\ ünïcödé");
+/// assert_eq!(printable("x86_64\n@ \x1b[2J"), "x86_64\\n@ \\u{1b}[2J");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, is_unprintable)
+}
+
+/// The same for a text of several lines: line feeds and tabs stay as they are.
+///
+/// ```
+/// assert_eq!(formats::printable::printable_lines("a\n\tb\r\n"), "a\n\tb\\r\n");
+/// ```
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| !matches!(c, '\n' | '\t') && is_unprintable(c))
+}
+
+/// The same for a word that stands between spaces: spaces are escaped too.
+///
+/// ```
+/// assert_eq!(formats::printable::printable_word("a b"), "a\\u{20}b");
+/// ```
+pub fn printable_word(word: &str) -> Cow<'_, str> {
+    escape(word, |c| c == ' ' || is_unprintable(c))
+}
+
+/// Control characters, and those of Unicode that end lines or turn the direction of text.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn escape(text: &str, unsafe_here: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&unsafe_here) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            _ if !unsafe_here(c) => escaped.push(c),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            _ => {
+                // Writing to a string cannot fail.
+                let _ = write!(escaped, "{}", c.escape_unicode());
+            }
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn escaped_text_is_one_line_and_stays_as_it_is(text in "\\PC*|(?s).*") {
+            let once = printable(&text);
+            assert!(!once.contains(is_unprintable));
+            assert_eq!(printable(&once), once);
+            let word = printable_word(&text);
+            assert!(!word.contains(' '));
+            assert_eq!(printable_word(&word), word);
+        }
+
+        #[test]
+        fn ordinary_text_is_unchanged(text in "[ -~äéλ中]*") {
+            assert_eq!(printable(&text), text);
+            assert_eq!(printable_lines(&text), text);
+        }
+    }
+}
