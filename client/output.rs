@@ -12,8 +12,8 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use system::errno::without_number;
+use system::poll::{PollFd, PollFlags, poll};
 use system::signal::{self, Signal};
 
 /// How much output is buffered.
@@ -86,15 +86,12 @@ pub fn end_with_reader_of_stderr() {
         let mut watched = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
         loop {
             let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-            match poll(&mut watched, PollTimeout::NONE) {
-                Err(Errno::EINTR) => {}
-                Ok(_)
-                    if watched[0]
-                        .revents()
-                        .is_some_and(|events| events.intersects(gone)) =>
-                {
-                    end_by_broken_pipe()
-                }
+            if poll(&mut watched, None).is_err() {
+                return;
+            }
+            match watched[0].revents() {
+                Some(events) if events.intersects(gone) => end_by_broken_pipe(),
+                Some(events) if events.is_empty() => {} // a signal
                 _ => return,
             }
         }
@@ -139,23 +136,16 @@ pub fn warning(command: &str, text: &str) {
 pub fn error(command: &str, error: &anyhow::Error) {
     let mut text = String::new();
     for cause in error.chain() {
-        let cause = without_number(&cause.to_string());
+        let cause = cause.to_string();
+        let cause = without_number(&cause);
         // Errors that quote their cause have said it already.
         if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
+            text = cause.to_owned();
+        } else if !text.contains(cause) {
             text = format!("{text}: {cause}");
         }
     }
     message(command, "error: ", &text);
-}
-
-/// A message without the system's error numbers, which Guix doesn't show.
-fn without_number(text: &str) -> String {
-    match text.rsplit_once(" (os error ") {
-        Some((text, number)) if number.ends_with(')') => text.to_owned(),
-        _ => text.to_owned(),
-    }
 }
 
 /// Whether a person watches standard error.

@@ -1,7 +1,9 @@
 //! Cancelling what a client asked for, when the client goes or the daemon ends.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use system::sync::{Mutex, MutexGuard};
 
 type Callback = Box<dyn Fn() + Send>;
 
@@ -59,7 +61,7 @@ impl CancellationToken {
     }
 
     fn state(&self) -> MutexGuard<'_, CancelState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,9 +1,10 @@
 //! What all sessions share: the settings, the keys, and the one store with its one scheduler.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use authority::Keys;
 use store::{Store, StoreOptions};
+use system::sync::Mutex;
 
 use crate::building::Scheduler;
 use crate::hangup::HangupWatcher;
@@ -35,7 +36,7 @@ impl Daemon {
 
     /// The store, which the first session opens. If that fails, the next session tries again.
     pub fn store(&self, progress: &dyn store::Progress) -> store::Result<Store> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if let Some(store) = &*open {
             return Ok(store.clone());
         }

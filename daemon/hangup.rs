@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use system::sync::{Mutex, MutexGuard};
 
 use crate::cancel::CancellationToken;
 use crate::listen::Stream;
@@ -43,7 +44,7 @@ struct State {
 
 impl Client {
     fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         change(&mut state);
         if state.operation_runs && state.hung_up {
             self.cancel.cancel();
@@ -97,7 +98,7 @@ impl HangupWatcher {
 
 impl Inner {
     fn clients(&self) -> MutexGuard<'_, HashMap<u64, Arc<Client>>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock()
     }
 
     fn watch(&self) {

@@ -10,8 +10,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use store::Directories;
+use system::errno;
 
 /// The variable that names the hook.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";
@@ -115,16 +117,11 @@ fn beside_daemon() -> Option<PathBuf> {
 }
 
 fn check(program: &Path) -> Result<(), String> {
-    let reason = |error: nix::errno::Errno| error.desc().to_owned();
-    let metadata = program.metadata().map_err(|error| {
-        error.raw_os_error().map_or(error.to_string(), |code| {
-            reason(nix::errno::Errno::from_raw(code))
-        })
-    })?;
+    let metadata = program.metadata().map_err(|error| errno::message(&error))?;
     if metadata.is_dir() {
-        return Err(reason(nix::errno::Errno::EISDIR));
+        return Err(errno::message(&Errno::EISDIR.into()));
     }
-    access(program, AccessFlags::X_OK).map_err(reason)
+    access(program, AccessFlags::X_OK).map_err(|error| errno::message(&error.into()))
 }
 
 #[cfg(test)]

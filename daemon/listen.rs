@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::errno::Errno;
+use system::errno;
 use system::socket::{self, Activated, BindError};
 
 use crate::settings::Settings;
@@ -108,7 +108,7 @@ fn open_unix(path: &Path) -> Result<Listener> {
                 anyhow!(
                     "creating directory `{}': {}",
                     directory.display(),
-                    reason(&error)
+                    errno::message(&error)
                 )
             })?;
     }
@@ -131,7 +131,7 @@ fn open_unix(path: &Path) -> Result<Listener> {
             "a daemon is serving there; stop it first, or give another name with --listen".into(),
         ),
         BindError::NotASocket(_) => cannot("the file exists and is not a socket".into()),
-        BindError::Io { source, .. } => cannot(reason(&source)),
+        BindError::Io { source, .. } => cannot(errno::message(&source)),
     })?;
     tracing::debug!("listening on '{}'", path.display());
     Ok(Listener::Unix(listener))
@@ -160,16 +160,8 @@ fn open_tcp(endpoint: &str) -> Result<Listener> {
     let address = addresses.first().ok_or_else(|| failed("No address"))?;
     tracing::debug!("listening on '{host}', port '{port}'");
     let listener = TcpListener::bind(address)
-        .map_err(|error| anyhow!("cannot bind TCP socket: {}", reason(&error)))?;
+        .map_err(|error| anyhow!("cannot bind TCP socket: {}", errno::message(&error)))?;
     Ok(Listener::Tcp(listener))
-}
-
-/// The system's words for an error.
-pub fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
-    }
 }
 
 impl From<Activated> for Listener {

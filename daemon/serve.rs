@@ -9,16 +9,17 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::{Child, Spawn};
+use system::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
@@ -44,7 +45,7 @@ struct Sessions {
 
 impl Sessions {
     fn going(&self) -> MutexGuard<'_, HashMap<u64, (CancellationToken, Arc<Stream>)>> {
-        self.going.lock().unwrap_or_else(PoisonError::into_inner)
+        self.going.lock()
     }
 }
 
@@ -127,13 +128,9 @@ fn wait(listeners: &[Listener], ending: &SignalFd) -> Result<Vec<usize>> {
         .chain([ending.as_fd()])
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
-    match poll(&mut waiting, PollTimeout::NONE) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(error) => return Err(error).context("waiting for connections"),
-    }
-    let somebody = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+    poll(&mut waiting, None).context("waiting for connections")?;
     Ok((0..listeners.len())
-        .filter(|&index| somebody(&waiting[index]))
+        .filter(|&index| is_ready(&waiting[index]))
         .collect())
 }
 
@@ -202,11 +199,7 @@ fn say_farewell(sessions: &Sessions) {
             tracing::warn!("{} sessions did not end in time", going.len());
             return;
         };
-        going = sessions
-            .ended
-            .wait_timeout(going, left)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        going = sessions.ended.wait_timeout(going, left);
     }
 }
 

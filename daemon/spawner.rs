@@ -4,12 +4,13 @@
 //! *thread* that started the process ends. So they are started by a thread that never does.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use system::process::{Child, Spawn};
 use system::processors;
 use system::signal::Signal;
+use system::sync::Mutex;
 
 type Order = (Spawn, Sender<io::Result<Child>>);
 
@@ -28,7 +29,7 @@ impl Spawner {
     }
 
     fn orders(&self) -> io::Result<Sender<Order>> {
-        let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut thread = self.0.lock();
         if let Some(orders) = &*thread {
             return Ok(orders.clone());
         }

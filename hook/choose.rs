@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom;
+use system::clock::unix_time;
 
 use crate::health::Health;
 use crate::machines::Machine;
@@ -106,8 +107,8 @@ pub fn choose<'a>(
     let mut able = Vec::new();
     for &machine in candidates {
         let health = Health::load(&home.directory, machine);
-        if health.aside_until > slots::now() {
-            let wait = health.aside_until - slots::now();
+        if health.aside_until > unix_time() {
+            let wait = health.aside_until - unix_time();
             let error = health.last_error.as_deref().unwrap_or("it failed");
             let text = format!("set aside for {wait} s more: {error}");
             reasons.push(Reason::dead(machine, text));

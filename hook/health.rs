@@ -9,12 +9,13 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 
 use crate::machines::Machine;
 use crate::remote::Vitals;
 use crate::say;
-use crate::slots::{directory, now};
+use crate::slots::directory;
 
 /// How long vitals are believed, in seconds.
 pub const FRESH: u64 = 10;
@@ -88,7 +89,7 @@ impl Health {
 
     /// The machine has answered.
     pub fn answered(&mut self, vitals: &Vitals) {
-        self.asked = now();
+        self.asked = unix_time();
         self.load = vitals.load;
         self.cores = vitals.cores;
         self.free_bytes = vitals.free_bytes;
@@ -100,14 +101,14 @@ impl Health {
     pub fn failed(&mut self, error: &str) {
         self.all_failures += 1;
         self.last_error = Some(error.chars().take(2000).collect());
-        if self.aside_until > now() {
+        if self.aside_until > unix_time() {
             return; // the same trouble, met by another hook
         }
         let (first, most) = ASIDE;
         let pause = first.saturating_mul(1 << self.failures.min(20)).min(most);
         self.failures = self.failures.saturating_add(1);
         // Not all machines that failed together are to come back together.
-        self.aside_until = now() + pause + rand::random_range(0..=pause / 4);
+        self.aside_until = unix_time() + pause + rand::random_range(0..=pause / 4);
     }
 
     /// The machine has done its work.
@@ -119,7 +120,7 @@ impl Health {
 
     /// Whether it was asked a moment ago.
     pub fn is_fresh(&self) -> bool {
-        self.cores > 0 && now().saturating_sub(self.asked) < FRESH
+        self.cores > 0 && unix_time().saturating_sub(self.asked) < FRESH
     }
 
     /// Its load, 1 being all processors busy, with what it was given since it was asked.
@@ -138,18 +139,18 @@ mod tests {
         let mut before = 0;
         for _ in 0..6 {
             health.failed("no route to host");
-            let pause = health.aside_until - now();
+            let pause = health.aside_until - unix_time();
             assert!(pause > before, "{pause} after {before}");
             before = pause;
             health.failed("met by another hook");
-            assert_eq!(health.aside_until - now(), pause);
-            health.aside_until = now();
+            assert_eq!(health.aside_until - unix_time(), pause);
+            health.aside_until = unix_time();
         }
         for _ in 0..100 {
-            health.aside_until = now();
+            health.aside_until = unix_time();
             health.failed("again");
         }
-        assert!(health.aside_until <= now() + 3600 + 900);
+        assert!(health.aside_until <= unix_time() + 3600 + 900);
         health.succeeded();
         assert_eq!((health.failures, health.aside_until), (0, 0));
     }

@@ -7,9 +7,9 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 
 use crate::machines::Machine;
@@ -38,13 +38,6 @@ pub struct Occupant {
     pub since: u64,
 }
 
-/// Seconds since the epoch.
-pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
-}
-
 /// The directory of a machine's slots.
 pub fn directory(home: &Path, machine: &Machine) -> PathBuf {
     home.join(machine.key())
@@ -62,7 +55,7 @@ pub fn acquire(home: &Path, machine: &Machine, derivation: &str) -> io::Result<O
         let occupant = Occupant {
             pid: std::process::id(),
             derivation: derivation.to_owned(),
-            since: now(),
+            since: unix_time(),
         };
         file.file().set_len(0)?;
         let mut writer = file.file();

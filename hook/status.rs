@@ -11,6 +11,7 @@ use comfy_table::{ContentArrangement, Table};
 use protocol::client::{Address, Options};
 use serde::Serialize;
 use store::Directories;
+use system::clock::unix_time;
 
 use crate::choose;
 use crate::health::Health;
@@ -193,7 +194,7 @@ fn gather(directories: &Directories, which: &Which) -> Result<Vec<Status>> {
             builds: health.builds,
             failures: health.all_failures,
             last_error: health.last_error.clone(),
-            set_aside_s: health.aside_until.saturating_sub(slots::now()),
+            set_aside_s: health.aside_until.saturating_sub(unix_time()),
             building,
         });
     }
@@ -263,7 +264,7 @@ fn table(all: &[Status]) -> String {
                     derivation, since, ..
                 }) => {
                     let item = derivation.rsplit('/').next().unwrap_or(derivation);
-                    write!(state, "\n{} s: {item}", slots::now().saturating_sub(*since))
+                    write!(state, "\n{} s: {item}", unix_time().saturating_sub(*since))
                 }
                 None => write!(state, "\nsome other hook's build"),
             };

@@ -5,7 +5,7 @@
 //! and ends with nothing held, whatever the outcome.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bstr::ByteSlice;
@@ -13,6 +13,7 @@ use formats::derivation::Derivation;
 use formats::store_path::StorePath;
 use protocol::trace::{BuildFailure, Trace};
 use store::{Checked, Closure, Level, PathLocks, Progress};
+use system::sync::Mutex;
 
 use super::Engine;
 use super::files;
@@ -93,7 +94,7 @@ impl Job {
 
     /// The closure of the derivation's inputs.
     pub(super) fn input_closure(&self) -> Result<Arc<BTreeSet<StorePath>>, BuildError> {
-        let mut known = self.inputs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.inputs.0.lock();
         if let Some(closure) = &*known {
             return Ok(closure.clone());
         }

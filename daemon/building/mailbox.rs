@@ -6,8 +6,10 @@
 //! bounded (see [`Mailbox::has_room`]).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use system::sync::{Condvar, Mutex, MutexGuard};
 
 use super::outcome::Outcome;
 use super::request::{Level, LogSink};
@@ -84,7 +86,7 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Puts an event at the end of the queue. Build output that finds no room is dropped, and a
@@ -138,19 +140,13 @@ impl Mailbox {
                 return Some(event);
             }
             queue = match deadline {
-                None => self
-                    .arrived
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.arrived.wait(queue),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return None;
                     }
-                    self.arrived
-                        .wait_timeout(queue, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.arrived.wait_timeout(queue, left)
                 }
             };
         }

@@ -7,8 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::Child;
 
 use super::log_file::LogFile;
@@ -226,29 +225,16 @@ impl Monitor<'_> {
                 .filter_map(|s| s.file.as_ref())
                 .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)),
         );
-        // Rounded up: a wait must not end just before the time it waits for, and spin.
-        let timeout = match timeout {
-            Duration::MAX => PollTimeout::NONE,
-            some => {
-                PollTimeout::try_from(some.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => {
-                return Err(BuildError::general(format!(
-                    "waiting for output of {}: {e}",
-                    self.name
-                )));
-            }
-        }
-        let ready = |fd: &PollFd| fd.any().unwrap_or(false);
-        let mut polled = fds[first..].iter().map(ready);
+        let timeout = (timeout != Duration::MAX).then_some(timeout);
+        poll(&mut fds, timeout).map_err(|error| {
+            BuildError::general(format!("waiting for output of {}: {error}", self.name))
+        })?;
+        let mut polled = fds[first..].iter().map(is_ready);
         let sources = sources
             .iter()
             .map(|s| s.file.is_some() && polled.next().unwrap_or(false))
             .collect();
-        Ok((ready(&fds[0]), !gone && ready(&fds[1]), sources))
+        Ok((is_ready(&fds[0]), !gone && is_ready(&fds[1]), sources))
     }
 }
 

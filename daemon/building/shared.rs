@@ -8,11 +8,12 @@
 //! again with theirs.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use formats::store_path::StorePath;
 use protocol::trace::Trace;
+use system::sync::{Condvar, Mutex, MutexGuard};
 
 use super::mailbox::{Event, GoalId, Mailbox, Said};
 use super::outcome::Outcome;
@@ -56,7 +57,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// What ends the attempt early.
@@ -128,11 +129,7 @@ impl Attempt {
                 state.subscribers.clear();
                 return;
             }
-            state = self
-                .ended
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.ended.wait_timeout(state, left);
         }
     }
 }
@@ -169,12 +166,12 @@ pub(super) struct Attempts {
 
 impl Attempts {
     fn running(&self) -> MutexGuard<'_, HashMap<Key, Arc<Attempt>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 
     /// Has a request told of every build that ends, as long as its mailbox lives.
     pub(super) fn listen(&self, mailbox: &Arc<Mailbox>) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         waiting.retain(|other| other.strong_count() > 0);
         waiting.push(Arc::downgrade(mailbox));
     }
@@ -255,7 +252,7 @@ impl Attempts {
             outcome,
             Outcome::Locked | Outcome::Postponed | Outcome::NeedsSlot
         ) {
-            let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = self.waiting.lock();
             for mailbox in waiting.iter().filter_map(Weak::upgrade) {
                 mailbox.push(Event::BuildEnded);
             }

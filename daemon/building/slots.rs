@@ -1,6 +1,8 @@
 //! How many local builds one client may have at a time (`--max-jobs`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use system::sync::Mutex;
 
 use super::mailbox::{Event, Mailbox};
 
@@ -24,7 +26,7 @@ impl Slots {
     /// Takes a slot, if one is free. `at_least_one`: what can't be done elsewhere may run even if
     /// there is no slot at all, as long as nothing else does.
     pub(super) fn take(self: &Arc<Self>, at_least_one: bool) -> Option<Slot> {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock();
         if *used < self.max || (at_least_one && *used == 0) {
             *used += 1;
             return Some(Slot(self.clone()));
@@ -34,7 +36,7 @@ impl Slots {
 
     /// How many slots are free now.
     pub(super) fn free(&self) -> usize {
-        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = *self.used.lock();
         self.max.saturating_sub(used) as usize
     }
 
@@ -54,7 +56,7 @@ pub(super) struct Slot(Arc<Slots>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.used.lock() -= 1;
         self.0.mailbox.push(Event::SlotFreed);
     }
 }

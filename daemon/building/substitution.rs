@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
@@ -12,6 +12,7 @@ use formats::store_path::StorePath;
 use protocol::operations::Substitutable;
 use protocol::trace::Trace;
 use store::{Checked, Level, NewPath, PathLocks};
+use system::sync::Mutex;
 
 use super::Engine;
 use super::files;
@@ -233,10 +234,7 @@ impl Fetch {
             Err(error) => return Err(BuildError::general(error)),
         };
         // It is at the end of its answer, and good for the next.
-        self.agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(agent);
+        self.agents.lock().push(agent);
         let (status, reason) = match reply {
             SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
                 return self.check(&hash, nar_size, destination).map(Ok);
@@ -307,11 +305,7 @@ impl Fetch {
     }
 
     fn agent(&self) -> Result<Agent, BuildError> {
-        let idle = self
-            .agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.agents.lock().pop();
         if let Some(agent) = idle {
             return Ok(agent);
         }

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::ids;
+use system::process::find_program;
 
 use super::Findings;
 use crate::settings::Settings;
@@ -56,7 +57,7 @@ pub fn check_hook(settings: &Settings, findings: &mut Findings) {
             private_key(&machine.name, key, findings);
         }
     }
-    if find("ssh").is_none() {
+    if find_program("ssh").is_none() {
         findings.wrong(
             "there are build machines, but no `ssh' in PATH",
             "apt-get install openssh-client",
@@ -139,16 +140,10 @@ pub fn check_programs(directories: &Directories, findings: &mut Findings) {
             Some("GUIX=/var/guix/profiles/per-user/root/current-guix/bin/guix".to_owned()),
         );
     }
-    if find("slirp4netns").is_none() {
+    if find_program("slirp4netns").is_none() {
         findings.note(
             "no `slirp4netns': builders with a hash known beforehand have no network",
             Some("apt-get install slirp4netns".to_owned()),
         );
     }
-}
-
-fn find(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|directory| directory.join(program))
-        .find(|file| access(file, AccessFlags::X_OK).is_ok())
 }

@@ -4,13 +4,14 @@
 //! own settings; outside of work they go to the daemon's log. The framing of build logs is in
 //! `doc/spec/worker-protocol.md`, section 7.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bstr::ByteSlice;
 use formats::printable::printable_lines;
 use protocol::server::Tunnel;
 use protocol::trace::Trace;
 use store::Progress;
+use system::sync::RwLock;
 
 use crate::building::{Level, LogSink};
 use crate::cancel::CancellationToken;
@@ -39,17 +40,11 @@ impl ClientLog {
 
     /// From now on these settings hold.
     pub fn set_settings(&self, settings: Arc<SessionSettings>) {
-        *self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = settings;
+        *self.settings.write() = settings;
     }
 
     fn settings(&self) -> Arc<SessionSettings> {
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.settings.read().clone()
     }
 
     fn send(&self, text: &[u8]) {

@@ -44,7 +44,7 @@ impl From<substituter::Error> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::new(crate::listen::reason(&error))
+        Failure::new(system::errno::message(&error))
     }
 }
 

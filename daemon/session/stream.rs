@@ -3,11 +3,12 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use protocol::server::{Activity, Watch};
+use system::poll::{PollFd, PollFlags, is_ready, poll};
 
 use crate::listen::Stream;
 
@@ -46,10 +47,9 @@ pub struct Watched(pub Arc<Stream>);
 impl Watch for Watched {
     fn activity(&self) -> io::Result<Activity> {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::ZERO) {
-            Ok(0) | Err(Errno::EINTR) => return Ok(Activity::Quiet),
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
+        poll(&mut fds, Some(Duration::ZERO))?;
+        if !is_ready(&fds[0]) {
+            return Ok(Activity::Quiet);
         }
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         match recv(self.0.as_fd().as_raw_fd(), &mut [0], flags) {

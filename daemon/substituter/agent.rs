@@ -13,9 +13,8 @@ use std::path::{Path, PathBuf};
 
 use bstr::{BStr, BString, ByteSlice};
 use formats::store_path::{StoreDir, StorePath};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::operations::Substitutable;
+use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::{Child, Spawn};
 
 use super::conversation::Conversation;
@@ -254,9 +253,7 @@ impl Agent {
     /// Waits until the agent has written something or can be written to, and reads what there is.
     /// `false` once the agent has closed its log or its replies.
     fn wait(&mut self, writing: bool, conversation: &mut Conversation<'_>) -> Result<bool, Error> {
-        let timeout = conversation.time_left()?.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = conversation.time_left()?;
         let (log, replies) = {
             let idle = PollFlags::empty();
             let mut fds = [
@@ -269,12 +266,8 @@ impl Agent {
                 ),
             ];
             let fds = if writing { &mut fds[..] } else { &mut fds[..3] };
-            match poll(fds, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
-            }
-            let ready = |fd: &PollFd| fd.any().unwrap_or(false);
-            (ready(&fds[0]), ready(&fds[1]))
+            poll(fds, timeout)?;
+            (is_ready(&fds[0]), is_ready(&fds[1]))
         };
         let mut buffer = [0; 4096];
         if log || replies {

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use system::process::find_program;
+
 use super::Error;
 
 const PROGRAM: &str = r#"
@@ -70,11 +72,7 @@ const PROGRAM: &str = r#"
 
 /// Where `guile` is, if it is installed.
 pub fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")
-        .unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin:/run/current-system/profile/bin".into());
-    std::env::split_paths(&path)
-        .map(|directory| directory.join("guile"))
-        .find(|file| nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok())
+    find_program("guile")
 }
 
 /// The machines of `file`, printed by Guile; `None` if there is no Guile.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use system::lock::{LockFile, Mode};
 use system::pipe;
+use system::poll::wait_readable;
 use system::process::Child;
 
 use super::link::Link;
@@ -215,7 +216,7 @@ pub(super) fn read_some(
 ) -> io::Result<usize> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if !pipe::wait_readable(&*file, Some(left))? {
+        if !wait_readable(&*file, Some(left))? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         match file.read(buffer) {

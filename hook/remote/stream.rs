@@ -3,10 +3,11 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use system::pipe;
+use system::poll::wait_readable;
+use system::sync::Mutex;
 
 /// How long the other side may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,7 +62,7 @@ impl Stream {
 
     /// What holds from now on, for all clones.
     pub fn set_patience(&self, patience: Patience) {
-        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+        *self.patience.lock() = patience;
     }
 
     /// Ends the connection, for all clones.
@@ -70,10 +71,7 @@ impl Stream {
     }
 
     fn left(&self) -> Option<Duration> {
-        self.patience
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .left()
+        self.patience.lock().left()
     }
 
     fn prepare_to_write(&self) -> io::Result<()> {
@@ -87,7 +85,7 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !pipe::wait_readable(&*self.socket, self.left())? {
+        if !wait_readable(&*self.socket, self.left())? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         (&*self.socket).read(buffer)
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn patience_ends() {
-        let (ours, theirs) = pipe::socket_pair().unwrap();
+        let (ours, theirs) = system::pipe::socket_pair().unwrap();
         let mut stream = Stream::new(ours, Patience::of_silence(Duration::from_millis(10)));
         let error = stream.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

@@ -146,7 +146,7 @@ fn one_way(from: Arc<File>, to: Arc<File>, shared: Arc<Shared>, seed: u64) -> [J
         // When the last frame has left, and when it arrives.
         let (mut left, mut arrives) = (Instant::now(), Instant::now());
         while !shared.ended.load(Ordering::Relaxed) {
-            if !matches!(system::pipe::wait_readable(&*from, Some(POLL)), Ok(true)) {
+            if !matches!(system::poll::wait_readable(&*from, Some(POLL)), Ok(true)) {
                 continue;
             }
             let Ok(count) = (&*from).read(&mut buffer) else {

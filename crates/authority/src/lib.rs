@@ -7,11 +7,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use formats::hash::Hash;
 use gcrypt::{Acl, KeyPair};
 use store::Authority;
+use system::sync::Mutex;
 
 /// What tells that a file is still the one that was read: device, inode, size, mode, and time.
 type Stamp = Option<(u64, u64, u64, u32, i64, i64)>;
@@ -55,7 +56,7 @@ impl Keys {
         load: impl FnOnce(&Path) -> gcrypt::Result<T>,
     ) -> Result<Arc<T>, String> {
         let stamps = || files.map(|name| stamp(&self.directory.join(name)));
-        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = cached.lock();
         let before = stamps();
         match &*cached {
             Some((known, value)) if *known == before && before[0].is_some() => Ok(value.clone()),

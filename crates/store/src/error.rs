@@ -3,6 +3,7 @@
 use std::io;
 
 use formats::store_path::StorePath;
+use system::errno;
 
 /// A result whose error is a store [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -14,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed.
-    #[error("{action}: {}", reason(source))]
+    #[error("{action}: {}", errno::message(source))]
     Io {
         /// What was attempted, and on what: "opening lock file `…'".
         action: String,
@@ -110,14 +111,6 @@ impl Error {
             Error::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
-    }
-}
-
-/// The system's words for an error, without Rust's "(os error N)".
-pub(crate) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
     }
 }
 

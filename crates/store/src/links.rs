@@ -14,9 +14,10 @@ use formats::store_path::StorePath;
 use nix::libc;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
+use system::errno;
 use system::tree::{Descend, Dir, Kind, Stat, Visit, Visited, walk};
 
-use crate::error::{Context, Error, Result, from_tree, into_io, reason};
+use crate::error::{Context, Error, Result, from_tree, into_io};
 use crate::file_hash::DEDUPLICATION_MINIMUM;
 use crate::progress::{Level, Progress, check, say};
 use crate::scan::{FileHashes, hash_file};
@@ -203,7 +204,10 @@ impl Store {
                         say(progress, Level::Info, || {
                             let name = file.name.display();
                             let link = self.link_name(&link);
-                            format!("cannot link `{link}' to `{name}': {}", reason(&error))
+                            format!(
+                                "cannot link `{link}' to `{name}': {}",
+                                errno::message(&error)
+                            )
                         });
                         return Ok(());
                     }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use formats::derivation::{self, Derivation};
 use formats::hash::Hash;
 use formats::store_path::{HASH_LENGTH, StorePath};
 use rusqlite::{Connection, OptionalExtension};
+use system::clock::unix_time;
 
 use crate::database::together;
 use crate::error::{Context, Error, Result};
@@ -318,7 +318,7 @@ impl Store {
         self.write("registering failed path", &Quiet, |connection| {
             connection
                 .prepare_cached("insert or ignore into FailedPaths (path, time) values (?, ?)")?
-                .execute((path.as_str(), now()))?;
+                .execute((path.as_str(), unix_time().cast_signed()))?;
             Ok(())
         })
     }
@@ -412,14 +412,6 @@ pub(crate) fn valid_id(connection: &Connection, path: &StorePath) -> rusqlite::R
         .prepare_cached("select id from ValidPaths where path = ?")?
         .query_row([path.as_str()], |row| row.get(0))
         .optional()
-}
-
-/// Seconds since the epoch.
-pub(crate) fn now() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    elapsed.as_secs().cast_signed()
 }
 
 /// Sorts paths so that each comes after those it refers to; references to others and to itself

@@ -10,10 +10,11 @@ use formats::derivation::Derivation;
 use formats::hash::Hash;
 use formats::store_path::StorePath;
 use rusqlite::Connection;
+use system::clock::unix_time;
 
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Quiet};
-use crate::queries::{now, topological_order, valid_id};
+use crate::queries::{topological_order, valid_id};
 use crate::store::Store;
 
 /// A path that is to become valid: complete, canonical and in place.
@@ -199,7 +200,7 @@ fn insert(
             new.hash.to_string(),
             new.registration_time
                 .filter(|time| *time != 0)
-                .unwrap_or_else(now),
+                .unwrap_or_else(|| unix_time().cast_signed()),
             new.deriver.as_ref().map(StorePath::as_str),
             size_column(new.nar_size),
         ))?;

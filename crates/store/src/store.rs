@@ -4,14 +4,16 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use formats::derivation::ModuloHashes;
 use formats::store_path::StoreDir;
+use system::errno;
 use system::lock::{LockFile, Mode};
+use system::sync::Mutex;
 use system::tree::Dir;
 
-use crate::database::{Database, lock};
+use crate::database::Database;
 use crate::directories::Directories;
 use crate::error::{Context, Error, Result};
 use crate::options::StoreOptions;
@@ -155,7 +157,7 @@ impl Store {
                 &format!(
                     "failed to change owner of directory '{}' to {uid}: {}",
                     directory.display(),
-                    crate::error::reason(&error)
+                    errno::message(&error)
                 ),
             );
         }
@@ -179,7 +181,7 @@ impl Store {
 
     /// The hashes of derivations, to look up and add to.
     pub(crate) fn with_modulo<T>(&self, work: impl FnOnce(&mut ModuloHashes) -> T) -> T {
-        let mut modulo = lock(&self.inner.modulo);
+        let mut modulo = self.inner.modulo.lock();
         let (hashes, uses) = &mut *modulo;
         *uses += 1;
         if *uses > MODULO_CACHE {

@@ -14,12 +14,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 
 use formats::store_path::StorePath;
 use system::lock::{LockFile, Mode};
+use system::sync::Mutex;
 
-use crate::database::lock;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress};
 use crate::store::{Store, unique};
@@ -89,7 +88,7 @@ impl TempRoots {
         paths: impl IntoIterator<Item = &'a StorePath>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut text = Vec::new();
         let mut added = Vec::new();
         for path in paths {
@@ -130,7 +129,7 @@ impl TempRoots {
 
     /// Gives up all roots; the next one begins a new file.
     pub(crate) fn clear(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.known.clear();
         if let Some(file) = state.file.take() {
             remove(&file);

@@ -1,12 +1,11 @@
 //! Checking that the database and the store directory agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Mutex;
 
 use formats::store_path::StorePath;
 use system::lock::Mode;
+use system::sync::Mutex;
 
-use crate::database::lock;
 use crate::error::{Context, Result};
 use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::queries::topological_order;
@@ -32,7 +31,7 @@ pub struct Checked(Mutex<HashMap<StorePath, bool>>);
 impl Checked {
     /// Remembers that the path was made anew.
     pub fn mark_good(&self, path: &StorePath) {
-        lock(&self.0).insert(path.clone(), true);
+        self.0.lock().insert(path.clone(), true);
     }
 }
 
@@ -229,7 +228,7 @@ impl Store {
         checked: &Checked,
         progress: &dyn Progress,
     ) -> Result<bool> {
-        if let Some(known) = lock(&checked.0).get(path) {
+        if let Some(known) = checked.0.lock().get(path) {
             return Ok(*known);
         }
         say(progress, Level::Info, || {
@@ -244,7 +243,7 @@ impl Store {
             .is_some();
         let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
         let good = exists && (unknown || self.hash_item(path)?.0 == info.hash);
-        lock(&checked.0).insert(path.clone(), good);
+        checked.0.lock().insert(path.clone(), good);
         if !good {
             progress.message(
                 Level::Error,

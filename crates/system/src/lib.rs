@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
+//! | [`poll`] | waiting for several descriptors, with a timeout |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
 //! | [`open_files`] | how many files may be open |
 //! | [`processors`] | which of them a thread may run on |
@@ -20,10 +21,15 @@
 //! | [`namespace`] | namespaces and the maps of user namespaces |
 //! | [`mount`] | mounts, and changing the root directory |
 //! | [`network`] | the loopback device of a network namespace |
+//! | [`errno`] | the system's words for errors |
+//! | [`sync`] | mutexes and condition variables without poisoning |
+//! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
 
 pub mod busy;
 pub mod caps;
+pub mod clock;
+pub mod errno;
 pub mod ids;
 pub mod lock;
 pub mod mount;
@@ -32,8 +38,10 @@ pub mod network;
 pub mod open_files;
 pub mod personality;
 pub mod pipe;
+pub mod poll;
 pub mod process;
 pub mod processors;
 pub mod signal;
 pub mod socket;
+pub mod sync;
 pub mod tree;

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Makes a pipe; returns its read end and its write end, both close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -64,31 +63,6 @@ pub fn inherited(number: RawFd) -> io::Result<Option<OwnedFd>> {
     }))
 }
 
-/// Waits until a descriptor can be read (or has been hung up); `None` waits for ever.
-/// Returns false when the time ran out.
-pub fn wait_readable(fd: impl AsFd, timeout: Option<std::time::Duration>) -> io::Result<bool> {
-    let deadline = timeout.map(|t| std::time::Instant::now() + t);
-    loop {
-        let left = match deadline {
-            None => PollTimeout::NONE,
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(std::time::Instant::now());
-                // Round up, so that a wait never ends a millisecond early and spins.
-                let milliseconds = left.as_micros().div_ceil(1000);
-                PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, left) {
-            Ok(0) if deadline.is_some_and(|d| std::time::Instant::now() >= d) => return Ok(false),
-            Ok(0) => {}
-            Ok(_) => return Ok(true),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
 /// The name under `/proc/self/fd` by which other system calls can reach an open descriptor.
 pub fn proc_path(fd: impl AsFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
@@ -98,7 +72,6 @@ pub fn proc_path(fd: impl AsFd) -> std::path::PathBuf {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::time::{Duration, Instant};
 
     #[test]
     fn a_pipe_carries_bytes_and_is_close_on_exec() {
@@ -106,19 +79,10 @@ mod tests {
         for fd in [&reader, &writer] {
             assert_eq!(fcntl(fd, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
         }
-        assert!(!wait_readable(&reader, Some(Duration::from_millis(5))).unwrap());
         File::from(writer).write_all(b"abc").unwrap();
         let mut text = String::new();
         File::from(reader).read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
-    }
-
-    #[test]
-    fn waiting_lasts_as_long_as_asked() {
-        let (reader, _writer) = pipe().unwrap();
-        let start = Instant::now();
-        assert!(!wait_readable(&reader, Some(Duration::from_millis(30))).unwrap());
-        assert!(start.elapsed() >= Duration::from_millis(30));
     }
 
     #[test]

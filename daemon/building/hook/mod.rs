@@ -19,12 +19,13 @@ mod question;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bstr::ByteSlice;
 use formats::derivation::Derivation;
+use system::sync::{Condvar, Mutex};
 
 use super::Engine;
 use super::request::Level;
@@ -111,10 +112,7 @@ impl Hooks {
     /// Asks no more, and ends the hooks that wait for questions.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.idle.lock().clear();
     }
 
     /// Asks whether a hook takes a derivation; returns it if so. Everything but taking it,
@@ -169,11 +167,7 @@ impl Hooks {
         if !self.are_usable() {
             return None;
         }
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.idle.lock().pop();
         if let Some(hook) = idle {
             return Some(hook);
         }
@@ -196,21 +190,21 @@ impl Hooks {
 
     /// Waits until few enough questions are being asked.
     fn wait_for_turn(&self, attempt: &Attempt) -> Option<Turn<'_>> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asking = self.asking.lock();
         while *asking >= QUESTIONS {
             if attempt.stop().is_thrown() {
                 return None;
             }
             let briefly = Duration::from_millis(100);
             let waited = self.answered.wait_timeout(asking, briefly);
-            asking = waited.unwrap_or_else(PoisonError::into_inner).0;
+            asking = waited;
         }
         *asking += 1;
         Some(Turn(self))
     }
 
     fn put_back(&self, hook: Hook) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         // Checked under the lock: `close` empties the list after it has set the flag.
         if !self.closed.load(Ordering::Acquire) {
             idle.push(hook);
@@ -223,7 +217,7 @@ struct Turn<'a>(&'a Hooks);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.asking.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.asking.lock() -= 1;
         self.0.answered.notify_one();
     }
 }

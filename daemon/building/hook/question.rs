@@ -4,9 +4,8 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use system::{pipe, signal};
+use system::poll::{PollFd, PollFlags, is_ready, poll, wait_readable};
+use system::signal;
 
 use super::super::mailbox::Said;
 use super::super::shared::Attempt;
@@ -195,7 +194,7 @@ impl Hook {
             });
         }
         // It has closed its output; whether it has ended or not, it is of no use any more.
-        pipe::wait_readable(self.child.pidfd(), Some(Duration::from_millis(500)))?;
+        wait_readable(self.child.pidfd(), Some(Duration::from_millis(500)))?;
         self.child.kill_group()?;
         let status = self.child.wait()?;
         Ok(Answer::Failed(format!(
@@ -216,18 +215,13 @@ impl Hook {
             if left.is_zero() {
                 return Ok(Wake::TooLate);
             }
-            let left =
-                PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
             let mut fds = [
                 PollFd::new(attempt.stop().as_fd(), PollFlags::POLLIN),
                 PollFd::new(fd, flags),
                 PollFd::new(self.child.pidfd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, left) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            let [stopped, ready, gone] = fds.map(|fd| fd.any().unwrap_or(false));
+            poll(&mut fds, Some(left))?;
+            let [stopped, ready, gone] = fds.map(|fd| is_ready(&fd));
             match (stopped, ready, gone) {
                 (true, ..) => return Ok(Wake::Stopped),
                 (_, true, _) => return Ok(Wake::Ready),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
-use system::personality;
+use system::{errno, personality};
 
 use super::plan::{Plan, Program};
 
@@ -75,13 +75,9 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
                     .env_clear()
                     .envs(environment(plan))
                     .exec();
-                let code = error.raw_os_error();
-                if code != Some(libc::ENOEXEC) || runs_here(platform, &plan.own_system) {
-                    let reason = code.map_or_else(
-                        || error.to_string(),
-                        |code| nix::errno::Errno::from_raw(code).desc().to_owned(),
-                    );
-                    return format!("executing `{file}': {reason}");
+                let not_executable = error.raw_os_error() == Some(libc::ENOEXEC);
+                if !not_executable || runs_here(platform, &plan.own_system) {
+                    return format!("executing `{file}': {}", errno::message(&error));
                 }
             }
             if plan.print_build_trace {

@@ -12,10 +12,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use system::process::{Child, Spawn};
+use system::sync::Mutex;
 use system::{pipe, socket};
 
 use super::orders::{Isolation, NAME, Order};
@@ -85,10 +85,7 @@ impl ForkServer {
     }
 
     fn fork(&self, order: Order, descriptors: &[&OwnedFd]) -> io::Result<i32> {
-        let mut slot = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.connection.lock();
         // It may have ended since the last order.
         let running = slot.take().filter(|it| it.send(order, descriptors).is_ok());
         let mut connection = match running {

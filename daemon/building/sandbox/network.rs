@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
+use system::poll::wait_readable;
 use system::process::{Child, Spawn};
 use system::{network, pipe};
 
@@ -114,7 +115,7 @@ pub(super) fn connect(
             .fd(its_ready, READY)
             .setsid(),
     )?;
-    let said = match pipe::wait_readable(&ready, Some(PATIENCE))? {
+    let said = match wait_readable(&ready, Some(PATIENCE))? {
         true => nix::unistd::read(&ready, &mut [0; 1])?,
         false => 0,
     };

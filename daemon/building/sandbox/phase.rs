@@ -6,7 +6,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "while setting up the child process: in phase {phase}: {}",
-    reason(error)
+    system::errno::message(error)
 )]
 pub(super) struct SetUpError {
     pub(super) phase: &'static str,
@@ -22,11 +22,4 @@ pub(super) fn phase<T>(
         phase,
         error: error.into(),
     })
-}
-
-fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
-    }
 }

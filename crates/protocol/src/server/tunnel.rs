@@ -1,9 +1,10 @@
 //! What is said to the client.
 
 use std::io::{self, IoSlice, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use formats::wire::padding;
+use system::sync::{Mutex, MutexGuard};
 
 use crate::Version;
 use crate::codec::{Encode, put_bytes, put_long};
@@ -80,7 +81,7 @@ impl Tunnel {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The version that the client goes by.

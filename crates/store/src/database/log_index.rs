@@ -10,9 +10,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
-use super::lock;
+use system::sync::Mutex;
 
 /// One copy of the header.
 const SIZE: usize = 48;
@@ -41,7 +41,7 @@ impl LogIndex {
         static OPEN: OnceLock<Mutex<HashMap<(u64, u64), LogIndex>>> = OnceLock::new();
         let mut path = database.as_os_str().to_owned();
         path.push("-shm");
-        let mut open = lock(OPEN.get_or_init(Mutex::default));
+        let mut open = OPEN.get_or_init(Mutex::default).lock();
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
         if let Some(index) = open.get(&identity(fs::metadata(&path)?)) {
             return Ok(*index);

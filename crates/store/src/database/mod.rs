@@ -9,11 +9,11 @@ mod readers;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use system::sync::Mutex;
 
 use self::log_index::LogIndex;
 use self::readers::Readers;
@@ -97,7 +97,7 @@ impl Database {
         progress: &dyn Progress,
         mut change: impl FnMut(&Connection) -> Result<T>,
     ) -> Result<T> {
-        let mut connection = lock(&self.writer);
+        let mut connection = self.writer.lock();
         let mut patience = Patience::default();
         loop {
             match attempt(&mut connection, action, &mut change) {
@@ -258,9 +258,4 @@ fn busy_code(error: &rusqlite::Error) -> bool {
 /// Whether a row could not go because others depend on it.
 pub(crate) fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
-}
-
-/// Takes a mutex; what it protects is whole even if a thread panicked with it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,14 +9,15 @@
 //! be written back.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use system::sync::Mutex;
 
 use super::log_index::{Header, LogIndex};
-use super::{CHECKPOINT, connect, lock};
+use super::{CHECKPOINT, connect};
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 
@@ -95,7 +96,7 @@ impl Readers {
         question: impl FnOnce(&Connection) -> Result<T>,
     ) -> Result<T> {
         let (spare, epoch) = {
-            let mut idle = lock(&self.idle);
+            let mut idle = self.idle.lock();
             (idle.readers.pop(), idle.epoch)
         };
         let mut reader = match spare {
@@ -118,7 +119,7 @@ impl Readers {
     }
 
     fn put_back(&self, mut reader: Reader) {
-        let mut idle = lock(&self.idle);
+        let mut idle = self.idle.lock();
         if let Some((_, epoch)) = reader.snapshot
             && (epoch != idle.epoch || !idle.will_end(&self.idle))
             && reader.end().is_err()
@@ -134,7 +135,7 @@ impl Readers {
     /// hindrance.
     pub(super) fn end_snapshots(&self) {
         if self.index.is_some() {
-            lock(&self.idle).end_snapshots();
+            self.idle.lock().end_snapshots();
         }
     }
 }
@@ -168,7 +169,7 @@ fn end_again_and_again(idle: &Weak<Mutex<Idle>>) {
     loop {
         thread::sleep(LIFETIME);
         let Some(idle) = idle.upgrade() else { return };
-        let mut idle = lock(&idle);
+        let mut idle = idle.lock();
         if !idle.end_snapshots() {
             idle.ending = false;
             return;

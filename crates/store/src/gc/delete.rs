@@ -5,6 +5,7 @@ use std::io;
 
 use nix::libc;
 use rand::RngExt;
+use system::errno;
 use system::ids::effective_uid;
 use system::tree::Dir;
 
@@ -12,7 +13,7 @@ use super::TRASH;
 use super::graph::{Graph, Node};
 use super::trash;
 use crate::database::is_constraint;
-use crate::error::{Context, Error, Result, reason};
+use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check, say};
 use crate::store::Store;
 
@@ -68,7 +69,10 @@ impl<'a> Deleter<'a> {
             Ok(trash) => self.trash = Some(trash),
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 say(self.progress, Level::Info, || {
-                    format!("note: can't create trash directory: {}", reason(&error))
+                    format!(
+                        "note: can't create trash directory: {}",
+                        errno::message(&error)
+                    )
                 });
             }
             Err(error) => return Err(Error::io("creating the trash directory", error)),
@@ -196,7 +200,7 @@ impl<'a> Deleter<'a> {
                         format!(
                             "note: can't move `{}': {}",
                             path().display(),
-                            reason(&error)
+                            errno::message(&error)
                         )
                     });
                 }

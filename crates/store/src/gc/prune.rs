@@ -1,11 +1,11 @@
 //! Removing from `.links` what no item uses.
 
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use system::sync::Mutex;
+
 use super::trash::in_parallel;
-use crate::database::lock;
 use crate::error::{Context, Error, Result};
 use crate::file_hash::DEDUPLICATION_MINIMUM;
 use crate::progress::{Level, Progress, check, say};
@@ -54,12 +54,12 @@ pub(super) fn prune(store: &Store, progress: &dyn Progress) -> Result<u64> {
         match look() {
             Ok(()) => true,
             Err(error) => {
-                lock(&failure).get_or_insert(error);
+                failure.lock().get_or_insert(error);
                 false
             }
         }
     });
-    if let Some(error) = lock(&failure).take() {
+    if let Some(error) = failure.lock().take() {
         return Err(error);
     }
     say(progress, Level::Info, || {

@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use system::ids::effective_uid;
+use system::sync::Mutex;
 use system::tree::{Descend, Dir, Visit, Visited, walk};
 
 use super::TRASH;
-use crate::database::lock;
 use crate::error::{Context, Error, Result, from_tree};
 use crate::progress::{Progress, check};
 use crate::store::Store;
@@ -41,12 +40,12 @@ pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<u64> {
                 true
             }
             Err(error) => {
-                lock(&failure).get_or_insert(error);
+                failure.lock().get_or_insert(error);
                 false
             }
         }
     });
-    if let Some(error) = lock(&failure).take() {
+    if let Some(error) = failure.lock().take() {
         return Err(error);
     }
     match root.remove_dir(TRASH) {

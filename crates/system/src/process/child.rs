@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::pipe;
+use crate::poll;
 use crate::signal::Signal;
 
 /// A process that we started, and that nobody else waits for.
@@ -67,7 +67,7 @@ impl Child {
 
     /// Waits for at most `timeout`.
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_none() && !pipe::wait_readable(self.pidfd(), Some(timeout))? {
+        if self.status.is_none() && !poll::wait_readable(self.pidfd(), Some(timeout))? {
             return Ok(None);
         }
         self.reap(0)

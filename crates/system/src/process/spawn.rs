@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::child::Child;
 use super::setup::Setup;
@@ -189,16 +190,25 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     })
 }
 
-/// Finds a program as `execvp` would: as is if its name has a slash, else in `$PATH`.
+/// Where programs are looked for if there is no `$PATH`.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/run/current-system/profile/bin";
+
+/// Finds a program as `execvp` would: a name with a slash is a file name, any other is looked
+/// for in the directories of `$PATH` (without one, in the usual directories).
+///
+/// ```
+/// use system::process::find_program;
+///
+/// assert!(find_program("sh").is_some_and(|file| file.ends_with("sh")));
+/// assert_eq!(find_program("/nonexistent/sh"), None);
+/// ```
 pub fn find_program(name: impl AsRef<Path>) -> Option<PathBuf> {
     let name = name.as_ref();
-    let runnable = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
+    let runnable = |file: &Path| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
     if name.as_os_str().as_bytes().contains(&b'/') {
         return runnable(name).then(|| name.to_path_buf());
     }
-    let path = std::env::var_os("PATH")?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     std::env::split_paths(&path)
         .map(|directory| directory.join(name))
         .find(|p| runnable(p))
