@@ -1,4 +1,4 @@
-//! `guix-client add`, `add-text` and `hash`: files into the store, and their hashes.
+//! `guix-client add` and `add-text`: files and texts into the store.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -6,22 +6,22 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-use formats::nar::Writer;
-use formats::{Algorithm, Hasher};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use formats::Algorithm;
+use protocol::client::Error;
 
+use crate::daemon::Daemon;
 use crate::output;
-use crate::session::Session;
 use crate::tree;
 
-/// Files to add.
+/// Options of `add`.
 #[derive(Args)]
 pub struct Files {
     /// What to call the item instead of the file's own name
     #[arg(long)]
     name: Option<String>,
-    /// Add a single file as it is, so that it may be found by the hash of its contents
+    /// Name the item after the hash of the contents of a single file, not of its nar
     #[arg(long)]
     flat: bool,
     /// The algorithm of the hash that names the item
@@ -32,20 +32,29 @@ pub struct Files {
     files: Vec<PathBuf>,
 }
 
-/// Adds files, and prints where they are.
+/// Adds files, and prints the names of the items.
 pub fn files(arguments: Files) -> Result<ExitCode> {
-    let mut session = Session::open()?;
+    let mut daemon = Daemon::connect()?;
     for file in &arguments.files {
+        let doing = || format!("adding `{}'", file.display());
+        if arguments.flat && !file.symlink_metadata().with_context(doing)?.is_file() {
+            bail!("{}: '--flat' needs a regular file", doing());
+        }
         let name = match &arguments.name {
             Some(name) => name.clone(),
-            None => own_name(file)?,
+            None => own_name(file).with_context(doing)?,
         };
-        let path = session
-            .daemon
+        let path = daemon
+            .connection
             .add_to_store(&name, !arguments.flat, arguments.hash, |writer| {
                 tree::dump(file, writer)
             })
-            .with_context(|| format!("adding `{}'", file.display()))?;
+            .map_err(|error| match error {
+                // It says which file it was.
+                Error::Local { source, .. } => anyhow::Error::from(source),
+                other => other.into(),
+            })
+            .with_context(doing)?;
         output::lines([path])?;
     }
     Ok(ExitCode::SUCCESS)
@@ -54,6 +63,7 @@ pub fn files(arguments: Files) -> Result<ExitCode> {
 fn own_name(file: &Path) -> Result<String> {
     let name = match file.file_name() {
         Some(name) => name.to_owned(),
+        // `.', for example.
         None => file
             .canonicalize()?
             .file_name()
@@ -62,10 +72,10 @@ fn own_name(file: &Path) -> Result<String> {
     };
     name.into_string()
         .ok()
-        .with_context(|| format!("{} needs a --name", file.display()))
+        .context("its name is not UTF-8: give it another with '--name'")
 }
 
-/// A text to add.
+/// Options of `add-text`.
 #[derive(Args)]
 pub struct Text {
     /// An item that the text refers to
@@ -73,13 +83,13 @@ pub struct Text {
     references: Vec<OsString>,
     /// What to call the item
     name: String,
-    /// Where the text is, if not on standard input
+    /// The file with the text; standard input without it
     file: Option<PathBuf>,
 }
 
-/// Adds a text, such as a derivation, and prints where it is.
+/// Adds a text, such as a derivation, and prints the name of the item.
 pub fn text(arguments: Text) -> Result<ExitCode> {
-    let mut session = Session::open()?;
+    let mut daemon = Daemon::connect()?;
     let mut text = Vec::new();
     match &arguments.file {
         Some(file) => {
@@ -90,58 +100,11 @@ pub fn text(arguments: Text) -> Result<ExitCode> {
     let references = arguments
         .references
         .iter()
-        .map(|item| session.item(item))
+        .map(|item| daemon.item(item))
         .collect::<Result<BTreeSet<_>>>()?;
-    let path = session
-        .daemon
+    let path = daemon
+        .connection
         .add_text_to_store(&arguments.name, text, references)?;
     output::lines([path])?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// How hashes are written.
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    NixBase32,
-    Hex,
-}
-
-/// Files to hash.
-#[derive(Args)]
-pub struct Hashes {
-    /// Hash the nar of the files, so that directories have a hash too
-    #[arg(short = 'r', long)]
-    recursive: bool,
-    /// The algorithm
-    #[arg(short = 'H', long, default_value = "sha256")]
-    hash: Algorithm,
-    /// How to write the hash
-    #[arg(short, long, value_enum, default_value = "nix-base32")]
-    format: Format,
-    /// The files
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-}
-
-/// Prints hashes.
-pub fn hashes(arguments: Hashes) -> Result<ExitCode> {
-    for file in &arguments.files {
-        let mut hasher = Hasher::new(arguments.hash);
-        let read = if arguments.recursive {
-            let mut writer = Writer::new(hasher);
-            let read = tree::dump(file, &mut writer);
-            hasher = writer.into_inner();
-            read
-        } else {
-            std::fs::File::open(file)
-                .and_then(|mut file| io::copy(&mut file, &mut hasher).map(drop))
-        };
-        read.with_context(|| format!("hashing `{}'", file.display()))?;
-        let (hash, _) = hasher.finish();
-        output::lines([match arguments.format {
-            Format::NixBase32 => hash.base32(),
-            Format::Hex => hash.hex(),
-        }])?;
-    }
     Ok(ExitCode::SUCCESS)
 }

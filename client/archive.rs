@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use formats::{StorePath, nar};
 
-use crate::build;
+use crate::daemon::Daemon;
 use crate::graph;
 use crate::keys;
+use crate::options::BuildOptions;
 use crate::output;
 use crate::progress::Progress;
-use crate::session::Session;
 use crate::tree;
 
 /// How much is moved at a time.
@@ -52,13 +52,13 @@ pub struct Arguments {
     #[arg(short, long, value_name = "LEVEL")]
     verbosity: Option<u32>,
     #[command(flatten)]
-    options: build::Options,
+    options: BuildOptions,
     /// Items to export
     #[arg(value_name = "ITEM")]
     items: Vec<OsString>,
 }
 
-/// Does the first of what was asked for, in the order of Guix.
+/// Does what was asked for; of several actions the first, in Guix's order.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(parameters) = &arguments.generate_key {
         return keys::generate(parameters);
@@ -68,12 +68,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let (export, import, missing) = (arguments.export, arguments.import, arguments.missing);
     if export || import || missing {
-        let mut session = Session::open()?;
-        session.daemon.set_options(&arguments.options.to_daemon())?;
+        let mut daemon = Daemon::connect()?;
+        daemon
+            .connection
+            .set_options(&arguments.options.to_daemon())?;
         match (export, import) {
-            (true, _) => self::export(session, &arguments)?,
-            (_, true) => self::import(session)?,
-            _ => self::missing(session)?,
+            (true, _) => self::export(daemon, &arguments)?,
+            (_, true) => self::import(daemon)?,
+            _ => self::missing(daemon)?,
         }
     } else if let Some(directory) = &arguments.extract {
         let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
@@ -91,11 +93,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 /// Writes the items to standard output, each after what it refers to.
-fn export(mut session: Session, arguments: &Arguments) -> Result<()> {
+fn export(mut daemon: Daemon, arguments: &Arguments) -> Result<()> {
     let items: BTreeSet<StorePath> = arguments
         .items
         .iter()
-        .map(|item| session.item(item))
+        .map(|item| daemon.item(item))
         .collect::<Result<_>>()?;
     if items.is_empty() {
         output::warning(
@@ -103,43 +105,43 @@ fn export(mut session: Session, arguments: &Arguments) -> Result<()> {
             "no arguments specified; creating an empty archive",
         );
     }
-    let daemon = &mut session.daemon;
+    let connection = &mut daemon.connection;
     let paths = match arguments.recursive {
-        true => graph::closure(daemon, items)?,
-        false => graph::sorted(daemon, &items)?,
+        true => graph::closure(connection, items)?,
+        false => graph::sorted(connection, &items)?,
     };
     let mut total = 0;
     if output::is_watched() {
         for path in &paths {
-            total += daemon.query_path_info(path)?.nar_size;
+            total += connection.query_path_info(path)?.nar_size;
         }
     }
     let progress = Progress::new("exporting", Some(total));
     let mut out = progress.writer(output::stdout());
-    daemon.export_paths(&paths, true, &mut out)?;
+    connection.export_paths(&paths, true, &mut out)?;
     out.flush()?;
     Ok(())
 }
 
 /// Sends the daemon the archive on standard input.
-fn import(mut session: Session) -> Result<()> {
+fn import(mut daemon: Daemon) -> Result<()> {
     let progress = std::sync::Arc::new(Progress::new("importing", None));
     let bar = progress.clone();
-    session.daemon.set_log(move |text| bar.say(text));
-    session
-        .daemon
+    daemon.connection.set_log(move |text| bar.print(text));
+    daemon
+        .connection
         .import_paths(&mut progress.reader(io::stdin().lock()))?;
     Ok(())
 }
 
 /// Prints those of the items on standard input that aren't valid.
-fn missing(mut session: Session) -> Result<()> {
+fn missing(mut daemon: Daemon) -> Result<()> {
     let mut paths = Vec::new();
     for line in io::stdin().lock().split(b'\n') {
-        paths.push(session.directories.store.parse(line?)?);
+        paths.push(daemon.directories.store.parse(line?)?);
     }
-    let valid = session
-        .daemon
+    let valid = daemon
+        .connection
         .query_valid_paths(paths.iter().cloned().collect())?;
     output::lines(paths.iter().filter(|path| !valid.contains(*path)))?;
     Ok(())

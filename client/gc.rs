@@ -1,4 +1,4 @@
-//! `guix-client gc`: garbage, and questions about items.
+//! `guix-client gc`: collects garbage, answers questions about items, checks the store.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use formats::StorePath;
-use protocol::client::{Error, Options};
+use protocol::client::{Connection, Error, Options};
 use protocol::operations::GcAction;
 
+use crate::daemon::Daemon;
 use crate::graph;
 use crate::output;
-use crate::session::Session;
 
-/// What to do, and with which items. Without any of these, all garbage is collected.
+/// Options of `gc`: without any, all garbage is collected.
 #[derive(Args)]
 pub struct Arguments {
     /// Collect at least MIN bytes of garbage
@@ -31,7 +31,7 @@ pub struct Arguments {
     paths: Vec<OsString>,
 }
 
-/// What else to do.
+/// What to do instead of collecting garbage; one thing at a time.
 #[derive(Args)]
 #[group(multiple = false)]
 struct Action {
@@ -76,170 +76,188 @@ struct Action {
     clear_failures: bool,
 }
 
-/// Does it.
+/// How items are related to a given one.
+#[derive(Clone, Copy)]
+enum Relation {
+    References,
+    Requisites,
+    Referrers,
+    Derivers,
+}
+
+/// What to do.
+enum Operation<'a> {
+    Collect,
+    Delete,
+    ListDead,
+    ListLive,
+    ListRoots,
+    ListBusy,
+    Optimize,
+    ListRelated(Relation),
+    Verify(&'a str),
+    ListFailures,
+    ClearFailures,
+}
+
+impl Action {
+    fn operation(&self) -> Operation<'_> {
+        let switches = [
+            (self.delete, Operation::Delete),
+            (self.list_dead, Operation::ListDead),
+            (self.list_live, Operation::ListLive),
+            (self.list_roots, Operation::ListRoots),
+            (self.list_busy, Operation::ListBusy),
+            (self.optimize, Operation::Optimize),
+            (
+                self.references,
+                Operation::ListRelated(Relation::References),
+            ),
+            (
+                self.requisites,
+                Operation::ListRelated(Relation::Requisites),
+            ),
+            (self.referrers, Operation::ListRelated(Relation::Referrers)),
+            (self.derivers, Operation::ListRelated(Relation::Derivers)),
+            (self.list_failures, Operation::ListFailures),
+            (self.clear_failures, Operation::ClearFailures),
+        ];
+        let verify = self.verify.as_deref().map(Operation::Verify);
+        let chosen = switches.into_iter().find(|(chosen, _)| *chosen);
+        chosen
+            .map(|(_, operation)| operation)
+            .or(verify)
+            .unwrap_or(Operation::Collect)
+    }
+}
+
+/// Does what was chosen.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    // Space held in reserve is for collecting garbage on a full disk, so collecting gives it up.
-    let collecting = arguments.action.is_none() || arguments.action.delete;
+    let operation = arguments.action.operation();
+    let paths = &arguments.paths;
+    assert_takes_paths(&operation, paths)?;
     let options = Options {
-        reserve_space: !collecting,
+        // The reserve lets a full disk be collected, so collecting gives it up.
+        reserve_space: !matches!(operation, Operation::Collect | Operation::Delete),
         ..Options::default()
     };
-    let mut session = Session::open_with(&options)?;
-    let Arguments {
-        collect_garbage,
-        free_space,
-        action,
-        paths,
-    } = arguments;
-    let takes_items = action.delete
-        || action.references
-        || action.requisites
-        || action.referrers
-        || action.derivers
-        || action.clear_failures
-        || action.list_failures
-        || action.list_dead
-        || action.list_live;
-    if !takes_items && !paths.is_empty() {
-        let words: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
-        bail!("extraneous arguments: {}", words.join(" "));
-    }
-    let stderr = &mut |text: &[u8]| _ = output::stderr().write_all(text);
-
-    if action.is_none() {
-        let most = match (free_space, collect_garbage.flatten()) {
-            (Some(wanted), _) => match to_free(&session, size(&wanted)?)? {
-                Some(bytes) => bytes,
-                None => return Ok(ExitCode::SUCCESS),
-            },
-            (None, Some(least)) => size(&least)?,
-            (None, None) => u64::MAX,
-        };
-        let done =
-            session
-                .daemon
-                .collect_garbage(GcAction::DeleteDead, BTreeSet::new(), most, stderr)?;
-        output::info("gc", &format!("freed {} MiBs", mebibytes(done.bytes_freed)));
-    } else if action.delete {
-        let paths = items(&session, &paths)?;
-        session
-            .daemon
-            .collect_garbage(GcAction::DeleteSpecific, paths, u64::MAX, stderr)?;
-    } else if action.list_dead || action.list_live {
-        let kind = if action.list_dead {
-            GcAction::ReturnDead
-        } else {
-            GcAction::ReturnLive
-        };
-        let found = session
-            .daemon
-            .collect_garbage(kind, BTreeSet::new(), u64::MAX, stderr)?;
-        output::lines(found.paths)?;
-    } else if action.list_roots {
-        let roots = session.daemon.find_roots()?;
-        output::lines(roots.into_iter().map(|(link, _)| link))?;
-    } else if action.list_busy {
-        output::lines(busy(&session)?)?;
-    } else if action.optimize {
-        session.daemon.optimise_store(stderr)?;
-    } else if let Some(options) = action.verify {
-        let options: Vec<&str> = options.split(',').filter(|word| !word.is_empty()).collect();
-        if let Some(other) = options
-            .iter()
-            .find(|word| !["repair", "contents"].contains(word))
-        {
-            bail!("{other}: invalid '--verify' option");
+    let daemon = &mut Daemon::connect_with(&options)?;
+    let log = &mut |text: &[u8]| _ = output::stderr().write_all(text);
+    match operation {
+        Operation::Collect => {
+            let least = arguments.collect_garbage.as_ref().and_then(Option::as_ref);
+            collect(daemon, least, arguments.free_space.as_ref())?;
         }
-        let asks = |word| options.contains(&word);
-        let errors = session
-            .daemon
-            .verify_store(asks("contents"), asks("repair"))?;
-        return Ok(if errors {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        });
-    } else if action.list_failures {
-        output::lines(session.daemon.query_failed_paths()?)?;
-    } else if action.clear_failures {
-        let paths = items(&session, &paths)?;
-        let paths = paths.iter().map(|path| path.as_str().into()).collect();
-        session.daemon.clear_failed_paths(paths)?;
-    } else {
-        for path in &paths {
-            let item = session.item_behind(path)?;
-            output::lines(relatives(&mut session, &action, item)?)?;
+        Operation::Delete => {
+            let items = items(daemon, paths)?;
+            let connection = &mut daemon.connection;
+            connection.collect_garbage(GcAction::DeleteSpecific, items, u64::MAX, log)?;
+        }
+        Operation::ListDead => list(daemon, GcAction::ReturnDead)?,
+        Operation::ListLive => list(daemon, GcAction::ReturnLive)?,
+        Operation::ListRoots => {
+            let roots = daemon.connection.find_roots()?;
+            output::lines(roots.into_iter().map(|(link, _)| link))?;
+        }
+        Operation::ListBusy => output::lines(busy_items(daemon)?)?,
+        Operation::Optimize => daemon.connection.optimise_store(log)?,
+        Operation::Verify(options) => return verify(daemon, options),
+        Operation::ListFailures => output::lines(daemon.connection.query_failed_paths()?)?,
+        Operation::ClearFailures => {
+            let items = items(daemon, paths)?;
+            let names = items.iter().map(|item| item.as_str().into()).collect();
+            daemon.connection.clear_failed_paths(names)?;
+        }
+        Operation::ListRelated(relation) => {
+            for path in paths {
+                let item = daemon.item_behind(path)?;
+                output::lines(related(&mut daemon.connection, relation, item)?)?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-impl Action {
-    /// Whether nothing was chosen.
-    fn is_none(&self) -> bool {
-        let Action {
-            delete,
-            list_roots,
-            list_busy,
-            optimize,
-            list_dead,
-            list_live,
-            ..
-        } = self;
-        let Action {
-            references,
-            requisites,
-            referrers,
-            derivers,
-            ..
-        } = self;
-        let Action {
-            list_failures,
-            clear_failures,
-            ..
-        } = self;
-        let chosen = [
-            delete, list_roots, list_busy, optimize, list_dead, list_live,
-        ]
-        .into_iter()
-        .chain([
-            references,
-            requisites,
-            referrers,
-            derivers,
-            list_failures,
-            clear_failures,
-        ]);
-        self.verify.is_none() && !chosen.into_iter().any(|chosen| *chosen)
+/// As in Guix, some of what takes no items ignores them, and some doesn't.
+fn assert_takes_paths(operation: &Operation<'_>, paths: &[OsString]) -> Result<()> {
+    use Operation::{Collect, ListBusy, ListRoots, Optimize, Verify};
+    let takes_none = matches!(
+        operation,
+        Collect | ListRoots | ListBusy | Optimize | Verify(_)
+    );
+    if takes_none && !paths.is_empty() {
+        let words: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+        bail!("extraneous arguments: {}", words.join(" "));
     }
+    Ok(())
 }
 
-fn relatives(
-    session: &mut Session,
-    action: &Action,
+/// Collects garbage: all of it, `least` bytes, or until `wanted` bytes are free.
+fn collect(daemon: &mut Daemon, least: Option<&String>, wanted: Option<&String>) -> Result<()> {
+    let most = match (wanted, least) {
+        (Some(wanted), _) => match bytes_to_free(daemon, size(wanted)?)? {
+            Some(bytes) => bytes,
+            None => return Ok(()),
+        },
+        (None, Some(least)) => size(least)?,
+        (None, None) => u64::MAX,
+    };
+    let log = &mut |text: &[u8]| _ = output::stderr().write_all(text);
+    let none = BTreeSet::new();
+    let done = daemon
+        .connection
+        .collect_garbage(GcAction::DeleteDead, none, most, log)?;
+    output::info("gc", &format!("freed {} MiBs", mebibytes(done.bytes_freed)));
+    Ok(())
+}
+
+/// Lists dead or live items.
+fn list(daemon: &mut Daemon, which: GcAction) -> Result<()> {
+    let log = &mut |text: &[u8]| _ = output::stderr().write_all(text);
+    let none = BTreeSet::new();
+    let found = daemon
+        .connection
+        .collect_garbage(which, none, u64::MAX, log)?;
+    output::lines(found.paths)?;
+    Ok(())
+}
+
+/// Checks the store; status 1 if errors remain.
+fn verify(daemon: &mut Daemon, options: &str) -> Result<ExitCode> {
+    let options: Vec<&str> = options.split(',').filter(|word| !word.is_empty()).collect();
+    let known = ["repair", "contents"];
+    if let Some(other) = options.iter().find(|word| !known.contains(word)) {
+        bail!("{other}: invalid '--verify' option");
+    }
+    let has = |word| options.contains(&word);
+    let errors_remain = daemon
+        .connection
+        .verify_store(has("contents"), has("repair"))?;
+    Ok(ExitCode::from(u8::from(errors_remain)))
+}
+
+/// The items that have the chosen relation to `item`.
+fn related(
+    daemon: &mut Connection,
+    relation: Relation,
     item: StorePath,
 ) -> Result<Vec<StorePath>, Error> {
-    let daemon = &mut session.daemon;
-    if action.requisites {
-        return graph::requisites(daemon, item);
-    }
-    let found = if action.references {
-        daemon.query_references(&item)
-    } else if action.referrers {
-        daemon.query_referrers(&item)
-    } else {
-        daemon.query_valid_derivers(&item)
+    let found = match relation {
+        Relation::Requisites => return graph::requisites(daemon, item),
+        Relation::References => daemon.query_references(&item),
+        Relation::Referrers => daemon.query_referrers(&item),
+        Relation::Derivers => daemon.query_valid_derivers(&item),
     };
     Ok(found?.into_iter().collect())
 }
 
-fn items(session: &Session, paths: &[OsString]) -> Result<BTreeSet<StorePath>> {
-    paths.iter().map(|path| session.item_behind(path)).collect()
+fn items(daemon: &Daemon, paths: &[OsString]) -> Result<BTreeSet<StorePath>> {
+    paths.iter().map(|path| daemon.item_behind(path)).collect()
 }
 
 /// How much has to be deleted until `wanted` bytes are free; nothing if they are.
-fn to_free(session: &Session, wanted: u64) -> Result<Option<u64>> {
-    let store = session.directories.store.as_path();
+fn bytes_to_free(daemon: &Daemon, wanted: u64) -> Result<Option<u64>> {
+    let store = daemon.directories.store.as_path();
     let system = nix::sys::statvfs::statvfs(store)
         .with_context(|| format!("looking for free space on {}", store.display()))?;
     let free = (system.blocks_available()).saturating_mul(system.fragment_size());
@@ -258,8 +276,8 @@ fn to_free(session: &Session, wanted: u64) -> Result<Option<u64>> {
 }
 
 /// The items that running processes use.
-fn busy(session: &Session) -> Result<BTreeSet<String>> {
-    let store = session.directories.store.as_path();
+fn busy_items(daemon: &Daemon) -> Result<BTreeSet<String>> {
+    let store = daemon.directories.store.as_path();
     let used = system::busy::referenced_items(store).context("looking for items in use")?;
     Ok(used
         .into_iter()

@@ -1,4 +1,4 @@
-//! Items and all they refer to.
+//! The graph of references between items.
 
 use std::collections::{BTreeSet, VecDeque};
 

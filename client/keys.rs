@@ -1,4 +1,4 @@
-//! Keys: which ones sign what we export, and whose imports are accepted.
+//! The key pair that signs exports, and the list of keys whose imports are accepted.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -7,18 +7,18 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use gcrypt::{Acl, KeyPair, PublicKey};
 
+use crate::daemon;
 use crate::output;
-use crate::session;
 
-/// What keys are generated with when nothing else is said.
+/// The parameters of keys by default.
 pub const PARAMETERS: &str = "(genkey (ecdsa (curve Ed25519) (flags rfc6979)))";
 
-/// The longest key that is read.
+/// The most bytes of a key that are read.
 const MAX_KEY: u64 = 1 << 20;
 
 /// Generates the key pair that signs exports.
 pub fn generate(parameters: &str) -> Result<ExitCode> {
-    let directory = session::directories()?.configuration;
+    let directory = daemon::directories()?.configuration;
     let exists = |name: &str| directory.join(name).symlink_metadata().is_ok();
     if exists("signing-key.pub") || exists("signing-key.sec") {
         bail!(
@@ -37,7 +37,7 @@ pub fn generate(parameters: &str) -> Result<ExitCode> {
 
 /// Accepts imports signed by the public key on standard input.
 pub fn authorize() -> Result<ExitCode> {
-    let directory = session::directories()?.configuration;
+    let directory = daemon::directories()?.configuration;
     let mut text = Vec::new();
     io::stdin().lock().take(MAX_KEY).read_to_end(&mut text)?;
     let key = PublicKey::parse(&text).context("failed to read public key")?;

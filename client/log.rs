@@ -1,8 +1,7 @@
-//! What is shown of the daemon's log: its messages, the builders' output, and instead of its
-//! `@` lines, what they mean.
+//! Shows the daemon's log: its messages, the output of builders, and its `@` lines in words.
 //!
-//! Builders' output comes wrapped, after a [`Trace::BuildLog`] line, so that builders can't pretend
-//! to be the daemon; inside, only `@ build-remote` and `@ download-…` are taken for events
+//! Builders' output comes in frames, a [`Trace::BuildLog`] line and then as many bytes, so that a
+//! builder can't forge events. Inside a frame, only `@ build-remote` and `@ download-…` are events
 //! (`doc/spec/worker-protocol.md`, section 7).
 
 use std::collections::HashMap;
@@ -11,7 +10,7 @@ use std::io::{self, Write};
 use formats::printable::printable;
 use protocol::trace::Trace;
 
-/// The longest line that is waited for; longer ones are shown as they come.
+/// The most bytes of a line that are kept until its end arrives; longer ones are shown in pieces.
 const MAX_LINE: usize = 8192;
 
 /// How much to show.
@@ -19,7 +18,7 @@ const MAX_LINE: usize = 8192;
 pub enum Detail {
     /// Nothing.
     Nothing,
-    /// What begins and ends.
+    /// Messages and events.
     Events,
     /// The builders' output too.
     Everything,
@@ -44,7 +43,7 @@ pub struct Log<W> {
 }
 
 impl<W: Write> Log<W> {
-    /// Shows on `out`, with `colors` if a person watches.
+    /// Shows on `out`, with `colors` if that is a terminal.
     pub fn new(out: W, detail: Detail, colors: bool) -> Self {
         Log {
             out,
@@ -117,7 +116,7 @@ impl<W: Write> Log<W> {
     }
 
     fn show(&mut self, text: &[u8]) {
-        // There is nothing to do about a terminal that is gone.
+        // `output` decides what happens when standard error can't be written.
         let _ = self.out.write_all(text);
     }
 
@@ -138,22 +137,22 @@ impl<W: Write> Log<W> {
             } => {
                 self.files
                     .insert(derivation.to_owned(), log_file.to_owned());
-                self.say(BOLD, &format!("building {derivation}..."));
+                self.print(BOLD, &format!("building {derivation}..."));
             }
             Trace::BuildSucceeded { derivation } => {
-                self.say(GREEN, &format!("successfully built {derivation}"));
+                self.print(GREEN, &format!("successfully built {derivation}"));
             }
             Trace::BuildFailed { derivation, .. } => {
-                self.say(RED, &format!("build of {derivation} failed"));
+                self.print(RED, &format!("build of {derivation} failed"));
                 let file = self.files.remove(derivation).unwrap_or_default();
                 let file = file.replace("//", "/");
                 if file.is_empty() {
-                    self.say(
+                    self.print(
                         RED,
                         &format!("Could not find build log for '{derivation}'."),
                     );
                 } else {
-                    self.say(BOLD, &format!("View build log at '{file}'."));
+                    self.print(BOLD, &format!("View build log at '{file}'."));
                 }
             }
             Trace::BuildRemote {
@@ -161,7 +160,7 @@ impl<W: Write> Log<W> {
                 machine,
             } => {
                 let text = format!("offloading build of {derivation} to '{machine}'");
-                self.say(BOLD, &text);
+                self.print(BOLD, &text);
             }
             Trace::HashMismatch {
                 path,
@@ -169,18 +168,18 @@ impl<W: Write> Log<W> {
                 expected,
                 actual,
             } => {
-                self.say(RED, &format!("{algorithm} hash mismatch for {path}:"));
-                self.say("", &format!("  expected hash: {expected}"));
-                self.say("", &format!("  actual hash:   {actual}"));
+                self.print(RED, &format!("{algorithm} hash mismatch for {path}:"));
+                self.print("", &format!("  expected hash: {expected}"));
+                self.print("", &format!("  actual hash:   {actual}"));
             }
             Trace::SubstituterStarted { path } => {
-                self.say(BOLD, &format!("substituting {path}..."))
+                self.print(BOLD, &format!("substituting {path}..."))
             }
             Trace::SubstituterFailed { path, .. } => {
-                self.say(RED, &format!("substitution of {path} failed"));
+                self.print(RED, &format!("substitution of {path} failed"));
             }
             Trace::DownloadStarted { url, .. } => {
-                self.say(BOLD, &format!("downloading from {url} ..."));
+                self.print(BOLD, &format!("downloading from {url} ..."));
             }
             // Those about failures come with messages of their own.
             Trace::HookFailed { .. }
@@ -191,7 +190,7 @@ impl<W: Write> Log<W> {
         }
     }
 
-    fn say(&mut self, color: &str, text: &str) {
+    fn print(&mut self, color: &str, text: &str) {
         if self.detail == Detail::Nothing {
             return;
         }
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_told() {
+    fn events_are_shown_in_words() {
         assert_eq!(
             shown(&log(), Detail::Everything),
             "building /x.drv...\nhello\noffloading build of /x.drv to 'machine'\n\

@@ -1,24 +1,27 @@
 //! `guix-client`: the part of `guix` that needs no Guile: building derivations, moving items
 //! between stores, collecting garbage, looking after offloading.
 //!
-//! Each subcommand is a file: its options, and a `run` that does it by asking a daemon
-//! ([`session`]). Options, output and exit codes are those of the `guix` command of that name.
+//! Each subcommand is a file: its options, and a `run` that asks a [`daemon`] to do it. Options,
+//! output and exit codes are those of the `guix` command of that name. Everything is printed
+//! through [`output`].
 
 mod add;
 mod archive;
 mod build;
+mod daemon;
 mod gc;
 mod graph;
+mod hash;
 mod keys;
 mod log;
 mod manual;
 mod offload;
+mod options;
 mod output;
 mod plan;
 mod processes;
 mod progress;
 mod roots;
-mod session;
 mod tree;
 
 use std::io::{self, IsTerminal, Write};
@@ -38,7 +41,7 @@ struct Arguments {
 enum Command {
     /// Build derivations, and print where their outputs are
     Build(build::Arguments),
-    /// Export items, import them, and say whose imports are accepted
+    /// Export and import items, and choose whose imports are accepted
     Archive(archive::Arguments),
     /// Collect garbage; ask about items; check and optimise the store
     Gc(gc::Arguments),
@@ -46,14 +49,14 @@ enum Command {
     Processes(processes::Arguments),
     /// Accept imports signed by the public key on standard input
     Authorize,
-    /// Look after the build machines
+    /// Show the state of the build machines, and test them
     Offload(offload::Arguments),
     /// Add files to the store
     Add(add::Files),
-    /// Add the text on standard input, or of a file, to the store
+    /// Add the text of a file, or of standard input, to the store
     AddText(add::Text),
     /// Print hashes of files
-    Hash(add::Hashes),
+    Hash(hash::Arguments),
     /// Write the man page and the shell completions of this program
     #[command(hide = true)]
     Manual(manual::Arguments),
@@ -85,7 +88,7 @@ impl Command {
             Command::Offload(arguments) => offload::run(arguments),
             Command::Add(arguments) => add::files(arguments),
             Command::AddText(arguments) => add::text(arguments),
-            Command::Hash(arguments) => add::hashes(arguments),
+            Command::Hash(arguments) => hash::run(arguments),
             Command::Manual(arguments) => {
                 manual::run(arguments, <Arguments as CommandFactory>::command())
             }
@@ -131,5 +134,15 @@ fn usage(error: &clap::Error) -> ExitCode {
             output::error("", &error.into());
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_options_is_consistent() {
+        <Arguments as CommandFactory>::command().debug_assert();
     }
 }

@@ -6,7 +6,7 @@ use ::offload::status::{self, Form, Which};
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{output, session};
+use super::{daemon, output};
 
 /// Options of `offload`.
 #[derive(clap::Args)]
@@ -42,7 +42,7 @@ enum Command {
 
 /// Does it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let directories = session::directories()?;
+    let directories = daemon::directories()?;
     let mut out = output::stdout();
     match arguments.command {
         Command::Status {

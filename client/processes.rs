@@ -1,4 +1,4 @@
-//! `guix-client processes`: who is using the daemon, and what it does for them.
+//! `guix-client processes`: the daemon's sessions, their clients, and their processes.
 //!
 //! Sessions of Guix's own daemon are processes of their own, which have the client's process
 //! number for an argument. Ours has a thread for each, named `client NUMBER`; the processes of
@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::daemon;
 use crate::output;
-use crate::session;
 
 /// How to list them.
 #[derive(Args)]
@@ -30,33 +30,33 @@ struct Process {
     command: Vec<String>,
 }
 
-/// What one client has the daemon do.
+/// A client, and the process that serves it.
 struct SessionRecord {
-    daemon: u32,
-    client: u32,
+    daemon_pid: u32,
+    client_pid: u32,
 }
 
 /// Prints the sessions as records.
 pub fn run(_: Arguments) -> Result<ExitCode> {
-    let store = session::directories()?.store;
+    let store = daemon::directories()?.store;
     let processes = processes().context("listing processes in /proc")?;
     for record in sessions(&processes) {
-        let Some(client) = processes.get(&record.client) else {
+        let Some(client) = processes.get(&record.client_pid) else {
             continue;
         };
         output::lines([
-            format!("SessionPID: {}", record.daemon),
-            format!("ClientPID: {}", record.client),
+            format!("SessionPID: {}", record.daemon_pid),
+            format!("ClientPID: {}", record.client_pid),
             format!("ClientCommand: {}", client.command.join(" ")),
         ])?;
         let prefix = format!("{store}/");
-        let locks = open_files(record.daemon);
+        let locks = open_files(record.daemon_pid);
         let held = locks
             .iter()
             .filter(|file| file.starts_with(&prefix) && file.ends_with(".lock"));
         output::lines(held.map(|file| format!("LockHeld: {file}")))?;
         for (pid, process) in &processes {
-            if process.parent == record.daemon {
+            if process.parent == record.daemon_pid {
                 output::lines([
                     format!("ChildPID: {pid}"),
                     format!("ChildCommand: {}", process.command.join(" ")),
@@ -79,7 +79,10 @@ fn sessions(processes: &BTreeMap<u32, Process>) -> Vec<SessionRecord> {
             continue;
         }
         if let Some(client) = process.command.get(1).and_then(|word| word.parse().ok()) {
-            sessions.push(SessionRecord { daemon, client });
+            sessions.push(SessionRecord {
+                daemon_pid: daemon,
+                client_pid: client,
+            });
             continue;
         }
         let Ok(threads) = fs::read_dir(format!("/proc/{daemon}/task")) else {
@@ -91,13 +94,16 @@ fn sessions(processes: &BTreeMap<u32, Process>) -> Vec<SessionRecord> {
                 .trim_end()
                 .strip_prefix("client ")
                 .and_then(|pid| pid.parse().ok());
-            sessions.extend(client.map(|client| SessionRecord { daemon, client }));
+            sessions.extend(client.map(|client| SessionRecord {
+                daemon_pid: daemon,
+                client_pid: client,
+            }));
         }
     }
     sessions
 }
 
-/// All processes; those that end meanwhile are left out.
+/// All processes, except those that end meanwhile.
 fn processes() -> Result<BTreeMap<u32, Process>> {
     let mut processes = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
@@ -130,7 +136,7 @@ fn processes() -> Result<BTreeMap<u32, Process>> {
     Ok(processes)
 }
 
-/// The names of a process's open files, as far as we may know.
+/// The names of a process's open files; of processes of other users, none.
 fn open_files(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Progress of transfers, for a person who watches.
+//! The progress of transfers, shown on a terminal.
 
 use std::io::{Read, Write};
 
@@ -6,11 +6,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output;
 
-/// A bar on standard error, if that is a terminal; otherwise nothing is ever shown.
+/// A progress bar on standard error if that is a terminal; otherwise it shows nothing.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// Something that takes `total` bytes, if that is known.
+    /// A bar for a transfer of `total` bytes, if that is known.
     pub fn new(what: &str, total: Option<u64>) -> Progress {
         let bar = match total {
             Some(total) => ProgressBar::new(total),
@@ -42,8 +42,8 @@ impl Progress {
         self.0.wrap_write(inner)
     }
 
-    /// Shows `text` without disturbing the bar.
-    pub fn say(&self, text: &[u8]) {
+    /// Prints `text` on standard error without disturbing the bar.
+    pub fn print(&self, text: &[u8]) {
         self.0.suspend(|| _ = output::stderr().write_all(text));
     }
 }

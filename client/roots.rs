@@ -37,7 +37,7 @@ fn absolute(root: &Path) -> Result<PathBuf> {
     }
     let failed = || format!("failed to create GC root `{}'", root.display());
     let Some(name) = root.file_name() else {
-        bail!("{}: it has no name", failed());
+        bail!("{}: the file name is missing", failed());
     };
     let parent = root
         .parent()

@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use formats::BStr;
 use formats::nar::Sink;
 
-/// Tells `sink` the files at `path`. What changes meanwhile is an error.
+/// Writes the files at `path` to `sink`. A file that changes meanwhile is an error.
 pub fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
     // The directories that are open, and their entries yet to come, last first.
     let mut open: Vec<(PathBuf, Vec<OsString>)> = Vec::new();
-    node(path, sink, &mut open)?;
+    dump_node(path, sink, &mut open)?;
     while let Some((directory, names)) = open.last_mut() {
         match names.pop() {
             Some(name) => {
                 let path = directory.join(&name);
                 sink.entry(BStr::new(name.as_bytes()))?;
-                node(&path, sink, &mut open)?;
+                dump_node(&path, sink, &mut open)?;
             }
             None => {
                 sink.end_directory()?;
@@ -31,7 +31,7 @@ pub fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
     Ok(())
 }
 
-fn node(
+fn dump_node(
     path: &Path,
     sink: &mut dyn Sink,
     open: &mut Vec<(PathBuf, Vec<OsString>)>,
@@ -60,7 +60,7 @@ fn node(
     }
 }
 
-/// Makes files of what it is told, at a place where nothing is yet.
+/// Makes the files of a nar, at a place where nothing is yet.
 pub struct Restore {
     current: PathBuf,
     depth: usize,
@@ -122,7 +122,7 @@ impl Sink for Restore {
     }
 }
 
-/// Prints what it is told, like `guix archive --list`.
+/// Prints the names and sizes in a nar, like `guix archive --list`.
 pub struct List<W> {
     out: W,
     current: PathBuf,

@@ -1,4 +1,4 @@
-//! A connection to the daemon, and where it and its store are.
+//! The daemon that a command talks to, and the directories it works on.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,56 +12,56 @@ use store::Directories;
 
 use crate::output;
 
-/// The directories of the Guix that is asked about.
+/// The directories that the environment names, or those of the installation.
 pub fn directories() -> Result<Directories> {
     Ok(Directories::from_environment(
         &store::compiled_directories!(),
     )?)
 }
 
-/// A connection to the daemon.
-pub struct Session {
-    /// Where everything is.
+/// A daemon that has answered the handshake.
+pub struct Daemon {
+    /// Its directories, if it is on this host.
     pub directories: Directories,
-    /// The connection.
-    pub daemon: Connection,
-    /// Whether the daemon is on this host.
-    pub local: bool,
+    /// The connection to it.
+    pub connection: Connection,
+    /// Whether it is on this host.
+    pub is_local: bool,
 }
 
-impl Session {
+impl Daemon {
     /// Connects to the daemon that `GUIX_DAEMON_SOCKET` names, or to this host's.
-    pub fn open() -> Result<Session> {
-        Self::open_with(&Options::default())
+    pub fn connect() -> Result<Daemon> {
+        Self::connect_with(&Options::default())
     }
 
     /// Connects, with these options.
-    pub fn open_with(options: &Options) -> Result<Session> {
+    pub fn connect_with(options: &Options) -> Result<Daemon> {
         let directories = directories()?;
         let address = Address::from_environment(&directories.state)?;
-        let mut daemon = address.connect(&directories.store, options)?;
-        // What the daemon says is for people, even when nothing is built.
-        daemon.set_log(|text| _ = output::stderr().write_all(text));
-        Ok(Session {
+        let mut connection = address.connect(&directories.store, options)?;
+        // Its messages are for people, even when nothing is built.
+        connection.set_log(|text| _ = output::stderr().write_all(text));
+        Ok(Daemon {
             directories,
-            daemon,
-            local: matches!(address, Address::Unix(_)),
+            connection,
+            is_local: matches!(address, Address::Unix(_)),
         })
     }
 
-    /// The item that `argument` is.
+    /// The item whose name `argument` is.
     pub fn item(&self, argument: &OsString) -> Result<StorePath> {
         Ok(self.directories.store.parse(argument.as_bytes())?)
     }
 
-    /// The item that `argument` leads into, perhaps through symbolic links.
+    /// The item that `argument` is or leads into, perhaps through symbolic links.
     pub fn item_behind(&self, argument: &OsString) -> Result<StorePath> {
         let store = &self.directories.store;
         let mut file = argument.clone();
         // As many links as the kernel follows.
         for _ in 0..40 {
             if let Ok(item) = store.item_of(file.as_bytes()) {
-                // Items that are links themselves are meant, not what they point to.
+                // An item may itself be a link; its target is not meant.
                 return Ok(item);
             }
             match std::fs::read_link(&file) {

@@ -1,0 +1,90 @@
+//! `guix-client hash`: hashes of files, as Guix writes them.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use formats::nar::Writer;
+use formats::{Algorithm, Hash, Hasher};
+
+use crate::output;
+use crate::tree;
+
+/// How hashes are written.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    NixBase32,
+    #[value(aliases = ["base16", "hexadecimal"])]
+    Hex,
+}
+
+/// What of a file is hashed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Serializer {
+    /// Its contents
+    None,
+    /// Its nar, which directories have too
+    Nar,
+}
+
+/// Options of `hash`.
+#[derive(Args)]
+pub struct Arguments {
+    /// What of a file to hash
+    #[arg(
+        short = 'S',
+        long,
+        value_name = "TYPE",
+        value_enum,
+        default_value = "none"
+    )]
+    serializer: Serializer,
+    /// The same as --serializer=nar
+    #[arg(short, long)]
+    recursive: bool,
+    /// The algorithm
+    #[arg(short = 'H', long, default_value = "sha256")]
+    hash: Algorithm,
+    /// How to write the hash
+    #[arg(short, long, value_enum, default_value = "nix-base32")]
+    format: Format,
+    /// Files; `-' is standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Prints hashes.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let serializer = match arguments.recursive {
+        true => Serializer::Nar,
+        false => arguments.serializer,
+    };
+    for file in &arguments.files {
+        let hash = hash_of(file, serializer, arguments.hash)
+            .with_context(|| format!("hashing `{}'", file.display()))?;
+        output::lines([match arguments.format {
+            Format::NixBase32 => hash.base32(),
+            Format::Hex => hash.hex(),
+        }])?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hash_of(file: &Path, serializer: Serializer, algorithm: Algorithm) -> io::Result<Hash> {
+    let mut hasher = Hasher::new(algorithm);
+    match serializer {
+        Serializer::Nar => {
+            let mut writer = Writer::new(hasher);
+            tree::dump(file, &mut writer)?;
+            hasher = writer.into_inner();
+        }
+        Serializer::None if file.as_os_str() == "-" => {
+            io::copy(&mut io::stdin().lock(), &mut hasher)?;
+        }
+        Serializer::None => _ = io::copy(&mut File::open(file)?, &mut hasher)?,
+    }
+    Ok(hasher.finish().0)
+}
