@@ -1,10 +1,12 @@
-//! `guix-client offload`: how the build machines are, and whether they work.
+//! `guix-client offload`: the status of the build machines, and whether they work.
 
 use std::process::ExitCode;
 
-use ::offload::status::{self, Form, Which};
 use anyhow::Result;
 use clap::Subcommand;
+use hook::check_machines;
+use hook::selection::Selection;
+use hook::status::{self, Format};
 
 use super::{daemon, output};
 
@@ -19,8 +21,8 @@ pub struct Arguments {
 enum Command {
     /// Show every build machine: slots, load, space, what it builds
     Status {
-        /// Machine file, and a part of the machines' names
-        #[arg(value_name = "FILE [PATTERN]", num_args = 0..=2)]
+        /// Machine file, and a regular expression that matches the machines' names
+        #[arg(value_name = "FILE [REGEXP]", num_args = 0..=2)]
         which: Vec<String>,
         /// Print JSON
         #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
@@ -32,15 +34,15 @@ enum Command {
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
         watch: Option<u64>,
     },
-    /// Try everything that must hold for the build machines to work
+    /// Check everything that must hold for the build machines to work
     Test {
-        /// Machine file, and a part of the machines' names
-        #[arg(value_name = "FILE [PATTERN]", num_args = 0..=2)]
+        /// Machine file, and a regular expression that matches the machines' names
+        #[arg(value_name = "FILE [REGEXP]", num_args = 0..=2)]
         which: Vec<String>,
     },
 }
 
-/// Does it.
+/// Runs it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = daemon::directories()?;
     let mut out = output::stdout();
@@ -50,7 +52,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             watch: Some(seconds),
             ..
         } => {
-            status::watch(&directories, &Which::new(&which)?, seconds, &mut out)?;
+            let selection = Selection::new(&which)?;
+            status::watch(&directories, &selection, seconds, &mut out)?;
         }
         Command::Status {
             which,
@@ -58,16 +61,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             prometheus,
             ..
         } => {
-            let form = match (json, prometheus) {
-                (true, _) => Form::Json,
-                (_, true) => Form::Prometheus,
-                _ => Form::Table,
+            let format = match (json, prometheus) {
+                (true, _) => Format::Json,
+                (_, true) => Format::Prometheus,
+                _ => Format::Table,
             };
-            status::run_status(&directories, &Which::new(&which)?, form, &mut out)?;
+            status::write(&directories, &Selection::new(&which)?, format, &mut out)?;
         }
         Command::Test { which } => {
-            let failed = status::run_test(&directories, &Which::new(&which)?, &mut out)?;
-            return Ok(ExitCode::from(u8::from(failed)));
+            let all_right = check_machines::run(&directories, &Selection::new(&which)?, &mut out)?;
+            return Ok(ExitCode::from(u8::from(!all_right)));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,25 +1,25 @@
 //! Choosing a build machine (`doc/spec/offload.md`, sections 3, 6, 10 and 24).
 //!
-//! The network is only used without any lock; the choice itself is made under the machine-choice
-//! lock and takes no time.
+//! Machines are asked without holding any lock; the choice itself is made under the machine-choice
+//! lock, and uses no network.
 
-use std::path::{Path, PathBuf};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use rand::seq::SliceRandom;
 use system::clock::unix_time;
 
+use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
-use crate::remote::{self, Home};
+use crate::remote::{self, Vitals};
 use crate::request::Request;
-use crate::say;
 use crate::slots::{self, Slot};
+use crate::suitability::{self, Unsuitable};
+use crate::{host_locks, parallel, stderr_line};
 
-/// How long a machine may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Builds need at least this much space, as in Guix.
-const ENOUGH_SPACE: u64 = 100 << 20;
+/// How long a machine may take to report its load and free space.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A machine that will do, and the right to use it.
 pub struct Chosen<'a> {
@@ -27,16 +27,15 @@ pub struct Chosen<'a> {
     pub machine: &'a Machine,
     /// Its slot.
     pub slot: Slot,
-    /// Where it is noted that it has been given a build.
-    home: PathBuf,
-    /// The machine's load was measured then: later measurements include our build.
+    directories: HookDirectories,
+    /// When the load was measured that our build was added to: a later measurement includes it.
     asked: u64,
 }
 
 impl Drop for Chosen<'_> {
     fn drop(&mut self) {
-        // What has ended is no load any more.
-        Health::update(&self.home, self.machine, |health| {
+        // A build that has ended causes no load.
+        Health::update(&self.directories, self.machine, |health| {
             if health.asked == self.asked {
                 health.given = health.given.saturating_sub(1);
             }
@@ -45,222 +44,158 @@ impl Drop for Chosen<'_> {
 }
 
 /// Why a machine was not chosen.
-pub struct Reason {
+pub struct Rejection {
     /// Its name.
     pub machine: String,
-    /// For people.
-    pub text: String,
-    /// It does not work, as opposed to being busy.
-    pub dead: bool,
+    /// The reason, for people.
+    pub reason: String,
+    /// The machine does not work, as opposed to being busy.
+    pub is_dead: bool,
 }
 
-impl Reason {
-    fn busy(machine: &Machine, text: String) -> Reason {
-        let machine = machine.name.clone();
-        Reason {
-            machine,
-            text,
-            dead: false,
+impl Rejection {
+    fn busy(machine: &Machine, reason: String) -> Rejection {
+        Rejection {
+            machine: machine.name.clone(),
+            reason,
+            is_dead: false,
         }
     }
 
-    fn dead(machine: &Machine, text: String) -> Reason {
-        let dead = true;
-        Reason {
-            dead,
-            ..Reason::busy(machine, text)
+    fn dead(machine: &Machine, reason: String) -> Rejection {
+        Rejection {
+            is_dead: true,
+            ..Rejection::busy(machine, reason)
         }
     }
-}
-
-/// The machines that could ever build it.
-pub fn candidates<'a>(machines: &'a [Machine], request: &Request) -> Vec<&'a Machine> {
-    let mut seen = Vec::new();
-    let mut fitting = Vec::new();
-    for machine in machines {
-        let has = |feature: &String| {
-            machine.features.contains(feature) || machine.mandatory_features.contains(feature)
-        };
-        let fits = machine.systems.contains(&request.system)
-            && request.features.iter().all(has)
-            && machine
-                .mandatory_features
-                .iter()
-                .all(|feature| request.features.contains(feature));
-        // An entry given twice would lend the same slots twice.
-        if fits && !seen.contains(&machine.key()) {
-            seen.push(machine.key());
-            fitting.push(machine);
-        }
-    }
-    fitting
 }
 
 /// The best of the candidates that can take a build now, or why none can.
 pub fn choose<'a>(
     candidates: &[&'a Machine],
-    home: &Home,
+    directories: &HookDirectories,
     request: &Request,
     verbose: bool,
-) -> std::io::Result<Result<Chosen<'a>, Vec<Reason>>> {
-    let mut reasons = Vec::new();
+) -> io::Result<Result<Chosen<'a>, Vec<Rejection>>> {
+    let mut rejections = Vec::new();
     let mut able = Vec::new();
     for &machine in candidates {
-        let health = Health::load(&home.directory, machine);
-        if health.aside_until > unix_time() {
-            let wait = health.aside_until - unix_time();
+        let health = Health::load(directories, machine);
+        let now = unix_time();
+        if health.aside_until > now {
+            let wait = health.aside_until - now;
             let error = health.last_error.as_deref().unwrap_or("it failed");
-            let text = format!("set aside for {wait} s more: {error}");
-            reasons.push(Reason::dead(machine, text));
-        } else if !has_free_slot(&home.directory, machine)? {
-            let text = format!("all {} slots are taken", machine.parallel_builds);
-            reasons.push(Reason::busy(machine, text));
+            let reason = format!("set aside for {wait} s more: {error}");
+            rejections.push(Rejection::dead(machine, reason));
+        } else if !has_free_slot(directories, machine)? {
+            let reason = format!("all {} slots are taken", machine.parallel_builds);
+            rejections.push(Rejection::busy(machine, reason));
         } else {
             able.push((machine, health));
         }
     }
-    let mut able = ask(able, home, &mut reasons);
-    able.retain(|(machine, health)| match unsuitable(machine, health) {
-        Some(text) => {
-            reasons.push(Reason::busy(machine, text));
-            false
-        }
-        None => {
-            if verbose {
-                let load = health.normalized_load();
-                say!("normalized load on machine '{}' is {load:.2}", machine.name);
+    let mut able = ask(able, directories, &mut rejections);
+    able.retain(
+        |(machine, health)| match suitability::unsuitable(machine, health) {
+            Some(reason) => {
+                if let Unsuitable::LowDiskSpace { .. } = reason {
+                    stderr_line!("skipping machine '{}' because {reason}", machine.name);
+                }
+                rejections.push(Rejection::busy(machine, reason.to_string()));
+                false
             }
-            true
-        }
-    });
-    let _choice = slots::wait_for(&home.directory, "machine-choice")?;
-    // What others have been given while we were asking counts, too.
+            None => {
+                if verbose {
+                    let load = health.normalized_load();
+                    stderr_line!("normalized load on machine '{}' is {load:.2}", machine.name);
+                }
+                true
+            }
+        },
+    );
+    let _choice = host_locks::lock_choice(directories)?;
+    // Builds that other hooks have given to the machines in the meantime count, too.
     for (machine, health) in &mut able {
-        health.given = Health::load(&home.directory, machine).given;
+        health.given = Health::load(directories, machine).given;
     }
-    rank(&mut able);
+    suitability::rank(&mut able, &mut rand::rng());
     for (machine, _) in able {
-        if let Some(slot) = slots::acquire(&home.directory, machine, &request.derivation)? {
-            let health = Health::update(&home.directory, machine, |health| health.given += 1);
+        if let Some(slot) = slots::acquire(directories, machine, &request.derivation)? {
+            let health = Health::update(directories, machine, |health| health.given += 1);
             if verbose {
-                explain(request, &reasons);
+                explain(request, &rejections);
             }
             return Ok(Ok(Chosen {
                 machine,
                 slot,
-                home: home.directory.clone(),
+                directories: directories.clone(),
                 asked: health.asked,
             }));
         }
-        let text = "its last slot was taken a moment ago".to_owned();
-        reasons.push(Reason::busy(machine, text));
+        let reason = "its last slot was taken a moment ago".to_owned();
+        rejections.push(Rejection::busy(machine, reason));
     }
-    Ok(Err(reasons))
+    Ok(Err(rejections))
 }
 
-/// Says why machines were not chosen.
-pub fn explain(request: &Request, reasons: &[Reason]) {
-    for Reason { machine, text, .. } in reasons {
-        say!(
-            "not offloading '{}' to '{machine}': {text}",
+/// Prints why machines were not chosen.
+pub fn explain(request: &Request, rejections: &[Rejection]) {
+    for Rejection {
+        machine, reason, ..
+    } in rejections
+    {
+        stderr_line!(
+            "not offloading '{}' to '{machine}': {reason}",
             request.derivation
         );
     }
 }
 
-fn has_free_slot(home: &Path, machine: &Machine) -> std::io::Result<bool> {
-    Ok(slots::taken(home, machine)?.len() < machine.parallel_builds as usize)
+fn has_free_slot(directories: &HookDirectories, machine: &Machine) -> io::Result<bool> {
+    Ok(slots::taken(directories, machine)?.len() < machine.parallel_builds as usize)
 }
 
-/// Asks the machines of which nothing recent is known how they are, all at once.
+/// Asks the machines of which nothing recent is known for their load and free space, all at once.
+/// Returns those of which something is known then.
 fn ask<'a>(
     able: Vec<(&'a Machine, Health)>,
-    home: &Home,
-    reasons: &mut Vec<Reason>,
+    directories: &HookDirectories,
+    rejections: &mut Vec<Rejection>,
 ) -> Vec<(&'a Machine, Health)> {
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let asked: Vec<_> = able
-            .into_iter()
-            .map(|(machine, health)| {
-                let question = (!health.is_fresh()).then(|| {
-                    scope.spawn(move || remote::probe(machine, home, Instant::now() + PATIENCE))
-                });
-                (machine, health, question)
-            })
-            .collect();
-        let wait = |(machine, health, question): (
-            &'a Machine,
-            Health,
-            Option<std::thread::ScopedJoinHandle<'_, _>>,
-        )| { (machine, health, question.map(|question| question.join())) };
-        asked.into_iter().map(wait).collect()
+    let (mut known, unknown): (Vec<_>, Vec<_>) =
+        able.into_iter().partition(|(_, health)| health.is_fresh());
+    let answers = parallel::map(&unknown, |(machine, _)| {
+        let deadline = Instant::now() + PROBE_TIMEOUT;
+        catch_unwind(AssertUnwindSafe(|| {
+            remote::probe(machine, directories, deadline)
+        }))
     });
-    let mut known = Vec::new();
-    for (machine, health, answer) in answers {
-        match answer {
-            None => known.push((machine, health)),
-            Some(Ok(Ok(vitals))) => {
-                let health =
-                    Health::update(&home.directory, machine, |health| health.answered(&vitals));
-                known.push((machine, health));
+    for ((machine, _), answer) in unknown.into_iter().zip(answers) {
+        let rejection = match answer {
+            Ok(Ok(vitals)) => {
+                known.push((machine, answered(directories, machine, &vitals)));
+                continue;
             }
-            Some(Ok(Err(error))) => {
-                let error: remote::Error = error;
-                let text = error.to_string();
-                if let Some(text) = busy(machine, home, &error) {
-                    reasons.push(Reason::busy(machine, text));
-                    continue;
-                }
-                say!("{text}");
-                if !error.is_local() {
-                    Health::update(&home.directory, machine, |health| health.failed(&text));
-                }
-                reasons.push(Reason::dead(machine, text));
-            }
-            Some(Err(_)) => {
-                let text = "asking it panicked".to_owned();
-                reasons.push(Reason::dead(machine, text));
-            }
-        }
+            Ok(Err(error)) => failed(directories, machine, &error),
+            Err(_) => Rejection::dead(machine, "asking it panicked".to_owned()),
+        };
+        rejections.push(rejection);
     }
     known
 }
 
-/// Behind store items, an answer may take longer than anybody waits: then this says so. Were the
-/// machine dead, those who move them would notice.
-pub fn busy(machine: &Machine, home: &Home, error: &remote::Error) -> Option<String> {
-    let busy = error.is_silence() && slots::is_transferring(&home.directory, machine);
-    busy.then(|| format!("{error} (its connection is busy with store items)"))
+fn answered(directories: &HookDirectories, machine: &Machine, vitals: &Vitals) -> Health {
+    Health::update(directories, machine, |health| health.answered(vitals))
 }
 
-fn unsuitable(machine: &Machine, health: &Health) -> Option<String> {
-    let load = health.normalized_load();
-    if let Some(threshold) = machine
-        .overload_threshold
-        .filter(|threshold| load >= *threshold)
-    {
-        return Some(format!("its load {load:.2} is not below {threshold:.2}"));
+fn failed(directories: &HookDirectories, machine: &Machine, error: &remote::Error) -> Rejection {
+    if let Some(reason) = host_locks::busy_with_transfer(directories, machine, error) {
+        return Rejection::busy(machine, reason);
     }
-    if health.free_bytes < ENOUGH_SPACE {
-        let free = health.free_bytes as f64 / f64::from(1 << 20);
-        say!(
-            "skipping machine '{}' because it is low on disk space ({free:.2} MiB free)",
-            machine.name
-        );
-        return Some(format!("it is low on disk space ({free:.2} MiB free)"));
+    let reason = error.to_string();
+    stderr_line!("{reason}");
+    if !error.is_local() {
+        Health::update(directories, machine, |health| health.failed(&reason));
     }
-    None
-}
-
-/// Less loaded first, then the faster; equals in random order, so that hooks that choose at the
-/// same time choose differently.
-fn rank(machines: &mut [(&Machine, Health)]) {
-    machines.shuffle(&mut rand::rng());
-    // Loads that hardly differ are equal.
-    let load = |health: &Health| (health.normalized_load() * 4.0).min(1e6) as u64;
-    machines.sort_by(|(a, a_health), (b, b_health)| {
-        load(a_health)
-            .cmp(&load(b_health))
-            .then(b.speed.total_cmp(&a.speed))
-    });
+    Rejection::dead(machine, reason)
 }

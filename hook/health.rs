@@ -1,34 +1,35 @@
-//! What hooks have learnt about a machine, for those that come after them:
+//! What hooks have learnt about a machine, for later hooks:
 //! `<state>/offload/NAME:PORT/health.json`.
 //!
-//! How it is (load, free space) is believed for a few seconds. A machine that has failed is set
-//! aside for a time that doubles with each failure in a row, and is tried again after it.
+//! Load and free space are valid for a few seconds. A machine that has failed is set aside and then
+//! tried again; the time doubles with each failure in a row (exponential backoff, with jitter).
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 
+use crate::directories::HookDirectories;
 use crate::machines::Machine;
 use crate::remote::Vitals;
-use crate::say;
-use crate::slots::directory;
+use crate::stderr_line;
 
-/// How long vitals are believed, in seconds.
-pub const FRESH: u64 = 10;
-/// How long a machine is set aside after its first failure, in seconds, and at most.
-const ASIDE: (u64, u64) = (10, 3600);
+/// How long load and free space are valid, in seconds.
+const FRESH: u64 = 10;
+/// How long a machine is set aside after its first failure, in seconds.
+const FIRST_BACKOFF: u64 = 10;
+/// How long it is set aside at most, in seconds, without the jitter.
+const LONGEST_BACKOFF: u64 = 3600;
 
 /// What is known of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
-    /// When it was last asked, in seconds since the epoch.
+    /// When its load and free space were measured, in seconds since the epoch.
     pub asked: u64,
-    /// Load of its last minute.
+    /// Load average of the last minute.
     pub load: f64,
     /// Its processors.
     pub cores: u32,
@@ -36,50 +37,55 @@ pub struct Health {
     pub free_bytes: u64,
     /// Milliseconds from a question to its answer.
     pub round_trip: f64,
-    /// Builds that it was given since it was asked.
+    /// Builds that it has been given since then.
     pub given: u32,
-    /// Builds that it has done.
+    /// Builds that it has finished, failed ones included.
     pub builds: u64,
     /// Failures in a row.
     pub failures: u32,
     /// Failures altogether.
     pub all_failures: u64,
-    /// The last one.
+    /// The message of the last one.
     pub last_error: Option<String>,
     /// Until when it gets no builds, in seconds since the epoch.
     pub aside_until: u64,
 }
 
 impl Health {
-    /// What the file says; nothing, if there is none or it makes no sense.
-    pub fn load(home: &Path, machine: &Machine) -> Health {
-        let text = fs::read(directory(home, machine).join("health.json"));
+    /// Reads the file; nothing is known if there is none or it cannot be parsed.
+    pub fn load(directories: &HookDirectories, machine: &Machine) -> Health {
+        let text = fs::read(directories.of_machine(machine).join("health.json"));
         text.ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()
     }
 
-    fn save(&self, home: &Path, machine: &Machine) -> io::Result<()> {
-        let directory = directory(home, machine);
+    fn save(&self, directories: &HookDirectories, machine: &Machine) -> io::Result<()> {
+        let directory = directories.of_machine(machine);
         let new = directory.join("health.json.new");
         fs::write(&new, serde_json::to_vec_pretty(self)?)?;
         fs::rename(new, directory.join("health.json"))
     }
 
-    /// Changes what is known. That it could not be kept is no reason to build nothing.
-    pub fn update(home: &Path, machine: &Machine, change: impl FnOnce(&mut Health)) -> Health {
-        // One at a time, so that nothing that others learn is lost.
+    /// Changes what is known, and writes it to the file. If that fails, it warns: builds are still
+    /// possible.
+    pub fn update(
+        directories: &HookDirectories,
+        machine: &Machine,
+        change: impl FnOnce(&mut Health),
+    ) -> Health {
+        // Under a lock, so that no change by another hook is lost.
         let lock = || {
-            let directory = directory(home, machine);
+            let directory = directories.of_machine(machine);
             fs::create_dir_all(&directory)?;
             let lock = LockFile::open(directory.join("health.lock"))?;
             lock.lock(Mode::Exclusive).map(|()| lock)
         };
         let locked = lock();
-        let mut health = Health::load(home, machine);
+        let mut health = Health::load(directories, machine);
         change(&mut health);
-        if let Err(error) = locked.and_then(|_lock| health.save(home, machine)) {
-            say!(
+        if let Err(error) = locked.and_then(|_lock| health.save(directories, machine)) {
+            stderr_line!(
                 "warning: cannot remember how '{}' is: {error}",
                 machine.name
             );
@@ -102,36 +108,105 @@ impl Health {
         self.all_failures += 1;
         self.last_error = Some(error.chars().take(2000).collect());
         if self.aside_until > unix_time() {
-            return; // the same trouble, met by another hook
+            return; // another hook has met the same failure
         }
-        let (first, most) = ASIDE;
-        let pause = first.saturating_mul(1 << self.failures.min(20)).min(most);
+        let backoff = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
-        // Not all machines that failed together are to come back together.
-        self.aside_until = unix_time() + pause + rand::random_range(0..=pause / 4);
+        // The jitter keeps machines that failed together from coming back together.
+        self.aside_until = unix_time() + backoff + rand::random_range(0..=backoff / 4);
     }
 
-    /// The machine has done its work.
+    /// The machine has done a build.
     pub fn succeeded(&mut self) {
         self.builds += 1;
         self.failures = 0;
         self.aside_until = 0;
     }
 
-    /// Whether it was asked a moment ago.
+    /// Whether load and free space are known and still valid.
     pub fn is_fresh(&self) -> bool {
         self.cores > 0 && unix_time().saturating_sub(self.asked) < FRESH
     }
 
-    /// Its load, 1 being all processors busy, with what it was given since it was asked.
+    /// Its load, 1 being all processors busy, including one process for each build that it has been
+    /// given since the load was measured.
     pub fn normalized_load(&self) -> f64 {
         (self.load + f64::from(self.given)) / f64::from(self.cores.max(1))
     }
 }
 
+/// How long a machine is set aside, in seconds, after so many failures in a row before this one.
+fn backoff(failures: u32) -> u64 {
+    FIRST_BACKOFF
+        .saturating_mul(1 << failures.min(20))
+        .min(LONGEST_BACKOFF)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::test_data::{directories, machine};
+
+    fn vitals() -> Vitals {
+        Vitals {
+            load: 3.0,
+            cores: 4,
+            free_bytes: 1 << 30,
+            round_trip: Duration::from_micros(1500),
+            clock_offset: 0.0,
+            kernel: "Linux 6.1".to_owned(),
+            architecture: "x86_64".to_owned(),
+            host_name: "build1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_backoff_doubles_up_to_an_hour() {
+        let times: Vec<u64> = (0..11).map(backoff).collect();
+        assert_eq!(times[..5], [10, 20, 40, 80, 160]);
+        assert_eq!(times[8..], [2560, 3600, 3600]);
+        assert_eq!(backoff(u32::MAX), 3600);
+    }
+
+    #[test]
+    fn vitals_are_valid_for_ten_seconds() {
+        let mut health = Health::default();
+        assert!(!health.is_fresh());
+        health.answered(&vitals());
+        assert!(health.is_fresh());
+        assert_eq!((health.load, health.round_trip), (3.0, 1.5));
+        health.asked -= 10;
+        assert!(!health.is_fresh());
+    }
+
+    #[test]
+    fn the_load_includes_builds_given_since_it_was_measured() {
+        let mut health = Health::default();
+        assert_eq!(health.normalized_load(), 0.0);
+        health.answered(&vitals());
+        assert_eq!(health.normalized_load(), 0.75);
+        health.given = 2;
+        assert_eq!(health.normalized_load(), 1.25);
+        health.answered(&vitals());
+        assert_eq!((health.given, health.normalized_load()), (0, 0.75));
+    }
+
+    #[test]
+    fn what_is_learnt_is_kept_in_a_file() {
+        let (state, directories) = directories();
+        let machine = machine("build1");
+        assert_eq!(Health::load(&directories, &machine), Health::default());
+        Health::update(&directories, &machine, Health::succeeded);
+        let updated = Health::update(&directories, &machine, |health| health.failed("gone"));
+        assert_eq!((updated.builds, updated.all_failures), (1, 1));
+        assert_eq!(Health::load(&directories, &machine), updated);
+        // A damaged file is as good as none.
+        let file = state.path().join("build1:22/health.json");
+        fs::write(file, "{").unwrap();
+        assert_eq!(Health::load(&directories, &machine), Health::default());
+    }
 
     #[test]
     fn each_failure_in_a_row_sets_a_machine_aside_for_longer() {

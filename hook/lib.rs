@@ -1,18 +1,29 @@
-//! Offloading: choosing a build machine, getting a derivation built there, bringing the result
-//! home. `guix-offload`, the daemon's hook, is [`run`]; `guix-client offload status` and
-//! `… test` are [`status`].
+//! Offloading: choosing a build machine, getting a derivation built there, and fetching its outputs.
 //!
-//! A request goes through [`request`] → [`choose`] ([`machines`], [`slots`], [`health`]) →
-//! [`remote`] → [`transfer`] (over a [`belt`]).
+//! This library is called `hook` like its folder, after the *build hook*, as the daemon calls the
+//! program that it asks whether a build should be done elsewhere. That program is `guix-offload`
+//! (`main.rs`, which calls [`run`]). `guix-client offload` uses the library, too, for
+//! [`status`] and [`check_machines`], and `guix-daemon --check-setup` reads [`machines`].
+//!
+//! A request goes through [`request`] → [`choose`] ([`machines`], [`suitability`], [`health`],
+//! [`slots`]) → [`remote`] → [`transfer`] (over a [`bounded_pipe`]).
 
-pub mod belt;
+pub mod bounded_pipe;
+pub mod check_machines;
 pub mod choose;
+pub mod directories;
 pub mod health;
+pub mod host_locks;
 pub mod machines;
+pub mod parallel;
 pub mod remote;
 pub mod request;
 pub mod run;
-pub mod say;
+pub mod selection;
 pub mod slots;
 pub mod status;
+pub mod stderr;
+pub mod suitability;
+#[cfg(test)]
+mod test_data;
 pub mod transfer;

@@ -1,15 +1,18 @@
-//! `guix-offload`: the build hook.
+//! The program `guix-offload`: the build hook.
 //!
-//! The daemon starts it with its standard input and output as pipes and the build's log on
+//! The daemon starts it with pipes as its standard input and output and with the build's log on
 //! descriptor 4. `guix-offload test` and `status` are for people.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use offload::remote::Limits;
-use offload::request::Input;
-use offload::{run, status};
+use anyhow::Context;
+use hook::remote::BuildLimits;
+use hook::request::Input;
+use hook::selection::Selection;
+use hook::status::{self, Format};
+use hook::{check_machines, run};
 use store::Directories;
 
 const USAGE: &str = "\
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
     match act(&words) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            offload::say!("guix offload: error: {error:#}");
+            hook::stderr_line!("guix offload: error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -49,40 +52,38 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
     system::signal::expect_children()?;
     match words {
         ["--help" | "-h"] | ["offload", "--help" | "-h"] => {
-            write!(io::stdout(), "{USAGE}")?;
+            print(USAGE.as_bytes())?;
             Ok(0)
         }
         ["--version" | "-V"] => {
-            writeln!(
-                io::stdout(),
-                "guix-offload (GNU Guix) {}",
-                env!("GUIX_VERSION")
-            )?;
+            let version = env!("GUIX_VERSION");
+            print(format!("guix-offload (GNU Guix) {version}\n").as_bytes())?;
             Ok(0)
         }
         ["test", rest @ ..] | ["offload", "test", rest @ ..] if rest.len() <= 2 => {
-            let which = status::Which::new(rest)?;
-            Ok(status::run_test(&directories()?, &which, &mut io::stdout())?.into())
+            let mut text = Vec::new();
+            let all_right =
+                check_machines::run(&directories()?, &Selection::new(rest)?, &mut text)?;
+            print(&text)?;
+            Ok(u8::from(!all_right))
         }
         ["status", rest @ ..] | ["offload", "status", rest @ ..] if rest.len() <= 2 => {
-            status::run_status(
-                &directories()?,
-                &status::Which::new(rest)?,
-                status::Form::Table,
-                &mut io::stdout(),
-            )?;
+            let mut text = Vec::new();
+            let selection = Selection::new(rest)?;
+            status::write(&directories()?, &selection, Format::Table, &mut text)?;
+            print(&text)?;
             Ok(0)
         }
         ["offload", system, silence, trace, timeout] | [system, silence, trace, timeout] => {
             match (silence.parse(), timeout.parse()) {
                 (Ok(max_silent_time), Ok(timeout)) => {
                     let print_build_trace = *trace == "1";
-                    let limits = Limits {
+                    let limits = BuildLimits {
                         max_silent_time,
                         timeout,
                         print_build_trace,
                     };
-                    hook(run::Arguments {
+                    serve(run::Arguments {
                         system: (*system).to_owned(),
                         limits,
                     })
@@ -100,9 +101,20 @@ fn directories() -> anyhow::Result<Directories> {
     )?)
 }
 
+/// Writes what a person asked for to standard output. If the reader is gone, the program ends by
+/// `SIGPIPE`, as Unix programs do; the signal is ignored until then.
+fn print(text: &[u8]) -> anyhow::Result<()> {
+    system::signal::restore_broken_pipes()?;
+    let mut out = io::stdout().lock();
+    out.write_all(text)
+        .and_then(|()| out.flush())
+        .context("standard output")
+}
+
 /// Serves the daemon.
-fn hook(arguments: run::Arguments) -> anyhow::Result<u8> {
-    // First of all, so that the numbers are what the daemon made them. What we start gets neither.
+fn serve(arguments: run::Arguments) -> anyhow::Result<u8> {
+    // First, before anything opens descriptors of these numbers. Our own child processes inherit
+    // neither.
     let log = system::pipe::inherited(4)?.map(File::from);
     let input =
         system::pipe::inherited(0)?.ok_or_else(|| anyhow::anyhow!("standard input is closed"))?;

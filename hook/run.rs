@@ -7,79 +7,77 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use formats::StorePath;
-use nix::unistd::{Uid, User};
 use store::{Directories, Quiet, Store, StoreOptions};
 
-use crate::choose::{self, Chosen, Reason};
+use crate::choose::{self, Chosen, Rejection};
+use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::{self, Machine};
-use crate::remote::{self, Home, Limits, Transport};
+use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
-use crate::say;
-use crate::transfer::{self, Here, Work};
+use crate::transfer::{self, BuildTask, LocalHost};
+use crate::{stderr_line, suitability};
 
-/// Set to anything, the hook says why it chooses as it does.
+/// The environment variable that has the hook print why it chooses as it does.
 pub const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
 
 /// How long a machine's daemon may take to answer the handshake.
-const CONNECTING: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the daemon says on the command line.
+/// The command line that the daemon runs the hook with.
 #[derive(Debug, Clone)]
 pub struct Arguments {
     /// The daemon's system.
     pub system: String,
-    /// Limits of all builds.
-    pub limits: Limits,
-}
-
-/// Where the hook keeps its state, for these directories.
-pub fn home(directories: &Directories) -> Result<Home> {
-    let account = User::from_uid(Uid::effective()).context("looking up our user")?;
-    Ok(Home {
-        directory: directories.state.join("offload"),
-        store: directories.store.clone(),
-        user_home: account.map_or_else(|| "/".into(), |account| account.dir),
-    })
+    /// BuildLimits of all builds.
+    pub limits: BuildLimits,
 }
 
 /// Serves the daemon until it has no more requests; the exit code.
 pub fn run(
     arguments: &Arguments,
-    directories: Directories,
+    daemon_directories: Directories,
     mut input: Input,
     log: Option<File>,
 ) -> Result<u8> {
-    let home = home(&directories)?;
+    let directories = HookDirectories::new(&daemon_directories).context("looking up our user")?;
     let verbose = std::env::var_os(VERBOSE).is_some();
     while let Some(request) = input.request()? {
-        let found = machines::load(&directories.configuration)?;
+        let found = machines::load(&daemon_directories.configuration)?;
         for problem in &found.problems {
-            say!("warning: {problem}");
+            stderr_line!("warning: {problem}");
         }
-        let candidates = choose::candidates(&found.machines, &request);
+        let candidates = suitability::candidates(&found.machines, &request);
         if candidates.is_empty() {
             reply("decline")?;
             continue;
         }
-        let mut hunt = Hunt {
-            home: &home,
+        let mut search = MachineSearch {
+            directories: &directories,
             request: &request,
             candidates,
             verbose,
         };
-        match hunt.next()? {
+        match search.next()? {
             Ok(found) => {
                 reply("accept")?;
-                let (inputs, outputs) = input.paths(&directories.store)?;
-                return offload(arguments, directories, hunt, found, &inputs, &outputs, log);
+                let (inputs, outputs) = input.paths(&daemon_directories.store)?;
+                return offload(
+                    arguments,
+                    daemon_directories,
+                    search,
+                    found,
+                    &inputs,
+                    &outputs,
+                    log,
+                );
             }
-            Err(reasons) => {
+            Err(rejections) => {
                 if verbose {
-                    choose::explain(&request, &reasons);
+                    choose::explain(&request, &rejections);
                 }
-                // Nobody should wait for dead machines who could build it now.
-                let all_dead = reasons.iter().all(|reason| reason.dead);
+                // A daemon that could build it now should not wait for dead machines.
+                let all_dead = rejections.iter().all(|rejection| rejection.is_dead);
                 let local = request.am_willing && all_dead;
                 reply(if local { "decline" } else { "postpone" })?;
             }
@@ -88,62 +86,68 @@ pub fn run(
     Ok(0)
 }
 
-/// A machine whose daemon has answered.
-type Found<'a> = (Chosen<'a>, Box<dyn Transport>);
+/// A machine whose daemon has answered, and the connection to it.
+type FoundMachine<'a> = (Chosen<'a>, Box<dyn Transport>);
 
-/// The search for machines that will do, one after the other.
-struct Hunt<'a> {
-    home: &'a Home,
+/// The search for a machine that can do a build, and for another one when it fails.
+struct MachineSearch<'a> {
+    directories: &'a HookDirectories,
     request: &'a Request,
     candidates: Vec<&'a Machine>,
     verbose: bool,
 }
 
-impl<'a> Hunt<'a> {
-    /// The next machine, with a connection to its daemon. One that can't be reached is none.
-    fn next(&mut self) -> Result<Result<Found<'a>, Vec<Reason>>> {
+impl<'a> MachineSearch<'a> {
+    /// The next machine that can be reached, with a connection to its daemon.
+    fn next(&mut self) -> Result<Result<FoundMachine<'a>, Vec<Rejection>>> {
         loop {
-            let chosen = choose::choose(&self.candidates, self.home, self.request, self.verbose)?;
+            let chosen = choose::choose(
+                &self.candidates,
+                self.directories,
+                self.request,
+                self.verbose,
+            )?;
             let chosen = match chosen {
                 Ok(chosen) => chosen,
-                Err(reasons) => return Ok(Err(reasons)),
+                Err(rejections) => return Ok(Err(rejections)),
             };
             let machine = chosen.machine;
-            match remote::connect(machine, self.home, Instant::now() + CONNECTING) {
-                Ok(remote) => return Ok(Ok((chosen, remote))),
+            match remote::connect(machine, self.directories, Instant::now() + CONNECT_TIMEOUT) {
+                Ok(transport) => return Ok(Ok((chosen, transport))),
                 Err(error) if error.is_local() => return Err(error.into()),
                 Err(error) => {
-                    say!("{error}");
+                    stderr_line!("{error}");
                     self.set_aside(machine, &error.to_string());
                 }
             }
         }
     }
 
-    /// A machine has failed: it is not asked again by us, and by others later.
+    /// Notes that a machine has failed: this hook does not use it again, and others only later.
     fn set_aside(&mut self, machine: &Machine, error: &str) {
-        Health::update(&self.home.directory, machine, |health| health.failed(error));
+        Health::update(self.directories, machine, |health| health.failed(error));
         self.candidates.retain(|other| *other != machine);
     }
 }
 
+/// Has the build done, on other machines if the first one fails; the exit code.
 fn offload<'a>(
     arguments: &Arguments,
-    directories: Directories,
-    mut hunt: Hunt<'a>,
-    mut found: Found<'a>,
+    daemon_directories: Directories,
+    mut search: MachineSearch<'a>,
+    mut found: FoundMachine<'a>,
     inputs: &[StorePath],
     outputs: &[StorePath],
     log: Option<File>,
 ) -> Result<u8> {
-    let derivation = directories.store.parse(&hunt.request.derivation)?;
-    let store =
-        Store::open(directories, StoreOptions::default(), &Quiet).context("opening the store")?;
-    let here = Here {
+    let derivation = daemon_directories.store.parse(&search.request.derivation)?;
+    let store = Store::open(daemon_directories, StoreOptions::default(), &Quiet)
+        .context("opening the store")?;
+    let host = LocalHost {
         store: &store,
-        home: hunt.home,
+        directories: search.directories,
     };
-    let work = Work {
+    let task = BuildTask {
         derivation: &derivation,
         inputs,
         outputs,
@@ -154,40 +158,41 @@ fn offload<'a>(
         None => Box::new(io::sink()),
     };
     loop {
-        let (chosen, remote) = found;
+        let (chosen, transport) = found;
         let machine = chosen.machine;
-        let error = match transfer::offload(&here, machine, remote, &work, &mut *log) {
+        let error = match transfer::offload(&host, machine, transport, &task, &mut *log) {
             Ok(()) => {
-                Health::update(&hunt.home.directory, machine, Health::succeeded);
+                Health::update(search.directories, machine, Health::succeeded);
                 return Ok(0);
             }
             Err(error) => error,
         };
         if let Some(status) = error.is_build_failure() {
-            // The machine did what it should.
-            Health::update(&hunt.home.directory, machine, Health::succeeded);
-            say!("{error}");
+            // The machine itself works.
+            Health::update(search.directories, machine, Health::succeeded);
+            stderr_line!("{error}");
             return Ok(if status == 101 { 101 } else { 100 });
         }
         if error.is_local() {
             return Err(error).context(format!("offloading '{derivation}' to '{}'", machine.name));
         }
-        hunt.set_aside(machine, &error.to_string());
+        search.set_aside(machine, &error.to_string());
         drop(chosen);
-        say!("{error}");
-        found = match hunt.next()? {
+        stderr_line!("{error}");
+        found = match search.next()? {
             Ok(next) => {
-                say!("trying '{derivation}' on '{}' instead", next.0.machine.name);
+                stderr_line!("trying '{derivation}' on '{}' instead", next.0.machine.name);
                 next
             }
-            Err(reasons) => {
-                choose::explain(hunt.request, &reasons);
+            Err(rejections) => {
+                choose::explain(search.request, &rejections);
                 bail!("no other build machine can take '{derivation}'");
             }
         };
     }
 }
 
+/// Answers the daemon's question.
 fn reply(word: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "# {word}")

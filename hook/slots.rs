@@ -1,20 +1,20 @@
-//! Locks between the hooks of this host (`doc/spec/offload.md`, sections 5, 6, 15 and 24).
+//! Slots: how many builds a machine gets at once (`doc/spec/offload.md`, section 6).
 //!
-//! All are lock files under `<state>/offload`: `NAME:PORT/0`, `NAME:PORT/1`, … for the builds that
-//! a machine takes at once, `NAME:PORT.upload.lock` and `NAME:PORT.download.lock` for transfers,
-//! `machine-choice.lock`. The kernel drops them when the process ends, however it ends.
+//! Each is a lock file, `<state>/offload/NAME:PORT/0`, `NAME:PORT/1`, …, as in Guix's own hook. The
+//! kernel releases the lock when the process ends, however it ends. What the slot is used for is
+//! in the file.
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 
+use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// The right to have one more build on a machine; given up when dropped.
+/// The right to have one more build on a machine; released when dropped.
 #[derive(Debug)]
 pub struct Slot {
     file: LockFile,
@@ -22,30 +22,29 @@ pub struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // So that nobody reads there what is no longer built.
+        // So that no reader takes the build for a running one.
         let _ = self.file.file().set_len(0);
     }
 }
 
-/// Who has a slot, and what for.
+/// What a slot is used for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupant {
     /// The hook's process.
     pub pid: u32,
-    /// What is built.
+    /// The derivation that is built.
     pub derivation: String,
-    /// Since when, in seconds since the epoch.
+    /// When it was taken, in seconds since the epoch.
     pub since: u64,
 }
 
-/// The directory of a machine's slots.
-pub fn directory(home: &Path, machine: &Machine) -> PathBuf {
-    home.join(machine.key())
-}
-
 /// Takes a free slot of a machine, if there is one.
-pub fn acquire(home: &Path, machine: &Machine, derivation: &str) -> io::Result<Option<Slot>> {
-    let directory = directory(home, machine);
+pub fn acquire(
+    directories: &HookDirectories,
+    machine: &Machine,
+    derivation: &str,
+) -> io::Result<Option<Slot>> {
+    let directory = directories.of_machine(machine);
     fs::create_dir_all(&directory)?;
     for number in 0..machine.parallel_builds {
         let file = LockFile::open(directory.join(number.to_string()))?;
@@ -65,17 +64,20 @@ pub fn acquire(home: &Path, machine: &Machine, derivation: &str) -> io::Result<O
     Ok(None)
 }
 
-/// The slots of a machine that are taken now; `None` where nobody said what for, as Guix's own
-/// hook does.
-pub fn taken(home: &Path, machine: &Machine) -> io::Result<Vec<Option<Occupant>>> {
-    let directory = directory(home, machine);
+/// The slots of a machine that are taken now; `None` for a slot whose file does not say what it is
+/// used for, such as one that Guix's own hook has taken.
+pub fn taken(
+    directories: &HookDirectories,
+    machine: &Machine,
+) -> io::Result<Vec<Option<Occupant>>> {
+    let directory = directories.of_machine(machine);
     let mut taken = Vec::new();
     for number in 0..machine.parallel_builds {
         let path = directory.join(number.to_string());
         if !path.exists() {
             continue;
         }
-        // Only looked at: a lock taken to look would be in the way of whoever wants the slot.
+        // This only tests the lock: taking it would keep another hook from taking the slot.
         if LockFile::open(&path)?.is_locked()? {
             let text = fs::read(&path)?;
             taken.push(serde_json::from_slice(&text).ok());
@@ -84,19 +86,56 @@ pub fn taken(home: &Path, machine: &Machine) -> io::Result<Vec<Option<Occupant>>
     Ok(taken)
 }
 
-/// Whether somebody sends items to a machine now, or fetches some.
-pub fn is_transferring(home: &Path, machine: &Machine) -> bool {
-    ["upload", "download"].iter().any(|way| {
-        let path = home.join(format!("{}.{way}.lock", machine.key()));
-        let locked = |path| LockFile::open(path)?.is_locked();
-        path.exists() && locked(path).unwrap_or(false)
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data::{directories, machine};
 
-/// A lock that is waited for: `machine-choice`, or `NAME:PORT.upload`.
-pub fn wait_for(home: &Path, name: &str) -> io::Result<LockFile> {
-    fs::create_dir_all(home)?;
-    let file = LockFile::open(home.join(format!("{name}.lock")))?;
-    file.lock(Mode::Exclusive)?;
-    Ok(file)
+    #[test]
+    fn slots_are_numbered_files_named_after_the_machine() {
+        let (state, directories) = directories();
+        let machine = Machine {
+            port: 2222,
+            parallel_builds: 2,
+            ..machine("build1")
+        };
+        assert!(taken(&directories, &machine).unwrap().is_empty());
+        let first = acquire(&directories, &machine, "/x.drv").unwrap().unwrap();
+        let second = acquire(&directories, &machine, "/y.drv").unwrap().unwrap();
+        for number in ["0", "1"] {
+            assert!(state.path().join("build1:2222").join(number).exists());
+        }
+        assert!(acquire(&directories, &machine, "/z.drv").unwrap().is_none());
+        let occupants = taken(&directories, &machine).unwrap();
+        let built = |index: usize| occupants[index].as_ref().unwrap().derivation.as_str();
+        assert_eq!((built(0), built(1)), ("/x.drv", "/y.drv"));
+        drop(first);
+        assert_eq!(taken(&directories, &machine).unwrap().len(), 1);
+        // The free one is taken next.
+        let again = acquire(&directories, &machine, "/z.drv").unwrap().unwrap();
+        assert_eq!(taken(&directories, &machine).unwrap().len(), 2);
+        drop((second, again));
+        assert!(taken(&directories, &machine).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_slot_taken_by_guix_itself_has_no_occupant() {
+        let (state, directories) = directories();
+        let machine = machine("build1");
+        std::fs::create_dir(state.path().join("build1:22")).unwrap();
+        let file = LockFile::open(state.path().join("build1:22/0")).unwrap();
+        assert!(file.try_lock(Mode::Exclusive).unwrap());
+        assert_eq!(taken(&directories, &machine).unwrap(), [None]);
+        assert!(acquire(&directories, &machine, "/x.drv").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_machine_without_slots_gets_no_build() {
+        let (_state, directories) = directories();
+        let machine = Machine {
+            parallel_builds: 0,
+            ..machine("build1")
+        };
+        assert!(acquire(&directories, &machine, "/x.drv").unwrap().is_none());
+    }
 }

@@ -1,5 +1,5 @@
-//! One derivation on one machine: what is missing there is sent, it is built, and the outputs
-//! come home (`doc/spec/offload.md`, sections 11 to 20 and 26).
+//! One derivation on one machine: missing inputs are sent, it is built, and the outputs are fetched
+//! (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -9,22 +9,25 @@ use formats::StorePath;
 use protocol::trace::Trace;
 use store::{ImportOptions, Quiet, Store};
 
-use crate::belt::belt;
+use crate::bounded_pipe::bounded_pipe;
+use crate::directories::HookDirectories;
+use crate::host_locks::{self, Direction};
 use crate::machines::Machine;
-use crate::remote::{self, Home, Limits, Order, PARCEL, Parcel, Transport};
-use crate::say;
-use crate::slots;
+use crate::remote::{
+    self, BuildLimits, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
+};
+use crate::stderr_line;
 
-/// What an item takes in an archive besides its nar, about: names and a signature.
-const SIGNATURE: u64 = 1 << 10;
+/// About how many bytes an item takes in an archive besides its nar: names and a signature.
+const ITEM_OVERHEAD: u64 = 1 << 10;
 
-/// Why it did not work.
+/// Why an offload failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The machine, or the build on it.
     #[error(transparent)]
     Remote(#[from] remote::Error),
-    /// What the machine sent is not what it should be.
+    /// The machine sent something invalid.
     #[error("what '{machine}' sent cannot be taken: {source}")]
     Corrupt {
         /// The machine.
@@ -32,10 +35,10 @@ pub enum Error {
         /// What is wrong.
         source: store::Error,
     },
-    /// Something on this side.
+    /// This host's store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Something on this side.
+    /// Something else on this host failed.
     #[error("while {doing}: {source}")]
     Local {
         /// What was attempted.
@@ -46,7 +49,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The status of the remote daemon, if the build failed.
+    /// The remote daemon's status, if the build itself failed.
     pub fn is_build_failure(&self) -> Option<u32> {
         match self {
             Error::Remote(error) => error.is_build_failure(),
@@ -54,7 +57,7 @@ impl Error {
         }
     }
 
-    /// Whether another machine would do no better.
+    /// Whether this host is to blame, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         match self {
             Error::Remote(error) => error.is_local(),
@@ -64,161 +67,165 @@ impl Error {
     }
 }
 
-/// A derivation, what it needs and what it makes.
-pub struct Work<'a> {
+/// A build to be offloaded.
+pub struct BuildTask<'a> {
     /// The `.drv`.
     pub derivation: &'a StorePath,
-    /// All that has to be on the machine, without it.
+    /// The store items that it needs on the machine, without the `.drv`.
     pub inputs: &'a [StorePath],
-    /// What is wanted.
+    /// The outputs to fetch.
     pub outputs: &'a [StorePath],
-    /// Limits of the build.
-    pub limits: Limits,
+    /// BuildLimits of the build.
+    pub limits: BuildLimits,
 }
 
 /// This host.
-pub struct Here<'a> {
-    /// Its store, opened when there is something to take from it.
+pub struct LocalHost<'a> {
+    /// Its store.
     pub store: &'a Store,
-    /// The hook's own directory.
-    pub home: &'a Home,
+    /// The hook's directories.
+    pub directories: &'a HookDirectories,
 }
 
-/// Does the work on a machine, over a connection to its daemon. The build's log goes to `log`.
+/// Has a machine do a build, over a connection to its daemon. The build's log goes to `log`.
 pub fn offload(
-    here: &Here<'_>,
+    host: &LocalHost<'_>,
     machine: &Machine,
-    mut remote: Box<dyn Transport>,
-    work: &Work<'_>,
+    mut transport: Box<dyn Transport>,
+    task: &BuildTask<'_>,
     log: &mut dyn Write,
 ) -> Result<(), Error> {
-    let mut items: BTreeSet<StorePath> = work.inputs.iter().cloned().collect();
-    items.insert(work.derivation.clone());
-    let items = here.store.sort_topologically(&items)?;
-    // First what must not go away, then the question what is there.
-    let kept = [items.as_slice(), work.outputs].concat();
-    let missing = remote.protect_and_ask(&kept, &items)?;
-    let parcel = match missing.as_slice() {
+    let mut items: BTreeSet<StorePath> = task.inputs.iter().cloned().collect();
+    items.insert(task.derivation.clone());
+    let items = host.store.sort_topologically(&items)?;
+    // What is there must be protected before we ask what is there.
+    let kept = [items.as_slice(), task.outputs].concat();
+    let missing = transport.protect_and_ask(&kept, &items)?;
+    let inline_archive = match missing.as_slice() {
         [] => None,
-        missing => send(here, machine, &mut *remote, missing)?,
+        missing => send(host, machine, &mut *transport, missing)?,
     };
     let name = &machine.name;
-    say!("offloading '{}' to '{name}'...", work.derivation);
+    stderr_line!("offloading '{}' to '{name}'...", task.derivation);
     let trace = Trace::BuildRemote {
-        derivation: work.derivation.as_str(),
+        derivation: task.derivation.as_str(),
         machine: name,
     };
-    say!("{trace}");
-    let order = Order {
-        parcel,
-        derivation: work.derivation,
-        limits: &work.limits,
-        outputs: work.outputs,
+    stderr_line!("{trace}");
+    let build = RemoteBuild {
+        inline_archive,
+        derivation: task.derivation,
+        limits: &task.limits,
+        outputs: task.outputs,
     };
-    remote.build(order, log)?;
-    retrieve(here, machine, &mut *remote, work.outputs)?;
-    if let Err(error) = remote.finish() {
-        // The outputs are home; what is left there is found by the next hook.
-        say!("warning: {error}");
+    transport.build(build, log)?;
+    retrieve(host, machine, &mut *transport, task.outputs)?;
+    if let Err(error) = transport.finish() {
+        // The outputs are here; the next hook removes what is left on the machine.
+        stderr_line!("warning: {error}");
     }
-    say!("done with offloaded '{}'", work.derivation);
+    stderr_line!("done with offloaded '{}'", task.derivation);
     Ok(())
 }
 
 fn transfer_lock(
-    here: &Here<'_>,
+    host: &LocalHost<'_>,
     machine: &Machine,
-    way: &str,
+    direction: Direction,
 ) -> Result<system::lock::LockFile, Error> {
-    let name = format!("{}.{way}", machine.key());
-    slots::wait_for(&here.home.directory, &name).map_err(|source| Error::Local {
-        doing: format!("waiting for the {way} lock of '{}'", machine.name),
+    host_locks::lock_transfer(host.directories, machine, direction).map_err(|source| Error::Local {
+        doing: format!(
+            "waiting for the {} lock of '{}'",
+            direction.name(),
+            machine.name
+        ),
         source,
     })
 }
 
-/// Sends what is missing; or makes a parcel of it, if it is so little that it goes out with the
-/// order to build.
+/// Sends missing items, or returns them as an archive if they are so small that they can be sent
+/// together with the request to build.
 fn send(
-    here: &Here<'_>,
+    host: &LocalHost<'_>,
     machine: &Machine,
-    remote: &mut dyn Transport,
+    transport: &mut dyn Transport,
     missing: &[StorePath],
-) -> Result<Option<Parcel>, Error> {
-    let store = here.store;
+) -> Result<Option<InlineArchive>, Error> {
+    let store = host.store;
     let mut bytes = 0;
     for path in missing {
         bytes += store.path_info(path)?.nar_size;
     }
-    let lock = transfer_lock(here, machine, "upload")?;
+    let lock = transfer_lock(host, machine, Direction::Upload)?;
     let (count, size) = (missing.len(), bytes as f64 / f64::from(1 << 20));
     let items = if count == 1 { "item" } else { "items" };
-    say!(
+    stderr_line!(
         "sending {count} store {items} ({size:.1} MiB) to '{}'...",
         machine.name
     );
     let keys = Keys::new(&store.directories().configuration);
-    if bytes + count as u64 * SIGNATURE <= PARCEL as u64 {
+    if bytes + count as u64 * ITEM_OVERHEAD <= INLINE_ARCHIVE_LIMIT as u64 {
         let mut archive = Vec::new();
         store.export_items(missing, Some(&keys), &mut archive, &Quiet)?;
-        if archive.len() <= PARCEL {
-            return Ok(Some(Parcel { archive, lock }));
+        if archive.len() <= INLINE_ARCHIVE_LIMIT {
+            return Ok(Some(InlineArchive { archive, lock }));
         }
-        remote.import(&mut archive.as_slice())?;
+        transport.import(&mut archive.as_slice())?;
         return Ok(None);
     }
-    let (mut writer, mut reader) = belt();
+    let (mut writer, mut reader) = bounded_pipe();
     std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             let exported = store.export_items(missing, Some(&keys), &mut writer, &Quiet);
             drop(writer);
             exported
         });
-        let imported = remote.import(&mut reader);
-        // An exporter that still has something to say learns that nobody listens.
+        let imported = transport.import(&mut reader);
+        // Lets the exporter's next write fail, in case the import ended early.
         drop(reader);
         let exported = exporter.join();
         match (imported, exported) {
             (Ok(()), _) => Ok(None),
-            // Of what failed here, the other end only saw the archive stop.
+            // If the export failed, the import failed only because the archive ended early.
             (Err(_), Ok(Err(error))) if error.errno() != Some(libc::EPIPE) => Err(error.into()),
             (Err(error), _) => Err(error.into()),
         }
     })
 }
 
-/// Whether it failed because what it wrote to was closed.
+/// Whether an export failed because the reader of its archive had ended.
 fn is_broken_pipe(error: &remote::Error) -> bool {
     matches!(error, remote::Error::Local { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Fetches the outputs and registers them.
 fn retrieve(
-    here: &Here<'_>,
+    host: &LocalHost<'_>,
     machine: &Machine,
-    remote: &mut dyn Transport,
+    transport: &mut dyn Transport,
     outputs: &[StorePath],
 ) -> Result<(), Error> {
-    let store = here.store;
-    let _lock = transfer_lock(here, machine, "download")?;
+    let store = host.store;
+    let _lock = transfer_lock(host, machine, Direction::Download)?;
     let count = outputs.len();
     let items = if count == 1 { "item" } else { "items" };
-    say!(
+    stderr_line!(
         "retrieving {count} store {items} from '{}'...",
         machine.name
     );
-    let (mut writer, mut reader) = belt();
+    let (mut writer, mut reader) = bounded_pipe();
     let keys = Keys::new(&store.directories().configuration);
     let temp_roots = store.temp_roots();
     let options = ImportOptions {
         temp_roots: &temp_roots,
         authority: Some(&keys),
-        // The daemon that asked us holds them.
+        // The daemon that runs this hook holds them.
         held_locks: outputs,
         progress: &Quiet,
     };
     let (exported, imported) = std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
-            remote.export(outputs, &mut writer)?;
+            transport.export(outputs, &mut writer)?;
             writer.flush().map_err(|source| remote::Error::Local {
                 doing: "retrieving store items".to_owned(),
                 source,
@@ -230,7 +237,7 @@ fn retrieve(
     });
     let imported = match (exported, imported) {
         (_, Ok(imported)) => imported,
-        // An exporter that nobody listens to any more is not why.
+        // An export that failed with EPIPE is a consequence of the failed import, not its cause.
         (Ok(Err(error)), Err(source)) if !is_broken_pipe(&error) => match source.errno() {
             Some(libc::ENOSPC | libc::EDQUOT) => return Err(source.into()),
             _ => return Err(error.into()),

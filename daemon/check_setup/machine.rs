@@ -23,7 +23,7 @@ pub fn check_hook(settings: &Settings, findings: &mut Findings) {
             Some("make install, or NIX_BUILD_HOOK=PROGRAM".to_owned()),
         ),
     }
-    let machines = match offload::machines::load(&settings.directories.configuration) {
+    let machines = match ::hook::machines::load(&settings.directories.configuration) {
         Ok(machines) => machines,
         Err(error) => {
             return findings.wrong(error.to_string(), "correct the file at the place named");

@@ -3,6 +3,6 @@
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(text) = std::str::from_utf8(data) {
-        let _ = offload::machines::sexp::read_all(text);
+        let _ = hook::machines::sexp::read_all(text);
     }
 });

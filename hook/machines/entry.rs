@@ -1,10 +1,11 @@
-//! From the fields of an entry to a [`Machine`]: defaults, types and limits of every field, for
-//! all forms of machine file.
+//! From the fields of an entry to a [`Machine`]: default, type and limits of every field, for all
+//! formats of machine file.
 
 use std::path::{Path, PathBuf};
 
+use super::machine::{Machine, TransportChoice};
+use super::problem::{Place, Problem};
 use super::sexp::{Datum, Position, Value};
-use super::{Machine, Place, Problem, TransportChoice};
 
 /// One entry as written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,7 +27,7 @@ pub struct Field {
     pub value: Datum,
 }
 
-/// A value, or what was expected of it.
+/// A value, or the message that says what was expected instead.
 type Checked<T> = Result<T, String>;
 
 impl Entry {
@@ -131,7 +132,7 @@ fn set(machine: &mut Machine, field: &Field) -> Checked<()> {
         "speed" => machine.speed = positive(value)?,
         "features" => machine.features = strings(value)?,
         "mandatory-features" => machine.mandatory_features = strings(value)?,
-        // SSH's own compression is off whatever these say: they are checked and kept for Guix.
+        // SSH's own compression is always off; these are checked so that Guix can use the file, too.
         "compression" => {
             if value.value != Value::Bool(false) {
                 string(value)?;
@@ -185,7 +186,7 @@ fn strings(value: &Datum) -> Checked<Vec<String>> {
     }
 }
 
-/// A host name is also a directory name and an argument of `ssh`.
+/// A host name, which is also used as a directory name and as an argument of `ssh`.
 fn host_name(value: &Datum) -> Checked<String> {
     let name = string(value)?;
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');

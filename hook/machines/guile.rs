@@ -1,15 +1,15 @@
-//! Evaluating a machine file that really is a Scheme program.
+//! Evaluates with Guile a machine file that only Scheme can evaluate.
 //!
-//! A small program of our own runs the file in Guile, in a module where `build-machine` makes a
-//! list of what was written, and prints the resulting machines as plain data. Guix's own modules
-//! are not needed. The file is the administrator's, and runs with the hook's rights, as in Guix.
+//! A small Scheme program of ours runs the file in a module where `build-machine` makes a list of
+//! the fields as written, and prints the resulting machines as plain data. Guix's own modules are
+//! not needed. The file belongs to the administrator and runs with the hook's rights, as in Guix.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use system::process::find_program;
 
-use super::Error;
+use super::problem::Error;
 
 const PROGRAM: &str = r#"
 (use-modules (ice-9 match) (ice-9 format) (srfi srfi-1))
@@ -70,12 +70,12 @@ const PROGRAM: &str = r#"
     (begin (write (plain (list 'not-a-list result))) (newline)))
 "#;
 
-/// Where `guile` is, if it is installed.
+/// The file name of `guile`, if it is installed.
 pub fn program() -> Option<PathBuf> {
     find_program("guile")
 }
 
-/// The machines of `file`, printed by Guile; `None` if there is no Guile.
+/// The machines of `file`, as Guile prints them; `None` if there is no Guile.
 pub fn evaluate(file: &Path) -> Result<Option<String>, Error> {
     let Some(guile) = program() else {
         return Ok(None);

@@ -5,16 +5,20 @@
 //! ```
 //!
 //! with `-` (or nothing) for a default, lists separated by commas, and the host key in base64.
-//! Host keys are never skipped, so here, unlike in Nix, the last column is required.
+//! Unlike in Nix, the last column is required: every machine's host key is checked.
 
 use std::path::Path;
 
-use super::entry::{Entry, Field};
-use super::sexp::{Datum, Position, Value};
-use super::{Machines, Place, Problem};
+use data_encoding::BASE64_NOPAD;
 
-pub fn load(file: &Path, text: &str) -> Machines {
-    let mut loaded = Machines::default();
+use super::entry::{Entry, Field};
+use super::machine_list::MachineList;
+use super::problem::{Place, Problem};
+use super::sexp::{Datum, Position, Value};
+
+/// The machines of a file with this text.
+pub fn load(file: &Path, text: &str) -> MachineList {
+    let mut loaded = MachineList::default();
     for (index, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or("");
         let columns = columns(line, index as u32 + 1);
@@ -58,9 +62,10 @@ fn columns(line: &str, number: u32) -> Vec<(Position, &str)> {
     found
 }
 
-type Wrong = (Position, &'static str, String);
+/// What is wrong: where, in which field, and how.
+type Mistake = (Position, &'static str, String);
 
-fn entry(columns: &[(Position, &str)]) -> Result<Entry, Wrong> {
+fn entry(columns: &[(Position, &str)]) -> Result<Entry, Mistake> {
     let start = columns[0].0;
     let mut entry = Entry {
         position: start,
@@ -129,7 +134,7 @@ fn entry(columns: &[(Position, &str)]) -> Result<Entry, Wrong> {
             4 => add(at, "speed", number("speed")?),
             5 => add(at, "features", list(at, word)),
             6 => add(at, "mandatory-features", list(at, word)),
-            7 => match base64(word) {
+            7 => match base64_text(word) {
                 Some(key) => add(at, "host-key", text(&key)),
                 None => return Err((at, "host-key", "is not base64 of a public key".into())),
             },
@@ -146,27 +151,13 @@ fn entry(columns: &[(Position, &str)]) -> Result<Entry, Wrong> {
     Ok(entry)
 }
 
-/// Standard base64 of text.
-fn base64(word: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(word.len() * 3 / 4);
-    let (mut bits, mut count) = (0u32, 0u32);
-    for b in word.trim_end_matches('=').bytes() {
-        let digit = match b {
-            b'A'..=b'Z' => b - b'A',
-            b'a'..=b'z' => b - b'a' + 26,
-            b'0'..=b'9' => b - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(digit)) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    Some(String::from_utf8(bytes).ok()?.trim().to_string())
+/// The text that a column has in base64, with or without padding and ending in a newline or not,
+/// like a file of OpenSSH's.
+fn base64_text(word: &str) -> Option<String> {
+    let bytes = BASE64_NOPAD
+        .decode(word.trim_end_matches('=').as_bytes())
+        .ok()?;
+    Some(String::from_utf8(bytes).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -210,5 +201,15 @@ ssh://poochie x - many
                 "/m:5:19: field `parallel-builds': `many' is not a number",
             ]
         );
+    }
+
+    #[test]
+    fn host_keys_are_base64_with_or_without_padding() {
+        assert_eq!(base64_text("dCBr").as_deref(), Some("t k"));
+        assert_eq!(base64_text("dCBrCg==").as_deref(), Some("t k"));
+        assert_eq!(base64_text("dCBrCg").as_deref(), Some("t k"));
+        for bad in ["dCBrC", "dC Br", "dCB-", "/w=="] {
+            assert_eq!(base64_text(bad), None, "{bad}");
+        }
     }
 }

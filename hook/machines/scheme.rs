@@ -1,18 +1,21 @@
 //! `machines.scm`: a Scheme program whose value is a list of `(build-machine (FIELD VALUE) …)`.
 //!
-//! Most such files are data in disguise, and are read without any Scheme: `list`, `quote`,
+//! Most such files are essentially data, and are evaluated here without Guile: `list`, `quote`,
 //! `cons`, `cons*`, `append`, names bound by `define`, `(inherit MACHINE)`, after any number of
-//! `use-modules`. Anything else is left to Guile ([`super::guile`]); without Guile the entries
-//! concerned are refused, each with its place and form, and the others stay in use.
+//! `use-modules`. Everything else is left to Guile (`guile.rs`). Without Guile, the entries
+//! concerned are rejected, each with its place and form, and the other machines stay usable.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use super::entry::{Entry, Field};
+use super::guile;
+use super::machine_list::MachineList;
+use super::problem::{Error, Place, Problem};
 use super::sexp::{self, Datum, Position, Value};
-use super::{Error, Machines, Place, Problem, guile};
 
-pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
+/// The machines of a file with this text.
+pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
     let place = |position| Place {
         file: file.into(),
         position,
@@ -26,15 +29,15 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
         })
     })?;
 
-    let mut reading = Reading::default();
-    let result = reading.program(&data);
-    if !reading.scheme.is_empty()
+    let mut evaluator = Evaluator::default();
+    let result = evaluator.program(&data);
+    if !evaluator.scheme.is_empty()
         && let Some(text) = guile::evaluate(file)?
     {
         return Ok(from_guile(file, &text));
     }
-    let mut loaded = Machines::default();
-    for needed in reading.scheme {
+    let mut loaded = MachineList::default();
+    for needed in evaluator.scheme {
         let form: String = needed.form.chars().take(120).collect();
         loaded.problems.push(Problem {
             place: place(needed.position),
@@ -45,8 +48,8 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
             ),
         });
     }
-    let Meaning::List(items) = result else {
-        if loaded.problems.is_empty() && !matches!(result, Meaning::Refused) {
+    let Evaluated::List(items) = result else {
+        if loaded.problems.is_empty() && !matches!(result, Evaluated::NeedsScheme) {
             loaded.problems.push(Problem {
                 place: place(
                     data.last()
@@ -60,12 +63,12 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
     };
     for item in items {
         match item {
-            Meaning::Machine(entry) => match entry.machine(file) {
+            Evaluated::Machine(entry) => match entry.machine(file) {
                 Ok(machine) => loaded.machines.push(machine),
                 Err(problems) => loaded.problems.extend(problems),
             },
-            Meaning::Refused => {}
-            Meaning::List(_) | Meaning::Datum(_) => loaded.problems.push(Problem {
+            Evaluated::NeedsScheme => {}
+            Evaluated::List(_) | Evaluated::Datum(_) => loaded.problems.push(Problem {
                 place: place(Position { line: 1, column: 1 }),
                 field: None,
                 message: "an element of the list is not a build machine".into(),
@@ -75,9 +78,9 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
     Ok(loaded)
 }
 
-/// What Guile printed: our own wrapper's `(build-machine LINE COLUMN (FIELD VALUE) …)`.
-fn from_guile(file: &Path, text: &str) -> Machines {
-    let mut loaded = Machines::default();
+/// The machines that Guile printed, as `(build-machine LINE COLUMN (FIELD VALUE) …)`.
+fn from_guile(file: &Path, text: &str) -> MachineList {
+    let mut loaded = MachineList::default();
     for datum in sexp::read_all(text).unwrap_or_default() {
         let number = |d: &Datum| match d.value {
             Value::Number(n) => n as u32,
@@ -121,35 +124,36 @@ fn from_guile(file: &Path, text: &str) -> Machines {
     loaded
 }
 
-/// What an expression stands for.
+/// The value of an expression.
 #[derive(Debug, Clone)]
-enum Meaning {
+enum Evaluated {
     Machine(Entry),
-    List(Vec<Meaning>),
+    List(Vec<Evaluated>),
     Datum(Datum),
-    /// Needs Scheme, and was noted.
-    Refused,
+    /// Only Scheme can evaluate it; it is in the evaluator's list.
+    NeedsScheme,
 }
 
-/// An expression that only Scheme can tell the meaning of.
-struct Needed {
+/// An expression that only Scheme can evaluate.
+struct Unevaluated {
     position: Position,
     field: Option<String>,
     form: String,
 }
 
+/// Evaluates what a machine file usually consists of.
 #[derive(Default)]
-struct Reading {
-    names: HashMap<String, Meaning>,
-    scheme: Vec<Needed>,
+struct Evaluator {
+    bindings: HashMap<String, Evaluated>,
+    scheme: Vec<Unevaluated>,
 }
 
-/// So many machines, and copies made by naming lists, are enough.
+/// The longest list that is made: naming a list twice doubles it, so its length needs a limit.
 const MAX_ITEMS: usize = 100_000;
 
-impl Reading {
-    fn program(&mut self, data: &[Datum]) -> Meaning {
-        let mut last = Meaning::List(Vec::new());
+impl Evaluator {
+    fn program(&mut self, data: &[Datum]) -> Evaluated {
+        let mut last = Evaluated::List(Vec::new());
         for datum in data {
             last = match datum.list() {
                 Some([head, ..])
@@ -160,9 +164,9 @@ impl Reading {
                 Some([head, name, value])
                     if head.symbol() == Some("define") && name.symbol().is_some() =>
                 {
-                    let meaning = self.expression(value, None);
-                    self.names
-                        .insert(name.symbol().unwrap_or_default().into(), meaning);
+                    let evaluated = self.expression(value, None);
+                    self.bindings
+                        .insert(name.symbol().unwrap_or_default().into(), evaluated);
                     continue;
                 }
                 _ => self.expression(datum, None),
@@ -171,33 +175,33 @@ impl Reading {
         last
     }
 
-    fn needs_scheme(&mut self, datum: &Datum, field: Option<&str>) -> Meaning {
-        self.scheme.push(Needed {
+    fn needs_scheme(&mut self, datum: &Datum, field: Option<&str>) -> Evaluated {
+        self.scheme.push(Unevaluated {
             position: datum.position,
             field: field.map(Into::into),
             form: datum.to_string(),
         });
-        Meaning::Refused
+        Evaluated::NeedsScheme
     }
 
-    /// Recursion is as deep as the data, whose depth the reader bounds.
-    fn expression(&mut self, datum: &Datum, field: Option<&str>) -> Meaning {
+    /// Evaluates an expression. Recursion is as deep as the data, whose depth the reader limits.
+    fn expression(&mut self, datum: &Datum, field: Option<&str>) -> Evaluated {
         let items = match &datum.value {
             Value::Symbol(name) => {
-                return match self.names.get(name) {
-                    Some(meaning) => meaning.clone(),
+                return match self.bindings.get(name) {
+                    Some(evaluated) => evaluated.clone(),
                     None => self.needs_scheme(datum, field),
                 };
             }
             Value::List(items) => items,
-            _ => return Meaning::Datum(datum.clone()),
+            _ => return Evaluated::Datum(datum.clone()),
         };
         let Some((head, arguments)) = items.split_first() else {
             return self.needs_scheme(datum, field);
         };
         match (head.symbol(), arguments) {
             (Some("quote"), [quoted]) => constant(quoted),
-            (Some("list"), _) => Meaning::List(
+            (Some("list"), _) => Evaluated::List(
                 arguments
                     .iter()
                     .map(|a| self.expression(a, field))
@@ -206,29 +210,31 @@ impl Reading {
             (Some("cons" | "cons*"), [init @ .., last]) if !init.is_empty() => {
                 let mut all: Vec<_> = init.iter().map(|a| self.expression(a, field)).collect();
                 match self.expression(last, field) {
-                    Meaning::List(rest) if all.len() + rest.len() <= MAX_ITEMS => all.extend(rest),
+                    Evaluated::List(rest) if all.len() + rest.len() <= MAX_ITEMS => {
+                        all.extend(rest)
+                    }
                     _ => return self.needs_scheme(datum, field),
                 }
-                Meaning::List(all)
+                Evaluated::List(all)
             }
             (Some("append"), _) => {
                 let mut all = Vec::new();
                 for argument in arguments {
                     match self.expression(argument, field) {
-                        Meaning::List(more) if all.len() + more.len() <= MAX_ITEMS => {
+                        Evaluated::List(more) if all.len() + more.len() <= MAX_ITEMS => {
                             all.extend(more);
                         }
                         _ => return self.needs_scheme(datum, field),
                     }
                 }
-                Meaning::List(all)
+                Evaluated::List(all)
             }
             (Some("build-machine"), fields) => self.machine(datum, fields),
             _ => self.needs_scheme(datum, field),
         }
     }
 
-    fn machine(&mut self, datum: &Datum, fields: &[Datum]) -> Meaning {
+    fn machine(&mut self, datum: &Datum, fields: &[Datum]) -> Evaluated {
         let mut entry = Entry {
             position: datum.position,
             fields: Vec::new(),
@@ -242,7 +248,7 @@ impl Reading {
                 return self.needs_scheme(field, None);
             };
             match (name, self.expression(value, Some(name))) {
-                ("inherit", Meaning::Machine(parent)) => {
+                ("inherit", Evaluated::Machine(parent)) => {
                     let own = std::mem::take(&mut entry.fields);
                     let overridden = |f: &Field| {
                         fields.iter().any(|own| {
@@ -256,8 +262,8 @@ impl Reading {
                         .collect();
                     entry.fields.extend(own);
                 }
-                (_, Meaning::Refused) => {}
-                (_, meaning) => match datum_of(meaning, value.position) {
+                (_, Evaluated::NeedsScheme) => {}
+                (_, evaluated) => match datum_of(evaluated, value.position) {
                     Some(value) => entry.fields.push(Field {
                         position: field.position,
                         name: name.into(),
@@ -268,29 +274,30 @@ impl Reading {
             }
         }
         if self.scheme.len() > before {
-            Meaning::Refused
+            Evaluated::NeedsScheme
         } else {
-            Meaning::Machine(entry)
+            Evaluated::Machine(entry)
         }
     }
 }
 
-fn constant(datum: &Datum) -> Meaning {
+/// The value of a quoted datum.
+fn constant(datum: &Datum) -> Evaluated {
     match &datum.value {
-        Value::List(items) => Meaning::List(items.iter().map(constant).collect()),
-        _ => Meaning::Datum(datum.clone()),
+        Value::List(items) => Evaluated::List(items.iter().map(constant).collect()),
+        _ => Evaluated::Datum(datum.clone()),
     }
 }
 
-/// A list of data, as a field's value.
-fn datum_of(meaning: Meaning, position: Position) -> Option<Datum> {
-    match meaning {
-        Meaning::Datum(datum) => Some(datum),
-        Meaning::List(items) => {
+/// A value as a field's datum, unless machines are part of it.
+fn datum_of(evaluated: Evaluated, position: Position) -> Option<Datum> {
+    match evaluated {
+        Evaluated::Datum(datum) => Some(datum),
+        Evaluated::List(items) => {
             let items = items
                 .into_iter()
                 .map(|item| match item {
-                    Meaning::Datum(datum) => Some(datum),
+                    Evaluated::Datum(datum) => Some(datum),
                     _ => None,
                 })
                 .collect::<Option<Vec<_>>>()?;
@@ -299,7 +306,7 @@ fn datum_of(meaning: Meaning, position: Position) -> Option<Datum> {
                 value: Value::List(items),
             })
         }
-        Meaning::Machine(_) | Meaning::Refused => None,
+        Evaluated::Machine(_) | Evaluated::NeedsScheme => None,
     }
 }
 
@@ -381,17 +388,20 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_scheme_is_noted_with_its_place() {
+    fn what_needs_scheme_is_listed_with_its_place() {
         let data = sexp::read_all(
             "(list (build-machine (name \"a\"))\n (build-machine (name (getenv \"X\"))))",
         )
         .unwrap();
-        let mut reading = Reading::default();
-        let Meaning::List(items) = reading.program(&data) else {
+        let mut evaluator = Evaluator::default();
+        let Evaluated::List(items) = evaluator.program(&data) else {
             panic!()
         };
-        assert!(matches!(items[..], [Meaning::Machine(_), Meaning::Refused]));
-        let [needed] = &reading.scheme[..] else {
+        assert!(matches!(
+            items[..],
+            [Evaluated::Machine(_), Evaluated::NeedsScheme]
+        ));
+        let [needed] = &evaluator.scheme[..] else {
             panic!()
         };
         assert_eq!(
@@ -443,8 +453,8 @@ mod tests {
             if EXAMPLE.is_char_boundary(at) {
                 let text = format!("{}{with}{}", &EXAMPLE[..at], &EXAMPLE[(at + 1).min(EXAMPLE.len())..]);
                 if let Ok(data) = sexp::read_all(&text) {
-                    let mut reading = Reading::default();
-                    let _ = reading.program(&data);
+                    let mut evaluator = Evaluator::default();
+                    let _ = evaluator.program(&data);
                 }
             }
         }

@@ -1,13 +1,13 @@
-//! Reading Scheme data: the part of Guile's reader that a machine file can hold.
+//! A reader of Scheme data: the part of Guile's syntax that machine files use.
 //!
-//! Every datum remembers where it started, so that a complaint can name line and column.
-//! The reader keeps its own stack (input never decides how deep ours gets) and refuses files
-//! nested deeper than [`MAX_DEPTH`]. Comments (`;`, `#|…|#`, `#;`) and both kinds of brackets are
-//! understood; what a machine file has no use for (vectors, syntax quotes) is refused by name.
+//! Every datum records where it starts, so that error messages name line and column. The reader
+//! has an explicit stack instead of recursing, and rejects files nested deeper than [`MAX_DEPTH`].
+//! It understands comments (`;`, `#|…|#`, `#;`) and both kinds of brackets, and rejects what machine
+//! files do not need, such as vectors.
 
 use std::fmt;
 
-/// Lists nested deeper than this are refused.
+/// Lists nested deeper than this are rejected.
 pub const MAX_DEPTH: usize = 64;
 
 /// Where a datum starts: both count from one.
@@ -24,11 +24,11 @@ pub struct Position {
 pub struct Datum {
     /// Where it starts.
     pub position: Position,
-    /// What it is.
+    /// Its value.
     pub value: Value,
 }
 
-/// What a datum can be.
+/// The value of a datum.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `"…"`
@@ -97,7 +97,7 @@ pub fn read_all(text: &str) -> Result<Vec<Datum>, SyntaxError> {
     Reader::new(text).read_all()
 }
 
-/// What a closing bracket, or the next datum, completes.
+/// Something that a closing bracket, or the next datum, completes.
 enum Frame {
     List {
         start: Position,
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Give a finished datum to whatever waits for it.
+    /// Adds a finished datum to the list or prefix that it belongs to.
     fn complete(&mut self, mut datum: Datum) {
         loop {
             match self.stack.last_mut() {
@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `#!…!#`, and words such as `#!eof` that nobody writes here.
+    /// `#!…!#`. (Words such as `#!eof` do not occur in machine files.)
     fn block_bang(&mut self, start: Position) -> Result<(), SyntaxError> {
         let mut previous = ' ';
         loop {

@@ -1,5 +1,5 @@
-//! `offload test`: everything that must hold for a machine to work, in the order in which one
-//! thing needs the other, and for each failure what would mend it.
+//! `offload test`: everything that must hold for a machine to work, in order of dependence, and for
+//! each failure the command that would fix it.
 
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
@@ -8,62 +8,64 @@ use std::time::{Duration, Instant};
 use formats::StorePath;
 use protocol::client::Connection;
 
-use super::link::Link;
-use super::{Error, Home, Obstacle, Transport, Vitals, auto, master, probe};
+use super::destination::Destination;
+use super::error::{Error, SshFailure};
+use super::probe::{REQUIRED_FREE_BYTES, Vitals};
+use super::transport::Transport;
+use super::{connect, master, probe};
+use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// Builds are sent to machines with at least this much space, as in Guix.
-const ENOUGH_SPACE: u64 = 100 << 20;
-/// Clocks further apart confuse people who compare logs, and `make`.
+/// A larger difference between clocks confuses `make`, and people who compare logs.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
 /// One thing that must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at: `name`, `login`, ….
+    /// What was checked: `name`, `login`, ….
     pub what: &'static str,
     /// What was found, or what is wrong.
     pub result: Result<String, String>,
-    /// The command that would mend it.
+    /// The command that would fix it.
     pub remedy: Option<String>,
 }
 
-/// Looks at everything, each step within `patience`; stops where the rest depends on what failed.
-/// `local` is a connection to this host's daemon: without it, signatures aren't tried.
-pub fn test(
+/// Makes all checks, each within `timeout`, and stops at a failure that the rest depends on.
+/// `local` is a connection to this host's daemon: without it, signatures are not checked.
+pub fn check(
     machine: &Machine,
-    home: &Home,
-    patience: Duration,
+    directories: &HookDirectories,
+    timeout: Duration,
     local: Option<&mut Connection>,
 ) -> Vec<Check> {
-    let mut test = Test {
+    let mut checker = Checker {
         machine,
         checks: Vec::new(),
     };
-    // The end is the first failure that makes the rest meaningless; it is among the checks.
-    let _ = test.run(home, patience, local);
-    test.checks
+    // `None` means that the checks ended early; the failure is among them.
+    let _ = checker.run(directories, timeout, local);
+    checker.checks
 }
 
-struct Test<'a> {
+struct Checker<'a> {
     machine: &'a Machine,
     checks: Vec<Check>,
 }
 
-impl Test<'_> {
+impl Checker<'_> {
     fn run(
         &mut self,
-        home: &Home,
-        patience: Duration,
+        directories: &HookDirectories,
+        timeout: Duration,
         local: Option<&mut Connection>,
     ) -> Option<()> {
-        let soon = || Instant::now() + patience;
-        let link = match Link::new(self.machine, home) {
-            Ok(link) => link,
+        let deadline = || Instant::now() + timeout;
+        let destination = match Destination::new(self.machine, directories) {
+            Ok(destination) => destination,
             Err(error) => return self.failed("state directory", error, None),
         };
         self.name()?;
-        match master::ensure(&link, 0, soon()) {
+        match master::ensure(&destination, 0, deadline()) {
             Ok(_) => {
                 self.passed("connection", format!("port {}", self.machine.port));
                 let kind = self.machine.host_key.split(' ').next();
@@ -72,14 +74,14 @@ impl Test<'_> {
             }
             Err(error) => return self.no_login(error),
         }
-        match probe::probe(&link, soon()) {
+        match probe::probe(&destination, deadline()) {
             Ok(vitals) => self.vitals(&vitals),
             Err(error) => {
                 let remedy = self.there("true");
                 self.failed("commands", error, Some(remedy))?;
             }
         }
-        let mut transport = match auto::connect(&link, soon()) {
+        let mut transport = match connect::connect(&destination, deadline()) {
             Ok(transport) => transport,
             Err(error) => return self.no_daemon(error),
         };
@@ -121,7 +123,7 @@ impl Test<'_> {
         None
     }
 
-    /// A command to be run there.
+    /// A command line that runs a command there.
     fn there(&self, command: &str) -> String {
         let Machine {
             name, port, user, ..
@@ -133,14 +135,14 @@ impl Test<'_> {
         format!("ssh -p {port} {key}{user}@{name} {command}")
     }
 
-    /// Where something is to be done that only the administrator there may do.
+    /// The beginning of advice for the administrator of the machine.
     fn on(&self) -> String {
         format!("on '{}',", self.machine.name)
     }
 
     fn name(&mut self) -> Option<()> {
         if self.machine.ssh_config.is_some() {
-            // It may be an alias, or a name that only a jump host knows.
+            // It may be an alias, or a name that only the jump host can resolve.
             self.passed("name", "left to the machine's own ssh configuration");
             return Some(());
         }
@@ -163,13 +165,13 @@ impl Test<'_> {
         let Machine {
             name, port, user, ..
         } = self.machine;
-        let obstacle = match &error {
-            Error::Ssh { obstacle, .. } => obstacle.clone(),
-            _ => Obstacle::Other,
+        let failure = match &error {
+            Error::Ssh { failure, .. } => failure.clone(),
+            _ => SshFailure::Other,
         };
-        let (what, remedy) = match obstacle {
-            Obstacle::Name => ("name", format!("getent hosts {name}")),
-            Obstacle::HostKey => {
+        let (what, remedy) = match failure {
+            SshFailure::Name => ("name", format!("getent hosts {name}")),
+            SshFailure::HostKey => {
                 let kind = self.machine.host_key.split(' ').next().unwrap_or_default();
                 let kind = kind.strip_prefix("ssh-").unwrap_or(kind);
                 let kind = kind.split('-').next().unwrap_or(kind);
@@ -178,7 +180,7 @@ impl Test<'_> {
                     format!("ssh-keyscan -p {port} -t {kind} {name}"),
                 )
             }
-            Obstacle::Login => {
+            SshFailure::Login => {
                 let key = match &self.machine.private_key {
                     Some(key) => format!("-i {}.pub ", key.display()),
                     None => String::new(),
@@ -186,18 +188,18 @@ impl Test<'_> {
                 let remedy = format!("ssh-copy-id {key}-p {port} {user}@{name}");
                 ("login", remedy)
             }
-            Obstacle::NoKey(file) => ("login", format!("ssh-keygen -t ed25519 -N '' -f {file}")),
-            Obstacle::Unreachable | Obstacle::TimedOut(_) => {
+            SshFailure::NoKey(file) => ("login", format!("ssh-keygen -t ed25519 -N '' -f {file}")),
+            SshFailure::Unreachable | SshFailure::TimedOut(_) => {
                 ("connection", format!("nc -vz {name} {port}"))
             }
-            Obstacle::Other => ("connection", self.there("true")),
+            SshFailure::Other => ("connection", self.there("true")),
         };
         self.failed(what, error, Some(remedy))
     }
 
     fn vitals(&mut self, vitals: &Vitals) {
         let space = format!("{} MiB free", vitals.free_bytes >> 20);
-        if vitals.free_bytes < ENOUGH_SPACE {
+        if vitals.free_bytes < REQUIRED_FREE_BYTES {
             let remedy = format!("{} as root: guix gc -F 10G", self.on());
             self.failed("disk", space, Some(remedy));
         } else {
@@ -226,12 +228,12 @@ impl Test<'_> {
             }
             _ => ("protocol", "systemctl restart guix-daemon"),
         };
-        // Nothing that the account for offloading may do.
+        // The account for offloading may do none of this.
         let remedy = format!("{} as root: {remedy}", self.on());
         self.failed(what, error, Some(remedy))
     }
 
-    /// Sends a new text there, and brings it back.
+    /// Sends a new item there and fetches it back.
     fn signing(&mut self, local: &mut Connection, remote: &mut dyn Transport) -> Option<()> {
         const KEY: &str = "/etc/guix/signing-key.pub";
         let (item, archive) = match export_text(local) {

@@ -1,5 +1,5 @@
 //! What can go wrong with a build machine, and whose fault it is: the derivation's, this host's,
-//! or, in all other cases, the machine's, so that another one may do better.
+//! or, in all other cases, the machine's, so that another machine may succeed.
 
 use std::io;
 
@@ -7,33 +7,33 @@ use formats::StorePath;
 use protocol::client;
 use protocol::frames::status;
 
-/// Why a machine is lost that was silent for too long.
+/// Why the connection to a machine is given up that sent nothing in time.
 pub(super) const NO_ANSWER: &str = "no answer in time";
 
 /// Why something could not be done on, or with, a build machine.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No SSH connection.
-    #[error("failed to connect to '{machine}': {obstacle}{}", after_colon(.said))]
+    #[error("failed to connect to '{machine}': {failure}{}", after_colon(.stderr))]
     Ssh {
         /// The machine.
         machine: String,
-        /// What is in the way.
-        obstacle: Obstacle,
+        /// Why.
+        failure: SshFailure,
         /// What ssh printed.
-        said: String,
+        stderr: String,
     },
-    /// There is a connection, but its server doesn't lead to the daemon's socket.
-    #[error("failed to reach the build daemon of '{machine}': sshd does not connect to '{socket}': no daemon listens there, or forwarding is forbidden{}", after_colon(.said))]
+    /// There is a connection, but sshd does not forward it to the daemon's socket.
+    #[error("failed to reach the build daemon of '{machine}': sshd does not connect to '{socket}': no daemon listens there, or forwarding is forbidden{}", after_colon(.stderr))]
     Forwarding {
         /// The machine.
         machine: String,
         /// The socket there.
         socket: String,
         /// What ssh printed.
-        said: String,
+        stderr: String,
     },
-    /// Its daemon doesn't answer as one does.
+    /// Whatever listens on its socket does not answer as a build daemon does.
     #[error("failed to talk to the build daemon of '{machine}': {reason}")]
     NoDaemon {
         /// The machine.
@@ -41,7 +41,8 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// It has the very store that the derivation is in: nothing is gained by asking it.
+    /// Its store is the store that the derivation is in: it would build nothing that is not built
+    /// here.
     #[error("build machine '{machine}' has this very store '{store}'")]
     SameStore {
         /// The machine.
@@ -49,7 +50,7 @@ pub enum Error {
         /// The store.
         store: String,
     },
-    /// The connection ended, or what came over it makes no sense.
+    /// The connection ended, or what it received is not valid.
     #[error("lost '{machine}' while {doing}: {reason}")]
     Lost {
         /// The machine.
@@ -59,14 +60,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// It can't do it: its daemon or a program there says so.
+    /// Its daemon, or a program there, reports that it cannot do it.
     #[error("'{machine}' failed at {doing}: {message}")]
     Refused {
         /// The machine.
         machine: String,
         /// What was attempted.
         doing: String,
-        /// What it says.
+        /// Its message.
         message: String,
     },
     /// It lacks what a build needs: space, memory.
@@ -76,10 +77,10 @@ pub enum Error {
         machine: String,
         /// What was attempted.
         doing: String,
-        /// What it says.
+        /// Its message.
         message: String,
     },
-    /// The build failed, and would elsewhere.
+    /// The build failed, and would fail elsewhere.
     #[error("derivation '{derivation}' offloaded to '{machine}' failed: {message}")]
     Build {
         /// The machine.
@@ -88,7 +89,7 @@ pub enum Error {
         derivation: StorePath,
         /// The daemon's status: 1, 100 or 101.
         status: u32,
-        /// What its daemon says.
+        /// Its daemon's message.
         message: String,
     },
     /// Something on this side.
@@ -101,34 +102,35 @@ pub enum Error {
     },
 }
 
-/// What is in the way of an SSH connection.
+/// Why there is no SSH connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Obstacle {
+pub enum SshFailure {
     /// Its name has no address.
     #[error("its name cannot be resolved")]
     Name,
-    /// Nothing answers, or not in time.
+    /// No machine answers at its address.
     #[error("it cannot be reached")]
     Unreachable,
     /// It took too long.
     #[error("no answer within {0} s")]
     TimedOut(u64),
-    /// It is another machine than the machine file says, or somebody is in between.
+    /// The machine is not the one that the machine file names, or somebody intercepts the
+    /// connection.
     #[error("its host key is not the one in the machine file")]
     HostKey,
-    /// It lets us not in.
+    /// It rejects our login.
     #[error("it does not accept the login")]
     Login,
     /// There is no private key to log in with.
     #[error("there is no private key '{0}'")]
     NoKey(String),
-    /// Something else.
+    /// Any other failure.
     #[error("ssh failed")]
     Other,
 }
 
 impl Error {
-    /// The daemon's status (1, 100, 101) if the build itself failed: it would elsewhere, too.
+    /// The daemon's status (1, 100, 101) if the build itself failed, as it would elsewhere.
     pub fn is_build_failure(&self) -> Option<u32> {
         match self {
             Error::Build { status, .. } => Some(*status),
@@ -136,23 +138,24 @@ impl Error {
         }
     }
 
-    /// Whether the trouble is on this side, so that no other machine would do better.
+    /// Whether this host is to blame, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         matches!(self, Error::Local { .. })
     }
 
-    /// Whether the machine may be slow, rather than broken: nothing came in time.
-    pub fn is_silence(&self) -> bool {
+    /// Whether the machine may merely be slow: it did not answer in time.
+    pub fn is_timeout(&self) -> bool {
         match self {
-            Error::Ssh { obstacle, .. } => {
-                matches!(obstacle, Obstacle::TimedOut(_) | Obstacle::Unreachable)
+            Error::Ssh { failure, .. } => {
+                matches!(failure, SshFailure::TimedOut(_) | SshFailure::Unreachable)
             }
             Error::Lost { reason, .. } => reason == NO_ANSWER,
             _ => false,
         }
     }
 
-    /// What the protocol's client says, of this machine. `doing` follows "while".
+    /// An error of the protocol's client, with what was attempted on which machine. `doing` follows
+    /// "while".
     pub(super) fn of_daemon(machine: &str, doing: &str, error: client::Error) -> Error {
         let machine = machine.to_owned();
         let doing = doing.to_owned();
@@ -171,7 +174,7 @@ impl Error {
             client::Error::Io { source, .. } => Error::Lost {
                 machine,
                 doing,
-                reason: of_connection(&source),
+                reason: connection_error(&source),
             },
             other => Error::Lost {
                 machine,
@@ -181,7 +184,7 @@ impl Error {
         }
     }
 
-    /// How a build ended that the daemon calls failed. `full`: the machine had no disk space left.
+    /// A build that the daemon reports as failed. `full`: the machine had no disk space left.
     pub(super) fn of_build(
         machine: &str,
         derivation: &StorePath,
@@ -189,7 +192,7 @@ impl Error {
         message: String,
         full: bool,
     ) -> Error {
-        // Running into a time limit has nothing to do with space.
+        // A build that exceeds a time limit does not do so for lack of space.
         if code != status::TIMED_OUT && (full || is_exhaustion(&message)) {
             return Error::Exhausted {
                 machine: machine.to_owned(),
@@ -197,7 +200,7 @@ impl Error {
                 message,
             };
         }
-        // A daemon that could not even try says why, in words of its own.
+        // A daemon that could not start the build reports why, in another message.
         if code == status::FAILURE && !is_verdict(&message) {
             return Error::Refused {
                 machine: machine.to_owned(),
@@ -214,8 +217,8 @@ impl Error {
     }
 }
 
-/// The end of a connection in words: end of file says nothing to anybody.
-fn of_connection(error: &io::Error) -> String {
+/// The end of a connection in words that say more than "end of file".
+fn connection_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => NO_ANSWER.to_owned(),
@@ -223,7 +226,8 @@ fn of_connection(error: &io::Error) -> String {
     }
 }
 
-/// Whether a message is about what a machine has run out of, and not about a build.
+/// Whether a message says that the machine has run out of something, rather than why a build
+/// failed.
 pub(super) fn is_exhaustion(message: &str) -> bool {
     [
         "No space left on device",
@@ -239,8 +243,9 @@ pub(super) fn is_exhaustion(message: &str) -> bool {
     .any(|words| message.contains(words))
 }
 
-/// Whether a daemon's message says that the build itself failed. Status 1 doesn't: it is also that
-/// of a fixed-output derivation whose builder fails.
+/// Whether a daemon's message says that the build itself failed. Status 1 alone does not tell: a
+/// daemon that could not start a build returns it, and so does a fixed-output derivation whose
+/// builder fails.
 fn is_verdict(message: &str) -> bool {
     message.starts_with("build of ") && message.contains("failed")
 }

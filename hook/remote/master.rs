@@ -1,10 +1,11 @@
-//! The shared connections to a machine: `ssh` in the background, with a control socket for
-//! sessions and the local end of the daemon's socket. They outlive the hook that made them, so
-//! the next one connects without a handshake. A dead one is noticed and replaced; a lock sees to
-//! it that of many hooks one makes it.
+//! The shared connections to a machine, which `ssh_config(5)` calls masters (`ControlMaster`): `ssh`
+//! in the background, with a control socket for sessions and the local end of the daemon's socket.
+//! They outlive the hook that made them, so the next hook needs no SSH handshake. A dead connection
+//! is noticed and replaced; a lock ensures that only one of many hooks does so.
 //!
-//! Each has sockets of its own; symbolic links, `STEM.N` and `STEM.N.d`, lead to those in use. So
-//! one that doesn't answer can be left alone, with the builds that perhaps still go over it.
+//! Each connection has sockets of its own; symbolic links, `STEM.N` and `STEM.N.d`, point to those
+//! in use. So a connection that does not answer can be abandoned without ending it: builds may
+//! still depend on it.
 
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -16,50 +17,55 @@ use std::time::{Duration, Instant};
 use system::lock::{LockFile, Mode};
 use system::{pipe, socket};
 
-use super::link::Link;
-use super::{Error, Obstacle};
+use super::destination::Destination;
+use super::error::{Error, SshFailure};
 
 /// Connections per machine, at most.
 pub(super) const MASTERS: u32 = 64;
 
 /// How long the first command may take.
-const COMMAND: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(50);
+const FIRST_COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the start of a connection is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Makes sure that a connection stands. Returns whether it was made just now.
-pub(super) fn ensure(link: &Link, number: u32, deadline: Instant) -> Result<bool, Error> {
-    if is_alive(link, number) {
+/// Ensures that a connection is open. Returns whether it is new.
+pub(super) fn ensure(
+    destination: &Destination,
+    number: u32,
+    deadline: Instant,
+) -> Result<bool, Error> {
+    if is_alive(destination, number) {
         return Ok(false);
     }
     let local = |source| Error::Local {
-        doing: format!("preparing the connection to '{}'", link.name()),
+        doing: format!("preparing the connection to '{}'", destination.name()),
         source,
     };
-    let lock = LockFile::open(link.master_file(number, ".lock")).map_err(local)?;
+    let lock = LockFile::open(destination.master_file(number, ".lock")).map_err(local)?;
     let late = || Instant::now() >= deadline;
     if !lock.lock_unless(Mode::Exclusive, late).map_err(local)? {
-        return Err(timed_out(link, Duration::ZERO));
+        return Err(timed_out(destination, Duration::ZERO));
     }
-    if is_alive(link, number) {
-        return Ok(false); // made by whom we waited for
+    if is_alive(destination, number) {
+        return Ok(false); // made by the hook that had the lock
     }
-    sweep(link, number).map_err(local)?;
-    abandon(link, number);
-    let _ = fs::remove_file(link.log(number));
+    remove_dead_sockets(destination, number).map_err(local)?;
+    abandon(destination, number);
+    let _ = fs::remove_file(destination.log(number));
     if number == 0 {
-        let _ = fs::remove_file(link.file("distinct"));
+        let _ = fs::remove_file(destination.file("distinct"));
     }
-    link.write_host_key().map_err(local)?;
-    start(link, number, deadline)?;
+    destination.write_host_key().map_err(local)?;
+    start(destination, number, deadline)?;
     Ok(true)
 }
 
-/// Whether its control socket is served. (The network behind may be gone.)
-fn is_alive(link: &Link, number: u32) -> bool {
-    socket::connect(&link.master_file(number, "")).is_ok()
+/// Whether a process serves its control socket. (The network may be down nevertheless.)
+fn is_alive(destination: &Destination, number: u32) -> bool {
+    socket::connect(&destination.master_file(number, "")).is_ok()
 }
 
-fn start(link: &Link, number: u32, deadline: Instant) -> Result<(), Error> {
+fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<(), Error> {
     let began = Instant::now();
     let left = deadline.saturating_duration_since(began);
     let local = |source| Error::Local {
@@ -69,71 +75,76 @@ fn start(link: &Link, number: u32, deadline: Instant) -> Result<(), Error> {
     let log = fs::File::options()
         .append(true)
         .create(true)
-        .open(link.log(number))
+        .open(destination.log(number))
         .map_err(local)?;
-    // None of our descriptors may stay open in the background: neither the hook's standard
-    // output and log, which its daemon reads to their end, nor its requests.
-    let control = link.new_control(number);
-    let mut child = link
+    // The background process must inherit none of our descriptors: the daemon reads the hook's
+    // standard output and log to their end, and standard input has its requests.
+    let control = destination.new_control(number);
+    let mut child = destination
         .master(number, &control, left.as_secs())?
         .fd(pipe::null().map_err(local)?, 0)
         .fd(pipe::null().map_err(local)?, 1)
         .fd(log, 2)
         .spawn()
         .map_err(local)?;
-    // It ends when the connection stands and the command has run; the one that goes on is its
-    // child. An account that runs another command instead, for ever, is waited for a little.
-    let stands = || link.directory.join(&control).exists();
+    // ssh exits when the connection is open and the command has run; its child stays in the
+    // background. If the account is forced to run another command, which may never end, we wait
+    // only a little after the connection has opened.
+    let stands = || destination.ssh_directory.join(&control).exists();
     let mut stood = None;
     let status = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let status = child.wait_timeout(left.min(POLL)).map_err(local)?;
+        let status = child.wait_timeout(left.min(POLL_INTERVAL)).map_err(local)?;
         if stood.is_none() && stands() {
             stood = Some(Instant::now());
         }
-        let enough = stood.is_some_and(|stood| stood.elapsed() > COMMAND);
+        let enough = stood.is_some_and(|stood| stood.elapsed() > FIRST_COMMAND_TIMEOUT);
         if status.is_some() || enough || left.is_zero() {
             break status;
         }
     };
     match status {
-        // Whether the command could be run is another matter.
-        _ if matches!(socket::is_alive(&link.directory.join(&control)), Ok(true)) => {
+        // The connection is open, whether or not the command could be run.
+        _ if matches!(
+            socket::is_alive(&destination.ssh_directory.join(&control)),
+            Ok(true)
+        ) =>
+        {
             if number == 0 {
-                symlink(format!("{control}.d"), link.daemon()).map_err(local)?;
+                symlink(format!("{control}.d"), destination.daemon()).map_err(local)?;
             }
-            symlink(control, link.master_file(number, "")).map_err(local)
+            symlink(control, destination.master_file(number, "")).map_err(local)
         }
         Some(_) => {
-            let said = log_since(link, number, 0);
-            let obstacle = obstacle(&said);
+            let stderr = log_since(destination, number, 0);
+            let failure = classify(&stderr);
             Err(Error::Ssh {
-                machine: link.name().to_owned(),
-                said: match obstacle {
-                    // ssh tells people to edit a file of ours.
-                    Obstacle::HostKey => fingerprint(&said),
-                    _ => digest(&said),
+                machine: destination.name().to_owned(),
+                stderr: match failure {
+                    // ssh's own message advises to edit a file that is ours.
+                    SshFailure::HostKey => fingerprint(&stderr),
+                    _ => summary(&stderr),
                 },
-                obstacle,
+                failure,
             })
         }
-        None => Err(timed_out(link, began.elapsed())),
+        None => Err(timed_out(destination, began.elapsed())),
     }
 }
 
-fn timed_out(link: &Link, after: Duration) -> Error {
+fn timed_out(destination: &Destination, after: Duration) -> Error {
     Error::Ssh {
-        machine: link.name().to_owned(),
-        obstacle: Obstacle::TimedOut(after.as_secs_f64().round() as u64),
-        said: String::new(),
+        machine: destination.name().to_owned(),
+        failure: SshFailure::TimedOut(after.as_secs_f64().round() as u64),
+        stderr: String::new(),
     }
 }
 
 /// Ends a connection, whatever state it is in.
-pub(super) fn end(link: &Link, number: u32) -> io::Result<()> {
-    if is_alive(link, number) {
-        let control = fs::read_link(link.master_file(number, ""))?;
-        let mut child = link
+fn end(destination: &Destination, number: u32) -> io::Result<()> {
+    if is_alive(destination, number) {
+        let control = fs::read_link(destination.master_file(number, ""))?;
+        let mut child = destination
             .exit(number)
             .fd(pipe::null()?, 0)
             .fd(pipe::null()?, 1)
@@ -143,16 +154,16 @@ pub(super) fn end(link: &Link, number: u32) -> io::Result<()> {
         // ssh removes its control socket, but not the local end of the daemon's.
         let mut daemon = control.into_os_string();
         daemon.push(".d");
-        let _ = fs::remove_file(link.directory.join(daemon));
+        let _ = fs::remove_file(destination.ssh_directory.join(daemon));
     }
-    abandon(link, number);
+    abandon(destination, number);
     Ok(())
 }
 
-/// Removes the sockets that dead connections left. Those of a living one are its own affair.
-fn sweep(link: &Link, number: u32) -> io::Result<()> {
-    let prefix = link.control_prefix(number);
-    for entry in fs::read_dir(&link.directory)? {
+/// Removes the sockets that dead connections left behind, and leaves those of live ones alone.
+fn remove_dead_sockets(destination: &Destination, number: u32) -> io::Result<()> {
+    let prefix = destination.control_prefix(number);
+    for entry in fs::read_dir(&destination.ssh_directory)? {
         let entry = entry?;
         let ours = entry.file_name().as_bytes().starts_with(prefix.as_bytes());
         if ours && matches!(socket::is_alive(&entry.path()), Ok(false)) {
@@ -162,31 +173,31 @@ fn sweep(link: &Link, number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves a connection alone: nobody uses it for anything new.
-pub(super) fn abandon(link: &Link, number: u32) {
+/// Abandons a connection: it is not used for anything new, and not ended.
+pub(super) fn abandon(destination: &Destination, number: u32) {
     for suffix in ["", ".d"] {
-        let _ = fs::remove_file(link.master_file(number, suffix));
+        let _ = fs::remove_file(destination.master_file(number, suffix));
     }
 }
 
 /// Ends all connections to the machine.
-pub(super) fn end_all(link: &Link) -> io::Result<()> {
+pub(super) fn end_all(destination: &Destination) -> io::Result<()> {
     for number in 0..MASTERS {
-        if fs::symlink_metadata(link.master_file(number, "")).is_ok() {
-            end(link, number)?;
+        if fs::symlink_metadata(destination.master_file(number, "")).is_ok() {
+            end(destination, number)?;
         }
     }
     Ok(())
 }
 
-/// How long the log is by now.
-pub(super) fn log_length(link: &Link, number: u32) -> u64 {
-    fs::metadata(link.log(number)).map_or(0, |metadata| metadata.len())
+/// The present length of the log.
+pub(super) fn log_length(destination: &Destination, number: u32) -> u64 {
+    fs::metadata(destination.log(number)).map_or(0, |metadata| metadata.len())
 }
 
-/// What ssh has logged since.
-pub(super) fn log_since(link: &Link, number: u32, start: u64) -> String {
-    read_from(&link.log(number), start).unwrap_or_default()
+/// What ssh has logged since the log had length `start`.
+pub(super) fn log_since(destination: &Destination, number: u32, start: u64) -> String {
+    read_from(&destination.log(number), start).unwrap_or_default()
 }
 
 fn read_from(file: &Path, start: u64) -> io::Result<String> {
@@ -198,15 +209,15 @@ fn read_from(file: &Path, start: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What ssh's words mean.
-fn obstacle(said: &str) -> Obstacle {
-    let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
+/// The failure that ssh's messages describe.
+fn classify(stderr: &str) -> SshFailure {
+    let says = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
     if says(&["Could not resolve hostname"]) {
-        Obstacle::Name
+        SshFailure::Name
     } else if says(&["Host key verification failed", "no matching host key"]) {
-        Obstacle::HostKey
+        SshFailure::HostKey
     } else if says(&["Permission denied", "Too many authentication failures"]) {
-        Obstacle::Login
+        SshFailure::Login
     } else if says(&[
         "Connection refused",
         "Connection timed out",
@@ -217,27 +228,27 @@ fn obstacle(said: &str) -> Obstacle {
         "Connection closed",
         "Connection to",
     ]) {
-        Obstacle::Unreachable
+        SshFailure::Unreachable
     } else {
-        Obstacle::Other
+        SshFailure::Other
     }
 }
 
-/// The fingerprint of the key that the machine has instead.
-fn fingerprint(said: &str) -> String {
-    let word = said
+/// The fingerprint of the host key that the machine presented.
+fn fingerprint(stderr: &str) -> String {
+    let word = stderr
         .split_whitespace()
         .find(|word| word.starts_with("SHA256:"));
     word.map_or_else(
-        || digest(said),
+        || summary(stderr),
         |word| format!("it has {}", word.trim_end_matches('.')),
     )
 }
 
-/// What ssh printed, on one line, without its decorations.
-pub(super) fn digest(said: &str) -> String {
+/// The last lines that ssh printed, joined to one, without its decorations.
+pub(super) fn summary(stderr: &str) -> String {
     const MOST: usize = 600;
-    let lines: Vec<&str> = said
+    let lines: Vec<&str> = stderr
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("@@"))
@@ -253,30 +264,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_ssh() {
-        for (said, expected) in [
+    fn messages_of_ssh_are_classified() {
+        for (stderr, expected) in [
             (
                 "ssh: Could not resolve hostname nowhere: Name or service not known",
-                Obstacle::Name,
+                SshFailure::Name,
             ),
             (
                 "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
-                Obstacle::HostKey,
+                SshFailure::HostKey,
             ),
-            ("guix@host: Permission denied (publickey).", Obstacle::Login),
+            (
+                "guix@host: Permission denied (publickey).",
+                SshFailure::Login,
+            ),
             (
                 "ssh: connect to host 127.0.0.1 port 1: Connection refused",
-                Obstacle::Unreachable,
+                SshFailure::Unreachable,
             ),
-            ("Bad configuration option: x", Obstacle::Other),
+            ("Bad configuration option: x", SshFailure::Other),
         ] {
-            assert_eq!(obstacle(said), expected);
+            assert_eq!(classify(stderr), expected);
         }
     }
 
     #[test]
-    fn the_digest_is_short() {
-        assert_eq!(digest("@@@@@@\r\n\r\na\r\nb\n"), "a; b");
-        assert_eq!(digest(&"x".repeat(10_000)).len(), 600);
+    fn the_summary_is_short() {
+        assert_eq!(summary("@@@@@@\r\n\r\na\r\nb\n"), "a; b");
+        assert_eq!(summary(&"x".repeat(10_000)).len(), 600);
     }
 }

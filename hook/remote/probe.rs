@@ -1,77 +1,111 @@
-//! How a machine is: one remote command that tells all, over the shared connection.
+//! Load, free space, clock and kernel of a machine, by one command over the shared connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::link::Link;
-use super::session::{self, Session, quote};
-use super::{Error, Vitals};
+use super::destination::Destination;
+use super::error::Error;
+use super::remote_command::{self, RemoteCommand};
+use super::shell::quote;
 
 const DOING: &str = "asking how it is";
-/// What the command's answer begins with: shells' start-up files may print before.
+/// The first line of the output that counts: shells' start-up files may print something before.
 const READY: &str = "guix-offload-ready";
-/// The longest answer.
-const MOST: usize = 16 << 10;
-/// A disk with less is full, as in Guix.
+/// The most bytes of output that are read.
+const OUTPUT_LIMIT: usize = 16 << 10;
+/// A disk with fewer free bytes is full, as in Guix.
 const FULL: u64 = 10 << 20;
-/// How long an answer is waited for that can be done without.
-const QUICK: Duration = Duration::from_secs(10);
+/// How long to wait for an answer that is helpful but not needed.
+const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks.
-pub(super) fn probe(link: &Link, deadline: Instant) -> Result<Vitals, Error> {
-    let store = quote(link.home.store.as_str());
-    // It waits for a line, so that the round trip is timed without the start of a shell.
+/// Machines with fewer free bytes get no builds, as in Guix.
+pub const REQUIRED_FREE_BYTES: u64 = 100 << 20;
+
+/// What a machine reports about itself.
+#[derive(Debug, Clone)]
+pub struct Vitals {
+    /// Load average of the last minute, as the kernel reports it.
+    pub load: f64,
+    /// Processors.
+    pub cores: u32,
+    /// Free bytes on the file system of the store.
+    pub free_bytes: u64,
+    /// Time from a question to its answer, over a connection that is already open.
+    pub round_trip: Duration,
+    /// Seconds that its clock is ahead of ours.
+    pub clock_offset: f64,
+    /// Kernel and its release.
+    pub kernel: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Its own host name.
+    pub host_name: String,
+}
+
+/// Asks a machine for its vitals.
+pub(super) fn probe(destination: &Destination, deadline: Instant) -> Result<Vitals, Error> {
+    let store = quote(destination.directories.store.as_str());
+    // The script waits for a line, so that the round trip is timed without the start of a shell.
     let script = format!(
         "echo {READY}; read -r x; echo clock $(date +%s.%N); echo load $(cat /proc/loadavg); \
          echo cores $(nproc || getconf _NPROCESSORS_ONLN); \
          echo disk $({{ df -Pk {store} || df -Pk /; }} 2>/dev/null | tail -n 1); \
          echo kernel $(uname -sr); echo architecture $(uname -m); echo host $(uname -n); echo end"
     );
-    let mut session = Session::start(link, DOING, &script, true, deadline)?;
+    let mut remote_command = RemoteCommand::start(destination, DOING, &script, true, deadline)?;
     let mut answer = Answer::default();
-    answer.wait_for(&mut session, READY, deadline)?;
+    answer.wait_for(&mut remote_command, READY, deadline)?;
     let (asked, asked_at) = (Instant::now(), SystemTime::now());
-    if let Some(input) = &mut session.input {
-        std::io::Write::write_all(input, b"go\n").map_err(|error| session.lost(&error))?;
+    if let Some(input) = &mut remote_command.stdin {
+        std::io::Write::write_all(input, b"go\n").map_err(|error| remote_command.lost(&error))?;
     }
-    answer.wait_for(&mut session, "clock ", deadline)?;
+    answer.wait_for(&mut remote_command, "clock ", deadline)?;
     let round_trip = asked.elapsed();
-    answer.wait_for(&mut session, "end", deadline)?;
-    let (code, said) = session.wait(deadline)?;
+    answer.wait_for(&mut remote_command, "end", deadline)?;
+    let (code, stderr) = remote_command.wait(deadline)?;
     if code != 0 {
-        return Err(session::refusal(link.name(), DOING, code, &said));
+        return Err(remote_command::failure(
+            destination.name(),
+            DOING,
+            code,
+            &stderr,
+        ));
     }
     answer
         .vitals(round_trip, asked_at)
         .ok_or_else(|| Error::Lost {
-            machine: link.name().to_owned(),
+            machine: destination.name().to_owned(),
             doing: DOING.to_owned(),
-            reason: "its answer makes no sense".to_owned(),
+            reason: "its answer cannot be parsed".to_owned(),
         })
 }
 
-/// Whether the file system of its store has no space left, as far as can be told: a build that
-/// failed there may not be to blame.
-pub(super) fn is_full(link: &Link) -> bool {
-    let (doing, deadline) = ("asking for free space", Instant::now() + QUICK);
-    let script = format!("df -Pk {} | tail -n 1", quote(link.home.store.as_str()));
-    session::run(link, doing, &script, b"", 4096, deadline)
+/// Whether the file system of its store is known to be full: then a build may have failed there
+/// for lack of space.
+pub(super) fn is_full(destination: &Destination) -> bool {
+    let (doing, deadline) = ("asking for free space", Instant::now() + OPTIONAL_TIMEOUT);
+    let script = format!(
+        "df -Pk {} | tail -n 1",
+        quote(destination.directories.store.as_str())
+    );
+    remote_command::run(destination, doing, &script, b"", 4096, deadline)
         .ok()
-        .and_then(|reply| free_bytes(&String::from_utf8_lossy(&reply.output)))
+        .and_then(|reply| free_bytes(&String::from_utf8_lossy(&reply.stdout)))
         .is_some_and(|free| free < FULL)
 }
 
+/// The output of the script.
 #[derive(Default)]
 struct Answer {
     text: Vec<u8>,
-    /// Where what is waited for begins at the earliest.
+    /// The end of the lines that were already looked at.
     position: usize,
 }
 
 impl Answer {
-    /// Reads on until there is a line that begins with `word`.
+    /// Reads until a line begins with `word`.
     fn wait_for(
         &mut self,
-        session: &mut Session,
+        remote_command: &mut RemoteCommand,
         word: &str,
         deadline: Instant,
     ) -> Result<(), Error> {
@@ -85,11 +119,17 @@ impl Answer {
                     return Ok(());
                 }
             }
-            let count = match session.read(&mut buffer, deadline)? {
-                // Why is on standard error, but what counts is that there is no answer.
-                0 => return Err(session.lost(&std::io::Error::other("the command ended early"))),
-                count if self.text.len() + count > MOST => {
-                    return Err(session.lost(&std::io::Error::other("it answers too much")));
+            let count = match remote_command.read(&mut buffer, deadline)? {
+                // Standard error says why, but what matters is that there is no answer.
+                0 => {
+                    return Err(
+                        remote_command.lost(&std::io::Error::other("the command ended early"))
+                    );
+                }
+                count if self.text.len() + count > OUTPUT_LIMIT => {
+                    return Err(
+                        remote_command.lost(&std::io::Error::other("its output is too long"))
+                    );
                 }
                 count => count,
             };

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use formats::StoreDir;
+
 use super::*;
-use crate::machines::{Place, TransportChoice};
+use crate::machines::TransportChoice;
 
 struct Server {
     directory: tempfile::TempDir,
@@ -57,13 +59,11 @@ impl Server {
             let count = log.read_line(&mut line).unwrap();
             assert!(count > 0, "sshd does not start");
         }
-        // It would wait for a reader.
+        // Without a reader, sshd would block.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let host_key = fs::read_to_string(file("host.pub")).unwrap();
         let machine = Machine {
-            name: "127.0.0.1".into(),
             port,
-            systems: vec!["x86_64-linux".into()],
             user: nix::unistd::User::from_uid(nix::unistd::getuid())
                 .unwrap()
                 .unwrap()
@@ -71,17 +71,8 @@ impl Server {
             private_key: Some(file("login")),
             host_key: host_key.split(' ').take(2).collect::<Vec<_>>().join(" "),
             daemon_socket: format!("{path}/daemon"),
-            overload_threshold: None,
-            parallel_builds: 1,
-            speed: 1.0,
-            features: Vec::new(),
-            mandatory_features: Vec::new(),
             transport: TransportChoice::Socket,
-            ssh_config: None,
-            transfer_compression: None,
-            cores: None,
-            program: None,
-            place: Place::default(),
+            ..crate::test_data::machine("127.0.0.1")
         };
         Server {
             directory,
@@ -90,10 +81,10 @@ impl Server {
         }
     }
 
-    fn home(&self) -> Home {
-        Home {
+    fn directories(&self) -> HookDirectories {
+        HookDirectories {
             // Longer than a socket's name can be.
-            directory: self.directory.path().join("x".repeat(120)),
+            state: self.directory.path().join("x".repeat(120)),
             store: StoreDir::new("/gnu/store").unwrap(),
             user_home: PathBuf::from("/nonexistent"),
         }
@@ -102,7 +93,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = disconnect(&self.machine, &self.home());
+        let _ = disconnect(&self.machine, &self.directories());
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -115,19 +106,19 @@ fn soon() -> Instant {
 #[test]
 fn a_connection_is_shared_and_replaced() {
     let server = Server::start("");
-    let (machine, home) = (&server.machine, &server.home());
-    let vitals = probe(machine, home, soon()).unwrap();
+    let (machine, directories) = (&server.machine, &server.directories());
+    let vitals = probe(machine, directories, soon()).unwrap();
     assert!(vitals.cores > 0 && vitals.free_bytes > 0);
     assert!(vitals.clock_offset.abs() < 5.0);
 
-    let link = Link::new(machine, home).unwrap();
-    assert!(!master::ensure(&link, 0, soon()).unwrap());
-    disconnect(machine, home).unwrap();
-    assert!(master::ensure(&link, 0, soon()).unwrap());
+    let destination = Destination::new(machine, directories).unwrap();
+    assert!(!master::ensure(&destination, 0, soon()).unwrap());
+    disconnect(machine, directories).unwrap();
+    assert!(master::ensure(&destination, 0, soon()).unwrap());
     // More at once than one connection takes.
     std::thread::scope(|scope| {
         let probes: Vec<_> = (0..12)
-            .map(|_| scope.spawn(|| probe(machine, home, soon())))
+            .map(|_| scope.spawn(|| probe(machine, directories, soon())))
             .collect();
         for probe in probes {
             probe.join().unwrap().unwrap();
@@ -138,8 +129,8 @@ fn a_connection_is_shared_and_replaced() {
 #[test]
 fn what_is_no_daemon_is_found_out() {
     let server = Server::start("");
-    let (machine, home) = (&server.machine, &server.home());
-    let failed = || connect(machine, home, soon()).err().unwrap();
+    let (machine, directories) = (&server.machine, &server.directories());
+    let failed = || connect(machine, directories, soon()).err().unwrap();
     assert!(matches!(failed(), Error::Forwarding { .. }));
     let listener = UnixListener::bind(&machine.daemon_socket).unwrap();
     let other = std::thread::spawn(move || {
@@ -155,23 +146,23 @@ fn what_is_no_daemon_is_found_out() {
 #[test]
 fn wrong_keys_and_forbidden_forwarding_are_named() {
     let server = Server::start("AllowStreamLocalForwarding no");
-    let home = &server.home();
-    let failed = |machine: &Machine| connect(machine, home, soon()).err().unwrap();
-    let obstacle = |machine: &Machine| match failed(machine) {
-        Error::Ssh { obstacle, .. } => obstacle,
+    let directories = &server.directories();
+    let failed = |machine: &Machine| connect(machine, directories, soon()).err().unwrap();
+    let failure = |machine: &Machine| match failed(machine) {
+        Error::Ssh { failure, .. } => failure,
         other => panic!("{other}"),
     };
     let mut machine = server.machine.clone();
     assert!(matches!(failed(&machine), Error::Forwarding { .. }));
     let login = server.directory.path().join("login.pub");
     machine.host_key = fs::read_to_string(login).unwrap().trim().to_owned();
-    assert_eq!(obstacle(&machine), Obstacle::HostKey);
+    assert_eq!(failure(&machine), SshFailure::HostKey);
     let mut machine = server.machine.clone();
     machine.private_key = Some(server.directory.path().join("host"));
-    assert_eq!(obstacle(&machine), Obstacle::Login);
+    assert_eq!(failure(&machine), SshFailure::Login);
     machine.private_key = Some("/nonexistent/key".into());
-    assert!(matches!(obstacle(&machine), Obstacle::NoKey(_)));
+    assert!(matches!(failure(&machine), SshFailure::NoKey(_)));
     let mut machine = server.machine.clone();
     machine.port = 1;
-    assert_eq!(obstacle(&machine), Obstacle::Unreachable);
+    assert_eq!(failure(&machine), SshFailure::Unreachable);
 }

@@ -232,22 +232,23 @@ fn the_daemon_that_is_killed_takes_its_hooks_along() {
 
 #[test]
 fn connections_end_when_they_are_told_to() {
-    use offload::remote::{Home, disconnect};
+    use hook::directories::HookDirectories;
+    use hook::remote::disconnect;
     let farm = farm("socket");
     let mut client = farm.client();
     let drv = client.write(Script::new("x", "echo >$out"));
     client.build(&[&drv]).succeeded();
     assert_eq!(farm.ssh_masters().len(), 1);
-    let loaded = offload::machines::load_file(&farm.site.configuration().join("machines.toml"));
-    let home = Home {
-        directory: farm.offload_directory(),
+    let loaded = hook::machines::load_file(&farm.site.configuration().join("machines.toml"));
+    let directories = HookDirectories {
+        state: farm.offload_directory(),
         store: formats::StoreDir::new(farm.site.store().to_str().unwrap()).unwrap(),
         user_home: nix::unistd::User::from_uid(nix::unistd::geteuid())
             .unwrap()
             .unwrap()
             .dir,
     };
-    disconnect(&loaded.unwrap().machines[0], &home).unwrap();
+    disconnect(&loaded.unwrap().machines[0], &directories).unwrap();
     assert!(
         eventually(|| farm.ssh_masters().is_empty()),
         "{:#?}",

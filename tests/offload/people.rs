@@ -230,7 +230,7 @@ fn a_machine_that_works() {
             found(&text, "right", what, words);
         }
         assert!(
-            !text.contains("wrong") && !text.contains("to mend it"),
+            !text.contains("wrong") && !text.contains("to fix it"),
             "{text}"
         );
         farm.assert_nothing_left();
@@ -261,7 +261,7 @@ fn machines_of_which_one_works() {
         farm.configure(&[entry]);
         let (content, text) = test(&farm);
         assert!(!content, "{text}");
-        assert!(text.contains("to mend it:"), "{text}");
+        assert!(text.contains("to fix it:"), "{text}");
         text
     };
 

@@ -1,7 +1,8 @@
-//! What the way to one machine is made of: file names in `ssh/`, and the options of `ssh`.
+//! The destination of `ssh` for one machine: its files in `<state>/offload/ssh`, and the options of
+//! `ssh`.
 //!
-//! All our `ssh` processes run in that directory and name files relative to it: so its length
-//! can't exceed a socket's name, and no character of it means anything to `ssh`.
+//! All our `ssh` processes run in that directory and name files relative to it. So the length of
+//! its name cannot exceed that of a socket's, and no character in it has a meaning for `ssh`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,34 +14,35 @@ use formats::Hash;
 use system::process::{Spawn, find_program};
 use system::signal::Signal;
 
-use super::{Error, Home, Obstacle};
+use super::error::{Error, SshFailure};
+use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// How long a connection that nobody uses is kept.
+/// How long an unused connection is kept.
 const PERSIST_SECONDS: u32 = 600;
 
-/// The way to a machine. Whatever changes where it leads changes the names of its files, so an
-/// edited machine file never meets connections made by the old one.
+/// A machine as `ssh` reaches it. Its files are named after a hash of all that decides where
+/// connections lead, so that an edited entry never uses connections of the old one.
 #[derive(Debug, Clone)]
-pub(super) struct Link {
+pub(super) struct Destination {
     pub machine: Machine,
-    pub home: Home,
+    pub directories: HookDirectories,
     /// `<state>/offload/ssh`
-    pub directory: PathBuf,
+    pub ssh_directory: PathBuf,
     /// What the names of this machine's files begin with.
     stem: String,
     ssh: PathBuf,
 }
 
-impl Link {
+impl Destination {
     /// Makes our directory if it is missing.
-    pub fn new(machine: &Machine, home: &Home) -> Result<Link, Error> {
-        let directory = home.directory.join("ssh");
+    pub fn new(machine: &Machine, directories: &HookDirectories) -> Result<Destination, Error> {
+        let ssh_directory = directories.state.join("ssh");
         let local = |source| Error::Local {
-            doing: format!("preparing `{}'", directory.display()),
+            doing: format!("preparing `{}'", ssh_directory.display()),
             source,
         };
-        private_directory(&directory).map_err(local)?;
+        private_directory(&ssh_directory).map_err(local)?;
         let ssh = find_program("ssh")
             .or_else(|| find_program("/usr/bin/ssh"))
             .ok_or_else(|| local(io::Error::new(io::ErrorKind::NotFound, "no program `ssh'")))?;
@@ -49,18 +51,17 @@ impl Link {
             (
                 (&machine.name, machine.port, &machine.user),
                 (&machine.host_key, &machine.private_key, &machine.ssh_config),
-                (&machine.daemon_socket, &home.user_home),
+                (&machine.daemon_socket, &directories.user_home),
             )
         );
         let stem = Hash::sha256(identity).base32();
-        let link = Link {
+        Ok(Destination {
             machine: machine.clone(),
-            home: home.clone(),
+            directories: directories.clone(),
             stem: stem[..16].to_owned(),
-            directory,
+            ssh_directory,
             ssh,
-        };
-        Ok(link)
+        })
     }
 
     /// What the machine is called in messages.
@@ -70,7 +71,7 @@ impl Link {
 
     /// Another of this machine's files: `STEM.SUFFIX`.
     pub fn file(&self, suffix: &str) -> PathBuf {
-        self.directory.join(format!("{}.{suffix}", self.stem))
+        self.ssh_directory.join(format!("{}.{suffix}", self.stem))
     }
 
     /// A file of one of its connections.
@@ -83,7 +84,7 @@ impl Link {
         self.master_file(0, ".d")
     }
 
-    /// A name that no other connection has or had.
+    /// A new control socket's name, which no other connection has or had.
     pub fn new_control(&self, number: u32) -> String {
         format!(
             "{}{:016x}",
@@ -92,21 +93,20 @@ impl Link {
         )
     }
 
-    /// What all such names begin with.
+    /// The prefix of all control sockets of a connection.
     pub fn control_prefix(&self, number: u32) -> String {
         format!("{}.{number}-", self.stem)
     }
 
-    /// Its log: ssh tells there what happened to the connection, also later on.
+    /// The file that ssh logs to for as long as the connection exists.
     pub fn log(&self, number: u32) -> PathBuf {
         self.master_file(number, ".log")
     }
 
-    /// `ssh` that makes a connection, runs a command that does nothing, and goes on in the
-    /// background. Its sockets are
-    /// named after `control`, a file in our directory: when it ends it removes them, and must not
-    /// remove those of another one. Only the first connection leads to the daemon's socket: one
-    /// is enough for any number of clients.
+    /// `ssh` that makes a connection, runs a command that does nothing, and stays in the
+    /// background. Its sockets are named after `control`, a file in our directory, which no other
+    /// connection uses: it removes them when it ends. Only the first connection forwards the
+    /// daemon's socket: one is enough for any number of clients.
     pub fn master(&self, number: u32, control: &str, seconds: u64) -> Result<Spawn, Error> {
         let machine = &self.machine;
         let mut args = Arguments(vec!["-F".into()]);
@@ -130,7 +130,7 @@ impl Link {
             "LogLevel=INFO",
             "PermitLocalCommand=no",
             "RequestTTY=no",
-            // A machine that is gone is noticed after a quarter of a minute.
+            // Notices after 15 seconds that a machine is gone.
             "ServerAliveCountMax=3",
             "ServerAliveInterval=5",
             "StreamLocalBindUnlink=yes",
@@ -147,7 +147,7 @@ impl Link {
         args.pair("-o", format!("UserKnownHostsFile=./{}.hosts", self.stem));
         if let Some(key) = self.private_key()? {
             args.pair("-o", "IdentitiesOnly=yes");
-            // The command line is read as a configuration file is: quotes keep blanks together.
+            // `-o` takes a line of a configuration file, in which quotes keep blanks together.
             let key = escape_percent(&key.to_string_lossy());
             args.pair("-o", format!("IdentityFile=\"{key}\""));
         }
@@ -163,16 +163,16 @@ impl Link {
         }
         args.0.push("--".into());
         args.0.push((&machine.name).into());
-        // sshd sends small packets without delay (`TCP_NODELAY`) from the first command on; before,
-        // each answer of the daemon may take 40 ms.
+        // sshd sets `TCP_NODELAY` with the first command; until then, each answer of the daemon
+        // may take 40 ms.
         args.0.push("true".into());
-        // A group of its own, so that a proxy command ends with it when it takes too long.
+        // In a process group of its own, so that a proxy command that takes too long ends with it.
         Ok(self.spawn(args).setsid())
     }
 
-    /// `ssh` that runs a command over a connection which exists.
-    pub fn slave(&self, number: u32, command: &str) -> Spawn {
-        let mut args = self.over(number);
+    /// `ssh` that runs a command over an existing connection.
+    pub fn command(&self, number: u32, command: &str) -> Spawn {
+        let mut args = self.over_master(number);
         args.0.extend(["-T", "--"].map(OsString::from));
         args.0.push((&self.machine.name).into());
         args.0.push(command.into());
@@ -181,21 +181,21 @@ impl Link {
 
     /// `ssh` that ends a connection.
     pub fn exit(&self, number: u32) -> Spawn {
-        let mut args = self.over(number);
+        let mut args = self.over_master(number);
         args.pair("-O", "exit");
         args.0.push("--".into());
         args.0.push((&self.machine.name).into());
         self.spawn(args)
     }
 
-    fn over(&self, number: u32) -> Arguments {
+    fn over_master(&self, number: u32) -> Arguments {
         let mut args = Arguments(Vec::new());
         args.pair("-F", "none");
         args.pair("-S", format!("./{}.{number}", self.stem));
         args.pair("-o", "ControlMaster=no");
         args.pair("-o", "BatchMode=yes");
         args.pair("-o", "LogLevel=ERROR");
-        // Without its master it would connect by itself, silently: let it fail instead.
+        // Without its master, ssh would silently make a connection of its own: let it fail instead.
         args.pair("-o", "ProxyCommand=false");
         args
     }
@@ -204,17 +204,17 @@ impl Link {
         Spawn::new(&self.ssh)
             .arg0("ssh")
             .args(args.0)
-            .current_dir(&self.directory)
+            .current_dir(&self.ssh_directory)
             .env("LC_ALL", "C") // its messages are read by us
             .parent_death_signal(Signal::SIGKILL)
     }
 
-    /// The key to log in with. `None`: the machine's own configuration file says it.
+    /// The key to log in with. `None`: the machine's own configuration file names it.
     fn private_key(&self) -> Result<Option<PathBuf>, Error> {
         let missing = |file: &Path| Error::Ssh {
             machine: self.name().to_owned(),
-            obstacle: Obstacle::NoKey(file.display().to_string()),
-            said: String::new(),
+            failure: SshFailure::NoKey(file.display().to_string()),
+            stderr: String::new(),
         };
         if let Some(file) = &self.machine.private_key {
             return match file.exists() {
@@ -222,7 +222,7 @@ impl Link {
                 false => Err(missing(file)),
             };
         }
-        let usual = |name: &str| self.home.user_home.join(".ssh").join(name);
+        let usual = |name: &str| self.directories.user_home.join(".ssh").join(name);
         let found = ["id_rsa", "id_ed25519", "id_ecdsa"]
             .map(usual)
             .into_iter()
@@ -260,7 +260,7 @@ fn escape_percent(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// Makes the directory, for us alone; refuses one that others own.
+/// Makes a directory with mode 0700; refuses one that another user owns.
 fn private_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)

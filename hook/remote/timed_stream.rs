@@ -1,4 +1,4 @@
-//! A Unix socket on which nobody waits longer than was agreed on.
+//! A Unix socket whose reads and writes time out.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -9,60 +9,60 @@ use std::time::{Duration, Instant};
 use system::poll::wait_readable;
 use system::sync::Mutex;
 
-/// How long the other side may take.
+/// How long reads and writes may take.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Patience {
-    /// Until when, in all.
+pub(super) struct Timeouts {
+    /// When everything must be done.
     pub deadline: Option<Instant>,
-    /// For the next byte.
-    pub silence: Option<Duration>,
+    /// How long nothing may move.
+    pub idle: Option<Duration>,
 }
 
-impl Patience {
-    pub fn until(deadline: Instant) -> Patience {
-        Patience {
+impl Timeouts {
+    pub fn until(deadline: Instant) -> Timeouts {
+        Timeouts {
             deadline: Some(deadline),
-            silence: None,
+            idle: None,
         }
     }
 
-    pub fn of_silence(silence: Duration) -> Patience {
-        Patience {
+    pub fn idle(idle: Duration) -> Timeouts {
+        Timeouts {
             deadline: None,
-            silence: Some(silence),
+            idle: Some(idle),
         }
     }
 
-    /// For how long to wait now; `None` for ever.
-    fn left(self) -> Option<Duration> {
+    /// How long the next read or write may wait; `None`: without limit.
+    fn remaining(self) -> Option<Duration> {
         let total = self
             .deadline
             .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match (total, self.silence) {
-            (Some(total), Some(silence)) => Some(total.min(silence)),
+        match (total, self.idle) {
+            (Some(total), Some(idle)) => Some(total.min(idle)),
             (left, None) | (None, left) => left,
         }
     }
 }
 
-/// The socket; clones share their patience.
+/// The socket; clones share their timeouts.
 #[derive(Debug, Clone)]
-pub(super) struct Stream {
+pub(super) struct TimedStream {
     socket: Arc<UnixStream>,
-    patience: Arc<Mutex<Patience>>,
+    timeouts: Arc<Mutex<Timeouts>>,
 }
 
-impl Stream {
-    pub fn new(socket: UnixStream, patience: Patience) -> Stream {
-        Stream {
+impl TimedStream {
+    pub fn new(socket: UnixStream, timeouts: Timeouts) -> TimedStream {
+        TimedStream {
             socket: Arc::new(socket),
-            patience: Arc::new(Mutex::new(patience)),
+            timeouts: Arc::new(Mutex::new(timeouts)),
         }
     }
 
-    /// What holds from now on, for all clones.
-    pub fn set_patience(&self, patience: Patience) {
-        *self.patience.lock() = patience;
+    /// Sets the timeouts, for all clones.
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        *self.timeouts.lock() = timeouts;
     }
 
     /// Ends the connection, for all clones.
@@ -70,29 +70,29 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    fn left(&self) -> Option<Duration> {
-        self.patience.lock().left()
+    fn remaining(&self) -> Option<Duration> {
+        self.timeouts.lock().remaining()
     }
 
     fn prepare_to_write(&self) -> io::Result<()> {
-        let left = self.left();
-        if left.is_some_and(|left| left.is_zero()) {
+        let remaining = self.remaining();
+        if remaining.is_some_and(|left| left.is_zero()) {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_write_timeout(left)
+        self.socket.set_write_timeout(remaining)
     }
 }
 
-impl Read for Stream {
+impl Read for TimedStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !wait_readable(&*self.socket, self.left())? {
+        if !wait_readable(&*self.socket, self.remaining())? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         (&*self.socket).read(buffer)
     }
 }
 
-impl Write for Stream {
+impl Write for TimedStream {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         self.prepare_to_write()?;
         (&*self.socket).write(data)
@@ -113,17 +113,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_ends() {
+    fn reads_and_writes_time_out() {
         let (ours, theirs) = system::pipe::socket_pair().unwrap();
-        let mut stream = Stream::new(ours, Patience::of_silence(Duration::from_millis(10)));
+        let mut stream = TimedStream::new(ours, Timeouts::idle(Duration::from_millis(10)));
         let error = stream.read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         (&theirs).write_all(b"x").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 1);
-        // Nobody reads there: writing ends, too.
+        // Nothing is read there: writing times out, too.
         let error = stream.write_all(&[0; 4 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        stream.set_patience(Patience::until(Instant::now()));
+        stream.set_timeouts(Timeouts::until(Instant::now()));
         let error = stream.write(b"x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

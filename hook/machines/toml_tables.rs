@@ -15,10 +15,12 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{Entry, Field};
+use super::machine_list::MachineList;
+use super::problem::{Error, Place, Problem};
 use super::sexp::{Datum, Position, Value};
-use super::{Error, Machines, Place, Problem};
 
-pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
+/// The machines of a file with this text.
+pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
     let place = |offset| Place {
         file: file.into(),
         position: position(text, offset),
@@ -32,7 +34,7 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
     };
     let document = DeTable::parse(text)
         .map_err(|e| syntax(e.span().map_or(0, |s| s.start), e.message().to_string()))?;
-    let mut loaded = Machines::default();
+    let mut loaded = MachineList::default();
     for (name, value) in document.get_ref() {
         let offset = name.span().start;
         let (true, DeValue::Array(tables)) = (name.get_ref() == "machine", value.get_ref()) else {
@@ -75,7 +77,7 @@ pub fn load(file: &Path, text: &str) -> Result<Machines, Error> {
     Ok(loaded)
 }
 
-/// The fields are flat: what is nested deeper than a list of words is no field's value.
+/// A field's value: a scalar or a list of scalars. No field has a value that is nested deeper.
 fn datum(value: &DeValue<'_>, position: Position) -> Datum {
     let value = match value {
         DeValue::Array(items) => Value::List(
@@ -110,9 +112,10 @@ fn scalar(value: &DeValue<'_>) -> Value {
     }
 }
 
+/// Line and column of a byte offset.
 fn position(text: &str, offset: usize) -> Position {
     let before = &text.as_bytes()[..offset.min(text.len())];
-    let line_start = memchr_last_newline(before);
+    let line_start = start_of_last_line(before);
     let line = before.iter().filter(|b| **b == b'\n').count() as u32 + 1;
     let column = String::from_utf8_lossy(&before[line_start..])
         .chars()
@@ -121,7 +124,8 @@ fn position(text: &str, offset: usize) -> Position {
     Position { line, column }
 }
 
-fn memchr_last_newline(bytes: &[u8]) -> usize {
+/// Where the last line starts.
+fn start_of_last_line(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1)
 }
 

@@ -1,0 +1,38 @@
+//! Where the hook keeps its own state, and the store that it works for.
+
+use std::io;
+use std::path::PathBuf;
+
+use formats::StoreDir;
+use nix::unistd::{Uid, User};
+use store::Directories;
+
+use crate::machines::Machine;
+
+/// The directories that the hooks of one daemon share.
+#[derive(Debug, Clone)]
+pub struct HookDirectories {
+    /// `<state>/offload`; `ssh/` in it has the control sockets. Made with mode 0700 if missing.
+    pub state: PathBuf,
+    /// The store, here and on the build machines.
+    pub store: StoreDir,
+    /// The home directory of our user according to the password file.
+    pub user_home: PathBuf,
+}
+
+impl HookDirectories {
+    /// Those that go with a daemon's directories.
+    pub fn new(daemon: &Directories) -> io::Result<HookDirectories> {
+        let account = User::from_uid(Uid::effective())?;
+        Ok(HookDirectories {
+            state: daemon.state.join("offload"),
+            store: daemon.store.clone(),
+            user_home: account.map_or_else(|| "/".into(), |account| account.dir),
+        })
+    }
+
+    /// What the hooks keep about one machine: `<state>/offload/NAME:PORT`, as in Guix.
+    pub fn of_machine(&self, machine: &Machine) -> PathBuf {
+        self.state.join(machine.key())
+    }
+}

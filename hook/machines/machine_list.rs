@@ -1,0 +1,29 @@
+//! The contents of machine files.
+
+use std::path::PathBuf;
+
+use super::machine::Machine;
+use super::problem::Problem;
+
+/// The machines that machine files describe, and the mistakes in them.
+#[derive(Debug, Clone, Default)]
+pub struct MachineList {
+    /// The files that were read.
+    pub files: Vec<PathBuf>,
+    /// The machines of all sound entries, in order.
+    pub machines: Vec<Machine>,
+    /// The mistakes in all other entries.
+    pub problems: Vec<Problem>,
+}
+
+impl MachineList {
+    /// The names of the files, for messages: `'FILE', 'FILE'`.
+    pub fn file_names(&self) -> String {
+        let names: Vec<String> = self
+            .files
+            .iter()
+            .map(|file| format!("'{}'", file.display()))
+            .collect();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,63 @@
+//! Mistakes in machine files: in one entry, or in the whole file.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::sexp::Position;
+
+/// A place in a machine file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Line and column in it.
+    pub position: Position,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}:{}",
+            self.file.display(),
+            self.position.line,
+            self.position.column
+        )
+    }
+}
+
+/// Something wrong with (part of) a machine file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {}{message}", .field.as_ref().map(|f| format!("field `{f}': ")).unwrap_or_default())]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// In which field.
+    pub field: Option<String>,
+    /// What.
+    pub message: String,
+}
+
+/// Why a whole machine file is useless.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("failed to open machine file '{}': {source}", file.display())]
+    Open {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its syntax is wrong.
+    #[error("failed to load machine file: {0}")]
+    Syntax(Problem),
+    /// Guile reports an error.
+    #[error("failed to load machine file '{}': {message}", file.display())]
+    Guile {
+        /// The file.
+        file: PathBuf,
+        /// Its message.
+        message: String,
+    },
+}

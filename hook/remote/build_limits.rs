@@ -1,0 +1,58 @@
+//! The limits of a build.
+
+use std::time::{Duration, Instant};
+
+/// What a build gets on the machine in addition to its own time limit: it may have to wait for
+/// other builds there.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// The limits of a build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// Seconds of silence; 0 for no limit.
+    pub max_silent_time: u64,
+    /// Seconds in all; 0 for no limit.
+    pub timeout: u64,
+    /// The daemon that asks wants `@` lines.
+    pub print_build_trace: bool,
+}
+
+impl BuildLimits {
+    /// When to give up on a build that starts now; `None`: never. The daemon there enforces the
+    /// limits themselves, so this is later than `timeout` says.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.timeout {
+            0 => None,
+            seconds => {
+                Instant::now().checked_add(Duration::from_secs(seconds).saturating_add(GRACE))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limited(timeout: u64) -> BuildLimits {
+        BuildLimits {
+            timeout,
+            ..BuildLimits::default()
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_later_than_the_time_limit() {
+        let before = Instant::now();
+        let deadline = limited(5).deadline().unwrap();
+        assert!(deadline >= before + Duration::from_secs(605));
+        assert!(deadline <= Instant::now() + Duration::from_secs(605));
+    }
+
+    #[test]
+    fn without_a_time_limit_there_is_no_deadline() {
+        assert_eq!(limited(0).deadline(), None);
+        // More seconds than the clock can count.
+        assert_eq!(limited(u64::MAX).deadline(), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! Which transport a machine gets: the one that its entry names; by default `socket`, unless its
+//! sshd forbids forwarding and commands work. That finding is remembered for a while.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::destination::Destination;
+use super::error::Error;
+use super::transport::Transport;
+use super::{commands_transport, socket_transport};
+use crate::machines::TransportChoice;
+
+/// How long the finding that a machine forbids forwarding is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// Connects to the machine's daemon.
+pub(super) fn connect(
+    destination: &Destination,
+    deadline: Instant,
+) -> Result<Box<dyn Transport>, Error> {
+    match destination.machine.transport {
+        TransportChoice::Socket => by_socket(destination, deadline),
+        TransportChoice::Commands => by_commands(destination, deadline),
+        TransportChoice::Auto => automatically(destination, deadline),
+    }
+}
+
+fn by_socket(destination: &Destination, deadline: Instant) -> Result<Box<dyn Transport>, Error> {
+    Ok(Box::new(socket_transport::connect(destination, deadline)?))
+}
+
+fn by_commands(destination: &Destination, deadline: Instant) -> Result<Box<dyn Transport>, Error> {
+    Ok(Box::new(commands_transport::connect(
+        destination,
+        deadline,
+    )?))
+}
+
+fn automatically(
+    destination: &Destination,
+    deadline: Instant,
+) -> Result<Box<dyn Transport>, Error> {
+    let mark = destination.file("forbids-forwarding");
+    let age = fs::metadata(&mark).and_then(|metadata| metadata.modified());
+    if age.is_ok_and(|written| written.elapsed().is_ok_and(|age| age < REMEMBERED)) {
+        return by_commands(destination, deadline);
+    }
+    let refusal = match by_socket(destination, deadline) {
+        Err(error @ Error::Forwarding { .. }) => error,
+        other => return other,
+    };
+    // sshd gives the same answer when no daemon listens; then commands do not work, either.
+    match by_commands(destination, deadline) {
+        Ok(transport) => {
+            // Without the mark, both are merely tried again.
+            let _ = fs::write(mark, "");
+            Ok(transport)
+        }
+        Err(error @ Error::SameStore { .. }) => Err(error),
+        Err(_) => Err(refusal),
+    }
+}

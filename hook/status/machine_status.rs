@@ -1,0 +1,105 @@
+//! The status of one machine, and how it is found out.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use system::clock::unix_time;
+
+use crate::directories::HookDirectories;
+use crate::health::Health;
+use crate::machines::Machine;
+use crate::remote::{self, Vitals};
+use crate::slots::{self, Occupant};
+use crate::{host_locks, parallel};
+
+/// How long a machine may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The status of one machine. The fields are those of the JSON output.
+#[derive(Debug, Serialize)]
+pub struct MachineStatus {
+    pub name: String,
+    pub port: u16,
+    pub systems: Vec<String>,
+    pub features: Vec<String>,
+    pub slots: u32,
+    pub slots_used: usize,
+    pub reachable: bool,
+    /// Why it is not reachable.
+    pub error: Option<String>,
+    pub kernel: Option<String>,
+    pub architecture: Option<String>,
+    pub host_name: Option<String>,
+    pub normalized_load: Option<f64>,
+    /// The load from which on it gets no builds.
+    pub overload_threshold: Option<f64>,
+    pub free_bytes: Option<u64>,
+    pub round_trip_ms: Option<f64>,
+    pub clock_offset_s: Option<f64>,
+    pub builds: u64,
+    pub failures: u64,
+    pub last_error: Option<String>,
+    /// For how many more seconds it gets no builds.
+    pub set_aside_s: u64,
+    pub building: Vec<Option<Occupant>>,
+}
+
+/// Asks all machines at the same time.
+pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<MachineStatus>> {
+    let answers = parallel::map(machines, |machine| {
+        remote::probe(machine, directories, Instant::now() + PROBE_TIMEOUT)
+    });
+    machines
+        .iter()
+        .zip(answers)
+        .map(|(machine, answer)| MachineStatus::new(machine, directories, answer))
+        .collect()
+}
+
+impl MachineStatus {
+    /// From what a machine answered, and from what the hooks of this host know.
+    fn new(
+        machine: &Machine,
+        directories: &HookDirectories,
+        answer: Result<Vitals, remote::Error>,
+    ) -> Result<MachineStatus> {
+        let building = slots::taken(directories, machine).context("looking at build slots")?;
+        let health = match &answer {
+            Ok(vitals) => Health::update(directories, machine, |health| health.answered(vitals)),
+            Err(_) => Health::load(directories, machine),
+        };
+        let (vitals, error) = match answer {
+            Ok(vitals) => (Some(vitals), None),
+            Err(error) => {
+                let busy = host_locks::busy_with_transfer(directories, machine, &error);
+                (None, Some(busy.unwrap_or_else(|| error.to_string())))
+            }
+        };
+        let known = |get: fn(&Vitals) -> String| vitals.as_ref().map(get);
+        Ok(MachineStatus {
+            name: machine.name.clone(),
+            port: machine.port,
+            systems: machine.systems.clone(),
+            features: machine.features.clone(),
+            slots: machine.parallel_builds,
+            slots_used: building.len(),
+            reachable: vitals.is_some(),
+            error,
+            kernel: known(|vitals| vitals.kernel.clone()),
+            architecture: known(|vitals| vitals.architecture.clone()),
+            host_name: known(|vitals| vitals.host_name.clone()),
+            normalized_load: vitals.as_ref().map(|_| health.normalized_load()),
+            overload_threshold: machine.overload_threshold,
+            free_bytes: vitals.as_ref().map(|vitals| vitals.free_bytes),
+            round_trip_ms: vitals.as_ref().map(|_| health.round_trip),
+            clock_offset_s: vitals.as_ref().map(|vitals| vitals.clock_offset),
+            builds: health.builds,
+            failures: health.all_failures,
+            last_error: health.last_error.clone(),
+            set_aside_s: health.aside_until.saturating_sub(unix_time()),
+            building,
+        })
+    }
+}

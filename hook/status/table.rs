@@ -1,0 +1,70 @@
+//! The status as a table, for terminals.
+
+use std::fmt::Write;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+
+use system::clock::unix_time;
+
+use super::machine_status::MachineStatus;
+use crate::slots::Occupant;
+
+/// A row for each machine, under headings.
+pub fn table(machines: &[MachineStatus]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "machine",
+        "systems",
+        "slots",
+        "load",
+        "free",
+        "round trip",
+        "done/failed",
+        "state",
+    ]);
+    for one in machines {
+        let dash = || "-".to_owned();
+        let mut state = match (&one.error, one.set_aside_s) {
+            (Some(error), _) => error.clone(),
+            (None, 0) => match (one.normalized_load, one.overload_threshold) {
+                (Some(load), Some(threshold)) if load >= threshold => {
+                    format!("gets nothing: its load is not below {threshold:.2}")
+                }
+                _ => "ready".to_owned(),
+            },
+            (None, seconds) => format!(
+                "set aside for {seconds} s: {}",
+                one.last_error.as_deref().unwrap_or("")
+            ),
+        };
+        for occupant in &one.building {
+            let _ = match occupant {
+                Some(Occupant {
+                    derivation, since, ..
+                }) => {
+                    let item = derivation.rsplit('/').next().unwrap_or(derivation);
+                    write!(state, "\n{} s: {item}", unix_time().saturating_sub(*since))
+                }
+                None => write!(state, "\nsome other hook's build"),
+            };
+        }
+        table.add_row([
+            format!("{}:{}", one.name, one.port),
+            one.systems.join(" "),
+            format!("{}/{}", one.slots_used, one.slots),
+            one.normalized_load
+                .map_or_else(dash, |load| format!("{load:.2}")),
+            one.free_bytes
+                .map_or_else(dash, |free| format!("{} MiB", free >> 20)),
+            one.round_trip_ms
+                .map_or_else(dash, |time| format!("{time:.1} ms")),
+            format!("{}/{}", one.builds, one.failures),
+            state,
+        ]);
+    }
+    format!("{table}\n")
+}

@@ -1,0 +1,264 @@
+//! Which machines could build a derivation, which of them are fit to do it now, and in what order
+//! they are tried (`doc/spec/offload.md`, sections 3, 6 and 10). Nothing here asks a machine.
+
+use std::fmt;
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::health::Health;
+use crate::machines::Machine;
+use crate::remote::REQUIRED_FREE_BYTES;
+use crate::request::Request;
+
+/// Loads are compared in steps of this part of all processors being busy: a smaller difference
+/// says nothing.
+const LOAD_STEP: f64 = 0.25;
+
+/// Whether a machine could ever build what is requested: its system and its features are right.
+pub fn can_build(machine: &Machine, request: &Request) -> bool {
+    let has = |feature: &String| {
+        machine.features.contains(feature) || machine.mandatory_features.contains(feature)
+    };
+    machine.systems.contains(&request.system)
+        && request.features.iter().all(has)
+        && machine
+            .mandatory_features
+            .iter()
+            .all(|feature| request.features.contains(feature))
+}
+
+/// The machines that could ever build it, each once: a machine that is given twice would have its
+/// slots counted twice.
+pub fn candidates<'a>(machines: &'a [Machine], request: &Request) -> Vec<&'a Machine> {
+    let mut seen = Vec::new();
+    let mut candidates = Vec::new();
+    for machine in machines {
+        if can_build(machine, request) && !seen.contains(&machine.key()) {
+            seen.push(machine.key());
+            candidates.push(machine);
+        }
+    }
+    candidates
+}
+
+/// Why a machine that works gets no build now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Unsuitable {
+    /// Its normalized load is not below the threshold of its entry.
+    Overloaded {
+        /// The load, 1 being all processors busy.
+        load: f64,
+        /// The threshold.
+        threshold: f64,
+    },
+    /// Its store has too little free space.
+    LowDiskSpace {
+        /// Free bytes.
+        free: u64,
+    },
+}
+
+impl fmt::Display for Unsuitable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Unsuitable::Overloaded { load, threshold } => {
+                write!(f, "its load {load:.2} is not below {threshold:.2}")
+            }
+            Unsuitable::LowDiskSpace { free } => {
+                let free = free as f64 / f64::from(1 << 20);
+                write!(f, "it is low on disk space ({free:.2} MiB free)")
+            }
+        }
+    }
+}
+
+/// Why a machine gets no build now, given what is known of it; `None` if it may get one.
+pub fn unsuitable(machine: &Machine, health: &Health) -> Option<Unsuitable> {
+    let load = health.normalized_load();
+    match machine.overload_threshold {
+        Some(threshold) if load >= threshold => Some(Unsuitable::Overloaded { load, threshold }),
+        _ if health.free_bytes < REQUIRED_FREE_BYTES => Some(Unsuitable::LowDiskSpace {
+            free: health.free_bytes,
+        }),
+        _ => None,
+    }
+}
+
+/// Sorts machines in the order in which they are tried: the less loaded first, then the faster;
+/// equal ones in random order, so that hooks that choose at the same time choose differently.
+pub fn rank(machines: &mut [(&Machine, Health)], random: &mut impl Rng) {
+    machines.shuffle(random);
+    machines.sort_by(|(a, a_health), (b, b_health)| {
+        load_steps(a_health)
+            .cmp(&load_steps(b_health))
+            .then(b.speed.total_cmp(&a.speed))
+    });
+}
+
+fn load_steps(health: &Health) -> u64 {
+    (health.normalized_load() / LOAD_STEP).min(1e6) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::test_data::machine;
+
+    fn request(system: &str, features: &[&str]) -> Request {
+        Request {
+            am_willing: false,
+            system: system.to_owned(),
+            derivation: "/gnu/store/x.drv".to_owned(),
+            features: features.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn with_features(features: &[&str], mandatory: &[&str]) -> Machine {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Machine {
+            features: owned(features),
+            mandatory_features: owned(mandatory),
+            ..machine("build1")
+        }
+    }
+
+    fn health(load: f64, cores: u32) -> Health {
+        Health {
+            load,
+            cores,
+            free_bytes: 10 << 30,
+            ..Health::default()
+        }
+    }
+
+    #[test]
+    fn a_machine_needs_the_system_and_all_features() {
+        let kvm = with_features(&["kvm", "big"], &[]);
+        assert!(can_build(&kvm, &request("x86_64-linux", &[])));
+        assert!(can_build(&kvm, &request("x86_64-linux", &["big", "kvm"])));
+        assert!(!can_build(&kvm, &request("x86_64-linux", &["kvm", "gpu"])));
+        assert!(!can_build(&kvm, &request("aarch64-linux", &[])));
+    }
+
+    #[test]
+    fn mandatory_features_must_be_asked_for() {
+        let reserved = with_features(&["big"], &["gpu"]);
+        assert!(!can_build(&reserved, &request("x86_64-linux", &[])));
+        assert!(!can_build(&reserved, &request("x86_64-linux", &["big"])));
+        assert!(can_build(&reserved, &request("x86_64-linux", &["gpu"])));
+        assert!(can_build(
+            &reserved,
+            &request("x86_64-linux", &["big", "gpu"])
+        ));
+    }
+
+    #[test]
+    fn a_machine_that_is_given_twice_is_one_candidate() {
+        let other_port = Machine {
+            port: 2222,
+            ..machine("a")
+        };
+        let machines = [machine("a"), machine("b"), machine("a"), other_port];
+        let found: Vec<_> = candidates(&machines, &request("x86_64-linux", &[]))
+            .iter()
+            .map(|machine| machine.key())
+            .collect();
+        assert_eq!(found, ["a:22", "b:22", "a:2222"]);
+    }
+
+    #[test]
+    fn a_load_at_the_threshold_is_too_high() {
+        let machine = Machine {
+            overload_threshold: Some(0.5),
+            ..machine("a")
+        };
+        assert_eq!(unsuitable(&machine, &health(1.9, 4)), None);
+        let reason = unsuitable(&machine, &health(2.0, 4)).unwrap();
+        assert_eq!(reason.to_string(), "its load 0.50 is not below 0.50");
+        // Builds that it was given since the load was measured count.
+        let busy = Health {
+            given: 1,
+            ..health(1.9, 4)
+        };
+        assert!(unsuitable(&machine, &busy).is_some());
+        let unlimited = Machine {
+            overload_threshold: None,
+            ..machine
+        };
+        assert_eq!(unsuitable(&unlimited, &health(1000.0, 1)), None);
+    }
+
+    #[test]
+    fn a_machine_needs_free_space() {
+        let with = |free_bytes| Health {
+            free_bytes,
+            ..health(0.0, 1)
+        };
+        assert_eq!(unsuitable(&machine("a"), &with(100 << 20)), None);
+        let reason = unsuitable(&machine("a"), &with((100 << 20) - 1)).unwrap();
+        assert_eq!(
+            reason.to_string(),
+            "it is low on disk space (100.00 MiB free)"
+        );
+        assert_eq!(
+            unsuitable(&machine("a"), &with(3 << 19)).unwrap(),
+            Unsuitable::LowDiskSpace { free: 3 << 19 }
+        );
+    }
+
+    /// The names in the order of their rank.
+    fn ranked(machines: &[(&Machine, Health)], seed: u64) -> Vec<String> {
+        let mut machines = machines.to_vec();
+        rank(&mut machines, &mut StdRng::seed_from_u64(seed));
+        machines
+            .iter()
+            .map(|(machine, _)| machine.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn the_less_loaded_comes_first_then_the_faster() {
+        let of_speed = |name, speed| Machine {
+            speed,
+            ..machine(name)
+        };
+        let (idle, fast, slow) = (
+            of_speed("idle", 1.0),
+            of_speed("fast", 3.0),
+            of_speed("slow", 2.0),
+        );
+        let machines = [
+            (&slow, health(3.0, 4)),
+            // Not a step less loaded than `slow`.
+            (&fast, health(3.5, 4)),
+            (&idle, health(0.5, 4)),
+        ];
+        for seed in 0..20 {
+            assert_eq!(ranked(&machines, seed), ["idle", "fast", "slow"]);
+        }
+    }
+
+    #[test]
+    fn the_load_of_all_processors_counts() {
+        let (small, large) = (machine("small"), machine("large"));
+        let machines = [(&small, health(1.0, 1)), (&large, health(4.0, 32))];
+        assert_eq!(ranked(&machines, 0), ["large", "small"]);
+        // A machine whose load cannot be a number of processes comes last and panics nowhere.
+        let machines = [(&small, health(f64::INFINITY, 1)), (&large, health(9.0, 1))];
+        assert_eq!(ranked(&machines, 0), ["large", "small"]);
+    }
+
+    #[test]
+    fn equal_machines_are_tried_in_random_order() {
+        let (a, b) = (machine("a"), machine("b"));
+        let machines = [(&a, health(0.0, 1)), (&b, health(0.0, 1))];
+        let first: std::collections::BTreeSet<String> = (0..50)
+            .map(|seed| ranked(&machines, seed).swap_remove(0))
+            .collect();
+        assert_eq!(first.len(), 2);
+    }
+}

@@ -1,0 +1,41 @@
+//! Data for unit tests.
+
+use formats::StoreDir;
+
+use crate::directories::HookDirectories;
+use crate::machines::{Machine, Place, TransportChoice};
+
+/// A machine of this name, with the default of every field.
+pub fn machine(name: &str) -> Machine {
+    Machine {
+        name: name.to_owned(),
+        port: 22,
+        systems: vec!["x86_64-linux".to_owned()],
+        user: "offload".to_owned(),
+        private_key: None,
+        host_key: "ssh-ed25519 AAAA".to_owned(),
+        daemon_socket: "/var/guix/daemon-socket/socket".to_owned(),
+        overload_threshold: Some(0.8),
+        parallel_builds: 1,
+        speed: 1.0,
+        features: Vec::new(),
+        mandatory_features: Vec::new(),
+        transport: TransportChoice::Auto,
+        ssh_config: None,
+        transfer_compression: None,
+        cores: None,
+        program: None,
+        place: Place::default(),
+    }
+}
+
+/// Directories of a hook, with an empty state directory that is removed when dropped.
+pub fn directories() -> (tempfile::TempDir, HookDirectories) {
+    let state = tempfile::tempdir().expect("a temporary directory");
+    let directories = HookDirectories {
+        state: state.path().to_owned(),
+        store: StoreDir::new("/gnu/store").expect("a store directory"),
+        user_home: "/nonexistent".into(),
+    };
+    (state, directories)
+}
