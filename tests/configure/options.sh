@@ -42,6 +42,16 @@ print:
 MAKE
 has made '/opt/guix-exec/le /state /b /opt/guix/share/man'
 
+# And about where Cargo builds: the environment's word, configure's, Cargo's own.
+built_in() { printf 'include Makefile\nprint: ; @echo $(release)\n' | make -s -f - print; }
+is() { [ "$1" = "$2" ] || { echo "got \`$1', not \`$2'"; exit 1; }; }
+CARGO_TARGET_DIR=/chosen $configure -q
+unset CARGO_TARGET_DIR
+is "$(built_in)" /chosen/release
+is "$(export CARGO_TARGET_DIR=/mine; built_in)" /mine/release
+$configure -q
+is "$(built_in)" target/release
+
 $configure --disable-daemon-offload -q
 has config.status.toml 'daemon_offload = false'
 $configure -q ac_cv_guix_cbips_support_setvbuf=no

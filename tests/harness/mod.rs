@@ -12,8 +12,8 @@
 //!
 //! `GUIX_DAEMON_UNDER_TEST=PROGRAM` has every test drive that daemon instead of ours (Guix's
 //! own, to prove the test); [`is_ours`] tells which. `GUIX` names the `guix` program that either
-//! daemon is given as its helper; without it there is none. `KEEP_TEST_DIRECTORIES=1` leaves the
-//! directories behind.
+//! daemon is given as its helper; without it there is none. `GUIX_TEST_KEEP=1` leaves the directories
+//! of failed tests behind, and `GUIX_TEST_KEEP=all` those of all tests.
 //!
 //! Used by several test programs, none of which needs all of it.
 #![allow(dead_code)]
@@ -215,8 +215,9 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         let Some(root) = self.root.take() else { return };
-        if std::env::var_os("KEEP_TEST_DIRECTORIES").is_some() {
-            eprintln!("left behind: {}", root.keep().display());
+        let keep = std::env::var_os("GUIX_TEST_KEEP");
+        if keep.is_some_and(|which| which == "all" || std::thread::panicking()) {
+            eprintln!("kept: {}", root.keep().display());
             return;
         }
         // Directories in a store cannot be written to.
