@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 use store::Directories;
 
 use super::Findings;
+
+/// What ends a file name in SQLite's URIs, or begins an escape.
+const URI_DELIMITERS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 
 /// The only schema that Guix's and our daemon know.
 const SCHEMA: &str = "7";
@@ -67,11 +72,7 @@ fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
     } else {
         "&immutable=1"
     };
-    let name = file
-        .to_string_lossy()
-        .replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23");
+    let name = percent_encode(file.as_os_str().as_bytes(), URI_DELIMITERS);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let database = Connection::open_with_flags(format!("file:{name}?mode=ro{immutable}"), flags)?;
 

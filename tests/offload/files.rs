@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use data_encoding::BASE64;
+
 use crate::farm::{Farm, Kind, SYSTEM};
 use crate::hand::Hand;
 use crate::harness::derivations::Script;
@@ -34,27 +36,6 @@ fn built_on(farm: &Farm, name: &str) -> (String, String) {
     (rest.lines().next().unwrap().to_owned(), built.log)
 }
 
-/// A host key as Nix has it.
-fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut encoded = String::new();
-    for group in text.as_bytes().chunks(3) {
-        let mut bits = 0u32;
-        for index in 0..3 {
-            bits = bits << 8 | u32::from(*group.get(index).unwrap_or(&0));
-        }
-        for index in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * index)) as usize & 63];
-            encoded.push(if index <= group.len() {
-                digit.into()
-            } else {
-                '='
-            });
-        }
-    }
-    encoded
-}
-
 #[test]
 fn without_a_file_everything_is_built_here() {
     let farm = unconfigured(1);
@@ -74,7 +55,7 @@ fn guix_machines_scm() {
 fn the_lines_of_nix() {
     let farm = unconfigured(1);
     let entry = farm.entry(0);
-    let key = base64(entry.get("host-key"));
+    let key = BASE64.encode(entry.get("host-key").as_bytes());
     let login = entry.get("private-key");
     let line = format!("# ours\nssh://root@build-1 {SYSTEM},i686-linux {login} 2 1.5 - - {key}\n");
     write(&farm, "machines", &line);
@@ -92,7 +73,7 @@ fn all_files_together() {
     );
     write(&farm, "machines.toml", &feature(1, "two").toml());
     let entry = farm.entry(2);
-    let key = base64(entry.get("host-key"));
+    let key = BASE64.encode(entry.get("host-key").as_bytes());
     let login = entry.get("private-key");
     write(
         &farm,
@@ -162,7 +143,7 @@ fn a_mistake_is_shown_with_its_place_and_leaves_the_other_entries() {
     assert!(column.parse::<u32>().is_ok(), "{shown}");
 
     fs::remove_file(&place).unwrap();
-    let key = base64(good.get("host-key"));
+    let key = BASE64.encode(good.get("host-key").as_bytes());
     let login = good.get("private-key");
     let line =
         |host: &str, jobs: &str| format!("root@{host} {SYSTEM} {login} {jobs} 1 - - {key}\n");

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formats::hash::Hash;
+use formats::hash::{Algorithm, Hash};
 use gcrypt::{Acl, KeyPair};
 use store::Authority;
 use system::sync::Mutex;
@@ -77,18 +77,18 @@ impl Authority for Keys {
             ["signing-key.sec", "signing-key.pub"],
             KeyPair::load,
         )?;
-        let hash = hash
-            .bytes()
-            .try_into()
-            .map_err(|_| "only SHA-256 is signed".to_owned())?;
-        gcrypt::sign(hash, &pair).map_err(|error| error.to_string())
+        let refused = || "only SHA-256 hashes are signed".to_owned();
+        let digest = match hash.algorithm() {
+            Algorithm::Sha256 => hash.bytes().try_into().map_err(|_| refused())?,
+            _ => return Err(refused()),
+        };
+        gcrypt::sign(digest, &pair).map_err(|error| error.to_string())
     }
 
-    fn verify(&self, signature: &[u8]) -> Result<String, String> {
+    fn verify(&self, signature: &[u8]) -> Result<Hash, String> {
         let acl = self.current(&self.acl, ["acl", "signing-key.pub"], Acl::load)?;
         let signed = gcrypt::verify(signature, &acl).map_err(|error| error.to_string())?;
-        Hash::new(formats::Algorithm::Sha256, &signed)
-            .map(|hash| hash.hex())
+        Hash::new(Algorithm::Sha256, &signed)
             .ok_or_else(|| "signed hash has the wrong length".to_owned())
     }
 }

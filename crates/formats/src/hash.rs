@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::str::FromStr;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::Digest;
 
 use crate::base32;
@@ -156,7 +157,7 @@ impl Hash {
     /// Reads a hash in hexadecimal or base-32, whichever its length says.
     pub fn parse(algorithm: Algorithm, text: &str) -> Result<Hash, Error> {
         let digest = if text.len() == algorithm.size() * 2 {
-            decode_hex(text.as_bytes())
+            HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
         } else if text.len() == base32::encoded_length(algorithm.size()) {
             base32::decode(text)
         } else {
@@ -190,13 +191,7 @@ impl Hash {
 
     /// In lower-case hexadecimal.
     pub fn hex(&self) -> String {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = String::with_capacity(self.algorithm.size() * 2);
-        for byte in self.bytes() {
-            text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            text.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-        text
+        HEXLOWER.encode(self.bytes())
     }
 
     /// In the store's base-32.
@@ -239,17 +234,6 @@ impl fmt::Debug for Hash {
 /// What an error message shows of a text that may be very long.
 fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
-}
-
-/// The bytes of hexadecimal digits of either case.
-fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|value| value as u8);
-    text.chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The state of each algorithm; boxed where large, so that a [`Hasher`] is cheap to move.

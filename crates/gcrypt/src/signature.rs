@@ -3,8 +3,9 @@
 //! A signature is the text `(signature DATA SIG-VAL PUBLIC-KEY)`; DATA holds the SHA-256 of the
 //! item, so that a verified signature says what was signed, and the caller compares.
 
-use std::fmt::Write as _;
 use std::ptr;
+
+use data_encoding::HEXUPPER;
 
 use crate::acl::Acl;
 use crate::error::{Error, Result};
@@ -31,10 +32,7 @@ pub enum VerifyError {
 /// # Errors
 /// The key is of an unknown type, or libgcrypt can't sign with it.
 pub fn sign(hash: &[u8; 32], pair: &KeyPair) -> Result<Vec<u8>> {
-    let mut hex = String::with_capacity(64);
-    for byte in hash {
-        let _ = write!(hex, "{byte:02X}");
-    }
+    let hex = HEXUPPER.encode(hash);
     let flag = pair.public().signing_flag()?;
     let data = Sexp::parse(format!("(data (flags {flag}) (hash sha256 #{hex}#))"))?;
     let mut value = ptr::null_mut();

@@ -17,9 +17,8 @@ pub trait Authority: Send + Sync {
     /// The signature of `hash`, as text.
     fn sign(&self, hash: &Hash) -> std::result::Result<Vec<u8>, String>;
 
-    /// The hash, in hexadecimal, that `signature` is of, if the signature is right and its key
-    /// authorised.
-    fn verify(&self, signature: &[u8]) -> std::result::Result<String, String>;
+    /// The hash that `signature` is of, if the signature is right and its key authorised.
+    fn verify(&self, signature: &[u8]) -> std::result::Result<Hash, String>;
 }
 
 impl Store {

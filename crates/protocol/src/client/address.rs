@@ -146,20 +146,13 @@ fn split_scheme(text: &[u8]) -> Option<(&str, &[u8])> {
     proper.then_some((scheme, &text[colon + 1..]))
 }
 
+/// The bytes that `text` stands for; `None` if a `%` comes without two hexadecimal digits, which
+/// the library would take for itself.
 fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            decoded.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            decoded.push(byte);
-        }
-    }
-    Some(decoded)
+    let mut escapes = text.split(|&byte| byte == b'%').skip(1);
+    let proper =
+        escapes.all(|escape| escape.len() >= 2 && escape[..2].iter().all(u8::is_ascii_hexdigit));
+    proper.then(|| percent_encoding::percent_decode(text).collect())
 }
 
 #[cfg(test)]
@@ -181,6 +174,7 @@ mod tests {
             unix("/var/guix/daemon-socket/socket")
         );
         assert_eq!(parse("unix:/a%20b"), unix("/a b"));
+        assert_eq!(parse("unix:/%25%2f%2F"), unix("/%//"));
         assert_eq!(parse("file:///a/b"), unix("/a/b"));
         assert_eq!(parse("guix://machine"), tcp("machine", 44146));
         assert_eq!(parse("guix://machine:1234"), tcp("machine", 1234));
@@ -192,6 +186,9 @@ mod tests {
             "guix://",
             "guix://a:b",
             "unix:/%zz",
+            "unix:/%+f",
+            "unix:/a%2",
+            "unix:/%%41",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }

@@ -104,7 +104,7 @@ fn judge_one(claim: &Claim<'_>, authority: &dyn Authority) -> Result<()> {
         .signature
         .ok_or_else(|| Error::Unsigned(claim.path.clone()))?;
     let verified = authority.verify(signature).map_err(Error::Other)?;
-    if verified.eq_ignore_ascii_case(&claim.signed.hex()) {
+    if verified == *claim.signed {
         Ok(())
     } else {
         Err(Error::SignedHashMismatch)

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use formats::hash::Hash;
+use formats::hash::{Algorithm, Hash};
 use formats::nar::{Sink, Writer};
 use formats::store_path::{StoreDir, StorePath};
 use store::{
@@ -162,10 +162,12 @@ impl Authority for Seal {
         Ok(format!("{} {}", self.0, hash.hex()).into_bytes())
     }
 
-    fn verify(&self, signature: &[u8]) -> Result<String, String> {
+    fn verify(&self, signature: &[u8]) -> Result<Hash, String> {
         let text = String::from_utf8(signature.to_vec()).map_err(|error| error.to_string())?;
         match text.split_once(' ') {
-            Some((secret, hash)) if secret == self.0 => Ok(hash.to_owned()),
+            Some((secret, hash)) if secret == self.0 => {
+                Hash::parse(Algorithm::Sha256, hash).map_err(|error| error.to_string())
+            }
             _ => Err("unauthorized public key".to_owned()),
         }
     }
