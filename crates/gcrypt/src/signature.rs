@@ -2,6 +2,10 @@
 //!
 //! A signature is the text `(signature DATA SIG-VAL PUBLIC-KEY)`; DATA holds the SHA-256 of the
 //! item, so that a verified signature says what was signed, and the caller compares.
+//!
+//! ECDSA signs the leading bits of a hash, as many as the order of the curve has: with Guix's
+//! keys, 253 of 256. A hash that differs in the last three bits alone passes as signed, too; to
+//! use that, one would have to find data with one of these eight hashes.
 
 use std::ptr;
 

@@ -193,7 +193,8 @@ fn nesting_and_length_are_no_danger() {
 
 proptest! {
     /// A genuine signature with bytes changed, dropped or added is refused, or still says the
-    /// same hash (white space may change).
+    /// same hash (white space may change). ECDSA signs as many bits as the order of the curve has:
+    /// 253 with Guix's Ed25519, so the last three bits of the hash may differ.
     #[test]
     fn a_damaged_signature_never_says_another_hash(
         place in 0usize..600, byte: u8, kind in 0..3,
@@ -207,7 +208,8 @@ proptest! {
             _ => text.insert(place, byte),
         }
         if let Ok(hash) = verify(&text, &acl) {
-            prop_assert_eq!(hash, HASH);
+            let signed = |hash: [u8; 32]| [&hash[..31], &[hash[31] >> 3]].concat();
+            prop_assert_eq!(signed(hash), signed(HASH));
         }
     }
 
