@@ -66,7 +66,13 @@ struct Action {
     #[arg(long)]
     derivers: bool,
     /// Check the store; OPTS is a comma-separated combination of 'repair' and 'contents'
-    #[arg(long, value_name = "OPTS", num_args = 0..=1, default_missing_value = "")]
+    #[arg(
+        long,
+        value_name = "OPTS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
     verify: Option<String>,
     /// List cached build failures
     #[arg(long)]

@@ -1,0 +1,333 @@
+//! A daemon, and runs of `guix-client` against it.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::derivations::{Client, Drv, Script};
+use crate::harness::users::BuildUsers;
+use crate::harness::{Daemon, PATIENCE, Site, eventually, is_ours};
+
+/// The program under test.
+pub const GUIX_CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
+
+/// A running daemon with build users, and a directory for the client's files.
+pub struct Fixture {
+    // Dropped in this order.
+    pub daemon: Daemon,
+    pub site: Site,
+    _users: Option<BuildUsers>,
+}
+
+impl Fixture {
+    /// A daemon with an empty store, without substitutes.
+    pub fn new() -> Fixture {
+        Fixture::with_options(&["--no-substitutes"])
+    }
+
+    /// A daemon with these options, and others that let tests see what it does.
+    pub fn with_options(options: &[&str]) -> Fixture {
+        Fixture::at(Site::new(), options)
+    }
+
+    /// The same with the directories of `site`.
+    pub fn at(site: Site, options: &[&str]) -> Fixture {
+        for name in ["work", "gate"] {
+            fs::create_dir(site.path(name)).unwrap();
+            fs::set_permissions(site.path(name), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let users = BuildUsers::claim();
+        let group = users
+            .as_ref()
+            .map(|users| format!("--build-users-group={}", users.group));
+        let gate = format!("--chroot-directory={}", site.path("gate").display());
+        let mut all = vec!["--log-compression=none", &gate];
+        all.extend(group.as_deref());
+        all.extend(options);
+        Fixture {
+            daemon: site.start(&all),
+            site,
+            _users: users,
+        }
+    }
+
+    /// A file in the directory in which the client runs.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.site.path("work").join(name)
+    }
+
+    /// Writes such a file, and says where it is.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        fs::write(self.file(name), contents).unwrap();
+        self.file(name)
+    }
+
+    /// A run of the client that is yet to be started.
+    pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
+        let mut command = self.site.command(GUIX_CLIENT);
+        command
+            .args(words)
+            .current_dir(self.site.path("work"))
+            .env_remove("GUIX_OFFLOAD_MACHINES")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the client.
+    #[track_caller]
+    pub fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Run {
+        self.finish(self.command(words))
+    }
+
+    /// Runs the client with `input` as its standard input.
+    #[track_caller]
+    pub fn run_with_input<S: AsRef<OsStr>>(&self, words: &[S], input: impl AsRef<[u8]>) -> Run {
+        let name = self.site.path(format!("input-{:x}", rand::random::<u64>()));
+        fs::write(&name, input).unwrap();
+        let mut command = self.command(words);
+        command.stdin(File::open(name).unwrap());
+        self.finish(command)
+    }
+
+    /// Runs a command to its end, which has to come soon.
+    #[track_caller]
+    pub fn finish(&self, command: Command) -> Run {
+        let out = self
+            .site
+            .path(format!("stdout-{:x}", rand::random::<u64>()));
+        let mut run = self.finish_with_output(command, File::create(&out).unwrap().into());
+        run.out = fs::read(out).unwrap();
+        run
+    }
+
+    /// The same with its standard output somewhere else.
+    #[track_caller]
+    pub fn finish_with_output(&self, mut command: Command, out: Stdio) -> Run {
+        let err = self
+            .site
+            .path(format!("stderr-{:x}", rand::random::<u64>()));
+        let child = command
+            .stdout(out)
+            .stderr(File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
+        Run {
+            status: wait(child, &format!("{command:?}")),
+            command: format!("{command:?}"),
+            out: Vec::new(),
+            err: String::from_utf8_lossy(&fs::read(err).unwrap()).into_owned(),
+        }
+    }
+
+    /// Adds a text that refers to `references`, and says what the item is called.
+    #[track_caller]
+    pub fn add_text(&self, name: &str, text: &str, references: &[&str]) -> String {
+        let mut words = vec!["add-text", name];
+        for reference in references {
+            words.extend(["--reference", reference]);
+        }
+        self.run_with_input(&words, text).succeeds().line()
+    }
+
+    /// Writes a derivation to the store. Its name stays a temporary root as long as the result.
+    pub fn derivation(&self, name: &str, script: &str) -> (Client, Drv) {
+        self.derivation_of(Script::new(name, script))
+    }
+
+    /// The same of a script that has more to it.
+    pub fn derivation_of(&self, script: Script) -> (Client, Drv) {
+        let mut client = Client::connect(&self.daemon);
+        let drv = client.write(script);
+        (client, drv)
+    }
+
+    /// Shell code that waits until there is a file of that name in the directory of
+    /// [`Fixture::open`].
+    pub fn await_gate(&self, name: &str) -> String {
+        let file = self.site.path("gate").join(name);
+        format!("until test -e {}; do sleep 0.05; done", file.display())
+    }
+
+    /// Lets builders that wait for `name` go on.
+    pub fn open(&self, name: &str) {
+        fs::write(self.site.path("gate").join(name), "").unwrap();
+    }
+
+    /// The name in the gate directory, for builders to write to.
+    pub fn gate(&self, name: &str) -> PathBuf {
+        self.site.path("gate").join(name)
+    }
+
+    /// Waits until all sessions have ended, and their temporary roots with them.
+    pub fn wait_for_sessions_to_end(&self) {
+        let roots = self.site.state().join("temproots");
+        // Guix's daemon leaves the files of sessions that were killed.
+        let none_left = || !is_ours() || fs::read_dir(&roots).map_or(0, Iterator::count) == 0;
+        self.daemon.wait_until(none_left, "to end sessions");
+    }
+
+    /// An item's name; there need not be such an item.
+    pub fn no_item(&self, name: &str) -> String {
+        let hash = "00000000000000000000000000000000";
+        format!("{}/{hash}-{name}", self.site.store().display())
+    }
+
+    /// Whether there is a file of an item.
+    pub fn has(&self, item: impl AsRef<Path>) -> bool {
+        item.as_ref().symlink_metadata().is_ok()
+    }
+}
+
+/// Waits for a process to end by itself.
+#[track_caller]
+pub fn wait(mut child: Child, what: &str) -> ExitStatus {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    panic!("does not end: {what}");
+}
+
+/// Waits until `path` exists.
+#[track_caller]
+pub fn wait_for_file(path: &Path) {
+    assert!(eventually(|| path.exists()), "no {}", path.display());
+}
+
+/// A run of the client that has ended.
+#[derive(Debug)]
+pub struct Run {
+    command: String,
+    pub status: ExitStatus,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Run {
+    /// Its standard output.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    /// The lines of its standard output.
+    pub fn lines(&self) -> Vec<String> {
+        self.text().lines().map(str::to_owned).collect()
+    }
+
+    /// The only line of its standard output.
+    #[track_caller]
+    pub fn line(&self) -> String {
+        let lines = self.lines();
+        assert_eq!(lines.len(), 1, "{self:#?}");
+        lines[0].clone()
+    }
+
+    #[track_caller]
+    fn assert(&self, holds: bool, expected: &str) -> &Run {
+        assert!(
+            holds,
+            "expected {expected}\n{}\n{}\n--- standard output:\n{}--- standard error:\n{}---",
+            self.command,
+            self.status,
+            self.text(),
+            self.err
+        );
+        self
+    }
+
+    /// Exit status 0.
+    #[track_caller]
+    pub fn succeeds(&self) -> &Run {
+        self.assert(self.status.success(), "success")
+    }
+
+    /// Exit status 1, with `text` in the messages, and nothing of a panic.
+    #[track_caller]
+    pub fn fails(&self, text: &str) -> &Run {
+        self.fails_with(1, text)
+    }
+
+    /// Another exit status.
+    #[track_caller]
+    pub fn fails_with(&self, status: i32, text: &str) -> &Run {
+        self.assert(
+            self.status.code() == Some(status),
+            &format!("exit status {status}"),
+        );
+        // Guix's daemon has other quotes.
+        let err = self.err.replace('‘', "`").replace('’', "'");
+        self.assert(err.contains(text), &format!("the message {text:?}"));
+        self.does_not_say("panicked")
+    }
+
+    /// An end by this signal.
+    #[track_caller]
+    pub fn is_killed_by(&self, signal: Signal) -> &Run {
+        let expected = self.status.signal() == Some(signal as i32);
+        self.assert(expected, &format!("an end by {signal}"))
+    }
+
+    /// Exactly this on standard output.
+    #[track_caller]
+    pub fn prints(&self, text: impl AsRef<str>) -> &Run {
+        let text = text.as_ref();
+        self.assert(self.text() == text, &format!("to print {text:?}"))
+    }
+
+    /// Exactly these lines on standard output.
+    #[track_caller]
+    pub fn prints_lines<S: AsRef<str>>(&self, lines: &[S]) -> &Run {
+        let text: String = lines
+            .iter()
+            .map(|line| format!("{}\n", line.as_ref()))
+            .collect();
+        self.prints(text)
+    }
+
+    /// Exactly these lines, in whatever order.
+    #[track_caller]
+    pub fn prints_all_of<S: AsRef<str>>(&self, lines: &[S]) -> &Run {
+        let mut expected: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
+        expected.sort_unstable();
+        let mut printed = self.lines();
+        printed.sort_unstable();
+        self.assert(printed == expected, &format!("to print {expected:#?}"))
+    }
+
+    /// Nothing on standard output.
+    #[track_caller]
+    pub fn prints_nothing(&self) -> &Run {
+        self.prints("")
+    }
+
+    /// `text` somewhere on standard error.
+    #[track_caller]
+    pub fn says(&self, text: impl AsRef<str>) -> &Run {
+        let text = text.as_ref();
+        self.assert(self.err.contains(text), &format!("the message {text:?}"))
+    }
+
+    /// No `text` on standard error.
+    #[track_caller]
+    pub fn does_not_say(&self, text: impl AsRef<str>) -> &Run {
+        let text = text.as_ref();
+        self.assert(!self.err.contains(text), &format!("no message {text:?}"))
+    }
+
+    /// Nothing on standard error.
+    #[track_caller]
+    pub fn says_nothing(&self) -> &Run {
+        self.assert(self.err.is_empty(), "no messages")
+    }
+}

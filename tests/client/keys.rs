@@ -1,0 +1,93 @@
+//! `guix-client archive --generate-key`, `archive --authorize` and `authorize`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::fixture::Fixture;
+
+#[test]
+fn a_key_pair_is_generated_once() {
+    let fixture = Fixture::new();
+    let directory = fixture.site.configuration();
+    let generate = || fixture.run(&["archive", "--generate-key"]);
+    generate()
+        .succeeds()
+        .prints_nothing()
+        .says("this may take time...\n");
+    let mode = |name: &str| {
+        let metadata = fs::metadata(directory.join(name)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode("signing-key.sec"), 0o400);
+    assert_eq!(mode("signing-key.pub"), 0o444);
+    let public = fs::read_to_string(directory.join("signing-key.pub")).unwrap();
+    assert!(public.contains("public-key") && public.contains("Ed25519"));
+    generate().fails(&format!(
+        "key pair exists under '{}'; remove it first",
+        directory.display()
+    ));
+    let unchanged = fs::read_to_string(directory.join("signing-key.pub")).unwrap();
+    assert_eq!(unchanged, public);
+}
+
+#[test]
+fn the_kind_of_key_can_be_chosen() {
+    let fixture = Fixture::new();
+    let parameters = "--generate-key=(genkey (rsa (nbits 4:1024)))";
+    fixture.run(&["archive", parameters]).succeeds();
+    let file = fixture.site.configuration().join("signing-key.pub");
+    assert!(fs::read_to_string(file).unwrap().contains("rsa"));
+
+    let fixture = Fixture::new();
+    fixture
+        .run(&["archive", "--generate-key=nonsense"])
+        .fails("key generation failed");
+    let file = fixture.site.configuration().join("signing-key.pub");
+    assert!(!fixture.has(file));
+}
+
+#[test]
+fn a_key_is_authorized_once() {
+    let fixture = Fixture::new();
+    fixture.run(&["archive", "--generate-key"]).succeeds();
+    let directory = fixture.site.configuration();
+    let key = fs::read(directory.join("signing-key.pub")).unwrap();
+    let acl = || fs::read_to_string(directory.join("acl")).unwrap();
+    fixture.run_with_input(&["authorize"], &key).succeeds();
+    let first = acl();
+    assert!(first.contains("guix import"), "{first}");
+    fixture.run_with_input(&["authorize"], &key).succeeds();
+    assert_eq!(acl(), first);
+}
+
+#[test]
+fn only_public_keys_can_be_authorized() {
+    let fixture = Fixture::new();
+    fixture.run(&["archive", "--generate-key"]).succeeds();
+    let directory = fixture.site.configuration();
+    let secret = fs::read(directory.join("signing-key.sec")).unwrap();
+    for input in [&b""[..], b"ssh-ed25519 AAAA", b"(a (b c))", &secret] {
+        fixture
+            .run_with_input(&["authorize"], input)
+            .fails("failed to read public key");
+    }
+    assert!(!fixture.has(directory.join("acl")));
+}
+
+#[test]
+fn a_list_of_keys_that_is_a_link_is_replaced_with_a_warning() {
+    let fixture = Fixture::new();
+    fixture.run(&["archive", "--generate-key"]).succeeds();
+    let directory = fixture.site.configuration();
+    let key = fs::read(directory.join("signing-key.pub")).unwrap();
+    fixture.run_with_input(&["authorize"], &key).succeeds();
+    let acl = directory.join("acl");
+    let elsewhere = fixture.file("acl-elsewhere");
+    fs::rename(&acl, &elsewhere).unwrap();
+    symlink(&elsewhere, &acl).unwrap();
+    fixture
+        .run_with_input(&["authorize"], &key)
+        .succeeds()
+        .says("warning: replacing symbolic link ");
+    assert!(!acl.symlink_metadata().unwrap().is_symlink());
+}

@@ -1,0 +1,23 @@
+//! `guix-client` from outside: the real program, against a real daemon.
+//!
+//! What is expected is what `guix` does, see `doc/src/invoking-guix-client.md`. The suite can
+//! drive another daemon, see [`harness`].
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod fixture;
+
+mod adding;
+mod archives;
+mod building;
+mod collecting;
+mod hashes;
+mod keys;
+mod manual;
+mod offloading;
+mod output;
+mod processes;
+mod questions;
+mod roots;
+mod verifying;

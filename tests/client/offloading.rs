@@ -1,0 +1,56 @@
+//! `guix-client offload`, as far as it needs no build machines; `tests/offload` has some.
+
+use crate::fixture::Fixture;
+
+/// A machine that nobody can reach.
+const NOWHERE: &str = r#"
+[[machine]]
+name = "nowhere.invalid"
+systems = ["x86_64-linux"]
+user = "nobody"
+host-key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBGs6Yo9fJsGp7Jq3rZ1f0m3vJp7wD9m0Yx7pQ1kq3bK"
+"#;
+
+#[test]
+fn without_machines_there_is_nothing_to_show() {
+    let fixture = Fixture::new();
+    let file = fixture.write("none.toml", "");
+    let file = file.to_str().unwrap();
+    let json = fixture.run(&["offload", "status", file, "--json"]);
+    json.succeeds().prints("[]\n");
+    fixture.run(&["offload", "status", file]).succeeds();
+    fixture
+        .run(&["offload", "status", file, "--prometheus"])
+        .succeeds();
+    fixture
+        .run(&["offload", "test", file])
+        .succeeds()
+        .prints(format!("testing 0 build machines defined in '{file}'...\n"));
+}
+
+#[test]
+fn an_unreachable_machine_is_shown_and_fails_the_test() {
+    let fixture = Fixture::new();
+    let file = fixture.write("machines.toml", NOWHERE);
+    let file = file.to_str().unwrap();
+    let json = fixture.run(&["offload", "status", file, "--json"]);
+    let shown: serde_json::Value = serde_json::from_slice(&json.succeeds().out).unwrap();
+    assert_eq!(shown[0]["name"], "nowhere.invalid");
+    assert_eq!(shown[0]["reachable"], false);
+    let test = fixture.run(&["offload", "test", file]);
+    test.fails("");
+    assert!(test.text().contains("nowhere.invalid:22\n"), "{test:?}");
+    let none = fixture.run(&["offload", "status", file, "^other", "--json"]);
+    none.succeeds().prints("[]\n");
+}
+
+#[test]
+fn wrong_arguments() {
+    let fixture = Fixture::new();
+    let missing = fixture.run(&["offload", "status", "/nowhere/machines.toml"]);
+    missing.fails("/nowhere/machines.toml");
+    let words = ["offload", "status", "--json", "--prometheus"];
+    fixture.run(&words).fails("cannot be used with");
+    fixture.run(&["offload"]).fails("Usage");
+    fixture.run(&["offload", "test", "a", "b", "c"]).fails("");
+}

@@ -1,0 +1,66 @@
+//! `guix-client processes`.
+
+use crate::fixture::{Fixture, GUIX_CLIENT, wait, wait_for_file};
+use crate::harness::is_ours;
+
+/// The records that are printed for the sessions of one client process.
+fn records_of(fixture: &Fixture, client: u32) -> Vec<String> {
+    let run = fixture.run(&["processes"]);
+    let wanted = format!("\nClientPID: {client}\n");
+    run.succeeds()
+        .text()
+        .split_inclusive("\n\n")
+        .filter(|record| record.contains(&wanted))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_session_is_listed_with_its_client_and_what_is_built() {
+    let fixture = Fixture::new();
+    let started = fixture.gate("started");
+    let script = format!(
+        "echo >{}; {}; echo >$out",
+        started.display(),
+        fixture.await_gate("go")
+    );
+    let (_client, drv) = fixture.derivation("slow", &script);
+    let words = ["build", "-q", drv.path.as_str()];
+    let child = fixture.command(&words).spawn().unwrap();
+    let pid = child.id();
+    wait_for_file(&started);
+
+    let records = records_of(&fixture, pid);
+    assert_eq!(records.len(), 1, "{records:?}");
+    let record = &records[0];
+    let has = |line: &str| record.lines().any(|other| other == line);
+    assert!(
+        has(&format!(
+            "ClientCommand: {GUIX_CLIENT} build -q {}",
+            drv.path
+        )),
+        "{record}"
+    );
+    if is_ours() {
+        assert!(
+            has(&format!("SessionPID: {}", fixture.daemon.pid())),
+            "{record}"
+        );
+    }
+    assert!(has(&format!("LockHeld: {}.lock", drv.out())), "{record}");
+    let child_listed = record.lines().any(|line| line.starts_with("ChildPID: "));
+    assert!(child_listed, "{record}");
+
+    fixture.open("go");
+    assert!(wait(child, "the build").success());
+    fixture
+        .daemon
+        .wait_until(|| records_of(&fixture, pid).is_empty(), "to end a session");
+}
+
+#[test]
+fn the_only_format_is_recutils() {
+    let fixture = Fixture::new();
+    fixture.run(&["processes", "--format=recutils"]).succeeds();
+    fixture.run(&["processes", "-f", "json"]).fails("json");
+}
