@@ -1,9 +1,12 @@
 //! Cancelling what a client asked for, when the client goes or the daemon ends.
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-
 use system::sync::{Mutex, MutexGuard};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 type Callback = Box<dyn Fn() + Send>;
 
@@ -86,5 +89,65 @@ impl Drop for CancelGuard {
             .state()
             .callbacks
             .retain(|(id, _)| *id != self.id);
+    }
+}
+
+/// A descriptor that becomes readable when a token is cancelled, for `poll`.
+pub struct CancelEvent {
+    event: Arc<EventFd>,
+    _guard: CancelGuard,
+}
+
+impl CancelEvent {
+    /// For `token`, which may be cancelled already.
+    pub fn new(token: &CancellationToken) -> io::Result<CancelEvent> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = Arc::new(EventFd::from_flags(flags)?);
+        let written = event.clone();
+        let guard = token.on_cancel(move || {
+            // The counter of an eventfd that nobody reads is full only after 2^64 - 2 of these.
+            let _ = written.write(1);
+        });
+        Ok(CancelEvent {
+            event,
+            _guard: guard,
+        })
+    }
+}
+
+impl AsFd for CancelEvent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn callbacks_run_once_unless_their_guard_is_gone() {
+        let token = CancellationToken::new();
+        let calls = Arc::new(AtomicU32::new(0));
+        let count = |calls: &Arc<AtomicU32>| {
+            let calls = calls.clone();
+            move || {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let _kept = token.on_cancel(count(&calls));
+        drop(token.on_cancel(count(&calls)));
+        let event = CancelEvent::new(&token).unwrap();
+        let readable = |event: &CancelEvent| {
+            system::poll::wait_readable(event.as_fd(), Some(std::time::Duration::ZERO)).unwrap()
+        };
+        assert!(!token.is_cancelled() && !readable(&event));
+        token.clone().cancel();
+        token.cancel();
+        assert!(token.is_cancelled() && readable(&event));
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+        let _late = token.on_cancel(count(&calls));
+        assert_eq!(calls.load(Ordering::Relaxed), 2);
     }
 }

@@ -13,6 +13,8 @@ mod hangup;
 mod hook_program;
 mod listen;
 mod options;
+mod platform;
+mod request_error;
 mod serve;
 mod session;
 mod settings;

@@ -7,30 +7,30 @@ use std::path::Path;
 
 use system::tree::{self, Dir, copy_tree, remove_tree};
 
-use super::request::BuildError;
 use super::sandbox::BuildDirectory;
+use crate::request_error::RequestError;
 
 /// Turns an error of the system into one for the client.
-pub(super) fn failed(action: impl Into<String>, error: impl Into<io::Error>) -> BuildError {
+pub(super) fn failed(action: impl Into<String>, error: impl Into<io::Error>) -> RequestError {
     store::Error::io(action, error).into()
 }
 
-fn split(path: &Path) -> Result<(Dir, &std::ffi::OsStr), BuildError> {
+fn split(path: &Path) -> Result<(Dir, &std::ffi::OsStr), RequestError> {
     let name = path
         .file_name()
-        .ok_or_else(|| BuildError::general(format!("`{}' names no file", path.display())))?;
+        .ok_or_else(|| RequestError::new(format!("`{}' names no file", path.display())))?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     let dir = Dir::open(parent)
         .map_err(|e| failed(format!("opening directory `{}'", parent.display()), e))?;
     Ok((dir, name))
 }
 
-fn tree_failed(action: &str, path: &Path, error: tree::Error) -> BuildError {
-    BuildError::general(format!("{action} `{}': {error}", path.display()))
+fn tree_failed(action: &str, path: &Path, error: tree::Error) -> RequestError {
+    RequestError::new(format!("{action} `{}': {error}", path.display()))
 }
 
 /// Deletes a file or a tree, if there is one.
-pub(super) fn remove(path: &Path) -> Result<(), BuildError> {
+pub(super) fn remove(path: &Path) -> Result<(), RequestError> {
     if !exists(path)? {
         return Ok(());
     }
@@ -42,12 +42,12 @@ pub(super) fn remove(path: &Path) -> Result<(), BuildError> {
 }
 
 /// Whether there is something of that name (perhaps a dangling link).
-pub(super) fn exists(path: &Path) -> Result<bool, BuildError> {
+pub(super) fn exists(path: &Path) -> Result<bool, RequestError> {
     Ok(status(path)?.is_some())
 }
 
 /// What `lstat` says; `None` if there is nothing of that name.
-pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, BuildError> {
+pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, RequestError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
@@ -59,7 +59,7 @@ pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, BuildError> {
 }
 
 /// Renames.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), BuildError> {
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RequestError> {
     fs::rename(from, to).map_err(|e| {
         failed(
             format!("renaming `{}' to `{}'", from.display(), to.display()),
@@ -70,7 +70,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), BuildError> {
 
 /// Moves a tree to another directory of the file system: for that, a directory has to be
 /// writable itself.
-pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
+pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::symlink_metadata(from).map_err(|e| {
         failed(
@@ -99,7 +99,7 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), BuildError> {
 }
 
 /// Replaces a tree by a fresh copy of itself, to which nobody can have a descriptor.
-pub(super) fn replace_by_copy(path: &Path) -> Result<(), BuildError> {
+pub(super) fn replace_by_copy(path: &Path) -> Result<(), RequestError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".tmp");
     let copy = Path::new(&copy);
@@ -117,7 +117,7 @@ pub(super) fn replace_by_copy(path: &Path) -> Result<(), BuildError> {
 }
 
 /// Puts `new` in the place of `path`, which may exist. Not atomic, but nearly.
-pub(super) fn replace(path: &Path, new: &Path) -> Result<(), BuildError> {
+pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     let mut old = path.as_os_str().to_owned();
     old.push(format!(
         ".old-{}-{}",
@@ -143,7 +143,7 @@ pub(super) fn replace(path: &Path, new: &Path) -> Result<(), BuildError> {
 pub(super) fn make_harmless(
     path: &Path,
     owner: Option<(u32, Option<u32>)>,
-) -> Result<(), BuildError> {
+) -> Result<(), RequestError> {
     let (dir, name) = split(path)?;
     let mut visitor = Harmless { owner };
     tree::walk(&dir, name, &mut visitor).map_err(|e| tree_failed("securing", path, e))
@@ -183,7 +183,7 @@ pub(super) fn keep_for(
     directory: &BuildDirectory,
     uid: Option<u32>,
     gid: Option<u32>,
-) -> Result<(), BuildError> {
+) -> Result<(), RequestError> {
     use std::os::unix::fs::PermissionsExt;
     let (outer, top) = (directory.outer(), directory.outside());
     let open = || {

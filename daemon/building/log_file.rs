@@ -10,7 +10,7 @@ use bzip2::write::BzEncoder;
 use flate2::write::GzEncoder;
 use formats::store_path::StorePath;
 
-use super::request::BuildError;
+use crate::request_error::RequestError;
 use crate::settings::LogCompression;
 
 enum Writer {
@@ -32,7 +32,7 @@ impl LogFile {
         directory: Option<&Path>,
         derivation: &StorePath,
         compression: LogCompression,
-    ) -> Result<LogFile, BuildError> {
+    ) -> Result<LogFile, RequestError> {
         let Some(directory) = directory else {
             return Ok(LogFile {
                 name: String::new(),
@@ -51,7 +51,7 @@ impl LogFile {
         // The doubled slash is Guix's; clients see the name in traces.
         let directory = format!("{}/drvs/{prefix}/", directory.display());
         let name = format!("{directory}/{rest}{suffix}");
-        let failed = |e: io::Error| BuildError::general(format!("creating log file `{name}': {e}"));
+        let failed = |e: io::Error| RequestError::new(format!("creating log file `{name}': {e}"));
         DirBuilder::new()
             .recursive(true)
             .mode(0o777)
@@ -86,25 +86,25 @@ impl LogFile {
     }
 
     /// Adds to the log.
-    pub(super) fn write(&mut self, data: &[u8]) -> Result<(), BuildError> {
+    pub(super) fn write(&mut self, data: &[u8]) -> Result<(), RequestError> {
         let result = match &mut self.writer {
             None => Ok(()),
             Some(Writer::Plain(file)) => file.write_all(data).and_then(|()| file.flush()),
             Some(Writer::Gzip(encoder)) => encoder.write_all(data),
             Some(Writer::Bzip2(encoder)) => encoder.write_all(data),
         };
-        result.map_err(|e| BuildError::general(format!("writing to log file `{}': {e}", self.name)))
+        result.map_err(|e| RequestError::new(format!("writing to log file `{}': {e}", self.name)))
     }
 
     /// Writes out what is still held back.
-    pub(super) fn close(mut self) -> Result<(), BuildError> {
+    pub(super) fn close(mut self) -> Result<(), RequestError> {
         let result = match self.writer.take() {
             None => Ok(()),
             Some(Writer::Plain(mut file)) => file.flush(),
             Some(Writer::Gzip(encoder)) => encoder.finish().map(drop),
             Some(Writer::Bzip2(encoder)) => encoder.finish().map(drop),
         };
-        result.map_err(|e| BuildError::general(format!("closing log file `{}': {e}", self.name)))
+        result.map_err(|e| RequestError::new(format!("closing log file `{}': {e}", self.name)))
     }
 }
 

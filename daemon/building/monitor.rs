@@ -7,19 +7,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::Child;
 
+use super::attempt::Attempt;
 use super::log_file::LogFile;
-use super::mailbox::Said;
-use super::request::{BuildError, Level};
-use super::shared::Attempt;
+use super::log_sink::LogRecord;
+use crate::cancel::CancelEvent;
+use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 
 /// The most that is read, and shown, at once.
 const CHUNK: usize = 4096;
 
-/// How long the pipes of a hook that has ended are read on, if some process it left behind keeps
+/// How long the pipes of a hook that has ended are read further, if a process it left behind keeps
 /// them open.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -51,8 +53,8 @@ impl Limits {
 pub(super) enum Carries {
     /// The build's log: shown, kept, and counted.
     Log,
-    /// A hook's own words: shown only.
-    Chatter,
+    /// A hook's own output: shown only.
+    HelperOutput,
 }
 
 /// One pipe of a watched process.
@@ -75,17 +77,17 @@ impl Source {
 pub(super) enum Ended {
     /// The process ended by itself.
     Exited(ExitStatus),
-    /// It was killed, because it exceeded a limit (the message has been shown).
+    /// It was killed, because it exceeded a limit (the message has been sent).
     TimedOut,
-    /// It was killed, because nobody waits for it any more.
-    Stopped,
+    /// It was killed, because no request shares the attempt any more.
+    Cancelled,
 }
 
 /// Watches one process.
 pub(super) struct Monitor<'a> {
-    /// Where its words go, and what stops it.
+    /// Gets the output, and stops the process.
     pub(super) attempt: &'a Attempt,
-    /// What messages about limits call it.
+    /// The subject of messages about limits.
     pub(super) name: String,
     /// Its limits.
     pub(super) limits: Limits,
@@ -94,7 +96,7 @@ pub(super) struct Monitor<'a> {
 }
 
 impl Monitor<'_> {
-    /// Hands on what the process says until it has ended, then closes the log.
+    /// Passes on the output of the process until it has ended, then closes the log.
     ///
     /// `lingering` pipes may be held open by processes that outlive the child, and are given up
     /// some time after its end; others are read to their end.
@@ -103,7 +105,7 @@ impl Monitor<'_> {
         child: &mut Child,
         sources: &mut [Source],
         lingering: bool,
-    ) -> Result<Ended, BuildError> {
+    ) -> Result<Ended, RequestError> {
         let ended = self.watch_until_end(child, sources, lingering);
         let closed = self.log.close();
         let ended = ended?;
@@ -116,7 +118,9 @@ impl Monitor<'_> {
         child: &mut Child,
         sources: &mut [Source],
         lingering: bool,
-    ) -> Result<Ended, BuildError> {
+    ) -> Result<Ended, RequestError> {
+        let cancelled = CancelEvent::new(self.attempt.cancel())
+            .map_err(|e| RequestError::new(format!("creating an event descriptor: {e}")))?;
         let pid = child.pid().unsigned_abs();
         let started = Instant::now();
         let mut last_output = started;
@@ -133,17 +137,18 @@ impl Monitor<'_> {
             if let (Some(since), true) = (gone_since, lingering) {
                 wait = wait.min(LINGER.saturating_sub(since.elapsed()));
             }
-            let (stopped, exited, ready) = self.wait(child, sources, gone_since.is_some(), wait)?;
+            let (stopped, exited, ready) =
+                self.wait(&cancelled, child, sources, gone_since.is_some(), wait)?;
             if stopped {
                 kill(child)?;
-                return Ok(Ended::Stopped);
+                return Ok(Ended::Cancelled);
             }
             if exited && gone_since.is_none() {
                 gone_since = Some(Instant::now());
                 // Not reaped yet, so that its process group cannot be anybody else's.
                 child
                     .kill_group()
-                    .map_err(|e| BuildError::general(format!("killing {}: {e}", self.name)))?;
+                    .map_err(|e| RequestError::new(format!("killing {}: {e}", self.name)))?;
             }
             for (source, _) in sources.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
                 let data = match read(source, &mut buffer, &self.name)? {
@@ -160,13 +165,13 @@ impl Monitor<'_> {
                         );
                         return self.limit_exceeded(child, text);
                     }
-                    self.attempt.say(Said::Output {
+                    self.attempt.log(LogRecord::BuildOutput {
                         pid,
                         data: data.into(),
                     });
                     self.log.write(data)?;
                 } else {
-                    self.attempt.say(Said::Chatter {
+                    self.attempt.log(LogRecord::HelperOutput {
                         pid: Some(pid),
                         data: data.into(),
                     });
@@ -188,11 +193,11 @@ impl Monitor<'_> {
         }
         let status = child
             .wait()
-            .map_err(|e| BuildError::general(format!("waiting for {}: {e}", self.name)))?;
+            .map_err(|e| RequestError::new(format!("waiting for {}: {e}", self.name)))?;
         Ok(Ended::Exited(status))
     }
 
-    fn limit_exceeded(&self, child: &mut Child, text: String) -> Result<Ended, BuildError> {
+    fn limit_exceeded(&self, child: &mut Child, text: String) -> Result<Ended, RequestError> {
         self.attempt.message(Level::Error, text);
         kill(child)?;
         Ok(Ended::TimedOut)
@@ -209,12 +214,13 @@ impl Monitor<'_> {
     /// Waits for something to happen: (stopped, the child has exited, which sources are ready).
     fn wait(
         &self,
+        cancelled: &CancelEvent,
         child: &Child,
         sources: &[Source],
         gone: bool,
         timeout: Duration,
-    ) -> Result<(bool, bool, Vec<bool>), BuildError> {
-        let mut fds = vec![PollFd::new(self.attempt.stop().as_fd(), PollFlags::POLLIN)];
+    ) -> Result<(bool, bool, Vec<bool>), RequestError> {
+        let mut fds = vec![PollFd::new(cancelled.as_fd(), PollFlags::POLLIN)];
         if !gone {
             fds.push(PollFd::new(child.pidfd(), PollFlags::POLLIN));
         }
@@ -227,7 +233,7 @@ impl Monitor<'_> {
         );
         let timeout = (timeout != Duration::MAX).then_some(timeout);
         poll(&mut fds, timeout).map_err(|error| {
-            BuildError::general(format!("waiting for output of {}: {error}", self.name))
+            RequestError::new(format!("waiting for output of {}: {error}", self.name))
         })?;
         let mut polled = fds[first..].iter().map(is_ready);
         let sources = sources
@@ -239,7 +245,7 @@ impl Monitor<'_> {
 }
 
 /// Reads a piece; 0 if there is none (at the end the source is closed).
-fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, BuildError> {
+fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, RequestError> {
     let Some(file) = &mut source.file else {
         return Ok(0);
     };
@@ -257,15 +263,15 @@ fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, Bui
         {
             Ok(0)
         }
-        Err(e) => Err(BuildError::general(format!("reading from {name}: {e}"))),
+        Err(e) => Err(RequestError::new(format!("reading from {name}: {e}"))),
     }
 }
 
 /// Kills the process with its group, and reaps it.
-fn kill(child: &mut Child) -> Result<(), BuildError> {
+fn kill(child: &mut Child) -> Result<(), RequestError> {
     let pid = child.pid();
     child
         .kill_group()
         .and_then(|()| child.wait().map(drop))
-        .map_err(|e| BuildError::general(format!("killing process {pid}: {e}")))
+        .map_err(|e| RequestError::new(format!("killing process {pid}: {e}")))
 }

@@ -1,7 +1,7 @@
-//! How an attempt to bring about a goal ends, and what that means for the status of the request
+//! How attempts and goals end, and what that means for the status of the request
 //! (`doc/spec/build-environment.md`, section 13).
 
-use super::request::BuildError;
+use crate::request_error::RequestError;
 
 /// Why a goal failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub(super) enum Failure {
     TimedOut,
     /// A hook failed, or something else that is no fault of the derivation.
     Misc,
-    /// Something it needs failed.
+    /// A dependency failed.
     Dependency,
     /// No substituter has the item.
     NoSubstitute,
-    /// A substituter has the item, but something it refers to is nowhere to be had.
+    /// A substituter has the item, but something it refers to can be neither found nor built.
     IncompleteClosure,
 }
 
@@ -37,7 +37,7 @@ impl Failure {
         )
     }
 
-    /// What became of the build.
+    /// The predicate of a sentence about the build.
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Failure::TimedOut => "timed out",
@@ -46,8 +46,8 @@ impl Failure {
         }
     }
 
-    /// Whether an item could not be substituted because it, or something it refers to, is not to
-    /// be had: what is to be built can be built then.
+    /// Whether there is no (complete) substitute. That is no failure of a build: the derivation
+    /// can still be built.
     pub(super) fn is_lack_of_substitutes(self) -> bool {
         matches!(self, Failure::NoSubstitute | Failure::IncompleteClosure)
     }
@@ -56,24 +56,32 @@ impl Failure {
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// What was wanted is valid now.
+    /// The outputs, or the item, are valid now.
     Done,
-    /// It is not, and will not be.
+    /// They are not, and will not be.
     Failed(Failure),
-    /// Somebody else holds a lock: try again later.
+    /// Another process holds a lock: try again later.
     Locked,
     /// The hook asked to be asked again later.
     Postponed,
-    /// It has to be built here, and all the client's slots are taken.
+    /// It has to be built here, and all the request's slots are taken.
     NeedsSlot,
     /// The hook (not the build) failed: try again, perhaps otherwise.
     HookFailed,
-    /// Something is wrong that ends the whole request.
-    Error(BuildError),
+    /// An error that ends the whole request.
+    Error(RequestError),
 }
 
 impl Outcome {
-    /// Whether another request, with other settings, might have fared better.
+    /// Whether something was tried, so that locks and build machines may be free now.
+    pub(super) fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Outcome::Locked | Outcome::Postponed | Outcome::NeedsSlot
+        )
+    }
+
+    /// Whether the outcome might be another with another request's settings.
     pub(super) fn depends_on_settings(&self) -> bool {
         matches!(
             self,

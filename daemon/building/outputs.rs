@@ -9,14 +9,15 @@ use bstr::ByteSlice;
 use formats::derivation::{FixedHash, Output};
 use formats::hash::{Hash, Hasher};
 use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
 use protocol::trace::Trace;
 use store::{Closure, FileHashes, InodesSeen, NewPath};
 
-use super::attempt::{Job, Listener};
+use super::attempt::Attempt;
+use super::attempt_error::{AttemptError, rejected};
 use super::files::{self, failed};
-use super::request::{BuildError, Mode};
-use super::shared::Attempt;
-use super::trouble::{Trouble, rejected};
+use super::job::Job;
+use crate::request_error::RequestError;
 
 /// What the outputs of one round are compared with.
 pub(super) struct Round<'a> {
@@ -41,7 +42,7 @@ pub(super) fn take(
     place: &dyn Fn(&StorePath) -> PathBuf,
     owner: Option<u32>,
     round: &Round<'_>,
-) -> Result<Vec<Produced>, Trouble> {
+) -> Result<Vec<Produced>, AttemptError> {
     let mut taker = Taker {
         job,
         attempt,
@@ -74,7 +75,7 @@ pub(super) fn take(
             produced.push(one);
         }
     }
-    if job.mode == Mode::Check {
+    if job.mode == BuildMode::Check {
         return Ok(produced);
     }
     if let Some(previous) = round.previous {
@@ -117,11 +118,11 @@ impl Taker<'_> {
         made: &Path,
         candidates: &BTreeSet<StorePath>,
         seen: &mut InodesSeen,
-    ) -> Result<Option<Produced>, Trouble> {
+    ) -> Result<Option<Produced>, AttemptError> {
         let (job, path) = (self.job, &output.path);
         let store = &job.engine.store;
         let status = self.check_owner(path, made)?;
-        if let Some(expected) = output.fixed_hash().map_err(BuildError::general)? {
+        if let Some(expected) = output.fixed_hash().map_err(RequestError::new)? {
             self.check_hash(output, &expected, made, &status)?;
         }
         if let Err(error) = store.canonicalise(made, self.owner, seen) {
@@ -130,18 +131,18 @@ impl Taker<'_> {
         let mut place = made;
         if made != path.as_path() {
             match job.mode {
-                Mode::Normal => files::move_tree(made, path.as_path())?,
-                Mode::Repair => files::replace(path.as_path(), made)?,
-                Mode::Check => {}
+                BuildMode::Normal => files::move_tree(made, path.as_path())?,
+                BuildMode::Repair => files::replace(path.as_path(), made)?,
+                BuildMode::Check => {}
             }
-            if job.mode != Mode::Check {
+            if job.mode != BuildMode::Check {
                 place = path.as_path();
                 // Moving a directory has touched it.
                 store.canonicalise(place, None, &mut InodesSeen::new())?;
             }
         }
         let scan = store.scan_and_hash(place, candidates)?;
-        if job.mode == Mode::Check {
+        if job.mode == BuildMode::Check {
             self.compare_with_registered(path, place, &scan.hash)?;
             return Ok(None);
         }
@@ -161,7 +162,11 @@ impl Taker<'_> {
     }
 
     /// The output has to be there, and to be the builder's alone.
-    fn check_owner(&self, path: &StorePath, made: &Path) -> Result<std::fs::Metadata, Trouble> {
+    fn check_owner(
+        &self,
+        path: &StorePath,
+        made: &Path,
+    ) -> Result<std::fs::Metadata, AttemptError> {
         let Some(status) = files::status(made)? else {
             return rejected(format!(
                 "builder for `{}' failed to produce output path `{path}'",
@@ -186,7 +191,7 @@ impl Taker<'_> {
         expected: &FixedHash,
         made: &Path,
         status: &std::fs::Metadata,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AttemptError> {
         let path = &output.path;
         if !expected.recursive && (!status.is_file() || status.mode() & 0o100 != 0) {
             return rejected(format!(
@@ -213,7 +218,7 @@ impl Taker<'_> {
         path: &StorePath,
         made: &Path,
         hash: &Hash,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AttemptError> {
         let Some(registered) = self.job.engine.store.query_path_info(path)? else {
             return Ok(());
         };
@@ -230,7 +235,7 @@ impl Taker<'_> {
             files::move_tree(made, &kept)?;
             text += &format!(" from `{}'", kept.display());
         }
-        Err(BuildError::general(text).into())
+        Err(RequestError::new(text).into())
     }
 
     /// `allowedReferences` and its kin.
@@ -238,7 +243,7 @@ impl Taker<'_> {
         &self,
         path: &StorePath,
         references: &BTreeSet<StorePath>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AttemptError> {
         for (name, allowed, whole_closure) in [
             ("allowedReferences", true, false),
             ("allowedRequisites", true, true),
@@ -267,7 +272,7 @@ impl Taker<'_> {
         &self,
         path: &StorePath,
         references: &BTreeSet<StorePath>,
-    ) -> Result<BTreeSet<StorePath>, Trouble> {
+    ) -> Result<BTreeSet<StorePath>, AttemptError> {
         let store = &self.job.engine.store;
         let others: BTreeSet<StorePath> = references
             .iter()
@@ -284,7 +289,7 @@ impl Taker<'_> {
     }
 
     /// Paths, and outputs by their names.
-    fn specified(&self, name: &str) -> Result<BTreeSet<StorePath>, Trouble> {
+    fn specified(&self, name: &str) -> Result<BTreeSet<StorePath>, AttemptError> {
         let dir = self.job.engine.store.dir();
         let mut paths = BTreeSet::new();
         for word in self.job.words(name) {
@@ -303,7 +308,7 @@ impl Taker<'_> {
         Ok(paths)
     }
 
-    fn register(&self, produced: &[Produced]) -> Result<(), Trouble> {
+    fn register(&self, produced: &[Produced]) -> Result<(), AttemptError> {
         let store = &self.job.engine.store;
         let infos: Vec<NewPath> = produced.iter().map(|one| one.info.clone()).collect();
         match store.register_valid_paths(&infos) {
@@ -312,14 +317,14 @@ impl Taker<'_> {
             registered => registered?,
         };
         for one in produced {
-            store.deduplicate(&one.info.path, Some(&one.files), &Listener(self.attempt))?;
+            store.deduplicate(&one.info.path, Some(&one.files), self.attempt)?;
             self.job.checked.mark_good(&one.info.path);
         }
         Ok(())
     }
 }
 
-fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<(), Trouble> {
+fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<(), AttemptError> {
     for (before, now) in previous.iter().zip(produced) {
         let (before, now) = (&before.info, &now.info);
         if before.hash == now.hash && before.references == now.references {
@@ -341,7 +346,7 @@ fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<()
 }
 
 /// The hash of a fixed output, in the way and by the algorithm that its derivation names.
-fn hash_of(job: &Job, made: &Path, expected: &FixedHash) -> Result<Hash, Trouble> {
+fn hash_of(job: &Job, made: &Path, expected: &FixedHash) -> Result<Hash, AttemptError> {
     let store = &job.engine.store;
     let algorithm = expected.hash.algorithm();
     let reading = |e| failed(format!("reading `{}'", made.display()), e);

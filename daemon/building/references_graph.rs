@@ -6,16 +6,16 @@ use std::collections::BTreeSet;
 use bstr::ByteSlice;
 use store::Closure;
 
-use super::attempt::Job;
+use super::attempt_error::AttemptError;
+use super::job::Job;
 use super::outcome::Failure;
-use super::trouble::Trouble;
 
-fn refuse<T>(reason: String) -> Result<T, Trouble> {
-    Err(Trouble::Failed(Failure::InputRejected, reason))
+fn refuse<T>(reason: String) -> Result<T, AttemptError> {
+    Err(AttemptError::Failed(Failure::InputRejected, reason))
 }
 
 /// The names and the contents of the files.
-pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, Trouble> {
+pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
     let words: Vec<&[u8]> = job.words("exportReferencesGraph").collect();
     if !words.len().is_multiple_of(2) {
         let all = words.join(&b' ').to_str_lossy().into_owned();

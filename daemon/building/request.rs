@@ -1,41 +1,15 @@
-//! What a session asks of the scheduler, and what it is told while it waits.
-//!
-//! Everything here is shared between a client's session and the builds that run for it; nothing
-//! here knows how a build is run. All calls on a [`LogSink`] for one request are made by the
-//! thread that called [`super::Scheduler::build`], one at a time, in order.
+//! What a session asks of the scheduler.
 
-use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
-use formats::store_path::StorePath;
-pub use store::Level;
+use protocol::operations::{BuildMode, Target};
 use store::TempRoots;
 
+use super::log_sink::LogSink;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
-/// How the outputs of a request are to be brought about (`doc/spec/worker-protocol.md`, section 9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mode {
-    /// Build or substitute what is not valid.
-    Normal,
-    /// Check the contents of what is valid, and replace what is bad.
-    Repair,
-    /// Build again what is valid, and compare.
-    Check,
-}
-
-/// One thing asked for: a derivation with some or all of its outputs, or a plain store item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The `.drv`, or the item to be substituted.
-    pub path: StorePath,
-    /// The names of the wanted outputs of a derivation; `None` for all of them.
-    pub outputs: Option<BTreeSet<String>>,
-}
-
-/// Who asks: decides to whom a kept build directory is given, and what may be kept.
+/// Who asks: decides who owns a kept build directory, and what may be kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientIdentity {
     /// The user on the other side of a Unix socket.
@@ -48,61 +22,22 @@ pub struct ClientIdentity {
     pub remote: bool,
 }
 
-/// Where the words about a request's builds go.
-pub trait LogSink: Send + Sync {
-    /// A message of the daemon, without the final newline.
-    fn message(&self, level: Level, text: &str);
-    /// A piece of a build's log, as read from the process `pid`: for the client that wants it, in
-    /// the framing that the client chose.
-    fn build_output(&self, pid: u32, data: &[u8]);
-    /// Something that a hook or a substituter said. `pid` is given once it works on a build (its
-    /// chatter is then framed like build output, but shown at any verbosity).
-    fn chatter(&self, pid: Option<u32>, data: &[u8]);
-    /// A [`protocol::trace::Trace`] as text: for clients that asked for traces.
-    fn trace(&self, line: &str);
-}
-
-/// Why a request failed, in the words and with the status that the client gets.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct BuildError {
-    /// The text of the protocol's error frame.
-    pub message: String,
-    /// The exit status: 101 timed out, 100 a build failed for good, 1 anything else.
-    pub status: u32,
-}
-
-impl BuildError {
-    /// A general error: status 1.
-    pub fn general(message: impl fmt::Display) -> Self {
-        BuildError {
-            message: message.to_string(),
-            status: 1,
-        }
-    }
-}
-
-impl From<store::Error> for BuildError {
-    fn from(error: store::Error) -> Self {
-        BuildError::general(error)
-    }
-}
-
-/// What a session wants done.
+/// One call of [`super::Scheduler::build`] or [`super::Scheduler::ensure_path`].
 #[derive(Clone)]
 pub struct BuildRequest {
-    /// What is wanted.
+    /// The derivations to build and the items to substitute.
     pub targets: Vec<Target>,
-    /// How.
-    pub mode: Mode,
+    /// Whether valid items are left alone, repaired or built again.
+    pub mode: BuildMode,
     /// The client's settings.
     pub settings: Arc<SessionSettings>,
     /// The client.
     pub client: ClientIdentity,
-    /// The temporary roots of the session: they protect everything the request touches.
+    /// The temporary roots of the session: they protect everything that the request touches.
     pub temp_roots: Arc<TempRoots>,
-    /// Where the client's messages go.
+    /// Receives the client's messages. The scheduler calls it from the thread that made the
+    /// request only, in the order of the events.
     pub log: Arc<dyn LogSink>,
-    /// Ends the request, because the client has gone.
+    /// Cancelled when the client has gone.
     pub cancel: CancellationToken,
 }

@@ -1,25 +1,24 @@
 //! How many local builds one client may have at a time (`--max-jobs`).
 
 use std::sync::Arc;
-
 use system::sync::Mutex;
 
-use super::mailbox::{Event, Mailbox};
+use super::event_queue::{Event, EventQueue};
 
 /// The slots of one request.
 pub(super) struct Slots {
     max: u32,
     used: Mutex<u32>,
-    mailbox: Arc<Mailbox>,
+    queue: Arc<EventQueue>,
 }
 
 impl Slots {
-    /// So many slots; `mailbox` is told when one becomes free.
-    pub(super) fn new(max: u32, mailbox: Arc<Mailbox>) -> Arc<Slots> {
+    /// `max` slots; `queue` gets [`Event::SlotFreed`] when one becomes free.
+    pub(super) fn new(max: u32, queue: Arc<EventQueue>) -> Arc<Slots> {
         Arc::new(Slots {
             max,
             used: Mutex::new(0),
-            mailbox,
+            queue,
         })
     }
 
@@ -57,7 +56,7 @@ pub(super) struct Slot(Arc<Slots>);
 impl Drop for Slot {
     fn drop(&mut self) {
         *self.0.used.lock() -= 1;
-        self.0.mailbox.push(Event::SlotFreed);
+        self.0.queue.push(Event::SlotFreed);
     }
 }
 
@@ -67,12 +66,12 @@ mod tests {
 
     #[test]
     fn slots_are_counted_and_freed() {
-        let mailbox = Arc::new(Mailbox::default());
-        let slots = Slots::new(1, mailbox.clone());
+        let queue = Arc::new(EventQueue::default());
+        let slots = Slots::new(1, queue.clone());
         let slot = slots.take(false).expect("a slot");
         assert!(slots.take(true).is_none() && !slots.is_free());
         drop(slot);
-        assert!(matches!(mailbox.poll(), Some(Event::SlotFreed)));
+        assert!(matches!(queue.poll(), Some(Event::SlotFreed)));
         assert!(slots.is_free());
     }
 

@@ -1,63 +1,75 @@
-//! One request, from its targets to the last of its goals.
+//! One request, from its targets to the last of its goals: the event loop of the session's thread.
 //!
-//! The session's thread does all of it: it takes goals step by step (`realise.rs`,
-//! `substitution.rs`), starts attempts on threads of their own when everything a goal needs is
-//! there, and then waits in the [`Mailbox`] for what these have to say, which it hands on to the
-//! client. So nothing here needs a lock, and the client hears everything in order.
+//! The loop takes the steps of goals that are awake, then waits for an event. All state of the
+//! request belongs to this one thread, so nothing here needs a lock, and the client sees everything
+//! in order. The page of [`super`] tells how goals, attempts and events play together.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bstr::BString;
+use formats::derivation::Derivation;
 use formats::store_path::StorePath;
-use store::{Checked, Level, Progress, Store};
+use protocol::frames::status;
+use protocol::operations::BuildMode;
 
-use super::Engine;
-use super::attempt::Job;
-use super::goals::{GoalResult, Goals, Kind};
-use super::hook::Hooks;
-use super::mailbox::{Event, GoalId, Mailbox};
+use super::attempt::{Attempt, AttemptKey};
+use super::attempt_thread::join_or_start;
+use super::blocked::{Blocked, Blocker};
+use super::engine::Engine;
+use super::event_queue::{Event, EventQueue};
+use super::fetch::{Fetch, IdleAgents};
+use super::goal::{BuildId, BuildState, GoalId, GoalResult, SubstitutionId};
+use super::hook::HookPool;
+use super::job::Job;
 use super::outcome::{Failure, Outcome};
-use super::request::{BuildError, BuildRequest, Mode};
-use super::shared::{Attempt, Joined, Key, Participation};
-use super::slots::{Slot, Slots};
-use super::substitution::{Fetch, Substituter};
+use super::planner::{Advance, Planner};
+use super::postponement::{Postponement, Requirements};
+use super::request::BuildRequest;
+use super::slots::Slots;
+use super::try_build::try_build;
+use super::{build_steps, substitution_steps};
+use crate::request_error::RequestError;
+use protocol::operations::Substitutable;
 
 /// Hooks that may fail while they build a derivation before it is built without.
-const HOOK_FAILURES: u32 = 3;
-/// Attempts that one request has going at a time: each has a thread.
-const ATTEMPTS: usize = 1024;
-/// How long to wait for an attempt that is being given up by others.
-const ENDING: Duration = Duration::from_millis(20);
+const HOOK_FAILURE_LIMIT: u32 = 3;
+/// Attempts that one request shares at a time: each has a thread.
+const ATTEMPT_LIMIT: usize = 1024;
 
 /// A request at work.
 pub(super) struct Worker<'a> {
-    pub(super) engine: &'a Arc<Engine>,
-    pub(super) request: &'a BuildRequest,
-    pub(super) goals: Goals,
-    pub(super) substituter: Substituter,
-    checked: Arc<Checked>,
-    mailbox: Arc<Mailbox>,
+    planner: Planner<'a>,
+    /// The goals that wait for something other than goals.
+    blocked: Blocked,
+    postponement: Postponement,
+    events: Arc<EventQueue>,
     slots: Arc<Slots>,
-    hooks: Option<Arc<Hooks>>,
-    running: HashMap<GoalId, Participation>,
-    /// Goals to be tried again when the poll interval has passed, and why all of a kind are
-    /// there: a hook that has just put one off would put off its like.
-    postponed: BTreeSet<GoalId>,
-    put_off: HashSet<(BString, BString)>,
-    last_wake: Instant,
-    said_waiting: bool,
-    /// Goals whose attempt is being stopped for others, who have just given it up.
-    ending: Vec<GoalId>,
-    /// Goals that wait for one of our slots, or for one of [`ATTEMPTS`].
-    need_slot: BTreeSet<GoalId>,
+    hooks: Option<Arc<HookPool>>,
+    fetch_agents: Arc<IdleAgents>,
+    failures: Failures,
+}
+
+/// The failures that decide the message and the status of the request.
+#[derive(Default)]
+struct Failures {
     timed_out: bool,
     permanent: bool,
     /// The client's own goals that failed.
-    failed: BTreeSet<StorePath>,
-    /// The client's own goals that were not brought about, for whatever reason.
-    missing: bool,
+    tops: BTreeSet<StorePath>,
+    /// A goal of the client did not succeed, be it only because there was no substitute.
+    any_top: bool,
+}
+
+impl Failures {
+    fn error(&self, message: String) -> RequestError {
+        let status = match (self.timed_out, self.permanent) {
+            (true, _) => status::TIMED_OUT,
+            (_, true) => status::BUILD_FAILED,
+            _ => status::FAILURE,
+        };
+        RequestError { message, status }
+    }
 }
 
 impl Drop for Worker<'_> {
@@ -69,458 +81,363 @@ impl Drop for Worker<'_> {
 }
 
 impl<'a> Worker<'a> {
+    /// A worker without goals.
     pub(super) fn new(engine: &'a Arc<Engine>, request: &'a BuildRequest) -> Worker<'a> {
-        let mailbox = Arc::new(Mailbox::default());
-        engine.attempts.listen(&mailbox);
+        let events = Arc::new(EventQueue::default());
+        engine.attempts.register(&events);
         let session = &request.settings;
+        let interval = Duration::from_secs(u64::from(session.poll_interval.max(1)));
         Worker {
-            engine,
-            request,
-            goals: Goals::new(session.keep_going),
-            substituter: Substituter::default(),
-            checked: Arc::default(),
-            slots: Slots::new(session.max_build_jobs, mailbox.clone()),
-            mailbox,
-            hooks: Hooks::for_session(engine, session).map(Arc::new),
-            running: HashMap::new(),
-            postponed: BTreeSet::new(),
-            put_off: HashSet::new(),
-            last_wake: Instant::now(),
-            said_waiting: false,
-            ending: Vec::new(),
-            need_slot: BTreeSet::new(),
-            timed_out: false,
-            permanent: false,
-            failed: BTreeSet::new(),
-            missing: false,
+            planner: Planner::new(engine, request),
+            blocked: Blocked::default(),
+            postponement: Postponement::new(interval, Instant::now()),
+            slots: Slots::new(session.max_build_jobs, events.clone()),
+            events,
+            hooks: HookPool::for_session(engine, session).map(Arc::new),
+            fetch_agents: Arc::default(),
+            failures: Failures::default(),
         }
-    }
-
-    pub(super) fn store(&self) -> &'a Store {
-        &self.engine.store
-    }
-
-    /// Whether an item is as it was registered.
-    pub(super) fn path_contents_good(&self, path: &StorePath) -> Result<bool, BuildError> {
-        let progress = self.progress();
-        Ok(self
-            .store()
-            .path_contents_good(path, &self.checked, &progress)?)
-    }
-
-    pub(super) fn say(&self, level: Level, text: impl AsRef<str>) {
-        self.request.log.message(level, text.as_ref());
     }
 
     /// Builds or substitutes everything that was asked for.
-    pub(super) fn build(mut self) -> Result<(), BuildError> {
-        for target in &self.request.targets {
-            let id = if target.path.is_derivation() {
-                self.goals
-                    .build(&target.path, target.outputs.clone(), self.request.mode)
+    pub(super) fn build(mut self) -> Result<(), RequestError> {
+        let request = self.planner.request;
+        let goals = &mut self.planner.goals;
+        for target in &request.targets {
+            let id: GoalId = if target.path.is_derivation() {
+                let wanted = (!target.outputs.is_empty()).then(|| target.outputs.clone());
+                goals.add_build(&target.path, wanted, request.mode).into()
             } else {
-                self.goals
-                    .substitution(&target.path, self.request.mode == Mode::Repair)
+                let repair = request.mode == BuildMode::Repair;
+                goals.add_substitution(&target.path, repair).into()
             };
-            self.goals.set_top(id);
+            goals.set_top(id);
         }
         self.run()?;
-        if self.failed.is_empty() {
+        let failed = &self.failures.tops;
+        if failed.is_empty() {
             return Ok(());
         }
-        let quoted: Vec<String> = self.failed.iter().map(|path| format!("`{path}'")).collect();
-        Err(self.failure(format!("build of {} failed", quoted.join(", "))))
+        let quoted: Vec<String> = failed.iter().map(|path| format!("`{path}'")).collect();
+        let text = format!("build of {} failed", quoted.join(", "));
+        Err(self.failures.error(text))
     }
 
     /// Makes one item valid, by substitution or, if `repair`, by rebuilding it in the end.
-    pub(super) fn ensure(mut self, path: &StorePath, repair: bool) -> Result<(), BuildError> {
-        let id = self.goals.substitution(path, repair);
-        self.goals.set_top(id);
+    pub(super) fn ensure(mut self, path: &StorePath, repair: bool) -> Result<(), RequestError> {
+        let id = self.planner.goals.add_substitution(path, repair);
+        self.planner.goals.set_top(id);
         self.run()?;
-        if !self.missing {
+        if !self.failures.any_top {
             return Ok(());
         }
         if !repair {
             let text = format!("path `{path}' does not exist and cannot be created");
-            return Err(self.failure(text));
+            return Err(self.failures.error(text));
         }
-        match self.store().query_deriver(path)? {
-            Some(deriver) if self.store().is_valid(&deriver)? => {
-                let id = self.goals.build(&deriver, None, Mode::Repair);
-                self.goals.set_top(id);
+        let store = self.planner.store();
+        match store.query_deriver(path)? {
+            Some(deriver) if store.is_valid(&deriver)? => {
+                let goals = &mut self.planner.goals;
+                let id = goals.add_build(&deriver, None, BuildMode::Repair);
+                goals.set_top(id);
                 self.run()
             }
-            _ => Err(self.failure(format!("cannot repair path `{path}'"))),
+            _ => Err(self.failures.error(format!("cannot repair path `{path}'"))),
         }
     }
 
-    fn failure(&self, message: String) -> BuildError {
-        let status = match (self.timed_out, self.permanent) {
-            (true, _) => 101,
-            (_, true) => 100,
-            _ => 1,
-        };
-        BuildError { message, status }
-    }
-
-    fn run(&mut self) -> Result<(), BuildError> {
-        let mailbox = self.mailbox.clone();
-        let _guard = self
-            .request
-            .cancel
-            .on_cancel(move || mailbox.push(Event::Cancelled));
-        self.last_wake = Instant::now();
+    /// The event loop.
+    fn run(&mut self) -> Result<(), RequestError> {
+        let (events, cancel) = (self.events.clone(), &self.planner.request.cancel);
+        let _guard = cancel.on_cancel(move || events.push(Event::Cancelled));
         loop {
-            while let Some(id) = self.goals.next_awake() {
-                self.step(id)?;
-                self.drop_unwanted();
-                // What happens meanwhile is shown as it happens.
-                while let Some(event) = self.mailbox.poll() {
-                    self.take(event)?;
+            while let Some(id) = self.planner.goals.next_awake() {
+                self.advance(id)?;
+                self.leave_dropped();
+                // Events are handled between steps, so that the client sees them as they happen.
+                while let Some(event) = self.events.poll() {
+                    self.handle(event)?;
                 }
             }
-            if self.goals.are_done() {
+            if self.planner.goals.are_done() {
                 return Ok(());
             }
-            self.look_for_standstill()?;
-            let deadline = self.deadline();
-            if let Some(event) = self.mailbox.wait(deadline) {
-                self.take(event)?;
+            self.check_standstill()?;
+            let is_postponed = self.blocked.has_retries();
+            let deadline = is_postponed.then(|| self.postponement.next_try());
+            if let Some(event) = self.events.wait(deadline) {
+                self.handle(event)?;
             }
-            self.drop_unwanted();
-            self.wake_in_time();
+            self.leave_dropped();
+            self.retry_in_time();
         }
     }
 
-    /// One step of one goal.
-    fn step(&mut self, id: GoalId) -> Result<(), BuildError> {
-        if self.running.contains_key(&id) {
+    /// Takes the steps of one goal, as far as possible, and starts its attempt if it is ready.
+    fn advance(&mut self, id: GoalId) -> Result<(), RequestError> {
+        if let Some(Blocker::Attempt(_)) = self.blocked.get(id) {
             return Ok(());
         }
-        if let Some(failure) = self.goals.earlier_failure(id) {
-            self.finish(id, Err(failure));
+        if let Some(failure) = self.planner.goals.earlier_failure(id) {
+            self.end(id, Err(failure));
             return Ok(());
         }
-        match self.goals.get(id).map(|goal| &goal.kind) {
-            Some(Kind::Build(_)) => self.step_of_build(id),
-            Some(Kind::Substitute { .. }) => self.step_of_substitution(id),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends what runs for goals that nobody waits for any more.
-    fn drop_unwanted(&mut self) {
-        for id in self.goals.take_dropped() {
-            self.running.remove(&id);
-            self.forget(id);
-        }
-    }
-
-    fn forget(&mut self, id: GoalId) {
-        self.postponed.remove(&id);
-        self.need_slot.remove(&id);
-        self.ending.retain(|other| *other != id);
-    }
-
-    pub(super) fn finish(&mut self, id: GoalId, result: GoalResult) {
-        self.forget(id);
-        if let Err(failure) = result {
-            self.timed_out |= failure == Failure::TimedOut;
-            self.permanent |= failure.is_permanent();
-        }
-        let Some(path) = self.goals.get(id).map(|goal| goal.path.clone()) else {
-            return;
-        };
-        let of_client = self.goals.finish(id, result);
-        if let (true, Err(failure)) = (of_client, result) {
-            self.missing = true;
-            // That nobody has a substitute is no failure of a build.
-            if !failure.is_lack_of_substitutes() {
-                self.failed.insert(path);
-            }
-        }
-    }
-
-    fn take(&mut self, event: Event) -> Result<(), BuildError> {
-        match event {
-            Event::Said(said) => said.tell(&*self.request.log),
-            Event::Finished { goal, outcome } => self.ended(goal, outcome)?,
-            Event::SlotFreed => self.wake_for_slots(),
-            // Somebody's build has ended: there may be room for one that was put off.
-            Event::BuildEnded => {
-                self.put_off.clear();
-                let turns = self.postponed.iter().filter_map(|id| self.goals.turn(*id));
-                if let Some(first) = turns.min() {
-                    self.postponed.remove(&first.3);
-                    self.goals.wake(first.3);
+        match id {
+            GoalId::Build(build) => match build_steps::advance(&mut self.planner, build)? {
+                Advance::Waiting => {}
+                Advance::Ready(derivation) => self.start_build(build, derivation),
+                Advance::Ended(result) => self.end(id, result),
+            },
+            GoalId::Substitution(item) => {
+                match substitution_steps::advance(&mut self.planner, item)? {
+                    Advance::Waiting => {}
+                    Advance::Ready(info) => self.start_fetch(item, info),
+                    Advance::Ended(result) => self.end(id, result),
                 }
             }
-            Event::Cancelled => return Err(BuildError::general("interrupted by the user")),
         }
         Ok(())
     }
 
-    /// An attempt has ended.
-    fn ended(&mut self, id: GoalId, outcome: Outcome) -> Result<(), BuildError> {
-        let Some(participation) = self.running.remove(&id) else {
+    /// Leaves the attempts of goals that nobody waits for any more.
+    fn leave_dropped(&mut self) {
+        for id in self.planner.goals.take_dropped() {
+            self.blocked.remove(id);
+        }
+    }
+
+    /// Ends a goal.
+    fn end(&mut self, id: GoalId, result: GoalResult) {
+        self.blocked.remove(id);
+        if let Err(failure) = result {
+            self.failures.timed_out |= failure == Failure::TimedOut;
+            self.failures.permanent |= failure.is_permanent();
+        }
+        let path = self.planner.goals.path(id).cloned();
+        let was_top = self.planner.goals.end(id, result);
+        if let (true, Err(failure)) = (was_top, result) {
+            self.failures.any_top = true;
+            if !failure.is_lack_of_substitutes() {
+                self.failures.tops.extend(path);
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), RequestError> {
+        match event {
+            Event::Log(record) => record.send_to(&*self.planner.request.log),
+            Event::AttemptEnded { goal, outcome } => self.attempt_ended(goal, outcome)?,
+            Event::StoppedAttemptEnded { goal } => {
+                if let Some(Blocker::StoppedAttempt) = self.blocked.get(goal) {
+                    self.unblock(goal);
+                }
+            }
+            Event::SlotFreed => self.wake_for_slots(),
+            // There may be room for a build that was postponed.
+            Event::BuildEnded => {
+                self.postponement.build_ended();
+                let postponed = self.blocked.for_retry();
+                for id in self.planner.goals.first(postponed, 1) {
+                    self.unblock(id);
+                }
+            }
+            Event::Cancelled => return Err(RequestError::new("interrupted by the user")),
+        }
+        Ok(())
+    }
+
+    /// Has a blocked goal try again.
+    fn unblock(&mut self, id: GoalId) {
+        self.blocked.remove(id);
+        self.planner.goals.wake(id);
+    }
+
+    fn attempt_ended(&mut self, id: GoalId, outcome: Outcome) -> Result<(), RequestError> {
+        let Some(Blocker::Attempt(_)) = self.blocked.get(id) else {
             return Ok(());
         };
-        drop(participation);
+        let was_at_limit = self.blocked.attempts() == ATTEMPT_LIMIT;
+        self.blocked.remove(id);
         match outcome {
-            Outcome::Done => self.finish(id, Ok(())),
-            Outcome::Failed(failure) => self.finish(id, Err(failure)),
+            Outcome::Done => self.end(id, Ok(())),
+            Outcome::Failed(failure) => self.end(id, Err(failure)),
             Outcome::Locked => self.postpone(id),
             Outcome::Postponed => {
-                if let Some(kind) = self.kind(id) {
-                    self.put_off.insert(kind);
+                if let Some(requirements) = self.requirements(id) {
+                    self.postponement.postponed_by_hook(requirements);
                 }
                 self.postpone(id);
             }
             Outcome::NeedsSlot => {
-                self.need_slot.insert(id);
+                self.blocked.insert(id, Blocker::Slot);
                 if self.slots.is_free() {
                     self.wake_for_slots();
                 }
             }
             Outcome::HookFailed => {
-                if let Some(Kind::Build(build)) = self.goals.get_mut(id).map(|goal| &mut goal.kind)
+                if let GoalId::Build(build) = id
+                    && let Some(goal) = self.planner.goals.build_mut(build)
                 {
-                    build.hook_failures += 1;
+                    goal.hook_failures += 1;
                 }
-                self.goals.wake(id);
+                self.planner.goals.wake(id);
             }
             Outcome::Error(error) => return Err(error),
         }
-        if !self.need_slot.is_empty() && self.running.len() + 1 == ATTEMPTS {
+        if was_at_limit {
             self.wake_for_slots();
         }
         Ok(())
     }
 
     fn postpone(&mut self, id: GoalId) {
-        if self.postponed.is_empty() && !self.said_waiting {
-            self.said_waiting = true;
-            self.last_wake = Instant::now();
-            self.say(Level::Error, "waiting for locks or build slots...");
+        let is_first = !self.blocked.has_retries();
+        if self.postponement.begin(is_first, Instant::now()) {
+            self.planner.error("waiting for locks or build slots...");
         }
-        self.postponed.insert(id);
+        self.blocked.insert(id, Blocker::Retry);
     }
 
-    /// What a hook goes by.
-    fn kind(&self, id: GoalId) -> Option<(BString, BString)> {
-        let Kind::Build(build) = &self.goals.get(id)?.kind else {
+    /// What a derivation requires of a build machine.
+    fn requirements(&self, id: GoalId) -> Option<Requirements> {
+        let GoalId::Build(id) = id else {
             return None;
         };
-        let derivation = build.derivation.as_ref()?;
-        let features = derivation
-            .variable("requiredSystemFeatures")
-            .unwrap_or_default();
-        Some((derivation.system.clone(), features.into()))
-    }
-
-    fn wake_for_slots(&mut self) {
-        let free = if self.slots.none_allowed() {
-            usize::MAX
-        } else {
-            self.slots.free().max(1)
+        let BuildState::Read(derivation, _) = &self.planner.goals.build(id)?.state else {
+            return None;
         };
-        let mut turns: Vec<_> = self
-            .need_slot
-            .iter()
-            .filter_map(|id| self.goals.turn(*id))
-            .collect();
-        turns.sort_unstable();
-        for turn in turns.into_iter().take(free) {
-            self.need_slot.remove(&turn.3);
-            self.goals.wake(turn.3);
+        let features = derivation.variable("requiredSystemFeatures");
+        Some(Requirements {
+            system: derivation.system.clone(),
+            features: features.unwrap_or_default().into(),
+        })
+    }
+
+    /// Wakes as many goals as there are free slots.
+    fn wake_for_slots(&mut self) {
+        let free = match self.slots.none_allowed() {
+            true => usize::MAX,
+            false => self.slots.free().max(1),
+        };
+        let waiting = self.blocked.for_slot();
+        for id in self.planner.goals.first(waiting, free) {
+            self.unblock(id);
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        if !self.ending.is_empty() {
-            return Some(Instant::now() + ENDING);
-        }
-        (!self.postponed.is_empty()).then(|| self.last_wake + self.interval())
-    }
-
-    fn interval(&self) -> Duration {
-        Duration::from_secs(u64::from(self.request.settings.poll_interval.max(1)))
-    }
-
-    fn wake_in_time(&mut self) {
-        for id in std::mem::take(&mut self.ending) {
-            self.goals.wake(id);
-        }
-        if self.postponed.is_empty() {
-            self.said_waiting = !self.put_off.is_empty() && self.said_waiting;
-        } else if self.last_wake.elapsed() >= self.interval() {
-            self.last_wake = Instant::now();
-            self.put_off.clear();
-            for id in std::mem::take(&mut self.postponed) {
-                self.goals.wake(id);
+    /// Wakes the postponed goals if it is time.
+    fn retry_in_time(&mut self) {
+        if !self.blocked.has_retries() {
+            self.postponement.none_left();
+        } else if self.postponement.try_now(Instant::now()) {
+            for id in self.blocked.for_retry() {
+                self.unblock(id);
             }
         }
     }
 
-    /// Nothing runs, nothing will happen by itself, and yet there is work: it needs slots that
-    /// nobody will ever free.
-    fn look_for_standstill(&mut self) -> Result<(), BuildError> {
-        let idle = self.running.is_empty() && self.postponed.is_empty() && self.ending.is_empty();
-        if !idle || self.mailbox.has_events() {
+    /// An error if no event will ever come: goals wait for slots that nothing will free, or for
+    /// each other.
+    fn check_standstill(&self) -> Result<(), RequestError> {
+        if self.blocked.is_hopeful() || self.events.has_events() {
             return Ok(());
         }
-        let text = if self.need_slot.is_empty() {
+        let text = if self.blocked.for_slot().is_empty() {
             "the goals of this request wait for each other"
         } else {
             "unable to start any build; either increase `--max-jobs' or enable distributed builds"
         };
-        Err(BuildError::general(text))
+        Err(RequestError::new(text))
     }
 
-    /// Everything is there: has the derivation built, on a thread of its own.
-    pub(super) fn try_to_build(&mut self, id: GoalId) -> Result<(), BuildError> {
-        let Some(goal) = self.goals.get(id) else {
-            return Ok(());
+    /// Has a derivation built whose inputs are valid, on a thread of its own.
+    fn start_build(&mut self, build: BuildId, derivation: Arc<Derivation>) {
+        let id = GoalId::Build(build);
+        let Some(goal) = self.planner.goals.build(build) else {
+            return;
         };
-        let Kind::Build(build) = &goal.kind else {
-            return Ok(());
-        };
-        let Some(derivation) = build.derivation.clone() else {
-            return Ok(());
-        };
-        let key = Key::Build(goal.path.clone(), build.mode);
         let mut job = Job {
-            engine: self.engine.clone(),
-            session: self.request.settings.clone(),
-            client: self.request.client,
-            mode: build.mode,
+            engine: self.planner.engine.clone(),
+            session: self.planner.request.settings.clone(),
+            client: self.planner.request.client,
+            mode: goal.mode,
             path: goal.path.clone(),
             derivation,
-            inputs: build.inputs.clone(),
-            checked: self.checked.clone(),
+            inputs: goal.inputs.clone(),
+            checked: self.planner.checked.clone(),
             hooks: None,
             slots: self.slots.clone(),
         };
-        let must_be_local = build.mode != Mode::Normal || job.will_build_locally();
-        let patient = build.hook_failures < HOOK_FAILURES;
-        let hooks = self
-            .hooks
-            .as_ref()
-            .filter(|hooks| patient && !must_be_local && hooks.are_usable());
-        job.hooks = hooks.cloned();
+        if goal.hook_failures < HOOK_FAILURE_LIMIT && !job.must_be_local() {
+            job.hooks = self.hooks.clone().filter(|hooks| hooks.is_usable());
+        }
         if job.hooks.is_some()
-            && self
-                .kind(id)
-                .is_some_and(|kind| self.put_off.contains(&kind))
+            && let Some(requirements) = self.requirements(id)
+            && self.postponement.would_be_postponed(&requirements)
         {
             self.postpone(id);
-            return Ok(());
+            return;
+        }
+        if self.blocked.attempts() >= ATTEMPT_LIMIT {
+            self.blocked.insert(id, Blocker::Slot);
+            return;
         }
         // Where no hook will be asked, nothing needs to be tried before there is a slot.
-        let slot = match &job.hooks {
-            Some(_) => None,
-            None => match self.slots.take(must_be_local) {
-                None => {
-                    self.need_slot.insert(id);
-                    return Ok(());
-                }
-                slot => slot,
-            },
-        };
-        self.start(id, key, slot, move |attempt, slot| job.run(attempt, slot))
+        let mut slot = None;
+        if job.hooks.is_none() {
+            slot = self.slots.take(job.must_be_local());
+            if slot.is_none() {
+                self.blocked.insert(id, Blocker::Slot);
+                return;
+            }
+        }
+        let key = AttemptKey::Build(job.path.clone(), job.mode);
+        self.join_or_start(id, key, move |attempt| try_build(&job, attempt, slot));
     }
 
-    /// The same for an item that can be fetched.
-    pub(super) fn try_to_fetch(&mut self, id: GoalId) -> Result<(), BuildError> {
-        let Some(goal) = self.goals.get(id) else {
-            return Ok(());
-        };
-        let Kind::Substitute {
-            repair,
-            found: Some(found),
-        } = &goal.kind
-        else {
-            return Ok(());
-        };
-        let (path, repair, found) = (goal.path.clone(), *repair, found.clone());
-        let key = Key::Substitute(path.clone(), repair);
-        let Some(slot) = self.slots.take(true) else {
-            self.need_slot.insert(id);
-            return Ok(());
+    /// Has an item fetched whose references are valid, on a thread of its own.
+    fn start_fetch(&mut self, item: SubstitutionId, found: Arc<Substitutable>) {
+        let id = GoalId::Substitution(item);
+        let Some(goal) = self.planner.goals.substitution(item) else {
+            return;
         };
         let fetch = Fetch {
-            engine: self.engine.clone(),
-            session: self.request.settings.clone(),
-            agents: self.substituter.fetchers(),
-            path,
-            repair,
+            engine: self.planner.engine.clone(),
+            session: self.planner.request.settings.clone(),
+            agents: self.fetch_agents.clone(),
+            path: goal.path.clone(),
+            repair: goal.repair,
             found,
-            checked: self.checked.clone(),
+            checked: self.planner.checked.clone(),
         };
-        self.start(id, key, Some(slot), move |attempt, slot| {
-            let outcome = fetch.run(attempt).unwrap_or_else(Outcome::Error);
+        let at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;
+        let slot = (!at_limit).then(|| self.slots.take(true)).flatten();
+        let Some(slot) = slot else {
+            self.blocked.insert(id, Blocker::Slot);
+            return;
+        };
+        let key = AttemptKey::Substitution {
+            path: fetch.path.clone(),
+            repair: fetch.repair,
+        };
+        self.join_or_start(id, key, move |attempt| {
+            let outcome = fetch.run(attempt);
             drop(slot);
             outcome
-        })
+        });
     }
 
-    /// Joins the attempt of that key, or runs it if there is none.
-    fn start(
+    fn join_or_start(
         &mut self,
         id: GoalId,
-        key: Key,
-        slot: Option<Slot>,
-        run: impl FnOnce(&Attempt, Option<Slot>) -> Outcome + Send + 'static,
-    ) -> Result<(), BuildError> {
-        if self.running.len() >= ATTEMPTS {
-            self.need_slot.insert(id);
-            return Ok(());
-        }
-        match self.engine.attempts.join(key, &self.mailbox, id)? {
-            Joined::Existing(participation) => {
-                self.running.insert(id, participation);
-            }
-            Joined::Ending => self.ending.push(id),
-            Joined::New(participation, attempt) => {
-                self.running.insert(id, participation);
-                let engine = self.engine.clone();
-                let thread = std::thread::Builder::new().name("build".to_owned());
-                let started = thread.spawn({
-                    let attempt = attempt.clone();
-                    move || {
-                        let run = std::panic::AssertUnwindSafe(|| run(&attempt, slot));
-                        let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
-                            Outcome::Error(BuildError::general(
-                                "internal error: a build's thread panicked",
-                            ))
-                        });
-                        engine.attempts.finish(&attempt, outcome);
-                    }
-                });
-                if let Err(error) = started {
-                    let error =
-                        BuildError::general(format!("cannot start a thread for a build: {error}"));
-                    self.engine.attempts.finish(&attempt, Outcome::Error(error));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// For operations of the store that take long.
-    pub(super) fn progress(&self) -> RequestProgress<'a> {
-        RequestProgress(self.request)
-    }
-}
-
-/// Passes the store's words on to the client, and the client's going away to the store.
-pub(super) struct RequestProgress<'a>(&'a BuildRequest);
-
-impl Progress for RequestProgress<'_> {
-    fn message(&self, level: Level, text: &str) {
-        self.0.log.message(level, text);
-    }
-    fn interrupted(&self) -> bool {
-        self.0.cancel.is_cancelled()
+        key: AttemptKey,
+        run: impl FnOnce(&Attempt) -> Outcome + Send + 'static,
+    ) {
+        let blocker = match join_or_start(self.planner.engine, key, &self.events, id, run) {
+            Some(participation) => Blocker::Attempt(participation),
+            None => Blocker::StoppedAttempt,
+        };
+        self.blocked.insert(id, blocker);
     }
 }

@@ -4,8 +4,8 @@ use formats::hash::Algorithm;
 use formats::store_path::StorePath;
 use protocol::operations::{AddTextToStore, AddToStore};
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
+use crate::request_error::RequestError;
 
 pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> Outcome {
     session.run_interruptibly(request, |session, request| {
@@ -41,7 +41,7 @@ pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
 fn take_nar(
     session: &mut Session<'_>,
     request: &AddToStore,
-) -> (Result<StorePath, Failure>, std::io::Result<()>) {
+) -> (Result<StorePath, RequestError>, std::io::Result<()>) {
     let options = store::AddOptions {
         temp_roots: &session.temp_roots,
         repair: false,
@@ -58,8 +58,8 @@ fn take_nar(
                 &mut nar,
                 &options,
             )
-            .map_err(Failure::from),
-        Err(_) => Err(Failure::new(format!(
+            .map_err(RequestError::from),
+        Err(_) => Err(RequestError::new(format!(
             "unknown hash algorithm `{}'",
             request.algorithm
         ))),

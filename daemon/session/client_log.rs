@@ -10,10 +10,10 @@ use bstr::ByteSlice;
 use formats::printable::printable_lines;
 use protocol::server::Tunnel;
 use protocol::trace::Trace;
-use store::Progress;
+use store::{Level, Progress};
 use system::sync::RwLock;
 
-use crate::building::{Level, LogSink};
+use crate::building::LogSink;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
@@ -92,10 +92,6 @@ impl ClientLog {
 }
 
 impl LogSink for ClientLog {
-    fn message(&self, level: Level, text: &str) {
-        self.send_message(level, text);
-    }
-
     fn build_output(&self, pid: u32, data: &[u8]) {
         let settings = self.settings();
         if settings.verbosity >= settings.build_verbosity {
@@ -103,7 +99,7 @@ impl LogSink for ClientLog {
         }
     }
 
-    fn chatter(&self, pid: Option<u32>, data: &[u8]) {
+    fn helper_output(&self, pid: Option<u32>, data: &[u8]) {
         match pid {
             Some(pid) => self.send_output(&self.settings(), pid, data),
             None => self.send(data),

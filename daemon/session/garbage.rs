@@ -3,8 +3,8 @@
 use protocol::operations::{CollectGarbage, Collected, GcAction};
 use store::GcRequest;
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
+use crate::request_error::RequestError;
 
 pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Outcome {
     if session.client.remote {
@@ -12,7 +12,7 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ou
     }
     session.run_interruptibly(request, |session, request| {
         if request.ignore_liveness {
-            return Err(Failure::new("you are not allowed to ignore liveness"));
+            return Err(RequestError::new("you are not allowed to ignore liveness"));
         }
         let action = match request.action {
             GcAction::ReturnLive => store::GcAction::ReturnLive,

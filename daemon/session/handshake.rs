@@ -8,13 +8,13 @@ use protocol::server::{Connection, Error, Hello};
 use store::Store;
 
 use super::client_log::ClientLog;
-use super::failure::Failure;
 use super::session::Session;
 use super::stream::{Reader, Watched, Writer};
 use crate::building::ClientIdentity;
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
 use crate::listen::{Peer, Stream};
+use crate::request_error::RequestError;
 
 /// Shakes hands with a client. `None` if it was told why it cannot be served.
 pub fn greet<'a>(
@@ -61,7 +61,12 @@ pub fn greet<'a>(
 }
 
 /// What the handshake asks for, besides the greeting.
-fn open(daemon: &Daemon, peer: &Peer, hello: &Hello, log: &ClientLog) -> Result<Store, Failure> {
+fn open(
+    daemon: &Daemon,
+    peer: &Peer,
+    hello: &Hello,
+    log: &ClientLog,
+) -> Result<Store, RequestError> {
     if let Some(cpu) = hello.cpu {
         let mut processors = CpuSet::new();
         // As in Guix, the client is not told if it cannot have that processor.

@@ -3,13 +3,12 @@
 use bstr::ByteSlice;
 use protocol::codec::Done;
 use protocol::operations::{
-    BuiltinBuilders, ClearFailedPaths, OptimiseStore, QueryFailedPaths, VerifyStore,
+    BuildMode, BuiltinBuilders, ClearFailedPaths, OptimiseStore, QueryFailedPaths, VerifyStore,
 };
-use store::VerifyRequest;
+use store::{Level, Progress, VerifyRequest};
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
-use crate::building::{Level, LogSink, Mode};
+use crate::request_error::RequestError;
 
 pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) -> Outcome {
     session.answer(request, |session, _| {
@@ -32,7 +31,7 @@ pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> Outc
         let freed = stats.bytes_freed as f64 / (1024.0 * 1024.0);
         let files = stats.files_linked;
         let text = format!("{freed:.2} MiB freed by hard-linking {files} files");
-        LogSink::message(&*session.log, Level::Error, &text);
+        session.log.message(Level::Error, &text);
         Ok(Done)
     })
 }
@@ -40,10 +39,10 @@ pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> Outc
 pub fn verify_store(session: &mut Session<'_>, request: VerifyStore) -> Outcome {
     session.run_interruptibly(request, |session, request| {
         if request.repair && !session.client.trusted {
-            return Err(Failure::new("you are not privileged to repair paths"));
+            return Err(RequestError::new("you are not privileged to repair paths"));
         }
         let repair = |path: &formats::StorePath| {
-            let how = session.build_request(Vec::new(), Mode::Repair);
+            let how = session.build_request(Vec::new(), BuildMode::Repair);
             session
                 .scheduler()
                 .ensure_path(path, how)

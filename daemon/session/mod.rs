@@ -6,7 +6,7 @@
 //! | `dispatch` | reads requests, and has each answered by its handler |
 //! | `session` | what all handlers use: the connection, the store, the client's settings |
 //! | `add`, `build`, `garbage`, … | the handlers, a file for each family of operations |
-//! | `client_log`, `failure`, `stream` | what the client is told, and the connection's two directions |
+//! | `client_log`, `stream` | what the client is told, and the connection's two directions |
 //!
 //! Documented in Guix's `nix/nix-daemon/nix-daemon.cc`.
 
@@ -14,7 +14,6 @@ mod add;
 mod build;
 mod client_log;
 mod dispatch;
-mod failure;
 mod garbage;
 mod handshake;
 mod maintenance;

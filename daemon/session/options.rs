@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bstr::{BString, ByteSlice};
 use protocol::codec::Nothing;
 use protocol::operations::SetOptions;
+use store::{Level, Progress};
 
 use super::session::{Outcome, Session};
-use crate::building::{Level, LogSink};
 use crate::settings::{Error, LogType, SessionSettings};
 
 /// What anybody may set for their own builds.
@@ -59,11 +59,8 @@ fn create_profile(session: &Session<'_>, user: &BString) -> Result<(), String> {
             .create_user(&name, account.uid, &*session.log)
             .map_err(|error| error.to_string()),
         _ => {
-            LogSink::message(
-                &*session.log,
-                Level::Info,
-                &format!("user name {name} not found"),
-            );
+            let text = format!("user name {name} not found");
+            session.log.message(Level::Info, &text);
             Ok(())
         }
     }

@@ -6,8 +6,8 @@ use protocol::operations::{
     QueryReferrers, QueryValidDerivers, QueryValidPaths,
 };
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
+use crate::request_error::RequestError;
 
 pub fn is_valid_path(session: &mut Session<'_>, request: IsValidPath) -> Outcome {
     session.answer(request, |session, request| {
@@ -72,7 +72,7 @@ pub fn query_path_from_hash_part(
     request: QueryPathFromHashPart,
 ) -> Outcome {
     session.answer(request, |session, request| {
-        let invalid = || Failure::new("invalid hash part");
+        let invalid = || RequestError::new("invalid hash part");
         let hash_part = std::str::from_utf8(&request.hash_part).map_err(|_| invalid())?;
         if hash_part.len() != 32 {
             return Err(invalid());

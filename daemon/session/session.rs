@@ -6,18 +6,18 @@
 
 use std::sync::Arc;
 
-use protocol::operations::Call;
+use protocol::operations::{BuildMode, Call, Target};
 use protocol::server::{Connection, Error};
 use store::{AddOptions, Store, TempRoots};
 
 use super::client_log::ClientLog;
-use super::failure::Failure;
 use super::stream::Reader;
-use crate::building::{BuildRequest, ClientIdentity, Mode, Scheduler, Target};
+use crate::building::{BuildRequest, ClientIdentity, Scheduler};
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
 use crate::hangup::{CancelOnHangup, WatchedConnection};
 use crate::listen::Stream;
+use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 use crate::substituter::Agent;
 
@@ -55,7 +55,7 @@ impl Session<'_> {
     pub fn answer<C: Call>(
         &mut self,
         request: C,
-        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, Failure>,
+        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, RequestError>,
     ) -> Outcome {
         if !self.begin()? {
             return Ok(());
@@ -69,7 +69,7 @@ impl Session<'_> {
     pub fn run_interruptibly<C: Call>(
         &mut self,
         request: C,
-        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, Failure>,
+        work: impl FnOnce(&mut Self, C) -> Result<C::Reply, RequestError>,
     ) -> Outcome {
         if !self.begin()? {
             return Ok(());
@@ -106,7 +106,7 @@ impl Session<'_> {
     }
 
     /// Ends an operation with its reply or its error.
-    pub fn reply<C: Call>(&mut self, result: Result<C::Reply, Failure>) -> Outcome {
+    pub fn reply<C: Call>(&mut self, result: Result<C::Reply, RequestError>) -> Outcome {
         if self.cancel.is_cancelled() {
             return Err(Error::Gone);
         }
@@ -129,7 +129,7 @@ impl Session<'_> {
     }
 
     /// A build on behalf of this client.
-    pub fn build_request(&self, targets: Vec<Target>, mode: Mode) -> BuildRequest {
+    pub fn build_request(&self, targets: Vec<Target>, mode: BuildMode) -> BuildRequest {
         BuildRequest {
             targets,
             mode,

@@ -9,9 +9,9 @@ use protocol::operations::{
     QuerySubstitutablePaths, Substitutable, SubstituteURLs,
 };
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
 use crate::building::LogSink;
+use crate::request_error::RequestError;
 use crate::substituter::{Agent, AgentMode, Conversation, Error};
 
 pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> Outcome {
@@ -59,7 +59,7 @@ pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> Ou
 fn substitutable(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
-) -> Result<BTreeSet<StorePath>, Failure> {
+) -> Result<BTreeSet<StorePath>, RequestError> {
     let dir = session.store.dir().clone();
     ask(session, paths, |agent, conversation| {
         agent.have(paths, &dir, conversation)
@@ -70,7 +70,7 @@ fn substitutable(
 fn substitutable_infos(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
-) -> Result<BTreeMap<StorePath, Substitutable>, Failure> {
+) -> Result<BTreeMap<StorePath, Substitutable>, RequestError> {
     let dir = session.store.dir().clone();
     ask(session, paths, |agent, conversation| {
         agent.info(paths, &dir, conversation)
@@ -83,7 +83,7 @@ fn ask<T: Default>(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
     question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
-) -> Result<T, Failure> {
+) -> Result<T, RequestError> {
     let guix = &session.daemon.settings.directories.guix;
     if paths.is_empty() || !session.settings.use_substitutes || !Agent::available(guix) {
         return Ok(T::default());
@@ -91,10 +91,7 @@ fn ask<T: Default>(
     let mut agent = match session.substituter.take() {
         Some(agent) => agent,
         None => {
-            let options = session
-                .settings
-                .pack()
-                .map_err(|error| Failure::new(error.to_string()))?;
+            let options = session.settings.pack().map_err(RequestError::new)?;
             Agent::start(
                 session.scheduler().spawner(),
                 guix,
@@ -103,7 +100,7 @@ fn ask<T: Default>(
             )?
         }
     };
-    let mut hear = |words: &[u8]| session.log.chatter(None, words);
+    let mut hear = |words: &[u8]| session.log.helper_output(None, words);
     let mut conversation = Conversation::new(&mut hear, &session.cancel)?.with_prefixed_lines();
     let answer = question(&mut agent, &mut conversation)?;
     drop(conversation);

@@ -8,8 +8,8 @@ use protocol::operations::{ExportPath, ImportPaths};
 use protocol::server::Error;
 use store::{Authority, ImportOptions};
 
-use super::failure::Failure;
 use super::session::{Outcome, Session};
+use crate::request_error::RequestError;
 
 /// Paths that whoever started the daemon has locked; see Guix's `pathlocks.cc`.
 const HELD_LOCKS: &str = "NIX_HELD_LOCKS";
@@ -46,7 +46,7 @@ pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> Outcome 
     let result = session
         .store
         .import_items(&mut source, &options)
-        .map_err(Failure::from);
+        .map_err(RequestError::from);
     let in_step = source.finish();
     drop(serving);
     if in_step.is_err() {

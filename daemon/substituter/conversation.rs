@@ -1,15 +1,12 @@
 //! One exchange with the agent: where its log goes, when it times out, and how it is cancelled.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::error::Error;
-use crate::cancel::{CancelGuard, CancellationToken};
+use crate::cancel::{CancelEvent, CancellationToken};
 
 /// A line of the log that is longer than this, in bytes, is forwarded in pieces.
 const LINE_LIMIT: usize = 1 << 20;
@@ -20,8 +17,8 @@ pub struct Conversation<'a> {
     prefix_lines: bool,
     /// The beginning of a line of the log, if lines are prefixed.
     partial_line: Vec<u8>,
-    is_cancelled: Box<dyn Fn() -> bool + 'a>,
-    wake: Wake<'a>,
+    cancel: &'a CancellationToken,
+    cancelled: CancelEvent,
     timeouts: Timeouts,
     started: Instant,
     last_activity: Instant,
@@ -34,60 +31,23 @@ struct Timeouts {
     total: u64,
 }
 
-/// A descriptor that becomes readable when the conversation is cancelled.
-enum Wake<'a> {
-    Own(
-        Arc<EventFd>,
-        #[allow(dead_code, reason = "held until the end")] CancelGuard,
-    ),
-    Borrowed(BorrowedFd<'a>),
-}
-
 impl<'a> Conversation<'a> {
     /// A conversation that `cancel` ends. What the agent writes to its log is given to `log`.
     pub fn new(
         log: &'a mut dyn FnMut(&[u8]),
         cancel: &'a CancellationToken,
     ) -> Result<Conversation<'a>, Error> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = Arc::new(EventFd::from_flags(flags).map_err(io::Error::from)?);
-        let waker = wake.clone();
-        let guard = cancel.on_cancel(move || {
-            let _ = waker.write(1);
-        });
-        Ok(Self::with(
-            log,
-            Box::new(|| cancel.is_cancelled()),
-            Wake::Own(wake, guard),
-        ))
-    }
-
-    /// A conversation that ends when `is_cancelled` says so, which is asked when `wake` becomes
-    /// readable.
-    pub fn until(
-        log: &'a mut dyn FnMut(&[u8]),
-        is_cancelled: impl Fn() -> bool + 'a,
-        wake: BorrowedFd<'a>,
-    ) -> Conversation<'a> {
-        Self::with(log, Box::new(is_cancelled), Wake::Borrowed(wake))
-    }
-
-    fn with(
-        log: &'a mut dyn FnMut(&[u8]),
-        is_cancelled: Box<dyn Fn() -> bool + 'a>,
-        wake: Wake<'a>,
-    ) -> Conversation<'a> {
         let now = Instant::now();
-        Conversation {
+        Ok(Conversation {
             log,
             prefix_lines: false,
             partial_line: Vec::new(),
-            is_cancelled,
-            wake,
+            cancel,
+            cancelled: CancelEvent::new(cancel)?,
             timeouts: Timeouts::default(),
             started: now,
             last_activity: now,
-        }
+        })
     }
 
     /// Sets timeouts in seconds: how long the agent may write nothing, and how long the
@@ -106,7 +66,7 @@ impl<'a> Conversation<'a> {
     /// How long to wait for the agent at most (`None`: without limit), or why the conversation
     /// ends now.
     pub(super) fn time_left(&self) -> Result<Option<Duration>, Error> {
-        if (self.is_cancelled)() {
+        if self.cancel.is_cancelled() {
             return Err(Error::Interrupted);
         }
         let Timeouts { silence, total } = self.timeouts;
@@ -129,10 +89,7 @@ impl<'a> Conversation<'a> {
 
     /// The descriptor that becomes readable when the conversation is cancelled.
     pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
-        match &self.wake {
-            Wake::Own(event, _) => event.as_fd(),
-            Wake::Borrowed(fd) => *fd,
-        }
+        self.cancelled.as_fd()
     }
 
     /// The agent has written something: the silence timeout begins anew.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use bstr::BString;
 
+use crate::request_error::RequestError;
+
 /// Why the agent gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,4 +45,10 @@ pub enum Error {
     /// The agent wrote nothing for longer than the silence timeout, in seconds.
     #[error("timed out after {0} seconds of silence")]
     SilenceTimeout(u64),
+}
+
+impl From<Error> for RequestError {
+    fn from(error: Error) -> RequestError {
+        RequestError::new(error)
+    }
 }

@@ -13,36 +13,36 @@ use crate::hook_program::VARIABLE;
 use crate::spawner::Spawner;
 
 /// A running hook. Dropping it kills its process group and reaps it.
-pub(in super::super) struct Hook {
+pub(in super::super) struct HookProcess {
     // Dropped first, so that the hook may end by itself before it is killed.
     /// The write end of its standard input; never blocks.
-    pub(super) requests: File,
-    /// Its standard output and error.
-    pub(super) words: OwnedFd,
-    /// What it writes on descriptor 4.
-    pub(super) log: OwnedFd,
-    /// What was read from `words` and not yet dealt with.
-    pub(super) unread: Vec<u8>,
+    pub(in super::super) requests: File,
+    /// The read end of its standard output and error.
+    pub(in super::super) output: OwnedFd,
+    /// The read end of its descriptor 4.
+    pub(in super::super) log: OwnedFd,
+    /// What was read from `output` and not yet handled.
+    pub(in super::super) unread: Vec<u8>,
     /// The process.
-    pub(super) child: Child,
+    pub(in super::super) child: Child,
 }
 
-impl Hook {
+impl HookProcess {
     /// Starts the program; if `verbose`, our own hook says why it chooses machines or not.
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,
-        words: Vec<OsString>,
+        arguments: Vec<OsString>,
         verbose: bool,
-    ) -> io::Result<Hook> {
+    ) -> io::Result<HookProcess> {
         let (its_requests, requests) = pipe::pipe()?;
-        let (said, its_output) = pipe::pipe()?;
+        let (output, its_output) = pipe::pipe()?;
         let (log, its_log) = pipe::pipe()?;
         let its_errors = its_output.try_clone()?;
         pipe::set_nonblocking(&requests, true)?;
-        pipe::set_nonblocking(&said, true)?;
+        pipe::set_nonblocking(&output, true)?;
         pipe::set_nonblocking(&log, true)?;
-        let mut spawn = Spawn::new(program).args(words).env(VARIABLE, program);
+        let mut spawn = Spawn::new(program).args(arguments).env(VARIABLE, program);
         if verbose {
             spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
         }
@@ -54,9 +54,9 @@ impl Hook {
             .setsid()
             .current_dir("/");
         let child = spawner.start(program)?;
-        Ok(Hook {
+        Ok(HookProcess {
             requests: File::from(requests),
-            words: said,
+            output,
             log,
             unread: Vec::new(),
             child,

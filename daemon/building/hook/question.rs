@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use system::poll::{PollFd, PollFlags, is_ready, poll, wait_readable};
 use system::signal;
 
-use super::super::mailbox::Said;
-use super::super::shared::Attempt;
-use super::process::Hook;
+use super::super::attempt::Attempt;
+use super::super::log_sink::LogRecord;
+use super::process::HookProcess;
+use crate::cancel::CancelEvent;
 
-/// A longer line before the reply is handed on in pieces.
+/// A longer line before the reply is passed on in pieces.
 const LINE_LIMIT: usize = 64 << 10;
 
 /// What a hook needs to know to decide.
@@ -42,51 +43,65 @@ impl Question<'_> {
     }
 }
 
-/// What came back.
+/// What a process answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) enum Answer {
-    /// It takes it.
+pub(super) enum Answer {
+    /// It builds the derivation.
     Accept,
-    /// It doesn't.
+    /// It does not.
     Decline,
-    /// It will never take anything (a word of Nix's hooks).
+    /// It will never build anything (a reply of Nix's hooks).
     DeclinePermanently,
     /// Ask again later.
     Postpone,
-    /// It died, said nothing in time, or something that is no answer: why, for "hook X …".
+    /// It died, did not reply in time, or replied something else: the predicate of "hook X …".
     Failed(String),
-    /// Nobody wants to know any more.
-    Stopped,
+    /// The attempt was stopped meanwhile.
+    Cancelled,
 }
 
+/// Why waiting for the process ended.
 enum Wake {
+    /// It can be read from, or written to.
     Ready,
-    Gone,
-    Stopped,
-    TooLate,
+    /// It has ended.
+    Exited,
+    /// The attempt was stopped.
+    Cancelled,
+    /// The deadline has passed.
+    TimedOut,
 }
 
-impl Hook {
-    /// Asks, and waits for the answer; what else it says meanwhile is handed on.
+impl HookProcess {
+    /// Asks, and waits for the answer; other output is passed on meanwhile.
     pub(super) fn ask(
         &mut self,
         attempt: &Attempt,
         question: &Question,
-        limit: Duration,
+        timeout: Duration,
     ) -> Answer {
-        let deadline = Instant::now() + limit;
-        let asked = self.send(attempt, question.line().as_bytes(), deadline);
-        let answer = asked.and_then(|answer| match answer {
-            Some(answer) => Ok(answer),
-            None => self.answer(attempt, deadline, limit),
-        });
-        answer.unwrap_or_else(|error| Answer::Failed(format!("cannot be talked to: {error}")))
+        self.send_and_receive(attempt, question, timeout)
+            .unwrap_or_else(|error| Answer::Failed(format!("cannot be talked to: {error}")))
     }
 
-    /// Writes the question; an answer means that it could not be put.
-    fn send(
+    fn send_and_receive(
         &mut self,
         attempt: &Attempt,
+        question: &Question,
+        timeout: Duration,
+    ) -> io::Result<Answer> {
+        let deadline = Instant::now() + timeout;
+        let cancelled = CancelEvent::new(attempt.cancel())?;
+        match self.send(&cancelled, question.line().as_bytes(), deadline)? {
+            Some(answer) => Ok(answer),
+            None => self.receive(attempt, &cancelled, deadline, timeout),
+        }
+    }
+
+    /// Writes the question. An answer means that this was not possible.
+    fn send(
+        &mut self,
+        cancelled: &CancelEvent,
         mut line: &[u8],
         deadline: Instant,
     ) -> io::Result<Option<Answer>> {
@@ -96,10 +111,15 @@ impl Hook {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None), // the reader finds out why
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    match self.wait(attempt, self.requests.as_fd(), PollFlags::POLLOUT, deadline)? {
-                        Wake::Ready | Wake::Gone => {}
-                        Wake::Stopped => return Ok(Some(Answer::Stopped)),
-                        Wake::TooLate => {
+                    match self.wait(
+                        cancelled,
+                        self.requests.as_fd(),
+                        PollFlags::POLLOUT,
+                        deadline,
+                    )? {
+                        Wake::Ready | Wake::Exited => {}
+                        Wake::Cancelled => return Ok(Some(Answer::Cancelled)),
+                        Wake::TimedOut => {
                             return Ok(Some(Answer::Failed(
                                 "does not read its questions".to_owned(),
                             )));
@@ -112,11 +132,12 @@ impl Hook {
         Ok(None)
     }
 
-    fn answer(
+    fn receive(
         &mut self,
         attempt: &Attempt,
+        cancelled: &CancelEvent,
         deadline: Instant,
-        limit: Duration,
+        timeout: Duration,
     ) -> io::Result<Answer> {
         let mut dead = false;
         loop {
@@ -124,7 +145,7 @@ impl Hook {
                 if let Some(word) = line.strip_prefix(b"# ") {
                     return Ok(read_reply(word));
                 }
-                attempt.say(Said::Chatter {
+                attempt.log(LogRecord::HelperOutput {
                     pid: None,
                     data: [&line[..], b"\n"].concat().into(),
                 });
@@ -132,27 +153,27 @@ impl Hook {
             if dead {
                 return self.died(attempt);
             }
-            match self.wait(attempt, self.words.as_fd(), PollFlags::POLLIN, deadline)? {
+            match self.wait(cancelled, self.output.as_fd(), PollFlags::POLLIN, deadline)? {
                 Wake::Ready => dead = !self.read_more()?,
                 // What it wrote before it died is in the pipe still.
-                Wake::Gone => {
+                Wake::Exited => {
                     while self.unread.len() < LINE_LIMIT
                         && self.read_some().is_ok_and(|count| count > 0)
                     {}
                     dead = true;
                 }
-                Wake::Stopped => return Ok(Answer::Stopped),
-                Wake::TooLate => {
+                Wake::Cancelled => return Ok(Answer::Cancelled),
+                Wake::TimedOut => {
                     return Ok(Answer::Failed(format!(
                         "did not reply within {} seconds",
-                        limit.as_secs()
+                        timeout.as_secs()
                     )));
                 }
             }
         }
     }
 
-    /// The next whole line without its end; also what is too long for a line.
+    /// The next line, without its end: whole, or a piece of one that is too long.
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = match self.unread.iter().position(|byte| *byte == b'\n') {
             Some(end) => end,
@@ -166,7 +187,7 @@ impl Hook {
         Some(line)
     }
 
-    /// Reads what there is; false at the end.
+    /// Reads what is there; false at the end.
     fn read_more(&mut self) -> io::Result<bool> {
         loop {
             match self.read_some() {
@@ -181,14 +202,14 @@ impl Hook {
 
     fn read_some(&mut self) -> io::Result<usize> {
         let mut buffer = [0u8; 4096];
-        let count = nix::unistd::read(&self.words, &mut buffer)?;
+        let count = nix::unistd::read(&self.output, &mut buffer)?;
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)
     }
 
     fn died(&mut self, attempt: &Attempt) -> io::Result<Answer> {
         if !self.unread.is_empty() {
-            attempt.say(Said::Chatter {
+            attempt.log(LogRecord::HelperOutput {
                 pid: None,
                 data: std::mem::take(&mut self.unread).into(),
             });
@@ -205,7 +226,7 @@ impl Hook {
 
     fn wait(
         &self,
-        attempt: &Attempt,
+        cancelled: &CancelEvent,
         fd: BorrowedFd,
         flags: PollFlags,
         deadline: Instant,
@@ -213,19 +234,19 @@ impl Hook {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok(Wake::TooLate);
+                return Ok(Wake::TimedOut);
             }
             let mut fds = [
-                PollFd::new(attempt.stop().as_fd(), PollFlags::POLLIN),
+                PollFd::new(cancelled.as_fd(), PollFlags::POLLIN),
                 PollFd::new(fd, flags),
                 PollFd::new(self.child.pidfd(), PollFlags::POLLIN),
             ];
             poll(&mut fds, Some(left))?;
             let [stopped, ready, gone] = fds.map(|fd| is_ready(&fd));
             match (stopped, ready, gone) {
-                (true, ..) => return Ok(Wake::Stopped),
+                (true, ..) => return Ok(Wake::Cancelled),
                 (_, true, _) => return Ok(Wake::Ready),
-                (_, _, true) => return Ok(Wake::Gone),
+                (_, _, true) => return Ok(Wake::Exited),
                 _ => {}
             }
         }

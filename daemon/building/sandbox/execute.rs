@@ -11,6 +11,7 @@ use protocol::trace::Trace;
 use system::{errno, personality};
 
 use super::plan::{Plan, Program};
+use crate::platform::{is_32_bit_counterpart, runs_natively};
 
 /// The subcommand of `guix` that stands behind all builtin builders.
 const PERFORM_DOWNLOAD: &str = "perform-download";
@@ -23,11 +24,7 @@ pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
         return Ok(());
     };
     let mut bits = 0;
-    let narrow = [
-        ("i686-linux", "x86_64-linux"),
-        ("armhf-linux", "aarch64-linux"),
-    ];
-    if narrow.contains(&(platform, &plan.own_system)) {
+    if is_32_bit_counterpart(platform, &plan.own_system) {
         bits |= personality::LINUX32;
     }
     if plan.impersonate_linux_26 && ["i686-linux", "x86_64-linux"].contains(&platform.as_str()) {
@@ -76,7 +73,7 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
                     .envs(environment(plan))
                     .exec();
                 let not_executable = error.raw_os_error() == Some(libc::ENOEXEC);
-                if !not_executable || runs_here(platform, &plan.own_system) {
+                if !not_executable || runs_natively(platform, &plan.own_system) {
                     return format!("executing `{file}': {}", errno::message(&error));
                 }
             }
@@ -93,16 +90,6 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
             )
         }
     }
-}
-
-/// Whether programs for `platform` are this machine's own.
-fn runs_here(platform: &str, own: &str) -> bool {
-    platform == own
-        || [
-            ("i686-linux", "x86_64-linux"),
-            ("armhf-linux", "aarch64-linux"),
-        ]
-        .contains(&(platform, own))
 }
 
 fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {

@@ -19,7 +19,7 @@
 //! 5. Read [`Running::log`] to its end, wait for [`Running::child`]; to end a build early,
 //!    `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
 //!
-//! This module uses nothing else of the daemon.
+//! This module uses nothing else of the daemon but `platform`.
 
 mod directory;
 mod execute;

@@ -70,7 +70,7 @@ impl Decode for Target {
 }
 
 /// How to build.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BuildMode {
     /// What isn't valid yet.
     #[default]

@@ -10,24 +10,25 @@ use protocol::trace::{BuildFailure, Trace};
 use store::Closure;
 use system::{pipe, signal};
 
-use super::super::attempt::Job;
-use super::super::files;
-use super::super::log_file::LogFile;
-use super::super::monitor::{Carries, Ended, Limits, Monitor, Source};
-use super::super::outcome::{Failure, Outcome};
-use super::super::outputs::{self, Round};
-use super::super::request::BuildError;
-use super::super::shared::Attempt;
-use super::super::trouble::Trouble;
-use super::Hook;
+use super::attempt::Attempt;
+use super::attempt_error::{AttemptError, report_failure};
+use super::files;
+use super::hook::HookProcess;
+use super::job::Job;
+use super::log_file::LogFile;
+use super::log_sink::LogRecord;
+use super::monitor::{Carries, Ended, Limits, Monitor, Source};
+use super::outcome::{Failure, Outcome};
+use super::outputs::{self, Round};
+use crate::request_error::RequestError;
 
 /// Has the hook build what is missing; the caller holds the locks of all outputs.
-pub(in super::super) fn run(
+pub(super) fn build(
     job: &Job,
     attempt: &Attempt,
-    hook: Hook,
+    hook: HookProcess,
     missing: &BTreeSet<StorePath>,
-) -> Result<Outcome, BuildError> {
+) -> Result<Outcome, RequestError> {
     let mut inputs = (*job.input_closure()?).clone();
     inputs.extend(
         job.engine
@@ -37,7 +38,7 @@ pub(in super::super) fn run(
     let lines = [line(&inputs), line(missing)].concat();
     let ended = supervise(job, attempt, hook, &lines)?;
     match ended {
-        Ended::Stopped => Ok(Outcome::Failed(Failure::Misc)),
+        Ended::Cancelled => Ok(Outcome::Failed(Failure::Misc)),
         Ended::TimedOut => {
             attempt.trace(Trace::BuildFailed {
                 derivation: job.path.as_str(),
@@ -60,11 +61,16 @@ fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
     text
 }
 
-/// Tells the hook what it needs to know, and watches it until its end.
-fn supervise(job: &Job, attempt: &Attempt, hook: Hook, lines: &[u8]) -> Result<Ended, BuildError> {
-    let Hook {
+/// Sends the hook the paths, and watches it until it ends.
+fn supervise(
+    job: &Job,
+    attempt: &Attempt,
+    hook: HookProcess,
+    lines: &[u8],
+) -> Result<Ended, RequestError> {
+    let HookProcess {
         mut requests,
-        words,
+        output,
         log,
         unread,
         mut child,
@@ -82,12 +88,12 @@ fn supervise(job: &Job, attempt: &Attempt, hook: Hook, lines: &[u8]) -> Result<E
         log_file: name,
         pid: Some(pid.unsigned_abs()),
     });
-    let talking = |e: io::Error| BuildError::general(format!("talking to the build hook: {e}"));
+    let talking = |e: io::Error| RequestError::new(format!("talking to the build hook: {e}"));
     pipe::set_nonblocking(&requests, false).map_err(talking)?;
     if !unread.is_empty() {
-        // Said together with its answer.
+        // Written together with the reply.
         let pid = Some(pid.unsigned_abs());
-        attempt.say(super::super::mailbox::Said::Chatter {
+        attempt.log(LogRecord::HelperOutput {
             pid,
             data: unread.into(),
         });
@@ -99,12 +105,12 @@ fn supervise(job: &Job, attempt: &Attempt, hook: Hook, lines: &[u8]) -> Result<E
         log: log_file,
     };
     let mut sources = [
-        Source::new(words, Carries::Chatter),
+        Source::new(output, Carries::HelperOutput),
         Source::new(log, Carries::Log),
     ];
     std::thread::scope(|scope| {
-        // The lines may be longer than a pipe holds, and the hook may talk before it reads them.
-        // Should it never read them, this ends when it is killed.
+        // The lines may be longer than a pipe holds, and the hook may write before it reads them.
+        // If it never reads them, this ends when it is killed.
         scope.spawn(move || {
             let _ = requests.write_all(lines);
         });
@@ -114,13 +120,13 @@ fn supervise(job: &Job, attempt: &Attempt, hook: Hook, lines: &[u8]) -> Result<E
     })
 }
 
-/// What the end of the hook says about the build.
+/// What the exit status of the hook says about the build.
 fn judge(
     job: &Job,
     attempt: &Attempt,
     status: ExitStatus,
     missing: &BTreeSet<StorePath>,
-) -> Result<Outcome, BuildError> {
+) -> Result<Outcome, RequestError> {
     let message = format!(
         "builder for `{}' {}",
         job.path,
@@ -136,7 +142,7 @@ fn judge(
             } else {
                 Failure::Permanent
             };
-            job.failed(attempt, failure, &message).map(Outcome::Failed)
+            report_failure(job, attempt, failure, &message).map(Outcome::Failed)
         }
         Some(101) => {
             attempt.trace(Trace::BuildFailed {
@@ -149,7 +155,7 @@ fn judge(
     }
 }
 
-/// The hook itself failed, which says nothing about the build.
+/// The hook itself failed. The build may be tried again.
 fn failed(job: &Job, attempt: &Attempt, status: ExitStatus, message: &str) -> Outcome {
     attempt.trace(Trace::HookFailed {
         derivation: job.path.as_str(),
@@ -164,7 +170,7 @@ fn succeeded(
     attempt: &Attempt,
     status: ExitStatus,
     missing: &BTreeSet<StorePath>,
-) -> Result<Outcome, BuildError> {
+) -> Result<Outcome, RequestError> {
     let valid = job.engine.store.query_valid_paths(missing)?;
     let rest: BTreeSet<StorePath> = missing.difference(&valid).cloned().collect();
     for path in &rest {
@@ -177,7 +183,7 @@ fn succeeded(
         }
     }
     if !rest.is_empty() {
-        // It has brought them but not registered them.
+        // It has brought them here but not registered them.
         let place = |path: &StorePath| path.as_path().to_owned();
         let round = Round {
             last: true,
@@ -185,8 +191,10 @@ fn succeeded(
         };
         match outputs::take(job, attempt, &rest, &place, None, &round) {
             Ok(_) => {}
-            Err(Trouble::General(error)) => return Err(error),
-            Err(Trouble::Failed(_, message)) => return Ok(failed(job, attempt, status, &message)),
+            Err(AttemptError::General(error)) => return Err(error),
+            Err(AttemptError::Failed(_, message)) => {
+                return Ok(failed(job, attempt, status, &message));
+            }
         }
     }
     attempt.trace(Trace::BuildSucceeded {

@@ -9,51 +9,56 @@ use std::path::{Path, PathBuf};
 use bstr::{BString, ByteSlice};
 use formats::hash::Hash;
 use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
 use store::Level;
 use system::signal;
 
-use super::attempt::Job;
+use super::attempt::Attempt;
+use super::attempt_error::AttemptError;
 use super::files::{self, failed};
+use super::job::Job;
 use super::log_file::LogFile;
 use super::monitor::{Carries, Ended, Limits, Monitor, Source};
 use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Produced, Round};
 use super::references_graph;
-use super::request::{BuildError, Mode};
 use super::sandbox::{
     self, BuildDirectory, BuildUser, Identity, Network, Plan, Program, Root, RootRequest,
 };
-use super::shared::Attempt;
-use super::trouble::Trouble;
+use crate::request_error::RequestError;
 
 /// Builds the missing outputs of a derivation, whose locks the caller holds.
 pub(super) fn build(
     job: &Job,
     attempt: &Attempt,
     missing: &BTreeSet<StorePath>,
-) -> Result<Outcome, BuildError> {
+) -> Result<Outcome, RequestError> {
     match rounds(job, attempt, missing) {
         Ok(outcome) => Ok(outcome),
-        Err(trouble) => trouble.outcome(job, attempt),
+        Err(error) => error.outcome(job, attempt),
     }
 }
 
-fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result<Outcome, Trouble> {
+fn rounds(
+    job: &Job,
+    attempt: &Attempt,
+    missing: &BTreeSet<StorePath>,
+) -> Result<Outcome, AttemptError> {
     let count = match job.is_fixed_output() {
         true => 1,
-        false => 1 + job.session.build_repeat().map_err(BuildError::general)?,
+        false => 1 + job.session.build_repeat().map_err(RequestError::new)?,
     };
     let mut previous: Option<Vec<Produced>> = None;
     for number in 1..=count {
         let quoted: Vec<String> = missing.iter().map(|path| format!("`{path}'")).collect();
         let doing = match job.mode {
-            Mode::Repair => "repairing",
-            Mode::Check => "checking",
-            Mode::Normal => "building",
+            BuildMode::Repair => "repairing",
+            BuildMode::Check => "checking",
+            BuildMode::Normal => "building",
         };
         let mut text = format!("{doing} path(s) {}", quoted.join(", "));
-        if count > 1 && job.mode == Mode::Normal {
+        if count > 1 && job.mode == BuildMode::Normal {
             text += &format!(" (round {number}/{count})");
         }
         attempt.message(Level::Info, text);
@@ -72,7 +77,7 @@ fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result
                 });
                 return Ok(Outcome::Failed(Failure::TimedOut));
             }
-            Ended::Stopped => {
+            Ended::Cancelled => {
                 build.clean_up(attempt, false)?;
                 return Ok(Outcome::Failed(Failure::Misc));
             }
@@ -92,9 +97,9 @@ fn rounds(job: &Job, attempt: &Attempt, missing: &BTreeSet<StorePath>) -> Result
         );
         match taken {
             Ok(produced) => previous = Some(produced),
-            Err(trouble) => {
+            Err(error) => {
                 build.clean_up(attempt, false)?;
-                return Err(trouble);
+                return Err(error);
             }
         }
         build.clean_up(attempt, true)?;
@@ -122,7 +127,7 @@ impl<'a> Build<'a> {
         job: &'a Job,
         attempt: &Attempt,
         missing: &'a BTreeSet<StorePath>,
-    ) -> Result<Build<'a>, Trouble> {
+    ) -> Result<Build<'a>, AttemptError> {
         let store = &job.engine.store;
         let is_builtin = job.derivation.builtin().is_some();
         let in_chroot = job.session.use_chroot && !is_builtin;
@@ -131,13 +136,13 @@ impl<'a> Build<'a> {
         if !in_chroot {
             if Path::new("/homeless-shelter").exists() {
                 let text = "directory `/homeless-shelter' exists; please remove it";
-                return Err(BuildError::general(text).into());
+                return Err(RequestError::new(text).into());
             }
             for (_, output) in job.outputs() {
                 let taken = store.is_valid(output)?;
                 if taken && !is_builtin {
                     // The builder would write over an output that others use.
-                    return Err(BuildError::general(format!(
+                    return Err(RequestError::new(format!(
                         "cannot build `{}' again outside a chroot while its output `{output}' is valid",
                         job.path
                     ))
@@ -155,7 +160,7 @@ impl<'a> Build<'a> {
             true => None,
             false => {
                 let pool = job.engine.settings.directories.state.join("userpool");
-                let user = BuildUser::acquire(&group, &pool).map_err(BuildError::general)?;
+                let user = BuildUser::acquire(&group, &pool).map_err(RequestError::new)?;
                 user.kill_processes(&job.engine.fork_server)
                     .map_err(|e| failed("killing processes of the build user", e))?;
                 Some(user)
@@ -174,9 +179,9 @@ impl<'a> Build<'a> {
             redirected,
         };
         // From here on there is something to clean up.
-        if let Err(trouble) = build.fill(attempt, &graphs, in_chroot) {
+        if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
             let _ = build.directory.clone().delete();
-            return Err(trouble);
+            return Err(error);
         }
         Ok(build)
     }
@@ -186,7 +191,7 @@ impl<'a> Build<'a> {
         attempt: &Attempt,
         graphs: &[(String, Vec<u8>)],
         in_chroot: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AttemptError> {
         for (name, text) in graphs {
             let path = self.directory.outside().join(name);
             std::fs::write(&path, text)
@@ -245,7 +250,7 @@ impl<'a> Build<'a> {
     }
 
     /// Runs the builder to its end.
-    fn run(&self, attempt: &Attempt) -> Result<Ended, Trouble> {
+    fn run(&self, attempt: &Attempt) -> Result<Ended, AttemptError> {
         let result = self.run_builder(attempt);
         let fork_server = &self.job.engine.fork_server;
         let killed = self
@@ -260,7 +265,7 @@ impl<'a> Build<'a> {
         Ok(ended)
     }
 
-    fn run_builder(&self, attempt: &Attempt) -> Result<Ended, Trouble> {
+    fn run_builder(&self, attempt: &Attempt) -> Result<Ended, AttemptError> {
         let job = self.job;
         let engine = &job.engine;
         let plan = self.plan()?;
@@ -271,7 +276,7 @@ impl<'a> Build<'a> {
         let log = LogFile::create(keep, &job.path, engine.settings.log_compression)?;
         let spawn = |program| engine.spawner.start(program);
         let mut running =
-            sandbox::start(&plan, &engine.fork_server, &spawn).map_err(BuildError::general)?;
+            sandbox::start(&plan, &engine.fork_server, &spawn).map_err(RequestError::new)?;
         let (pid, name) = (running.child.pid(), log.name());
         attempt.trace(Trace::BuildStarted {
             derivation: job.path.as_str(),
@@ -289,14 +294,14 @@ impl<'a> Build<'a> {
         Ok(monitor.watch(&mut running.child, &mut sources, false)?)
     }
 
-    fn plan(&self) -> Result<Plan, BuildError> {
+    fn plan(&self) -> Result<Plan, RequestError> {
         let job = self.job;
         let derivation = &job.derivation;
         let program = match derivation.builtin() {
             Some(_) => {
                 let output = derivation.outputs.get("out").map(|output| &output.path);
                 let output = output.ok_or_else(|| {
-                    BuildError::general(format!("`{}' has no output `out'", job.path))
+                    RequestError::new(format!("`{}' has no output `out'", job.path))
                 })?;
                 Program::Builtin {
                     name: derivation.builder.to_str_lossy().into_owned(),
@@ -336,7 +341,7 @@ impl<'a> Build<'a> {
     }
 
     /// The builder's whole environment; for a builtin, what is added to the daemon's.
-    fn environment(&self) -> Result<BTreeMap<BString, BString>, BuildError> {
+    fn environment(&self) -> Result<BTreeMap<BString, BString>, RequestError> {
         let job = self.job;
         let mut environment: BTreeMap<BString, BString> = BTreeMap::new();
         let mut set = |name: &str, value: &[u8]| {
@@ -344,7 +349,7 @@ impl<'a> Build<'a> {
         };
         set("NIX_STORE", job.engine.store.dir().as_str().as_bytes());
         if job.derivation.builtin().is_some() {
-            let options = job.session.pack().map_err(BuildError::general)?;
+            let options = job.session.pack().map_err(RequestError::new)?;
             set("_NIX_OPTIONS", &options);
             return Ok(environment);
         }
@@ -371,11 +376,11 @@ impl<'a> Build<'a> {
     }
 
     /// The builder failed.
-    fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, Trouble> {
+    fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, AttemptError> {
         let job = self.job;
         let full = files::is_full(job.engine.store.dir().as_path())
             || files::is_full(self.directory.outer());
-        if let (Some(root), Mode::Normal) = (&self.root, job.mode)
+        if let (Some(root), BuildMode::Normal) = (&self.root, job.mode)
             && let Err(error) = self.leave_outputs(root)
         {
             attempt.message(Level::Error, error.to_string());
@@ -387,12 +392,12 @@ impl<'a> Build<'a> {
         } else {
             Failure::Permanent
         };
-        Err(Trouble::Failed(failure, message))
+        Err(AttemptError::Failed(failure, message))
     }
 
     /// Moves what a failed builder has made to where it would be, for whoever wants to look at it;
     /// it stays invalid.
-    fn leave_outputs(&self, root: &Root) -> Result<(), BuildError> {
+    fn leave_outputs(&self, root: &Root) -> Result<(), RequestError> {
         for output in self.missing {
             let made = root.outside(output.as_path());
             if files::exists(&made)? && !files::exists(output.as_path())? {
@@ -405,7 +410,7 @@ impl<'a> Build<'a> {
 
     /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants
     /// to look at it.
-    fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), BuildError> {
+    fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), RequestError> {
         let job = self.job;
         if succeeded || !job.session.keep_failed || job.client.remote {
             self.delete_directory();
@@ -436,7 +441,7 @@ impl<'a> Build<'a> {
 }
 
 /// Another store path for an output whose own is taken.
-fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, BuildError> {
+fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, RequestError> {
     let hash = Hash::sha256(format!("rewrite:{}:{output}", job.path)).base32();
     let part: String = hash.chars().take(32).collect();
     let name = format!("{part}-{}", output.name());
@@ -444,5 +449,5 @@ fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, BuildError> {
         .store
         .dir()
         .join(&name)
-        .map_err(BuildError::general)
+        .map_err(RequestError::new)
 }

@@ -1,10 +1,9 @@
-//! Substituting an item: fetching it ready-made instead of building it
+//! Fetching an item, for which a substituter was found, instead of building it
 //! (`doc/spec/build-environment.md`, section 1; Guix's `SubstitutionGoal`).
 
-use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use system::sync::Mutex;
 
 use bstr::{BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
@@ -12,140 +11,50 @@ use formats::store_path::StorePath;
 use protocol::operations::Substitutable;
 use protocol::trace::Trace;
 use store::{Checked, Level, NewPath, PathLocks};
-use system::sync::Mutex;
 
-use super::Engine;
+use super::attempt::Attempt;
+use super::engine::Engine;
 use super::files;
-use super::goals::{Kind, Step};
-use super::mailbox::{GoalId, Said};
+use super::log_sink::LogRecord;
 use super::outcome::{Failure, Outcome};
-use super::request::BuildError;
-use super::shared::Attempt;
-use super::worker::Worker;
+use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 use crate::substituter::{Agent, AgentMode, Conversation, Error, SubstituteReply};
 
-/// Agents that can be asked to fetch something.
-type Fetchers = Arc<Mutex<Vec<Agent>>>;
-
-/// What one request knows of substitutes.
+/// The agents of one request that fetch, while they have nothing to do.
 #[derive(Default)]
-pub(super) struct Substituter {
-    /// Whom it asks; started with the first question.
-    agent: Option<Agent>,
-    fetchers: Fetchers,
-}
+pub(super) struct IdleAgents(Mutex<Vec<Agent>>);
 
-impl Substituter {
-    /// Those that fetch for this request, when they have nothing to do.
-    pub(super) fn fetchers(&self) -> Fetchers {
-        self.fetchers.clone()
+impl IdleAgents {
+    fn take(&self) -> Option<Agent> {
+        self.0.lock().pop()
+    }
+
+    fn put_back(&self, agent: Agent) {
+        self.0.lock().push(agent);
     }
 }
 
-impl Worker<'_> {
-    /// One step of the goal of an item; several, as long as there is nothing to wait for.
-    pub(super) fn step_of_substitution(&mut self, id: GoalId) -> Result<(), BuildError> {
-        while let Some(goal) = self.goals.get(id) {
-            let Kind::Substitute { repair, .. } = goal.kind else {
-                return Ok(());
-            };
-            let path = goal.path.clone();
-            match goal.step {
-                Step::Start => {
-                    self.request.temp_roots.add(&path, &self.progress())?;
-                    if !repair && self.store().is_valid(&path)? {
-                        self.finish(id, Ok(()));
-                        return Ok(());
-                    }
-                    self.look_for_substitute(id, &path)?;
-                }
-                Step::ReferencesValid if goal.failed > 0 => {
-                    let lacking = goal.no_substitutes > 0 || goal.incomplete > 0;
-                    let failure = if lacking {
-                        Failure::IncompleteClosure
-                    } else {
-                        Failure::Misc
-                    };
-                    self.finish(id, Err(failure));
-                    return Ok(());
-                }
-                _ => return self.try_to_fetch(id),
-            }
-            if self.goals.is_waiting(id) {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-
-    fn look_for_substitute(&mut self, id: GoalId, path: &StorePath) -> Result<(), BuildError> {
-        let Some(info) = self.substitute_info(path)? else {
-            self.finish(id, Err(Failure::NoSubstitute));
-            return Ok(());
-        };
-        // A closure is complete at any time: first what the item refers to.
-        for reference in info
-            .references
-            .iter()
-            .filter(|reference| *reference != path)
-        {
-            let goal = self.goals.substitution(reference, false);
-            self.goals.wait_for(id, goal);
-        }
-        if let Some(goal) = self.goals.get_mut(id) {
-            goal.step = Step::ReferencesValid;
-            if let Kind::Substitute { found, .. } = &mut goal.kind {
-                *found = Some(Arc::new(info));
-            }
-        }
-        Ok(())
-    }
-
-    fn substitute_info(&mut self, path: &StorePath) -> Result<Option<Substitutable>, BuildError> {
-        let (engine, session) = (self.engine, &self.request.settings);
-        let guix = &engine.settings.directories.guix;
-        if !session.use_substitutes || !Agent::available(guix) {
-            return Ok(None);
-        }
-        let mut agent = match self.substituter.agent.take() {
-            Some(agent) => agent,
-            None => {
-                let options = session.pack().map_err(BuildError::general)?;
-                Agent::start(&engine.spawner, guix, AgentMode::Query, options.as_bstr())
-                    .map_err(BuildError::general)?
-            }
-        };
-        let mut hear = |words: &[u8]| self.request.log.chatter(None, words);
-        let mut conversation = Conversation::new(&mut hear, &self.request.cancel)
-            .map_err(BuildError::general)?
-            .with_prefixed_lines();
-        let paths = [path.clone()].into();
-        let mut found: BTreeMap<StorePath, Substitutable> = agent
-            .info(&paths, engine.store.dir(), &mut conversation)
-            .map_err(BuildError::general)?;
-        drop(conversation);
-        self.substituter.agent = Some(agent);
-        Ok(found.remove(path))
-    }
-}
-
-/// An item that is to be fetched: all that the thread which does it has to know.
+/// An item to fetch, as the attempt's thread needs to know it.
 pub(super) struct Fetch {
     pub(super) engine: Arc<Engine>,
     pub(super) session: Arc<SessionSettings>,
-    pub(super) agents: Fetchers,
+    pub(super) agents: Arc<IdleAgents>,
     pub(super) path: StorePath,
-    /// It is there, but damaged.
+    /// The item is valid, but damaged.
     pub(super) repair: bool,
     pub(super) found: Arc<Substitutable>,
-    /// What the request knows to be good, or bad.
+    /// What the request knows of the contents of valid items.
     pub(super) checked: Arc<Checked>,
 }
 
 impl Fetch {
-    /// Fetches and registers the item.
-    pub(super) fn run(&self, attempt: &Attempt) -> Result<Outcome, BuildError> {
+    /// Makes the attempt: fetches and registers the item.
+    pub(super) fn run(&self, attempt: &Attempt) -> Outcome {
+        self.with_lock(attempt).unwrap_or_else(Outcome::Error)
+    }
+
+    fn with_lock(&self, attempt: &Attempt) -> Result<Outcome, RequestError> {
         let (store, path) = (&self.engine.store, &self.path);
         let Some(mut lock) = PathLocks::try_acquire(store, [path])? else {
             return Ok(Outcome::Locked);
@@ -190,31 +99,26 @@ impl Fetch {
         Ok(Outcome::Done)
     }
 
-    /// Has an agent fetch the item; its hash and size, or how the attempt ends.
+    /// Has an agent fetch the item. Returns its hash and size, or how the attempt ends.
     fn fetch(
         &self,
         attempt: &Attempt,
         destination: &Path,
-    ) -> Result<Result<(Hash, u64), Outcome>, BuildError> {
+    ) -> Result<Result<(Hash, u64), Outcome>, RequestError> {
         let path = &self.path;
         let mut agent = self.agent()?;
         attempt.trace(Trace::SubstituterStarted {
             path: path.as_str(),
         });
         let pid = agent.pid().unsigned_abs();
-        let mut hear = |words: &[u8]| {
-            attempt.say(Said::Chatter {
+        let mut log = |text: &[u8]| {
+            attempt.log(LogRecord::HelperOutput {
                 pid: Some(pid),
-                data: words.into(),
+                data: text.into(),
             })
         };
         let limit = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
-        let mut conversation = Conversation::until(
-            &mut hear,
-            || attempt.stop().is_thrown(),
-            attempt.stop().as_fd(),
-        )
-        .with_timeouts(
+        let mut conversation = Conversation::new(&mut log, attempt.cancel())?.with_timeouts(
             limit(self.session.max_silent_time),
             limit(self.session.build_timeout),
         );
@@ -231,10 +135,10 @@ impl Fetch {
                 });
                 return Ok(Err(Outcome::Failed(Failure::TimedOut)));
             }
-            Err(error) => return Err(BuildError::general(error)),
+            Err(error) => return Err(error.into()),
         };
-        // It is at the end of its answer, and good for the next.
-        self.agents.lock().push(agent);
+        // It has answered completely, and can be asked again.
+        self.agents.put_back(agent);
         let (status, reason) = match reply {
             SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
                 return self.check(&hash, nar_size, destination).map(Ok);
@@ -283,33 +187,32 @@ impl Fetch {
         Ok(Err(Outcome::Failed(Failure::Misc)))
     }
 
-    /// What the agent says of the nar, in the terms of the database.
+    /// Converts what the agent says of the nar to what the database takes.
     fn check(
         &self,
         hash: &BString,
         nar_size: u64,
         destination: &Path,
-    ) -> Result<(Hash, u64), BuildError> {
-        let bad = || BuildError::general(format!("bad hash from substituter: {hash}"));
+    ) -> Result<(Hash, u64), RequestError> {
+        let bad = || RequestError::new(format!("bad hash from substituter: {hash}"));
         let text = hash.to_str().map_err(|_| bad())?;
         let (algorithm, digest) = text.split_once(':').ok_or_else(bad)?;
-        let unknown = |_| BuildError::general(format!("unknown hash algorithm in `{hash}'"));
+        let unknown = |_| RequestError::new(format!("unknown hash algorithm in `{hash}'"));
         match algorithm.parse().map_err(unknown)? {
             Algorithm::Sha256 => Ok((
-                Hash::parse(Algorithm::Sha256, digest).map_err(BuildError::general)?,
+                Hash::parse(Algorithm::Sha256, digest).map_err(RequestError::new)?,
                 nar_size,
             )),
-            // The database has nothing but SHA-256.
+            // The database takes SHA-256 only.
             _ => Ok(self.engine.store.hash_path(destination)?),
         }
     }
 
-    fn agent(&self) -> Result<Agent, BuildError> {
-        let idle = self.agents.lock().pop();
-        if let Some(agent) = idle {
+    fn agent(&self) -> Result<Agent, RequestError> {
+        if let Some(agent) = self.agents.take() {
             return Ok(agent);
         }
-        let mut options = self.session.pack().map_err(BuildError::general)?;
+        let mut options = self.session.pack().map_err(RequestError::new)?;
         let deduplicate = if self.session.auto_optimise_store {
             "yes"
         } else {
@@ -317,12 +220,8 @@ impl Fetch {
         };
         options.extend_from_slice(format!("deduplicate={deduplicate}").as_bytes());
         let guix = &self.engine.settings.directories.guix;
-        Agent::start(
-            &self.engine.spawner,
-            guix,
-            AgentMode::Substitute,
-            options.as_bstr(),
-        )
-        .map_err(BuildError::general)
+        let spawner = &self.engine.spawner;
+        let options = options.as_bstr();
+        Ok(Agent::start(spawner, guix, AgentMode::Substitute, options)?)
     }
 }

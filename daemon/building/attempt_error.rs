@@ -1,0 +1,65 @@
+//! What goes wrong with one build: either a failure of the build itself, or an error that ends
+//! the whole request.
+
+use protocol::trace::{BuildFailure, Trace};
+use store::Level;
+
+use super::attempt::Attempt;
+use super::job::Job;
+use super::outcome::{Failure, Outcome};
+use crate::request_error::RequestError;
+
+/// Why an attempt to build did not succeed.
+#[derive(Debug)]
+pub(super) enum AttemptError {
+    /// The derivation can't be built, for the reason in the text.
+    Failed(Failure, String),
+    /// The request can't go on.
+    General(RequestError),
+}
+
+impl<E: Into<RequestError>> From<E> for AttemptError {
+    fn from(error: E) -> AttemptError {
+        AttemptError::General(error.into())
+    }
+}
+
+/// An output that is not acceptable.
+pub(super) fn rejected<T>(reason: String) -> Result<T, AttemptError> {
+    Err(AttemptError::Failed(Failure::OutputRejected, reason))
+}
+
+impl AttemptError {
+    /// Reports a failure to everybody who waits, as [`report_failure`] does, and returns how the
+    /// attempt ends.
+    pub(super) fn outcome(self, job: &Job, attempt: &Attempt) -> Result<Outcome, RequestError> {
+        match self {
+            AttemptError::General(error) => Err(error),
+            AttemptError::Failed(failure, message) => {
+                attempt.message(Level::Error, message.as_str());
+                report_failure(job, attempt, failure, &message).map(Outcome::Failed)
+            }
+        }
+    }
+}
+
+/// Traces the failure of a build and, if failures are remembered, remembers it.
+pub(super) fn report_failure(
+    job: &Job,
+    attempt: &Attempt,
+    failure: Failure,
+    message: &str,
+) -> Result<Failure, RequestError> {
+    attempt.trace(Trace::BuildFailed {
+        derivation: job.path.as_str(),
+        failure: BuildFailure::Other { status: 1, message },
+    });
+    // A failure for want of a network or of space may not happen another time.
+    let would_repeat = matches!(failure, Failure::Permanent | Failure::OutputRejected);
+    if would_repeat && !job.is_fixed_output() && job.session.cache_failure {
+        for (_, output) in job.outputs() {
+            job.engine.store.register_failed_path(output)?;
+        }
+    }
+    Ok(failure)
+}

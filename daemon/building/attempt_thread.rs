@@ -1,0 +1,46 @@
+//! Starting attempts, each on a thread of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::attempt::{Attempt, AttemptKey};
+use super::attempts::Joined;
+use super::attempts::Participation;
+use super::engine::Engine;
+use super::event_queue::EventQueue;
+use super::goal::GoalId;
+use super::outcome::Outcome;
+use crate::request_error::RequestError;
+
+/// Joins the attempt at `key` or, if there is none, starts it: then `run` makes it, on a new
+/// thread. `None` if the attempt is being stopped.
+pub(super) fn join_or_start(
+    engine: &Arc<Engine>,
+    key: AttemptKey,
+    queue: &Arc<EventQueue>,
+    goal: GoalId,
+    run: impl FnOnce(&Attempt) -> Outcome + Send + 'static,
+) -> Option<Participation> {
+    let (participation, attempt) = match engine.attempts.join(key, queue, goal) {
+        Joined::Existing(participation) => return Some(participation),
+        Joined::Stopping => return None,
+        Joined::New(participation, attempt) => (participation, attempt),
+    };
+    let thread = std::thread::Builder::new().name("build".to_owned());
+    let started = thread.spawn({
+        let (engine, attempt) = (engine.clone(), attempt.clone());
+        move || {
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&attempt))).unwrap_or_else(|_| {
+                let text = "internal error: a build's thread panicked";
+                Outcome::Error(RequestError::new(text))
+            });
+            engine.attempts.end(&attempt, &outcome);
+        }
+    });
+    if let Err(error) = started {
+        let text = format!("cannot start a thread for a build: {error}");
+        let outcome = Outcome::Error(RequestError::new(text));
+        engine.attempts.end(&attempt, &outcome);
+    }
+    Some(participation)
+}

@@ -1,0 +1,219 @@
+//! The attempts in progress, of all requests.
+//!
+//! A derivation (or an item to substitute) that two clients want at the same time is brought about
+//! once. The first request starts the attempt, later ones join it: they get its log so far (as far
+//! as it is kept), everything that follows, and the outcome. When the last one has left, the
+//! attempt is stopped. Limits (`max-jobs`, timeouts, what becomes of a failed build's directory)
+//! are those of the request that started it; if it fails because of them, the others try again
+//! with theirs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use system::sync::{Mutex, MutexGuard};
+
+use super::attempt::{Attempt, AttemptKey, Subscriber};
+use super::event_queue::{Event, EventQueue};
+use super::goal::GoalId;
+use super::outcome::Outcome;
+
+/// A request's part in an attempt; leaves it when dropped.
+pub(super) struct Participation {
+    attempt: Arc<Attempt>,
+    queue: Arc<EventQueue>,
+    goal: GoalId,
+}
+
+impl Drop for Participation {
+    fn drop(&mut self) {
+        self.attempt.leave(&self.queue, self.goal);
+    }
+}
+
+/// The result of [`Attempts::join`].
+pub(super) enum Joined {
+    /// The attempt is in progress; the caller gets its events.
+    Existing(Participation),
+    /// The caller is the first, and has to start it.
+    New(Participation, Arc<Attempt>),
+    /// The attempt is being stopped: [`Event::StoppedAttemptEnded`] will tell when to try again.
+    Stopping,
+}
+
+/// The table of attempts.
+#[derive(Default)]
+pub(super) struct Attempts {
+    running: Mutex<HashMap<AttemptKey, Arc<Attempt>>>,
+    /// The requests in progress, which learn of every build that ends.
+    requests: Mutex<Vec<Weak<EventQueue>>>,
+}
+
+impl Attempts {
+    fn running(&self) -> MutexGuard<'_, HashMap<AttemptKey, Arc<Attempt>>> {
+        self.running.lock()
+    }
+
+    /// Sends [`Event::BuildEnded`] to `queue` for every build that ends, for as long as the queue
+    /// exists.
+    pub(super) fn register(&self, queue: &Arc<EventQueue>) {
+        let mut requests = self.requests.lock();
+        requests.retain(|other| other.strong_count() > 0);
+        requests.push(Arc::downgrade(queue));
+    }
+
+    /// Joins the attempt at `key`, or makes a new one for the caller to start.
+    pub(super) fn join(&self, key: AttemptKey, queue: &Arc<EventQueue>, goal: GoalId) -> Joined {
+        let mut running = self.running();
+        let subscriber = |is_starter| Subscriber {
+            queue: queue.clone(),
+            goal,
+            is_starter,
+        };
+        let participation = |attempt: &Arc<Attempt>| Participation {
+            attempt: attempt.clone(),
+            queue: queue.clone(),
+            goal,
+        };
+        if let Some(attempt) = running.get(&key) {
+            return match attempt.join(subscriber(false)) {
+                true => Joined::Existing(participation(attempt)),
+                false => Joined::Stopping,
+            };
+        }
+        let attempt = Arc::new(Attempt::new(key.clone(), subscriber(true)));
+        running.insert(key, attempt.clone());
+        Joined::New(participation(&attempt), attempt)
+    }
+
+    /// Ends an attempt, and tells the requests.
+    pub(super) fn end(&self, attempt: &Attempt, outcome: &Outcome) {
+        let mut running = self.running();
+        running.remove(attempt.key());
+        attempt.end(outcome);
+        drop(running);
+        if outcome.is_final() {
+            let requests = self.requests.lock();
+            for queue in requests.iter().filter_map(Weak::upgrade) {
+                queue.push(Event::BuildEnded);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::building::goal::BuildId;
+    use crate::building::log_sink::LogRecord;
+    use crate::building::outcome::Failure;
+    use protocol::operations::BuildMode;
+    use std::time::Duration;
+    use store::Level;
+
+    fn key(name: &str) -> AttemptKey {
+        let store = formats::store_path::StoreDir::new("/gnu/store").expect("store");
+        let path = store
+            .parse(format!("/gnu/store/{}-{name}", "a".repeat(32)).as_str())
+            .expect("path");
+        AttemptKey::Build(path, BuildMode::Normal)
+    }
+
+    fn goal(number: usize) -> GoalId {
+        GoalId::Build(BuildId(number))
+    }
+
+    #[test]
+    fn two_requests_share_an_attempt_and_the_second_gets_the_log_so_far() {
+        let attempts = Attempts::default();
+        let (first, second) = (
+            Arc::new(EventQueue::default()),
+            Arc::new(EventQueue::default()),
+        );
+        let Joined::New(_one, attempt) = attempts.join(key("x.drv"), &first, goal(7)) else {
+            panic!("not new")
+        };
+        attempt.message(Level::Error, "hello");
+        let Joined::Existing(_two) = attempts.join(key("x.drv"), &second, goal(9)) else {
+            panic!("not shared")
+        };
+        attempts.end(&attempt, &Outcome::Done);
+        for (queue, id) in [(first, goal(7)), (second, goal(9))] {
+            assert!(
+                matches!(queue.poll(), Some(Event::Log(LogRecord::Message(_, text))) if text == "hello")
+            );
+            assert!(
+                matches!(queue.poll(), Some(Event::AttemptEnded { goal, outcome: Outcome::Done }) if goal == id)
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_to_leave_stops_the_attempt() {
+        let attempts = Arc::new(Attempts::default());
+        let queue = Arc::new(EventQueue::default());
+        let Joined::New(one, attempt) = attempts.join(key("x.drv"), &queue, goal(1)) else {
+            panic!("not new")
+        };
+        let Joined::Existing(two) = attempts.join(key("x.drv"), &queue, goal(2)) else {
+            panic!("not shared")
+        };
+        let late = Arc::new(EventQueue::default());
+        drop(one);
+        assert!(!attempt.cancel().is_cancelled());
+        let builder = std::thread::spawn({
+            let (attempts, attempt, late) = (attempts.clone(), attempt.clone(), late.clone());
+            move || {
+                while !attempt.cancel().is_cancelled() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                assert!(matches!(
+                    attempts.join(key("x.drv"), &late, goal(3)),
+                    Joined::Stopping
+                ));
+                attempts.end(&attempt, &Outcome::Failed(Failure::Misc));
+            }
+        });
+        drop(two);
+        builder.join().expect("builder");
+        assert!(attempts.running().is_empty());
+        // Who came while it was being stopped is told when to try again.
+        assert!(
+            matches!(late.poll(), Some(Event::StoppedAttemptEnded { goal: one }) if one == goal(3))
+        );
+    }
+
+    #[test]
+    fn a_paused_attempt_goes_on_when_a_request_reads_or_all_have_left() {
+        let attempts = Attempts::default();
+        let queue = Arc::new(EventQueue::default());
+        let Joined::New(one, attempt) = attempts.join(key("x.drv"), &queue, goal(1)) else {
+            panic!("not new")
+        };
+        let fill = || {
+            attempt.log(LogRecord::BuildOutput {
+                pid: 1,
+                data: vec![b'x'; 1 << 20].into(),
+            });
+        };
+        let pause = || {
+            let attempt = attempt.clone();
+            std::thread::spawn(move || attempt.wait_for_room())
+        };
+        fill();
+        let paused = pause();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!paused.is_finished());
+        while queue.poll().is_some() {}
+        paused.join().expect("paused");
+        fill();
+        let paused = pause();
+        let builder = std::thread::spawn({
+            let attempt = attempt.clone();
+            move || {
+                paused.join().expect("paused");
+                attempt.end(&Outcome::Failed(Failure::Misc));
+            }
+        });
+        drop(one);
+        builder.join().expect("builder");
+    }
+}

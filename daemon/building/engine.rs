@@ -1,0 +1,35 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use store::Store;
+
+use super::attempts::Attempts;
+use super::sandbox::ForkServer;
+use crate::settings::Settings;
+use crate::spawner::Spawner;
+
+/// The store, the settings, and what starts processes: one for the whole daemon.
+pub(super) struct Engine {
+    pub(super) store: Store,
+    pub(super) settings: Arc<Settings>,
+    pub(super) spawner: Spawner,
+    pub(super) fork_server: ForkServer,
+    /// The attempts in progress.
+    pub(super) attempts: Attempts,
+}
+
+impl Engine {
+    /// For builds in `store`.
+    pub(super) fn new(store: Store, settings: Arc<Settings>) -> Engine {
+        let spawner = Spawner::default();
+        let starting = spawner.clone();
+        Engine {
+            store,
+            settings,
+            spawner,
+            fork_server: ForkServer::new(move |program| starting.start(program)),
+            attempts: Attempts::default(),
+        }
+    }
+}

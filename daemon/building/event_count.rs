@@ -1,0 +1,65 @@
+//! An event count: how a thread waits for a condition that many others can make true.
+//!
+//! The waiting thread takes a key, looks at the condition, and sleeps only if nobody has notified
+//! it since it took the key. So no notification is lost, although the condition is not guarded by
+//! one lock.
+
+use system::sync::{Condvar, Mutex, MutexGuard};
+
+/// The state of an [`EventCount`] at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventKey(u64);
+
+/// Counts notifications.
+#[derive(Default)]
+pub(super) struct EventCount {
+    count: Mutex<u64>,
+    changed: Condvar,
+}
+
+impl EventCount {
+    fn count(&self) -> MutexGuard<'_, u64> {
+        self.count.lock()
+    }
+
+    /// To be taken before the condition is looked at.
+    pub(super) fn key(&self) -> EventKey {
+        EventKey(*self.count())
+    }
+
+    /// Wakes every waiting thread, which looks at its condition again.
+    pub(super) fn notify(&self) {
+        *self.count() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until the next notification after `key` was taken.
+    pub(super) fn wait(&self, key: EventKey) {
+        let mut count = self.count();
+        while *count == key.0 {
+            count = self.changed.wait(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_notification_between_key_and_wait_is_not_lost() {
+        let events = Arc::new(EventCount::default());
+        let key = events.key();
+        events.notify();
+        events.wait(key); // returns at once
+        let key = events.key();
+        let waiter = std::thread::spawn({
+            let events = events.clone();
+            move || events.wait(key)
+        });
+        events.notify();
+        waiter.join().expect("waiter");
+        assert_ne!(events.key(), key);
+    }
+}

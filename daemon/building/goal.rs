@@ -1,0 +1,136 @@
+//! The two kinds of goals, and how far each has come.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use formats::derivation::Derivation;
+use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
+
+use super::input_closure::InputClosure;
+use super::outcome::Failure;
+use protocol::operations::Substitutable;
+
+/// Names a derivation to build, within its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct BuildId(pub(super) usize);
+
+/// Names an item to substitute, within its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SubstitutionId(pub(super) usize);
+
+/// Names a goal of either kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum GoalId {
+    Substitution(SubstitutionId),
+    Build(BuildId),
+}
+
+impl From<BuildId> for GoalId {
+    fn from(id: BuildId) -> GoalId {
+        GoalId::Build(id)
+    }
+}
+
+impl From<SubstitutionId> for GoalId {
+    fn from(id: SubstitutionId) -> GoalId {
+        GoalId::Substitution(id)
+    }
+}
+
+/// How a goal ended.
+pub(super) type GoalResult = Result<(), Failure>;
+
+/// A derivation to build.
+pub(super) struct BuildGoal {
+    /// The derivation's file.
+    pub(super) path: StorePath,
+    pub(super) mode: BuildMode,
+    /// The names of the outputs that are wanted; `None` for all.
+    pub(super) wanted: Option<BTreeSet<String>>,
+    /// More outputs are wanted than when substitutes were looked for.
+    pub(super) more_wanted: bool,
+    /// Substitutes are to be tried once more when the inputs are there.
+    pub(super) retry_substitutes: bool,
+    /// That has happened.
+    pub(super) substitutes_retried: bool,
+    pub(super) inputs: Arc<InputClosure>,
+    /// How often a hook accepted the derivation and then failed.
+    pub(super) hook_failures: u32,
+    pub(super) state: BuildState,
+}
+
+impl BuildGoal {
+    /// A goal of which nothing was done yet.
+    pub(super) fn new(
+        path: StorePath,
+        wanted: Option<BTreeSet<String>>,
+        mode: BuildMode,
+    ) -> BuildGoal {
+        BuildGoal {
+            path,
+            mode,
+            wanted,
+            more_wanted: false,
+            retry_substitutes: false,
+            substitutes_retried: false,
+            inputs: Arc::default(),
+            hook_failures: 0,
+            state: BuildState::New,
+        }
+    }
+
+    /// Adds outputs to those that are wanted.
+    pub(super) fn want(&mut self, more: Option<BTreeSet<String>>) {
+        match (&mut self.wanted, more) {
+            (None, _) => {}
+            (Some(_), None) => (self.wanted, self.more_wanted) = (None, true),
+            (Some(old), Some(new)) => {
+                let before = old.len();
+                old.extend(new);
+                self.more_wanted |= old.len() > before;
+            }
+        }
+    }
+}
+
+/// What is known of a derivation to build.
+pub(super) enum BuildState {
+    /// Nothing.
+    New,
+    /// The `.drv` is valid, or could not be substituted.
+    DerivationSubstituted,
+    /// The derivation has been read; the step is to be taken next.
+    Read(Arc<Derivation>, BuildStep),
+}
+
+/// The next step of a derivation that has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BuildStep {
+    /// See which outputs are missing, and look for substitutes.
+    CheckOutputs,
+    /// The outputs were substituted, as far as possible: see which inputs are needed.
+    OutputsSubstituted,
+    /// The inputs are valid, or could not be built.
+    InputsRealised,
+    /// The bad items in the closure of the outputs are repaired, or could not be.
+    ClosureRepaired,
+    /// Start an attempt.
+    Attempt,
+}
+
+/// An item to substitute.
+pub(super) struct SubstitutionGoal {
+    pub(super) path: StorePath,
+    /// The item is valid, but damaged.
+    pub(super) repair: bool,
+    pub(super) state: SubstitutionState,
+}
+
+/// What is known of an item to substitute.
+pub(super) enum SubstitutionState {
+    /// Nothing.
+    New,
+    /// A substituter has it. It is fetched when its references are valid.
+    Found(Arc<Substitutable>),
+}

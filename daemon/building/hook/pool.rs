@@ -1,0 +1,196 @@
+//! The hook processes of one request.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+use system::sync::Mutex;
+
+use bstr::ByteSlice;
+use store::Level;
+
+use super::super::attempt::Attempt;
+use super::super::engine::Engine;
+use super::super::semaphore::Semaphore;
+use super::process::HookProcess;
+use super::question::{Answer, Question};
+use crate::hook_program::Convention;
+use crate::settings::SessionSettings;
+
+/// How long a hook may take to reply, unless `GUIX_BUILD_HOOK_TIMEOUT` (seconds) says otherwise.
+/// Probing a farm of slow machines takes less.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// After so many failures in a row (processes that don't reply or can't be started), the request
+/// does without hooks.
+const FAILURE_LIMIT: u32 = 3;
+
+/// The questions that one request asks at a time: each has a process of its own.
+const CONCURRENT_QUESTIONS: usize = 16;
+
+fn reply_timeout() -> Duration {
+    let seconds = std::env::var("GUIX_BUILD_HOOK_TIMEOUT")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    seconds.map_or(REPLY_TIMEOUT, Duration::from_secs)
+}
+
+/// What the hooks say to a derivation.
+pub(in super::super) enum Reply {
+    /// The process builds it.
+    Accepted(Box<HookProcess>),
+    /// Ask again later.
+    Postponed,
+    /// No hook builds it.
+    Declined,
+    /// The attempt was stopped meanwhile.
+    Cancelled,
+}
+
+/// Starts hook processes, and keeps those that wait for a question.
+pub(in super::super) struct HookPool {
+    engine: Arc<Engine>,
+    program: PathBuf,
+    /// SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE BUILD-TIMEOUT, perhaps after a subcommand.
+    arguments: Vec<OsString>,
+    /// Whether the client wants to know why machines are chosen or not.
+    verbose: bool,
+    reply_timeout: Duration,
+    idle: Mutex<Vec<HookProcess>>,
+    questions: Arc<Semaphore>,
+    /// The request has ended: nothing is asked any more.
+    closed: AtomicBool,
+    /// Failures in a row.
+    failures: AtomicU32,
+}
+
+impl HookPool {
+    /// The hooks of a request, if there is a program, and neither the client nor the administrator
+    /// has turned it off. Processes are started when there is something to ask.
+    pub(in super::super) fn for_session(
+        engine: &Arc<Engine>,
+        session: &SessionSettings,
+    ) -> Option<HookPool> {
+        if !cfg!(have_daemon_offload_hook) || !session.hook_allowed || !session.use_build_hook {
+            return None;
+        }
+        let (program, convention) = engine.settings.hook.usable()?;
+        let subcommand = match convention {
+            Convention::GuixOffload => Some("offload".to_owned()),
+            Convention::Plain => None,
+        };
+        let arguments = [
+            session.system.to_str_lossy().into_owned(),
+            session.max_silent_time.max(0).to_string(),
+            u8::from(session.print_build_trace).to_string(),
+            session.build_timeout.max(0).to_string(),
+        ];
+        let arguments = subcommand.into_iter().chain(arguments);
+        Some(HookPool {
+            engine: engine.clone(),
+            program: program.to_owned(),
+            arguments: arguments.map(OsString::from).collect(),
+            verbose: session.verbosity >= Level::Talkative as u32,
+            reply_timeout: reply_timeout(),
+            idle: Mutex::default(),
+            questions: Semaphore::new(CONCURRENT_QUESTIONS),
+            closed: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+        })
+    }
+
+    /// Whether it makes sense to ask.
+    pub(in super::super) fn is_usable(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+            && self.failures.load(Ordering::Acquire) < FAILURE_LIMIT
+    }
+
+    /// Asks no more, and ends the processes that wait for questions.
+    pub(in super::super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.idle.lock().clear();
+    }
+
+    /// Asks a hook whether it builds a derivation. A hook that fails counts as one that declines.
+    pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Reply {
+        let Some(_permit) = self.questions.acquire(attempt.cancel()) else {
+            return Reply::Cancelled;
+        };
+        let Some(mut hook) = self.take(attempt) else {
+            return Reply::Declined;
+        };
+        let answer = hook.ask(attempt, question, self.reply_timeout);
+        match answer {
+            Answer::Accept => {
+                self.failures.store(0, Ordering::Release);
+                Reply::Accepted(Box::new(hook))
+            }
+            Answer::Decline | Answer::Postpone => {
+                self.failures.store(0, Ordering::Release);
+                self.put_back(hook);
+                match answer {
+                    Answer::Postpone => Reply::Postponed,
+                    _ => Reply::Declined,
+                }
+            }
+            Answer::DeclinePermanently => {
+                self.failures.store(FAILURE_LIMIT, Ordering::Release);
+                Reply::Declined
+            }
+            Answer::Failed(reason) => {
+                drop(hook); // ends it, if it has not ended
+                self.count_failure(attempt, &reason);
+                Reply::Declined
+            }
+            Answer::Cancelled => Reply::Cancelled,
+        }
+    }
+
+    fn count_failure(&self, attempt: &Attempt, reason: &str) {
+        let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+        let name = self.program.display();
+        let text = format!("build hook `{name}' {reason}; going on without it");
+        attempt.message(Level::Error, text);
+        if failures == FAILURE_LIMIT {
+            let text = format!("build hook `{name}' failed {failures} times; not asking it again");
+            attempt.message(Level::Error, text);
+        }
+    }
+
+    /// An idle process, or a new one.
+    fn take(&self, attempt: &Attempt) -> Option<HookProcess> {
+        if !self.is_usable() {
+            return None;
+        }
+        let idle = self.idle.lock().pop();
+        if let Some(hook) = idle {
+            return Some(hook);
+        }
+        let spawner = &self.engine.spawner;
+        let arguments = self.arguments.clone();
+        match HookProcess::start(spawner, &self.program, arguments, self.verbose) {
+            Ok(hook) => Some(hook),
+            Err(error) => {
+                // Said once, not for every derivation.
+                let failures = self.failures.swap(FAILURE_LIMIT, Ordering::AcqRel);
+                if failures < FAILURE_LIMIT {
+                    let name = self.program.display();
+                    let text =
+                        format!("cannot start build hook `{name}': {error}; building locally");
+                    tracing::warn!("{text}");
+                    attempt.message(Level::Error, text);
+                }
+                None
+            }
+        }
+    }
+
+    fn put_back(&self, hook: HookProcess) {
+        let mut idle = self.idle.lock();
+        // Checked under the lock: `close` empties the list after it has set the flag.
+        if !self.closed.load(Ordering::Acquire) {
+            idle.push(hook);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A derivation to build, and everything that an attempt to build it needs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bstr::ByteSlice;
+use formats::derivation::Derivation;
+use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
+use store::Checked;
+
+use super::engine::Engine;
+use super::hook::HookPool;
+use super::input_closure::InputClosure;
+use super::request::ClientIdentity;
+use super::slots::Slots;
+use crate::platform::runs_natively;
+use crate::request_error::RequestError;
+use crate::settings::SessionSettings;
+
+/// One build, as its thread needs to know it.
+pub(super) struct Job {
+    pub(super) engine: Arc<Engine>,
+    pub(super) session: Arc<SessionSettings>,
+    pub(super) client: ClientIdentity,
+    pub(super) mode: BuildMode,
+    /// The derivation's file.
+    pub(super) path: StorePath,
+    pub(super) derivation: Arc<Derivation>,
+    pub(super) inputs: Arc<InputClosure>,
+    /// What the request knows of the contents of valid items.
+    pub(super) checked: Arc<Checked>,
+    /// The hooks to ask first, if any.
+    pub(super) hooks: Option<Arc<HookPool>>,
+    /// The slots of the request.
+    pub(super) slots: Arc<Slots>,
+}
+
+impl Job {
+    /// The derivation's output paths, by name.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = (&str, &StorePath)> {
+        self.derivation
+            .outputs
+            .iter()
+            .map(|(name, output)| (name.as_str(), &output.path))
+    }
+
+    /// The blank-separated words of a variable of the derivation.
+    pub(super) fn words(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let text = self
+            .derivation
+            .variable(name)
+            .map(|value| value.as_bytes())
+            .unwrap_or_default();
+        text.split(|byte| b" \t\n\r".contains(byte))
+            .filter(|word| !word.is_empty())
+    }
+
+    /// The derivation's system.
+    pub(super) fn platform(&self) -> String {
+        self.derivation.system.to_str_lossy().into_owned()
+    }
+
+    /// Whether the hash of every output is known beforehand.
+    pub(super) fn is_fixed_output(&self) -> bool {
+        self.derivation
+            .outputs
+            .values()
+            .all(|output| !output.hash.is_empty())
+    }
+
+    /// Whether no hook is to be asked: the derivation prefers to be built here, and can be.
+    pub(super) fn must_be_local(&self) -> bool {
+        let prefers_local = self
+            .derivation
+            .variable("preferLocalBuild")
+            .is_some_and(|value| value == "1");
+        let own = self.session.system.to_str_lossy();
+        self.mode != BuildMode::Normal || prefers_local && runs_natively(&self.platform(), &own)
+    }
+
+    /// The closure of the derivation's inputs.
+    pub(super) fn input_closure(&self) -> Result<Arc<BTreeSet<StorePath>>, RequestError> {
+        self.inputs
+            .get(&self.engine.store, &self.path, &self.derivation)
+    }
+}

@@ -1,0 +1,133 @@
+//! When builds that could not be started are tried again.
+//!
+//! A build is postponed when another process holds the lock of an output, or when the hook says
+//! so. Nothing tells us when the other process unlocks or when a build machine becomes free, so
+//! here, and only here, the scheduler polls: it tries everything again at the interval
+//! `build-poll-interval` (5 seconds). The end of any build of this daemon may have made room, and
+//! is a reason to try one postponed goal at once.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use bstr::BString;
+
+/// What a derivation requires of a build machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Requirements {
+    pub(super) system: BString,
+    /// `requiredSystemFeatures`, as written.
+    pub(super) features: BString,
+}
+
+/// The state of one request's postponed goals.
+pub(super) struct Postponement {
+    interval: Duration,
+    last_try: Instant,
+    /// The client was told that it waits.
+    announced: bool,
+    /// The hook has postponed a build with these requirements, and would postpone all others.
+    postponed_by_hook: HashSet<Requirements>,
+}
+
+impl Postponement {
+    /// Nothing is postponed.
+    pub(super) fn new(interval: Duration, now: Instant) -> Postponement {
+        Postponement {
+            interval,
+            last_try: now,
+            announced: false,
+            postponed_by_hook: HashSet::new(),
+        }
+    }
+
+    /// A goal is to be postponed; `is_first` if no other is. Whether the client should be told.
+    pub(super) fn begin(&mut self, is_first: bool, now: Instant) -> bool {
+        if !is_first || self.announced {
+            return false;
+        }
+        self.announced = true;
+        self.last_try = now;
+        true
+    }
+
+    /// The hook has postponed a build.
+    pub(super) fn postponed_by_hook(&mut self, requirements: Requirements) {
+        self.postponed_by_hook.insert(requirements);
+    }
+
+    /// Whether the hook would postpone a build with these requirements.
+    pub(super) fn would_be_postponed(&self, requirements: &Requirements) -> bool {
+        self.postponed_by_hook.contains(requirements)
+    }
+
+    /// A build has ended: the hook may be asked again.
+    pub(super) fn build_ended(&mut self) {
+        self.postponed_by_hook.clear();
+    }
+
+    /// No goal is postponed any more.
+    pub(super) fn none_left(&mut self) {
+        self.announced &= !self.postponed_by_hook.is_empty();
+    }
+
+    /// When the postponed goals are to be tried again.
+    pub(super) fn next_try(&self) -> Instant {
+        self.last_try + self.interval
+    }
+
+    /// Whether it is time to try the postponed goals; the next time is an interval later.
+    pub(super) fn try_now(&mut self, now: Instant) -> bool {
+        if now < self.next_try() {
+            return false;
+        }
+        self.last_try = now;
+        self.postponed_by_hook.clear();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn kvm() -> Requirements {
+        Requirements {
+            system: "x86_64-linux".into(),
+            features: "kvm".into(),
+        }
+    }
+
+    #[test]
+    fn postponed_goals_are_tried_at_the_interval_and_announced_once() {
+        let start = Instant::now();
+        let mut postponement = Postponement::new(INTERVAL, start);
+        let later = start + Duration::from_secs(60);
+        assert!(postponement.begin(true, later));
+        assert!(!postponement.begin(false, later) && !postponement.begin(true, later));
+        assert_eq!(postponement.next_try(), later + INTERVAL);
+        assert!(!postponement.try_now(later));
+        assert!(postponement.try_now(later + INTERVAL));
+        assert!(!postponement.try_now(later + INTERVAL));
+        postponement.none_left();
+        assert!(postponement.begin(true, later), "a new wait is announced");
+    }
+
+    #[test]
+    fn what_a_hook_postponed_is_not_asked_again_until_something_happens() {
+        let start = Instant::now();
+        let mut postponement = Postponement::new(INTERVAL, start);
+        postponement.begin(true, start);
+        postponement.postponed_by_hook(kvm());
+        assert!(postponement.would_be_postponed(&kvm()));
+        // Only one goal was tried meanwhile: the wait goes on, and is not announced again.
+        postponement.none_left();
+        assert!(!postponement.begin(true, start));
+        postponement.build_ended();
+        assert!(!postponement.would_be_postponed(&kvm()));
+        postponement.postponed_by_hook(kvm());
+        assert!(postponement.try_now(start + INTERVAL));
+        assert!(!postponement.would_be_postponed(&kvm()));
+    }
+}

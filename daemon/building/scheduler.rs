@@ -1,0 +1,47 @@
+//! The daemon's one scheduler, as sessions see it.
+
+use std::sync::Arc;
+
+use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
+use store::Store;
+
+use super::engine::Engine;
+use super::request::BuildRequest;
+use super::worker::Worker;
+use crate::request_error::RequestError;
+use crate::settings::Settings;
+use crate::spawner::Spawner;
+
+/// Builds and substitutes for all sessions; clones share it.
+#[derive(Clone)]
+pub struct Scheduler(Arc<Engine>);
+
+impl Scheduler {
+    /// A scheduler of builds in `store`.
+    pub fn new(store: Store, settings: Arc<Settings>) -> Self {
+        Scheduler(Arc::new(Engine::new(store, settings)))
+    }
+
+    /// Starts programs that are to die with the daemon.
+    pub fn spawner(&self) -> &Spawner {
+        &self.0.spawner
+    }
+
+    /// Builds or substitutes the targets of a request. Returns when all are done, or when the
+    /// request has failed or was cancelled.
+    pub fn build(&self, request: BuildRequest) -> Result<(), RequestError> {
+        Worker::new(&self.0, &request).build()
+    }
+
+    /// Makes `path` valid, by substitution if need be (`EnsurePath`). In mode
+    /// [`BuildMode::Repair`], restores the registered contents, if need be by building the item
+    /// again. The request's targets are ignored.
+    pub fn ensure_path(&self, path: &StorePath, request: BuildRequest) -> Result<(), RequestError> {
+        let repair = request.mode == BuildMode::Repair;
+        if !repair && self.0.store.is_valid(path)? {
+            return Ok(());
+        }
+        Worker::new(&self.0, &request).ensure(path, repair)
+    }
+}

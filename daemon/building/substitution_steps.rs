@@ -1,0 +1,98 @@
+//! The steps of an item's goal, up to the attempt (`doc/spec/build-environment.md`, section 1).
+//!
+//! Two steps: find out whether a substituter has the item, and wait for its references. Then it
+//! can be fetched.
+
+use std::sync::Arc;
+
+use bstr::ByteSlice;
+use formats::store_path::StorePath;
+use protocol::operations::Substitutable;
+
+use super::goal::{SubstitutionId, SubstitutionState};
+use super::outcome::Failure;
+use super::planner::{Advance, Planner};
+use crate::request_error::RequestError;
+use crate::substituter::{Agent, AgentMode, Conversation};
+
+/// Takes steps until the goal waits for others, can be attempted, or has ended.
+pub(super) fn advance(
+    planner: &mut Planner<'_>,
+    id: SubstitutionId,
+) -> Result<Advance<Arc<Substitutable>>, RequestError> {
+    let Some(goal) = planner.goals.substitution(id) else {
+        return Ok(Advance::Waiting);
+    };
+    let info = match &goal.state {
+        SubstitutionState::Found(info) => info.clone(),
+        SubstitutionState::New => {
+            let (path, repair) = (goal.path.clone(), goal.repair);
+            let roots = &planner.request.temp_roots;
+            roots.add(&path, planner.progress())?;
+            if !repair && planner.store().is_valid(&path)? {
+                return Ok(Advance::Ended(Ok(())));
+            }
+            let Some(info) = query(planner, &path)? else {
+                return Ok(Advance::Ended(Err(Failure::NoSubstitute)));
+            };
+            let info = Arc::new(info);
+            wait_for_references(planner, id, &path, &info);
+            info
+        }
+    };
+    if planner.goals.is_waiting(id) {
+        return Ok(Advance::Waiting);
+    }
+    let failed = planner.goals.failed(id);
+    if failed.total == 0 {
+        return Ok(Advance::Ready(info));
+    }
+    let is_lack = failed.no_substitute > 0 || failed.incomplete_closure > 0;
+    Ok(Advance::Ended(Err(match is_lack {
+        true => Failure::IncompleteClosure,
+        false => Failure::Misc,
+    })))
+}
+
+/// Before an item is valid, everything that it refers to has to be.
+fn wait_for_references(
+    planner: &mut Planner<'_>,
+    id: SubstitutionId,
+    path: &StorePath,
+    info: &Arc<Substitutable>,
+) {
+    let goals = &mut planner.goals;
+    for reference in info.references.iter().filter(|other| *other != path) {
+        let goal = goals.add_substitution(reference, false);
+        goals.wait_for(id, goal);
+    }
+    if let Some(goal) = goals.substitution_mut(id) {
+        goal.state = SubstitutionState::Found(info.clone());
+    }
+}
+
+/// Asks the request's agent, which is started for the first question, for a substitute.
+fn query(
+    planner: &mut Planner<'_>,
+    path: &StorePath,
+) -> Result<Option<Substitutable>, RequestError> {
+    let (engine, request) = (planner.engine, planner.request);
+    let guix = &engine.settings.directories.guix;
+    if !request.settings.use_substitutes || !Agent::available(guix) {
+        return Ok(None);
+    }
+    let mut agent = match planner.query_agent.take() {
+        Some(agent) => agent,
+        None => {
+            let options = request.settings.pack().map_err(RequestError::new)?;
+            Agent::start(&engine.spawner, guix, AgentMode::Query, options.as_bstr())?
+        }
+    };
+    let mut log = |text: &[u8]| request.log.helper_output(None, text);
+    let mut conversation = Conversation::new(&mut log, &request.cancel)?.with_prefixed_lines();
+    let paths = [path.clone()].into();
+    let mut found = agent.info(&paths, engine.store.dir(), &mut conversation)?;
+    drop(conversation);
+    planner.query_agent = Some(agent);
+    Ok(found.remove(path))
+}

@@ -1,0 +1,170 @@
+//! An attempt to build a derivation: locks, hook, builder (`doc/spec/build-environment.md`,
+//! section 1, "try to build").
+//!
+//! It runs on a thread of its own, which may block. It begins with nothing held and ends with
+//! nothing held, whatever the outcome:
+//!
+//! 1. Lock the outputs, or give up if another process has a lock.
+//! 2. Look again whether they are valid: the other process may have built them.
+//! 3. Ask a hook, which builds the derivation, postpones it, or declines.
+//! 4. Take one of the request's slots, or give up if there is none, and build here.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bstr::ByteSlice;
+use formats::store_path::StorePath;
+use protocol::operations::BuildMode;
+use protocol::trace::{BuildFailure, Trace};
+use store::{Level, PathLocks};
+
+use super::attempt::Attempt;
+use super::files;
+use super::hook::{Question, Reply};
+use super::hook_build;
+use super::job::Job;
+use super::local_build;
+use super::outcome::{Failure, Outcome};
+use super::slots::Slot;
+use crate::request_error::RequestError;
+
+/// Makes the attempt. With `slot`, it was found that no hook need be asked.
+pub(super) fn try_build(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Outcome {
+    with_locks(job, attempt, slot).unwrap_or_else(Outcome::Error)
+}
+
+fn with_locks(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Result<Outcome, RequestError> {
+    let store = &job.engine.store;
+    let outputs: BTreeSet<StorePath> = job.outputs().map(|(_, path)| path.clone()).collect();
+    let Some(mut locks) = PathLocks::try_acquire(store, &outputs)? else {
+        return Ok(Outcome::Locked);
+    };
+    // Another process may have built it meanwhile; now that we have the locks, none will.
+    let valid = good_outputs(job, attempt, &outputs)?;
+    if job.mode != BuildMode::Check && valid.len() == outputs.len() {
+        locks.set_deletion(true);
+        return Ok(Outcome::Done);
+    }
+    let missing: BTreeSet<StorePath> = match job.mode {
+        BuildMode::Check => outputs.clone(),
+        BuildMode::Normal | BuildMode::Repair => outputs.difference(&valid).cloned().collect(),
+    };
+    for output in &outputs {
+        if !store.is_valid(output)? {
+            files::remove(output.as_path())?;
+        }
+    }
+    if job.session.cache_failure {
+        for output in &outputs {
+            if store.has_path_failed(output)? {
+                let text = format!("builder for `{output}' failed previously (cached)");
+                attempt.message(Level::Error, text);
+                attempt.trace(Trace::BuildFailed {
+                    derivation: job.path.as_str(),
+                    failure: BuildFailure::Cached,
+                });
+                return Ok(Outcome::Failed(Failure::Cached));
+            }
+        }
+    }
+    if let Some(outcome) = offload(job, attempt, &missing, &mut locks)? {
+        return Ok(outcome);
+    }
+    let Some(_slot) = slot.or_else(|| job.slots.take(job.must_be_local())) else {
+        return Ok(Outcome::NeedsSlot);
+    };
+    let build = || local_build::build(job, attempt, &missing);
+    let outcome = log_for_administrator(job, "here", build)?;
+    if matches!(outcome, Outcome::Done) {
+        // A process that waits for the lock will find the outputs valid, and make no new lock
+        // file.
+        locks.set_deletion(true);
+    }
+    Ok(outcome)
+}
+
+/// The outputs that are valid and, when repairing, have the contents that were registered.
+fn good_outputs(
+    job: &Job,
+    attempt: &Attempt,
+    outputs: &BTreeSet<StorePath>,
+) -> Result<BTreeSet<StorePath>, RequestError> {
+    let store = &job.engine.store;
+    let valid = store.query_valid_paths(outputs)?;
+    if job.mode != BuildMode::Repair {
+        return Ok(valid);
+    }
+    let mut good = BTreeSet::new();
+    for path in valid {
+        if store.path_contents_good(&path, &job.checked, attempt)? {
+            good.insert(path);
+        }
+    }
+    Ok(good)
+}
+
+/// Asks a hook, and has it build; `None` if the derivation is to be built here.
+fn offload(
+    job: &Job,
+    attempt: &Attempt,
+    missing: &BTreeSet<StorePath>,
+    locks: &mut PathLocks,
+) -> Result<Option<Outcome>, RequestError> {
+    let Some(hooks) = &job.hooks else {
+        return Ok(None);
+    };
+    // The client chose it. It is one word of the question, which blanks would split.
+    let platform = job.platform();
+    if platform.is_empty() || !platform.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(None);
+    }
+    let mut features = Vec::new();
+    for word in job.words("requiredSystemFeatures") {
+        let word = word.to_str_lossy().into_owned();
+        let dir = job.engine.store.dir();
+        dir.check_name(&word).map_err(RequestError::new)?;
+        features.push(word);
+    }
+    let question = Question {
+        am_willing: job.slots.is_free(),
+        platform: &platform,
+        derivation: job.path.as_str(),
+        features: features.iter().map(String::as_str).collect(),
+    };
+    match hooks.ask(attempt, &question) {
+        Reply::Accepted(hook) => {
+            let build = || hook_build::build(job, attempt, *hook, missing);
+            let outcome = log_for_administrator(job, "by a hook", build)?;
+            locks.set_deletion(matches!(outcome, Outcome::Done));
+            Ok(Some(outcome))
+        }
+        Reply::Postponed => Ok(Some(Outcome::Postponed)),
+        Reply::Declined => Ok(None),
+        Reply::Cancelled => Ok(Some(Outcome::Failed(Failure::Misc))),
+    }
+}
+
+/// Builds, and writes one line about it to the daemon's log.
+fn log_for_administrator(
+    job: &Job,
+    place: &str,
+    build: impl FnOnce() -> Result<Outcome, RequestError>,
+) -> Result<Outcome, RequestError> {
+    let begin = Instant::now();
+    let outcome = build();
+    let seconds = begin.elapsed().as_secs_f64();
+    let path = &job.path;
+    match &outcome {
+        Ok(Outcome::Done) => tracing::info!("built `{path}' {place} in {seconds:.2} s"),
+        Ok(Outcome::Failed(failure)) => {
+            let verdict = failure.in_words();
+            tracing::info!("build of `{path}' {place} {verdict} after {seconds:.2} s");
+        }
+        Ok(_) => tracing::info!("hook failed at `{path}' after {seconds:.2} s"),
+        Err(error) => tracing::info!(
+            "build of `{path}' {place} ended after {seconds:.2} s: {}",
+            error.message
+        ),
+    }
+    outcome
+}
