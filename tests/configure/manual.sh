@@ -47,7 +47,7 @@ same 'guix-client offload'
 
 # Variables: what the programs read and the manual tells is the same.
 variables() { grep -o '\(GUIX\|NIX\)_[A-Z_]*[A-Z]' | sort -u; }
-sed -n '/^## Environment variables/,/^## What/p' invoking-guix-daemon.md | variables >"$work/manual"
+sed -n '/^## Environment variables/,/^## Messages/p' invoking-guix-daemon.md | variables >"$work/manual"
 { cd "$top"
   grep -rhE --include='*.rs' '(var|var_os|try_from_env|variable|directory)\(&?\[?"(GUIX|NIX)_|^(pub )?const [A-Z_]*: &str = "(GUIX|NIX)_' \
       daemon hook client crates/*/src | variables
