@@ -1,8 +1,9 @@
 //! The graph of references between items.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use formats::StorePath;
+use formats::graph::{DepthFirst, Step, Worklist};
 use protocol::client::{Connection, Error};
 
 /// `paths` and all they refer to, each after what it refers to.
@@ -11,23 +12,16 @@ pub fn closure(
     paths: impl IntoIterator<Item = StorePath>,
 ) -> Result<Vec<StorePath>, Error> {
     let mut sorted = Vec::new();
-    let mut visited = BTreeSet::new();
-    for path in paths {
-        if !visited.insert(path.clone()) {
-            continue;
-        }
-        let references = daemon.query_references(&path)?.into_iter();
-        // Items whose references are being visited, innermost last.
-        let mut open = vec![(path, references)];
-        while let Some((_, references)) = open.last_mut() {
-            match references.next() {
-                Some(path) if visited.insert(path.clone()) => {
-                    let references = daemon.query_references(&path)?.into_iter();
-                    open.push((path, references));
-                }
-                Some(_) => {}
-                None => sorted.extend(open.pop().map(|(path, _)| path)),
+    let mut walk = DepthFirst::new(paths);
+    while let Some(step) = walk.next() {
+        match step {
+            Step::Found(path) => {
+                let references = daemon.query_references(&path)?;
+                walk.enter(path, (), references);
             }
+            Step::Leave(path, ()) => sorted.push(path),
+            // An item that refers to itself.
+            Step::Cycle(_) => {}
         }
     }
     Ok(sorted)
@@ -46,14 +40,9 @@ pub fn sorted(
 /// `path` and all it refers to, the farthest first, as `guix gc --requisites` lists them.
 pub fn requisites(daemon: &mut Connection, path: StorePath) -> Result<Vec<StorePath>, Error> {
     let mut found = Vec::new();
-    let mut seen = BTreeSet::from([path.clone()]);
-    let mut queue = VecDeque::from([path]);
-    while let Some(path) = queue.pop_front() {
-        for reference in daemon.query_references(&path)? {
-            if seen.insert(reference.clone()) {
-                queue.push_back(reference);
-            }
-        }
+    let mut worklist = Worklist::new([path]);
+    while let Some(path) = worklist.next() {
+        worklist.extend(daemon.query_references(&path)?);
         found.push(path);
     }
     found.reverse();

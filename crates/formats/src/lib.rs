@@ -10,6 +10,7 @@
 //! | [`nar`] | normalized archives |
 //! | [`derivation`] | `.drv` files, and the hashes that name their outputs |
 //! | [`export`] | what surrounds a nar in an export ("nar bundle") |
+//! | [`graph`] | no format: walks through graphs of store paths |
 //! | [`printable`] | text that others wrote, made safe to print |
 //! | [`references`] | finding store references in data |
 //!
@@ -19,6 +20,7 @@
 pub mod base32;
 pub mod derivation;
 pub mod export;
+pub mod graph;
 pub mod hash;
 pub mod nar;
 pub mod printable;

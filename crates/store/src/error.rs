@@ -2,6 +2,7 @@
 
 use std::io;
 
+use formats::graph::Cycle;
 use formats::store_path::StorePath;
 use system::errno;
 
@@ -111,6 +112,12 @@ impl Error {
             Error::Io { source, .. } => source.raw_os_error(),
             _ => None,
         }
+    }
+}
+
+impl From<Cycle<StorePath>> for Error {
+    fn from(cycle: Cycle<StorePath>) -> Error {
+        Error::Cycle(cycle.0)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Questions to the database; each is answered by an index.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 
 use formats::derivation::{self, Derivation};
+use formats::graph::{Worklist, topological_sort};
 use formats::hash::Hash;
 use formats::store_path::{HASH_LENGTH, StorePath};
 use rusqlite::{Connection, OptionalExtension};
@@ -221,17 +222,11 @@ impl Store {
         paths: impl IntoIterator<Item = &'a StorePath>,
         how: Closure,
     ) -> Result<BTreeSet<StorePath>> {
-        let mut closure: BTreeSet<StorePath> = paths.into_iter().cloned().collect();
-        let mut pending: Vec<StorePath> = closure.iter().cloned().collect();
-        while let Some(path) = pending.pop() {
-            for next in self.edges(&path, how)? {
-                if !closure.contains(&next) {
-                    closure.insert(next.clone());
-                    pending.push(next);
-                }
-            }
+        let mut worklist = Worklist::new(paths.into_iter().cloned());
+        while let Some(path) = worklist.next() {
+            worklist.extend(self.edges(&path, how)?);
         }
-        Ok(closure)
+        Ok(worklist.into_found())
     }
 
     /// Where one step of a closure leads.
@@ -275,7 +270,7 @@ impl Store {
             let found = self.query_path_info(path)?.map(|info| info.references);
             references.insert(path.clone(), found.unwrap_or_default());
         }
-        topological_order(&references)
+        Ok(topological_sort(&references)?)
     }
 
     /// Reads the derivation file `path` (which should be valid).
@@ -412,41 +407,4 @@ pub(crate) fn valid_id(connection: &Connection, path: &StorePath) -> rusqlite::R
         .prepare_cached("select id from ValidPaths where path = ?")?
         .query_row([path.as_str()], |row| row.get(0))
         .optional()
-}
-
-/// Sorts paths so that each comes after those it refers to; references to others and to itself
-/// don't count. Not recursive.
-pub(crate) fn topological_order(
-    references: &BTreeMap<StorePath, BTreeSet<StorePath>>,
-) -> Result<Vec<StorePath>> {
-    let mut sorted = Vec::with_capacity(references.len());
-    let mut done: HashSet<&StorePath> = HashSet::new();
-    let mut active: HashSet<&StorePath> = HashSet::new();
-    for start in references.keys() {
-        if done.contains(start) {
-            continue;
-        }
-        let mut stack = vec![(start, references[start].iter())];
-        active.insert(start);
-        while let Some((path, rest)) = stack.last_mut() {
-            let Some(next) = rest.next() else {
-                active.remove(*path);
-                done.insert(*path);
-                sorted.push((*path).clone());
-                stack.pop();
-                continue;
-            };
-            if next == *path || done.contains(next) {
-                continue;
-            }
-            let Some((next, edges)) = references.get_key_value(next) else {
-                continue;
-            };
-            if !active.insert(next) {
-                return Err(Error::Cycle(next.clone()));
-            }
-            stack.push((next, edges.iter()));
-        }
-    }
-    Ok(sorted)
 }

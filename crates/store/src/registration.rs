@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use formats::derivation::Derivation;
+use formats::graph::topological_sort;
 use formats::hash::Hash;
 use formats::store_path::StorePath;
 use rusqlite::Connection;
@@ -14,7 +15,7 @@ use system::clock::unix_time;
 
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Quiet};
-use crate::queries::{topological_order, valid_id};
+use crate::queries::valid_id;
 use crate::store::Store;
 
 /// A path that is to become valid: complete, canonical and in place.
@@ -161,7 +162,7 @@ fn insert_all(
                 edges.extend(new.references.iter().cloned());
             }
         }
-        topological_order(&graph)?;
+        topological_sort(&graph)?;
     }
     Ok(())
 }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use formats::graph::{Worklist, topological_sort};
 use formats::store_path::StorePath;
 use system::lock::Mode;
 use system::sync::Mutex;
 
 use crate::error::{Context, Result};
 use crate::progress::{Level, Progress, Quiet, check, say};
-use crate::queries::topological_order;
 use crate::store::Store;
 
 /// Repairs an item (by a substitute or a build); the error is a text for people.
@@ -128,7 +128,7 @@ impl Store {
         let mut still_needed = Vec::new();
         // What something refers to that exists, or that has to stay, has to stay.
         let mut references = BTreeMap::new();
-        let mut pending = Vec::new();
+        let mut worklist = Worklist::new([]);
         for path in missing {
             references.insert(path.clone(), self.query_references(path)?);
             if self
@@ -136,23 +136,16 @@ impl Store {
                 .iter()
                 .any(|referrer| !missing.contains(referrer))
             {
-                pending.push(path.clone());
+                worklist.extend([path.clone()]);
             }
         }
-        let mut needed = BTreeSet::new();
-        while let Some(path) = pending.pop() {
+        while let Some(path) = worklist.next() {
             if let Some(next) = references.get(&path) {
-                pending.extend(
-                    next.iter()
-                        .filter(|next| {
-                            missing.contains(*next) && !needed.contains(*next) && **next != path
-                        })
-                        .cloned(),
-                );
+                worklist.extend(next.intersection(missing).cloned());
             }
-            needed.insert(path);
         }
-        for path in topological_order(&references)?.into_iter().rev() {
+        let needed = worklist.into_found();
+        for path in topological_sort(&references)?.into_iter().rev() {
             check(progress)?;
             if !needed.contains(&path) {
                 progress.message(

@@ -3,9 +3,10 @@
 //! A derivation with a fixed output hashes to that output's hash and path, however it is got.
 //! Any other hashes to its text, with every input's file name replaced by that input's hash.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Derivation, Error};
+use crate::graph::{DepthFirst, Step};
 use crate::hash::Hash;
 use crate::store_path::StorePath;
 
@@ -72,30 +73,23 @@ impl ModuloHashes {
         if let Some(hash) = self.known(path) {
             return Ok(hash);
         }
-        // The derivations that are being hashed, each needed by the one below it, with the
-        // inputs not looked at yet.
-        let first = load(path)?;
-        let mut active = HashSet::from([path.clone()]);
-        let mut stack = vec![(path.clone(), pending(&first), first)];
-        while let Some((path, inputs, derivation)) = stack.last_mut() {
-            match inputs.pop() {
-                Some(input) if self.known.contains_key(&input) => {}
-                Some(input) => {
-                    if !active.insert(input.clone()) {
-                        return Err(Error::Cycle(input));
-                    }
-                    let next = load(&input)?;
-                    stack.push((input, pending(&next), next));
+        let mut walk = DepthFirst::new([path.clone()]);
+        while let Some(step) = walk.next() {
+            match step {
+                Step::Found(path) if self.known.contains_key(&path) => {}
+                Step::Found(path) => {
+                    let derivation = load(&path)?;
+                    let inputs = needed_inputs(&derivation);
+                    walk.enter(path, derivation, inputs);
                 }
-                None => {
-                    let hash = hash(derivation, false, |input| match self.known.get(input) {
+                Step::Leave(path, derivation) => {
+                    let hash = hash(&derivation, false, |input| match self.known.get(input) {
                         Some(hash) => Ok(*hash),
                         None => Err(Error::Cycle(input.clone())),
                     })?;
-                    active.remove(path);
-                    self.known.insert(path.clone(), hash);
-                    stack.pop();
+                    self.known.insert(path, hash);
                 }
+                Step::Cycle(path) => return Err(Error::Cycle(path)),
             }
         }
         self.known
@@ -106,10 +100,10 @@ impl ModuloHashes {
 }
 
 /// The inputs whose hashes are needed for that of `derivation`.
-fn pending(derivation: &Derivation) -> Vec<StorePath> {
+fn needed_inputs(derivation: &Derivation) -> Vec<StorePath> {
     if derivation.is_fixed_output() {
         Vec::new()
     } else {
-        derivation.inputs.keys().rev().cloned().collect()
+        derivation.inputs.keys().cloned().collect()
     }
 }

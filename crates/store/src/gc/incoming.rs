@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use formats::graph::{Worklist, topological_sort};
 use formats::store_path::StorePath;
 
 use super::delete::Doomed;
 use crate::error::Result;
-use crate::queries::{Closure, topological_order, valid_id};
+use crate::queries::{Closure, valid_id};
 use crate::store::Store;
 
 impl Store {
@@ -23,19 +24,13 @@ impl Store {
             include_outputs: keep_outputs,
             include_derivers: keep_derivations,
         };
-        let mut seen = HashSet::from([path.clone()]);
-        let mut pending = vec![path.clone()];
-        while let Some(path) = pending.pop() {
+        let mut worklist = Worklist::new([path.clone()]);
+        while let Some(path) = worklist.next() {
             if roots.contains(&path) {
                 return Ok(true);
             }
-            if !self.is_valid(&path)? {
-                continue;
-            }
-            for next in self.edges(&path, how)? {
-                if seen.insert(next.clone()) {
-                    pending.push(next);
-                }
+            if self.is_valid(&path)? {
+                worklist.extend(self.edges(&path, how)?);
             }
         }
         Ok(false)
@@ -60,7 +55,7 @@ impl Store {
             }
         }
         let mut doomed = Vec::with_capacity(graph.len());
-        for path in topological_order(&graph)?.into_iter().rev() {
+        for path in topological_sort(&graph)?.into_iter().rev() {
             let id = self.read("querying path in database", |connection| {
                 valid_id(connection, &path)
             })?;

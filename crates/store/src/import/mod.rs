@@ -89,7 +89,7 @@ impl Store {
         loop {
             imported.extend(batch.iter().map(|item| item.fields.path.clone()));
             let previous = std::mem::take(&mut judged);
-            let work = || {
+            let work = || -> Result<_> {
                 self.place(previous, options)?;
                 Ok(end.is_none().then(|| self.read_batch(reader, options)))
             };
