@@ -20,7 +20,8 @@ pub(crate) const MTIME: i64 = 1;
 
 impl Store {
     /// Gives `path` (anywhere, not followed if a link) and all below it the metadata of store
-    /// items: mode 0444 or 0555, modification time 1, owned by this process's user.
+    /// items: mode 0444 or 0555, modification time 1, owned by this process's user, no access
+    /// control list and no extended attribute but those that the system itself puts there.
     ///
     /// With `owner`, every file has to belong to that user, or be in `seen`; without this check
     /// a builder could link a file that isn't its own into its output, to have it made readable.
@@ -71,6 +72,9 @@ impl Visit for Canonicaliser<'_> {
         if stat.uid() != self.us.0 {
             parent.chown_at(name, Some(self.us.0), Some(self.us.1))?;
         }
+        // An access control list would survive the change of mode, and with deduplication get into
+        // other people's items.
+        parent.remove_foreign_attributes_at(name)?;
         if stat.kind() != Kind::Symlink && !matches!(stat.mode(), 0o444 | 0o555) {
             let mode = if stat.mode() & 0o100 != 0 {
                 0o555

@@ -152,6 +152,7 @@ impl Restorer {
             return Ok(());
         }
         let mut file = parent.create_new(&self.next, mode)?;
+        self.disinherit(parent)?;
         file.write_all(data)?;
         self.finish(&file, mode)?;
         self.link(hash)
@@ -166,7 +167,9 @@ impl Restorer {
         linkable: bool,
         buffer: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let mut file = self.parent()?.create_new(&self.next, mode)?;
+        let parent = self.parent()?;
+        let mut file = parent.create_new(&self.next, mode)?;
+        self.disinherit(parent)?;
         let mut hasher = linkable.then(|| FileHasher::new(mode == 0o555, size));
         read_whole(contents, size, buffer, |data| {
             if let Some(hasher) = &mut hasher {
@@ -176,6 +179,15 @@ impl Restorer {
         })?;
         self.finish(&file, mode)?;
         self.link(hasher.map(|hasher| hasher.finish().0))
+    }
+
+    /// Takes what the item, just made in `parent`, has inherited there: a store directory may have
+    /// a default access control list. What is made in the item has nothing to inherit then.
+    fn disinherit(&self, parent: &Dir) -> io::Result<()> {
+        if self.levels.is_empty() {
+            parent.remove_foreign_attributes_at(&self.next)?;
+        }
+        Ok(())
     }
 
     /// Gives a file just written its final metadata.
@@ -211,6 +223,7 @@ impl Sink for Restorer {
         let make = || -> io::Result<Dir> {
             let parent = self.parent()?;
             parent.create_dir(&self.next, 0o755)?;
+            self.disinherit(parent)?;
             parent.open_dir(&self.next)
         };
         let dir = make().map_err(|error| self.failed("creating directory", error))?;
@@ -283,6 +296,7 @@ fn set_time(file: &File) -> io::Result<()> {
 /// Writes a regular file to a new name in the store directory, with canonical metadata.
 pub(crate) fn write_text(store: &Store, name: &str, contents: &[u8]) -> io::Result<()> {
     let mut file = store.inner.root.create_new(name, 0o444)?;
+    store.inner.root.remove_foreign_attributes_at(name)?;
     file.write_all(contents)?;
     set_mode(&file, 0o444)?;
     set_time(&file)

@@ -1,13 +1,17 @@
 //! Checking that the database and the store directory agree.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
 
 use formats::graph::{Worklist, topological_sort};
 use formats::store_path::StorePath;
 use system::lock::Mode;
 use system::sync::Mutex;
+use system::tree::{Descend, Visit, Visited, walk};
 
-use crate::error::{Context, Result};
+use crate::canonical::InodesSeen;
+use crate::error::{Context, Result, from_tree};
 use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::store::Store;
 
@@ -193,6 +197,7 @@ impl Store {
             }
             return Ok(());
         }
+        self.check_attributes(path, request.repair.is_some(), progress, errors)?;
         if unknown {
             progress.message(Level::Error, &format!("fixing missing hash on `{path}'"));
         }
@@ -210,6 +215,39 @@ impl Store {
             };
             self.update_contents(path, &hash, known_size)?;
         }
+        Ok(())
+    }
+
+    /// Looks for access control lists and extended attributes, which items made by earlier versions
+    /// of this daemon, or by Guix's, can have, and with `repair` removes them.
+    fn check_attributes(
+        &self,
+        path: &StorePath,
+        repair: bool,
+        progress: &dyn Progress,
+        errors: &mut bool,
+    ) -> Result<()> {
+        let mut search = ForeignAttributes::default();
+        walk(&self.inner.root, path.base_name(), &mut search)
+            .map_err(|error| from_tree(error, self.dir().as_path()))?;
+        let Some((file, attribute)) = search.first else {
+            return Ok(());
+        };
+        let file = self.dir().as_path().join(file);
+        let (file, files) = (file.display(), search.files);
+        progress.message(
+            Level::Error,
+            &format!(
+                "path `{path}' has extended attributes or access control lists, which store items \
+                 do not have: {files} file(s), such as `{file}' with `{attribute}'"
+            ),
+        );
+        if !repair {
+            *errors = true;
+            return Ok(());
+        }
+        self.canonicalise(path.as_path(), None, &mut InodesSeen::new())?;
+        progress.message(Level::Error, &format!("removed them from `{path}'"));
         Ok(())
     }
 
@@ -236,6 +274,9 @@ impl Store {
             .is_some();
         let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
         let good = exists && (unknown || self.hash_item(path)?.0 == info.hash);
+        if good {
+            self.check_attributes(path, true, progress, &mut false)?;
+        }
         checked.0.lock().insert(path.clone(), good);
         if !good {
             progress.message(
@@ -254,5 +295,28 @@ impl Store {
                 .execute([path])
                 .map(|_| ())
         })
+    }
+}
+
+/// Looks for what [`Store::canonicalise`] would remove.
+#[derive(Default)]
+struct ForeignAttributes {
+    /// The first file that has any, and one of its attributes.
+    first: Option<(PathBuf, String)>,
+    files: u64,
+}
+
+impl Visit for ForeignAttributes {
+    fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        if let Some(attribute) = file.parent.foreign_attributes_at(file.name)?.first() {
+            self.files += 1;
+            let named = || (file.path(), attribute.to_string_lossy().into_owned());
+            self.first.get_or_insert_with(named);
+        }
+        Ok(Descend::Into)
+    }
+
+    fn action(&self) -> &'static str {
+        "look for extended attributes of"
     }
 }

@@ -25,12 +25,17 @@
 //! | [`sync`] | mutexes and condition variables without poisoning |
 //! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
+//! | [`ipc`] | shared memory and queues that outlive processes |
+//! | [`keyring`] | kernel keyrings that must not be handed on |
+//! | [`seccomp`] | the system calls that builders can't use |
 
 pub mod busy;
 pub mod caps;
 pub mod clock;
 pub mod errno;
 pub mod ids;
+pub mod ipc;
+pub mod keyring;
 pub mod lock;
 pub mod mount;
 pub mod namespace;
@@ -41,6 +46,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod processors;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod sync;

@@ -33,6 +33,10 @@ pub enum Kind {
 pub struct Stat(FileStat);
 
 impl Stat {
+    pub(super) fn of(stat: FileStat) -> Stat {
+        Stat(stat)
+    }
+
     /// The sort of file.
     pub fn kind(&self) -> Kind {
         match self.0.st_mode & libc::S_IFMT {
@@ -473,7 +477,7 @@ impl From<Dir> for OwnedFd {
 }
 
 /// Refuses what is not a single name in a directory.
-fn check(name: &OsStr) -> io::Result<&OsStr> {
+pub(super) fn check(name: &OsStr) -> io::Result<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
         let message = format!(

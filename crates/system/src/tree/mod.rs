@@ -6,14 +6,17 @@
 //! operations ([`walk`], [`remove_tree`], [`copy_tree`]) are iterative, keep few descriptors
 //! open however deep the tree is, and check that what they opened is what they looked at.
 
+mod attributes;
 mod copy;
 mod dir;
 mod remove;
+mod root_dir;
 mod walk;
 
 pub use copy::copy_tree;
 pub use dir::{Dir, Entry, Kind, Stat};
 pub use remove::remove_tree;
+pub use root_dir::{Found, RootDir, locate};
 pub use walk::{Descend, Visit, Visited, walk};
 
 use std::io;

@@ -1,0 +1,321 @@
+//! The system-call filter of builders (`seccomp(2)`).
+//!
+//! It takes away what a build has no use for and a hostile one might: calls that reach beyond
+//! namespaces (`AF_VSOCK`, keyrings, kernel modules) and large parts of the kernel that have been
+//! the way in before (`io_uring`, `userfaultfd`, `bpf`, `AF_ALG`). What is refused looks like a
+//! kernel built without it, which programs and test suites are prepared for; nothing is killed.
+//!
+//! The program is classic BPF, written out here: it must know the numbers of the processor's
+//! 32-bit system calls, too, since builds for `i686-linux` run on `x86_64-linux` and those for
+//! `armhf-linux` on `aarch64-linux`.
+
+use std::io;
+
+use libc::{sock_filter, sock_fprog};
+
+/// The sockets that a builder may make: local, IPv4, IPv6, the kernel's own tables (`netlink`),
+/// raw frames of its own network namespace. All others fail as where the kernel lacks them.
+const SOCKET_FAMILIES: [libc::c_int; 5] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+    libc::AF_PACKET,
+];
+
+/// A kind of processor, as the kernel names it to filters, and the numbers of its system calls.
+struct Abi {
+    /// `AUDIT_ARCH_…` of `linux/audit.h`.
+    architecture: u32,
+    /// Calls that fail with `ENOSYS`, as in a kernel without them.
+    missing: &'static [libc::c_long],
+    /// Calls that fail with `EPERM`, as they do for unprivileged users.
+    forbidden: &'static [libc::c_long],
+    /// `socket` and `socketpair`.
+    socket: [libc::c_long; 2],
+    /// The multiplexer of socket calls, whose arguments no filter can see.
+    multiplexer: Option<libc::c_long>,
+    /// From this number on there are calls of yet another kind (`x32`), which nobody uses.
+    end: Option<u32>,
+}
+
+/// `io_uring_setup`, `io_uring_enter`, `io_uring_register`: the same numbers everywhere.
+const IO_URING: [libc::c_long; 3] = [425, 426, 427];
+
+#[cfg(target_arch = "x86_64")]
+const ABIS: [Abi; 2] = [
+    Abi {
+        architecture: 0xc000_003e,
+        missing: &[
+            IO_URING[0],
+            IO_URING[1],
+            IO_URING[2],
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_keyctl,
+            libc::SYS_userfaultfd,
+        ],
+        forbidden: &[
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+            libc::SYS_kexec_load,
+            libc::SYS_kexec_file_load,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_open_by_handle_at,
+        ],
+        socket: [libc::SYS_socket, libc::SYS_socketpair],
+        multiplexer: None,
+        end: Some(0x4000_0000),
+    },
+    // `arch/x86/entry/syscalls/syscall_32.tbl'.
+    Abi {
+        architecture: 0x4000_0003,
+        missing: &[IO_URING[0], IO_URING[1], IO_URING[2], 286, 287, 288, 374],
+        forbidden: &[128, 350, 129, 283, 357, 336, 342],
+        socket: [359, 360],
+        multiplexer: Some(102),
+        end: None,
+    },
+];
+
+#[cfg(target_arch = "aarch64")]
+const ABIS: [Abi; 2] = [
+    Abi {
+        architecture: 0xc000_00b7,
+        missing: &[
+            IO_URING[0],
+            IO_URING[1],
+            IO_URING[2],
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_keyctl,
+            libc::SYS_userfaultfd,
+        ],
+        forbidden: &[
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+            libc::SYS_kexec_load,
+            libc::SYS_kexec_file_load,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_open_by_handle_at,
+        ],
+        socket: [libc::SYS_socket, libc::SYS_socketpair],
+        multiplexer: None,
+        end: None,
+    },
+    // `arch/arm/tools/syscall.tbl'.
+    Abi {
+        architecture: 0x4000_0028,
+        missing: &[IO_URING[0], IO_URING[1], IO_URING[2], 309, 310, 311, 388],
+        forbidden: &[128, 379, 129, 347, 401, 386, 364, 371],
+        socket: [281, 288],
+        multiplexer: None,
+        end: None,
+    },
+];
+
+/// No filter is known for other processors: there the other walls have to do.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ABIS: [Abi; 0] = [];
+
+// Offsets in `struct seccomp_data'; processors are little-endian.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+/// Forbids this process, and all it becomes and starts, those calls for ever, and any gain of
+/// privileges by executing a program (`no_new_privs`).
+///
+/// With `native_only`, programs of the processor's 32-bit kind can't use the call whose arguments
+/// can't be seen (`socketcall`): without it they could make any socket. A build for that kind
+/// needs it: the C library there uses nothing else.
+pub fn restrict_builder(native_only: bool) -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    let program = program(native_only);
+    if program.is_empty() {
+        return Ok(());
+    }
+    let filter = sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let (mode, flags): (libc::c_uint, libc::c_uint) = (libc::SECCOMP_SET_MODE_FILTER, 0);
+    // SAFETY: the program and its length belong together, and the kernel only reads it.
+    if unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // A kernel without filters.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+        error => Err(error),
+    }
+}
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+/// Goes on with the next instruction if the condition holds, and else skips `skip`.
+fn unless(condition: u32, k: u32, skip: usize) -> sock_filter {
+    sock_filter {
+        code: (libc::BPF_JMP | condition | libc::BPF_K) as u16,
+        jt: 0,
+        // All parts of the program are shorter than that; a test sees to it.
+        jf: u8::try_from(skip).unwrap_or(u8::MAX),
+        k,
+    }
+}
+
+fn load(offset: u32) -> sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn give(action: u32) -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, action)
+}
+
+fn fail(error: libc::c_int) -> sock_filter {
+    give(libc::SECCOMP_RET_ERRNO | error.unsigned_abs())
+}
+
+/// The filter's program: a part for each ABI, and refusal of every other.
+fn program(native_only: bool) -> Vec<sock_filter> {
+    if ABIS.is_empty() {
+        return Vec::new();
+    }
+    let mut program = vec![load(ARCHITECTURE)];
+    for abi in &ABIS {
+        let part = part(abi, native_only);
+        program.push(unless(libc::BPF_JEQ, abi.architecture, part.len()));
+        program.extend(part);
+    }
+    program.push(fail(libc::ENOSYS));
+    program
+}
+
+/// What is done with the calls of one ABI; every way through it ends with a verdict.
+fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
+    let mut part = vec![load(NUMBER)];
+    if let Some(end) = abi.end {
+        part.extend([unless(libc::BPF_JGE, end, 1), fail(libc::ENOSYS)]);
+    }
+    let multiplexer = abi.multiplexer.filter(|_| native_only);
+    let missing = abi.missing.iter().copied().chain(multiplexer);
+    let refused = missing
+        .map(|number| (number, libc::ENOSYS))
+        .chain(abi.forbidden.iter().map(|number| (*number, libc::EPERM)));
+    for (number, error) in refused {
+        part.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
+    }
+    let mut sockets = vec![load(FIRST_ARGUMENT)];
+    for family in SOCKET_FAMILIES {
+        let allow = give(libc::SECCOMP_RET_ALLOW);
+        sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
+    }
+    sockets.push(fail(libc::EAFNOSUPPORT));
+    // Jumps only go forward, so the part is written twice rather than reached from two places.
+    for number in abi.socket {
+        part.push(unless(libc::BPF_JEQ, number as u32, sockets.len()));
+        part.extend(sockets.iter().copied());
+    }
+    part.push(give(libc::SECCOMP_RET_ALLOW));
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel does; the verdict.
+    fn verdict(program: &[sock_filter], architecture: u32, number: u32, argument: u32) -> u32 {
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let step = program[at];
+            at += 1;
+            match u32::from(step.code) {
+                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    value = match step.k {
+                        NUMBER => number,
+                        ARCHITECTURE => architecture,
+                        FIRST_ARGUMENT => argument,
+                        other => panic!("loads from {other}"),
+                    };
+                }
+                code if code == libc::BPF_RET | libc::BPF_K => return step.k,
+                code => {
+                    let holds = if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
+                        value == step.k
+                    } else {
+                        assert_eq!(code, libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
+                        value >= step.k
+                    };
+                    at += usize::from(if holds { step.jt } else { step.jf });
+                }
+            }
+        }
+    }
+
+    const fn error(number: libc::c_int) -> u32 {
+        libc::SECCOMP_RET_ERRNO | number.unsigned_abs()
+    }
+
+    #[test]
+    fn every_part_can_be_skipped() {
+        for abi in &ABIS {
+            assert!(part(abi, true).len() < usize::from(u8::MAX));
+        }
+    }
+
+    #[test]
+    fn calls_of_each_kind_get_their_verdict() {
+        for native_only in [false, true] {
+            let program = program(native_only);
+            for abi in &ABIS {
+                let ask = |number: libc::c_long, argument: libc::c_int| {
+                    let argument = argument.unsigned_abs();
+                    verdict(&program, abi.architecture, number as u32, argument)
+                };
+                for number in abi.missing {
+                    assert_eq!(ask(*number, 0), error(libc::ENOSYS));
+                }
+                for number in abi.forbidden {
+                    assert_eq!(ask(*number, 0), error(libc::EPERM));
+                }
+                for number in abi.socket {
+                    assert_eq!(ask(number, libc::AF_UNIX), libc::SECCOMP_RET_ALLOW);
+                    assert_eq!(ask(number, libc::AF_INET6), libc::SECCOMP_RET_ALLOW);
+                    assert_eq!(ask(number, libc::AF_VSOCK), error(libc::EAFNOSUPPORT));
+                    assert_eq!(ask(number, libc::AF_ALG), error(libc::EAFNOSUPPORT));
+                }
+                if let Some(number) = abi.multiplexer {
+                    let expected = match native_only {
+                        true => error(libc::ENOSYS),
+                        false => libc::SECCOMP_RET_ALLOW,
+                    };
+                    assert_eq!(ask(number, 0), expected);
+                }
+                assert_eq!(ask(1, 0), libc::SECCOMP_RET_ALLOW);
+            }
+            assert_eq!(verdict(&program, 0, 1, 0), error(libc::ENOSYS));
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_kernels_third_kind_of_calls_is_refused() {
+        let number = 0x4000_0000 | libc::SYS_socket as u32;
+        assert_eq!(
+            verdict(&program(true), ABIS[0].architecture, number, 1),
+            error(libc::ENOSYS)
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! A directory that is going to be somebody's root: names are looked up as they will be then.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::symlinkat;
+
+use super::dir::{Kind, Stat};
+
+/// A directory that a process will have as its root.
+///
+/// Absolute names, `..` and symbolic links all lead to places in it, never out of it: what is in it
+/// may come from directories that others can change.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let scratch = tempfile::tempdir()?;
+/// std::os::unix::fs::symlink("/", scratch.path().join("up"))?;
+/// let root = system::tree::RootDir::open(scratch.path())?;
+/// root.make_file("/up/up/etc/motd".as_ref())?;
+/// assert!(scratch.path().join("etc/motd").exists());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RootDir {
+    fd: OwnedFd,
+}
+
+/// Something found in a [`RootDir`], held by a descriptor that reads and writes nothing.
+#[derive(Debug)]
+pub struct Found {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+impl Found {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A name for this very file, good as long as the value lives: for calls that take names only.
+    pub fn path(&self) -> PathBuf {
+        crate::pipe::proc_path(&self.fd)
+    }
+
+    fn new(fd: OwnedFd) -> io::Result<Found> {
+        let kind = Stat::of(fstat(&fd)?).kind();
+        Ok(Found { fd, kind })
+    }
+}
+
+const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+
+impl RootDir {
+    /// Opens the directory by its name outside.
+    pub fn open(path: &Path) -> io::Result<RootDir> {
+        let flags = LOOK | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let fd = nix::fcntl::open(path, flags, Mode::empty())?;
+        Ok(RootDir { fd })
+    }
+
+    /// Finds a file by its name inside.
+    pub fn find(&self, inside: &Path) -> io::Result<Found> {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        match openat2(
+            &self.fd,
+            inside,
+            OpenHow::new().flags(LOOK).resolve(resolve),
+        ) {
+            Ok(fd) => Found::new(fd),
+            Err(Errno::ENOSYS) => self.find_step_by_step(inside),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// [`RootDir::find`] for kernels (and seccomp filters) without `openat2`: links are refused.
+    fn find_step_by_step(&self, inside: &Path) -> io::Result<Found> {
+        let mut at = self.fd.try_clone()?;
+        for component in inside.components() {
+            match component {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => {
+                    at = openat(&at, name, LOOK | OFlag::O_NOFOLLOW, Mode::empty())?;
+                    if Stat::of(fstat(&at)?).kind() == Kind::Symlink {
+                        return Err(Errno::ELOOP.into());
+                    }
+                }
+                _ => return Err(Errno::EXDEV.into()),
+            }
+        }
+        Found::new(at)
+    }
+
+    /// Finds a directory, after making it and those around it as far as they are missing (mode
+    /// 0755 modulo umask).
+    pub fn make_directories(&self, inside: &Path) -> io::Result<Found> {
+        let mut so_far = PathBuf::from("/");
+        let mut found = self.find(&so_far)?;
+        for component in inside.components() {
+            let Component::Normal(name) = component else {
+                so_far.push(component);
+                found = self.find(&so_far)?;
+                continue;
+            };
+            so_far.push(name);
+            found = match self.find(&so_far) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    match mkdirat(&found.fd, name, Mode::from_bits_truncate(0o755)) {
+                        Ok(()) => self.find(&so_far)?,
+                        Err(Errno::EEXIST) => return Err(dangling(&so_far)),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                found => found?,
+            };
+            if found.kind != Kind::Directory {
+                return Err(Errno::ENOTDIR.into());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds a file, after making an empty one (mode 0644 modulo umask) if there is nothing of that
+    /// name. What is there is not touched, whatever it is.
+    pub fn make_file(&self, inside: &Path) -> io::Result<Found> {
+        match self.find(inside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let (around, name) = self.around(inside)?;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o644);
+        Found::new(openat(&around.fd, name, flags, mode)?)
+    }
+
+    /// Makes a symbolic link, of which there must be nothing yet, in a directory that is made if it
+    /// is missing.
+    pub fn symlink(&self, target: &OsStr, inside: &Path) -> io::Result<()> {
+        let (around, name) = self.around(inside)?;
+        Ok(symlinkat(target, around.fd.as_fd(), name)?)
+    }
+
+    /// The directory that a name is in, made if it is missing, and the last part of the name.
+    fn around<'a>(&self, inside: &'a Path) -> io::Result<(Found, &'a OsStr)> {
+        let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+            let text = format!("`{}' is not the name of a file", inside.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        };
+        Ok((self.make_directories(parent)?, name))
+    }
+}
+
+/// The error of a symbolic link that leads to nothing in the root directory.
+fn dangling(inside: &Path) -> io::Error {
+    let text = format!(
+        "the symbolic link `{}' leads nowhere inside",
+        inside.display()
+    );
+    io::Error::new(io::ErrorKind::NotFound, text)
+}
+
+/// Opens a file for nothing but finding out where it is and executing it: no access is needed, and
+/// no magic link such as `/proc/self/exe`, which leads to files that have no name here, is
+/// followed.
+pub fn locate(path: &Path) -> io::Result<PathBuf> {
+    let how = OpenHow::new()
+        .flags(LOOK)
+        .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let fd = match openat2(nix::fcntl::AT_FDCWD, path, how) {
+        Ok(fd) => fd,
+        // Without `openat2', the name that is left when all links are resolved must be the file's.
+        Err(Errno::ENOSYS) => {
+            let resolved = path.canonicalize()?;
+            nix::fcntl::open(&resolved, LOOK | OFlag::O_NOFOLLOW, Mode::empty())?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let place = PathBuf::from(nix::fcntl::readlink(&crate::pipe::proc_path(&fd))?);
+    // The kernel's name for it is of use only if it leads there.
+    let named = nix::sys::stat::lstat(&place)?;
+    let opened = fstat(&fd)?;
+    match (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) {
+        true => Ok(place),
+        false => Err(Errno::ENOENT.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_lead_nowhere_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (top, out) = (scratch.path().join("top"), scratch.path().join("out"));
+        fs::create_dir(&top).unwrap();
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("file"), "precious").unwrap();
+        symlink(&out, top.join("absolute")).unwrap();
+        symlink("../out", top.join("relative")).unwrap();
+        let root = RootDir::open(&top).unwrap();
+        for name in ["/absolute/file", "/relative/file", "/../out/file"] {
+            let error = root.find(Path::new(name)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{name}");
+        }
+        root.make_file(Path::new("/relative/x/file")).unwrap_err();
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(out.join("file")).unwrap(), "precious");
+    }
+
+    #[test]
+    fn what_is_there_stays_as_it_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("file"), "contents").unwrap();
+        let root = RootDir::open(scratch.path()).unwrap();
+        assert_eq!(
+            root.make_file(Path::new("/file")).unwrap().kind(),
+            Kind::Regular
+        );
+        assert_eq!(
+            fs::read_to_string(scratch.path().join("file")).unwrap(),
+            "contents"
+        );
+        root.make_file(Path::new("/new/file")).unwrap();
+        assert_eq!(
+            root.find(Path::new("/new")).unwrap().kind(),
+            Kind::Directory
+        );
+        assert!(root.make_directories(Path::new("/file/below")).is_err());
+    }
+
+    #[test]
+    fn magic_links_are_not_located() {
+        let scratch = tempfile::tempdir().unwrap();
+        let link = scratch.path().join("link");
+        symlink("/proc/self/exe", &link).unwrap();
+        assert_eq!(locate(&link).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        symlink("file", scratch.path().join("other")).unwrap();
+        fs::write(scratch.path().join("file"), "").unwrap();
+        assert_eq!(
+            locate(&scratch.path().join("other")).unwrap(),
+            scratch.path().canonicalize().unwrap().join("file")
+        );
+    }
+}
