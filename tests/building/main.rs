@@ -21,6 +21,7 @@ mod hostile;
 mod limits;
 mod network;
 mod outputs;
+mod reach;
 mod references;
 mod unprivileged;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
-use system::{errno, personality};
+use system::{errno, personality, seccomp};
 
 use super::plan::{Plan, Program};
 use crate::platform::{is_32_bit_counterpart, runs_natively};
@@ -33,27 +33,36 @@ pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
     personality::set(bits | personality::NO_RANDOMIZE)
 }
 
-/// The file to execute, all symbolic links resolved. That of a derivation has to be in the
-/// store: anything else (`/proc/self/exe`, say) could be used to change the daemon itself.
-pub(super) fn find(plan: &Plan) -> io::Result<PathBuf> {
+/// The file to execute, all symbolic links resolved; or why there is none, for the build's log.
+pub(super) type Executable = io::Result<PathBuf>;
+
+/// Finds the file to execute. That of a derivation has to be in the store: anything else
+/// (`/proc/self/exe`, say, which is the daemon) could be used to change the daemon itself, as its
+/// owner may be the builder, or to run it with libraries of the derivation's choice.
+pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
     match &plan.program {
-        Program::Builtin { guix, .. } => Ok(guix.as_path().to_owned()),
+        Program::Builtin { guix, .. } => Ok(Ok(guix.as_path().to_owned())),
         Program::Builder { file, .. } => {
-            let resolved = file.as_path().canonicalize();
-            match resolved {
-                Ok(path) if !path.starts_with(plan.store.as_path()) => Err(io::Error::other(
-                    format!("derivation builder `{file}' is outside the store"),
-                )),
-                Ok(path) => Ok(path),
-                // For the build's log to tell.
-                Err(_) => Ok(file.as_path().to_owned()),
+            let store = plan.store.as_path();
+            let elsewhere =
+                || io::Error::other(format!("derivation builder `{file}' is outside the store"));
+            match system::tree::locate(file.as_path()) {
+                Ok(path) if path.starts_with(store) && path != store => Ok(Ok(path)),
+                Ok(_) => Err(elsewhere()),
+                // Through a magic link, or a loop.
+                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(elsewhere()),
+                Err(error) => Ok(Err(error)),
             }
         }
     }
 }
 
 /// Becomes the builder; returns only why that was not possible.
-pub(super) fn run(plan: &Plan, program: &Path) -> String {
+pub(super) fn run(plan: &Plan, program: Executable) -> String {
+    let program = match &program {
+        Ok(program) => program,
+        Err(error) => return cannot_execute(plan, error),
+    };
     match &plan.program {
         Program::Builtin { name, output, .. } => {
             run_builtin(plan, program, name, output.as_os_str())
@@ -74,7 +83,7 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
                     .exec();
                 let not_executable = error.raw_os_error() == Some(libc::ENOEXEC);
                 if !not_executable || runs_natively(platform, &plan.own_system) {
-                    return format!("executing `{file}': {}", errno::message(&error));
+                    return cannot_execute(plan, &error);
                 }
             }
             if plan.print_build_trace {
@@ -90,6 +99,23 @@ pub(super) fn run(plan: &Plan, program: &Path) -> String {
             )
         }
     }
+}
+
+fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
+    let file = match &plan.program {
+        Program::Builder { file, .. } => file,
+        Program::Builtin { guix, .. } => guix,
+    };
+    format!("executing `{file}': {}", errno::message(error))
+}
+
+/// Makes calls fail that the builder has no use for; see [`seccomp`].
+pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
+    let is_32_bit = match &plan.program {
+        Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
+        Program::Builtin { .. } => false,
+    };
+    seccomp::restrict_builder(!is_32_bit)
 }
 
 fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {

@@ -63,7 +63,8 @@ impl ForkServer {
         Child::new(pid, true)
     }
 
-    /// Kills all processes of a user, and waits for that. Refuses user 0.
+    /// Kills all processes of a user, removes what would outlive them, and waits for that. Refuses user
+    /// 0.
     ///
     /// What becomes the user to kill them can be killed or stopped by them first; then it is
     /// another's turn.

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::prctl::set_name;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use system::process::kill_user_from_here;
-use system::{ids, namespace, pipe, processors, socket};
+use system::{ids, ipc, keyring, namespace, pipe, processors, socket};
 
 use super::inside;
 use super::orders::{self, Isolation, NAME, Order};
@@ -71,7 +71,7 @@ fn serve(orders: UnixStream) -> io::Result<()> {
 /// In the new process.
 fn obey(order: Order, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
     match (order, <[OwnedFd; 3]>::try_from(descriptors)) {
-        (Order::KillUser(uid), _) => exit(match kill_user_from_here(uid) {
+        (Order::KillUser(uid), _) => exit(match clear_user(uid) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }),
@@ -91,4 +91,13 @@ fn obey(order: Order, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
         }
         (Order::Builder(_), Err(_)) => exit(1),
     }
+}
+
+/// Ends all that a build user has running, and removes what would be there for the next build of
+/// that user.
+fn clear_user(uid: u32) -> io::Result<()> {
+    kill_user_from_here(uid)?;
+    // This process is that user now.
+    keyring::clear_user_keyrings()?;
+    ipc::remove_own()
 }

@@ -11,7 +11,7 @@ use std::process::exit;
 
 use nix::unistd::setsid;
 use system::namespace::{self, IdMap};
-use system::{caps, ids, signal};
+use system::{caps, ids, keyring, signal};
 
 use super::execute;
 use super::identity::{GUEST_GID, GUEST_UID, Identity};
@@ -82,9 +82,12 @@ fn become_builder(
     die_with_daemon()?;
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
     let program = phase("exec", execute::find(&plan))?;
+    // Nothing comes in by keys of whoever started the daemon, and nothing is left for later builds.
+    phase("keyring", keyring::join_new_session())?;
+    phase("seccomp", execute::restrict(&plan))?;
     phase("setupSuccess", writeln!(status, "{READY}"))?;
     // What fails from here on is the build's failure, told in its log.
-    let error = execute::run(&plan, &program);
+    let error = execute::run(&plan, program);
     eprintln!("error: {error}");
     exit(1)
 }

@@ -3,10 +3,11 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use system::mount::{self, MntFlags, MsFlags};
 use system::namespace::{self, IdMap, Namespaces};
+use system::tree::{Kind, RootDir};
 
 use super::directory::context;
 use super::phase::{SetUpError, phase};
@@ -20,9 +21,11 @@ pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
         mount::make_private(Path::new("/")),
     )?;
     phase("makeChrootSeparateFilesystem", mount::bind(root, root))?;
+    let inside = phase("mountIntoChroot", RootDir::open(root))?;
     for mount in &chroot.mounts {
-        phase("mountIntoChroot", show(mount, root))?;
+        phase("mountIntoChroot", show(mount, &inside))?;
     }
+    drop(inside);
     phase("mountProc", mount_proc(root))?;
     let shared_memory = root.join("dev/shm");
     if shared_memory.is_dir() {
@@ -38,26 +41,33 @@ pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
 }
 
 /// Has a file or directory of the host seen inside.
-fn show(seen: &Mount, root: &Path) -> io::Result<()> {
-    let outside = seen.outside.as_path();
-    let inside = seen.inside.as_path();
-    let target: PathBuf = root.join(inside.strip_prefix("/").unwrap_or(inside));
+///
+/// What is mounted there already may be directories that others can write to. So names are looked
+/// up as the builder will, so that no link leads out of the root, and what exists is never opened
+/// for writing.
+fn show(seen: &Mount, root: &RootDir) -> io::Result<()> {
+    let (inside, outside) = (seen.inside.as_path(), seen.outside.as_path());
     let metadata = context(fs::symlink_metadata(outside), "get the status of", outside)?;
-    if let Some(parent) = target.parent() {
-        context(fs::create_dir_all(parent), "create", parent)?;
-    }
     if metadata.is_symlink() {
         let link = context(fs::read_link(outside), "read", outside)?;
-        return context(symlink(link, &target), "create", &target);
+        return context(root.symlink(link.as_os_str(), inside), "create", inside);
     }
-    if metadata.is_dir() {
-        context(fs::create_dir_all(&target), "create", &target)?;
-    } else {
-        context(fs::write(&target, ""), "create", &target)?;
+    let target = match metadata.is_dir() {
+        true => context(root.make_directories(inside), "create", inside)?,
+        false => context(root.make_file(inside), "create", inside)?,
+    };
+    if !metadata.is_dir() && target.kind() != Kind::Regular {
+        return Err(io::Error::other(format!(
+            "mount target `{}' exists but is not a regular file",
+            inside.display()
+        )));
     }
-    context(mount::bind(outside, &target), "mount", outside)?;
+    context(mount::bind(outside, &target.path()), "mount", outside)?;
     if seen.read_only {
-        context(mount::remount_read_only(&target), "make read-only", &target)?;
+        // Looked up again, the name is that of what has just been mounted.
+        let mounted = root.find(inside);
+        let changed = mounted.and_then(|mounted| mount::remount_read_only(&mounted.path()));
+        context(changed, "make read-only", inside)?;
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ pub struct Chroot {
 pub struct Mount {
     /// Its name inside.
     pub inside: Bytes,
-    /// Its name outside. A symbolic link is copied, not mounted.
+    /// Its name outside. A symbolic link, which only store items can be, is copied, not mounted.
     pub outside: Bytes,
     /// Whether the builder may not write to it.
     pub read_only: bool,

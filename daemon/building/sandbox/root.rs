@@ -94,7 +94,7 @@ impl Root {
         root.write_etc(request)?;
         fs::create_dir_all(root.outside(request.store))?;
         make_directory(&root.outside(request.store), 0o1775, group)?;
-        let mounts = mounts(request);
+        let mounts = mounts(request)?;
         root.make_devices(&mounts)?;
         root.chroot.terminals =
             !mounts.contains_key(Path::new("/dev")) && !mounts.contains_key(Path::new("/dev/pts"));
@@ -209,7 +209,7 @@ fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> 
 }
 
 /// What is seen inside besides the files made here, by the name it has there.
-fn mounts(request: &RootRequest<'_>) -> BTreeMap<PathBuf, Mount> {
+fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
     let mut mounts = BTreeMap::new();
     let mut add = |inside: PathBuf, outside: PathBuf, writable: bool| {
         let read_only = !writable || outside.starts_with(request.store);
@@ -227,14 +227,16 @@ fn mounts(request: &RootRequest<'_>) -> BTreeMap<PathBuf, Mount> {
     for item in &request.extra {
         let (inside, outside) = item.split_once('=').unwrap_or((item, item));
         own_devices |= inside == "/dev";
-        add(inside.into(), outside.into(), true);
+        add(inside.into(), resolved(outside)?, true);
     }
     if !own_devices {
         for device in DEVICES
             .into_iter()
             .filter(|device| Path::new(device).exists())
         {
-            add(device.into(), device.into(), true);
+            // A device that is mounted read-only is written to as ever; its times and mode can't be
+            // changed.
+            add(device.into(), resolved(device)?, false);
         }
     }
     let own: &[&str] = match request.network {
@@ -249,12 +251,22 @@ fn mounts(request: &RootRequest<'_>) -> BTreeMap<PathBuf, Mount> {
         .into_iter()
         .filter(|file| !own.contains(file) && Path::new(file).exists())
     {
-        add(file.into(), file.into(), false);
+        add(file.into(), resolved(file)?, false);
     }
     let directory = request.directory;
     add(directory.inside().into(), directory.outside().into(), true);
     for output in &request.outputs {
         mounts.remove(output);
     }
-    mounts
+    Ok(mounts)
+}
+
+/// The file of the host that a name leads to: the links on the way there lead elsewhere, or nowhere,
+/// from the builder's root.
+fn resolved(outside: &str) -> io::Result<PathBuf> {
+    let outside = Path::new(outside);
+    if !outside.is_symlink() {
+        return Ok(outside.to_owned());
+    }
+    context(outside.canonicalize(), "follow the symbolic link", outside)
 }

@@ -1,0 +1,114 @@
+/* What a hostile builder tries, one thing for each word.  It says what came of it.  */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/keyctl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static long result (const char *what, long value)
+{
+  if (value < 0)
+    printf ("%s: %s\n", what, strerror (errno));
+  else
+    printf ("%s: worked\n", what);
+  return value;
+}
+
+static long add_key (const char *name, int keyring)
+{
+  return syscall (SYS_add_key, "user", name, "TOPSECRET", 9, keyring);
+}
+
+/* Starts a program as a login does that has a ticket in its session keyring.  */
+static int with_ticket (char **program)
+{
+  if (syscall (SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, "login") < 0
+      || add_key ("ticket", KEY_SPEC_SESSION_KEYRING) < 0)
+    return 99;
+  execv (program[0], program);
+  return 98;
+}
+
+/* Shuts a user out of a file by an access control list, and leaves a note there.  */
+static int access_list (const char *file, uint32_t uid)
+{
+  struct { uint16_t tag, permissions; uint32_t id; } entries[] = {
+    { 0x01, 7, -1 }, { 0x02, 0, uid }, { 0x04, 5, -1 }, { 0x10, 5, -1 }, { 0x20, 5, -1 }
+  };
+  struct stat status;
+  char list[4 + sizeof entries];
+  uint32_t version = 2;
+  memcpy (list, &version, 4);
+  memcpy (list + 4, entries, sizeof entries);
+  result ("access", setxattr (file, "system.posix_acl_access", list, sizeof list, 0));
+  if (stat (file, &status) == 0 && S_ISDIR (status.st_mode))
+    result ("default", setxattr (file, "system.posix_acl_default", list, sizeof list, 0));
+  result ("note", setxattr (file, "user.note", "x", 1, 0));
+  return 0;
+}
+
+int main (int count, char **words)
+{
+  const char *what = count > 1 ? words[1] : "";
+  setvbuf (stdout, NULL, _IOLBF, 0);
+  if (strcmp (what, "with-ticket") == 0)
+    return with_ticket (words + 2);
+  if (strcmp (what, "access-list") == 0)
+    return access_list (words[2], atoi (words[3]));
+  if (strcmp (what, "keys") == 0)
+    {
+      char ticket[16] = "";
+      long key = syscall (SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_SESSION_KEYRING, "user", "ticket", 0);
+      if (key > 0)
+        syscall (SYS_keyctl, KEYCTL_READ, key, ticket, sizeof ticket - 1);
+      printf ("ticket: %s\n", *ticket ? ticket : "none");
+      key = syscall (SYS_keyctl, KEYCTL_SEARCH, KEY_SPEC_USER_KEYRING, "user", "left", 0);
+      printf ("left: %s\n", key > 0 ? "found" : "none");
+      result ("add", add_key ("left", KEY_SPEC_USER_KEYRING));
+      return 0;
+    }
+  if (strcmp (what, "calls") == 0)
+    {
+      char parameters[256] = "";
+      result ("io_uring", syscall (425, 4, parameters));
+      result ("userfaultfd", syscall (SYS_userfaultfd, O_CLOEXEC));
+      result ("vsock", socket (AF_VSOCK, SOCK_STREAM, 0));
+      result ("alg", socket (AF_ALG, SOCK_SEQPACKET, 0));
+      result ("bpf", syscall (SYS_bpf, 0, parameters, sizeof parameters));
+      result ("module", syscall (SYS_init_module, parameters, 0, ""));
+      result ("unix", socket (AF_UNIX, SOCK_STREAM, 0));
+      result ("inet", socket (AF_INET, SOCK_STREAM, 0));
+      result ("netlink", socket (AF_NETLINK, SOCK_RAW, 0));
+      return 0;
+    }
+  if (strcmp (what, "shared-memory") == 0)
+    {
+      key_t key = atoi (words[2]);
+      printf ("memory: %s\n", shmget (key, 0, 0) < 0 ? "none" : "found");
+      result ("make", shmget (key, 4096, IPC_CREAT | 0666));
+      return 0;
+    }
+  if (strcmp (what, "host") == 0)
+    {
+      result ("core_pattern", open ("/proc/sys/kernel/core_pattern", O_WRONLY));
+      result ("drop_caches", open ("/proc/sys/vm/drop_caches", O_WRONLY));
+      result ("hostname", open ("/proc/sys/kernel/hostname", O_WRONLY));
+      result ("sysrq", open ("/proc/sysrq-trigger", O_WRONLY));
+      result ("null", chmod ("/dev/null", 0666));
+      result ("zero", utimensat (AT_FDCWD, "/dev/zero", NULL, 0));
+      return 0;
+    }
+  fprintf (stderr, "no attack `%s'\n", what);
+  return 64;
+}

@@ -1,0 +1,307 @@
+//! What builds must not reach: the machine, other users, other builds. Each test is an attack, by a
+//! program that tries it for real.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use super::harness::derivations::Built;
+use super::*;
+use formats::{Algorithm, StorePath};
+
+/// Compiles the attacker, once for each test that needs it: a program that needs no libraries.
+fn compile(site: &Site) -> PathBuf {
+    let program = site.path("attack");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/building/reach/attack.c");
+    let output = Command::new("cc")
+        .args(["-static", "-O1", "-Wall", "-Werror", "-o"])
+        .args([program.as_path(), Path::new(source)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    program
+}
+
+/// A client whose builders have the attacker.
+struct Attacker {
+    client: Client,
+    program: StorePath,
+}
+
+impl Attacker {
+    fn new(setup: &Setup) -> Attacker {
+        let program = fs::read(compile(&setup.site)).unwrap();
+        let mut client = setup.client();
+        let program = client
+            .connection
+            .add_to_store("attack", true, Algorithm::Sha256, |nar| {
+                use formats::nar::Sink;
+                nar.regular(true, program.len() as u64, &mut &program[..])
+            })
+            .unwrap();
+        Attacker { client, program }
+    }
+
+    /// Has a script run, in which `$attack` is the attacker.
+    fn run(&mut self, name: &str, script: &str) -> Built {
+        let script = format!("attack={}; {script}", self.program);
+        let script = Script::new(name, &script).source(&self.program);
+        let drv = self.client.write(script);
+        self.client.build(&[&drv])
+    }
+}
+
+#[test]
+fn keys_of_whoever_started_the_daemon_and_of_earlier_builds() {
+    if !is_ours() {
+        return; // Guix's hands them on
+    }
+    let site = Site::new();
+    let users = BuildUsers::claim();
+    let group = users
+        .as_ref()
+        .map(|users| format!("--build-users-group={}", users.group));
+    let mut command = site.command(compile(&site));
+    command.arg("with-ticket").arg(harness::program());
+    command.args(["--no-substitutes"]).args(group);
+    let daemon = site.launch_command(command);
+    daemon.wait_to_serve();
+    let setup = Setup {
+        daemon,
+        site,
+        users,
+    };
+    let mut attacker = Attacker::new(&setup);
+    for name in ["first", "second"] {
+        let built = attacker.run(name, "$attack keys; echo >$out");
+        built.succeeded();
+        built.said("ticket: none\n");
+        built.said("left: none\n");
+        built.said("add: Function not implemented\n");
+    }
+}
+
+#[test]
+fn calls_that_no_build_needs() {
+    if !is_ours() {
+        return; // Guix's has no such filter
+    }
+    for options in [&[][..], &["--disable-chroot"]] {
+        let setup = Setup::new(options);
+        let mut attacker = Attacker::new(&setup);
+        let built = attacker.run("calls", "$attack calls; echo >$out");
+        built.succeeded();
+        for refused in [
+            "io_uring: Function not implemented",
+            "userfaultfd: Function not implemented",
+            "vsock: Address family not supported by protocol",
+            "alg: Address family not supported by protocol",
+            "bpf: Operation not permitted",
+            "module: Operation not permitted",
+        ] {
+            built.said(&format!("{refused}\n"));
+        }
+        for allowed in ["unix", "inet", "netlink"] {
+            built.said(&format!("{allowed}: worked\n"));
+        }
+    }
+}
+
+#[test]
+fn the_machines_settings_and_devices() {
+    if !is_ours() {
+        return; // With Guix's, devices have new times
+    }
+    let setups = [Setup::new(&[])];
+    for setup in setups {
+        let mut attacker = Attacker::new(&setup);
+        let built = attacker.run("host", "$attack host; echo >$out");
+        built.succeeded();
+        for name in [
+            "core_pattern",
+            "drop_caches",
+            "hostname",
+            "sysrq",
+            "null",
+            "zero",
+        ] {
+            built.did_not_say(&format!("{name}: worked"));
+        }
+    }
+}
+
+#[test]
+fn shared_memory_of_earlier_builds() {
+    if !is_ours() {
+        return; // Guix's leaves it
+    }
+    for options in [&[][..], &["--disable-chroot"]] {
+        let setup = Setup::new(options);
+        let mut attacker = Attacker::new(&setup);
+        let key = rand::random::<u32>() >> 1;
+        for name in ["first", "second"] {
+            let script = format!("$attack shared-memory {key}; echo >$out");
+            let built = attacker.run(name, &script);
+            built.succeeded();
+            built.said("memory: none\n");
+            built.said("make: worked\n");
+        }
+    }
+}
+
+#[test]
+fn access_lists_of_outputs() {
+    if !is_ours() {
+        return; // Guix's keeps them
+    }
+    let setup = Setup::new(&[]);
+    let mut attacker = Attacker::new(&setup);
+    let contents = "what somebody else will add";
+    let script = format!(
+        "mkdir -p $out/dir; echo -n '{contents}' >$out/dir/file
+         for file in $out $out/dir $out/dir/file; do $attack access-list $file 65534; done"
+    );
+    let drv = attacker.client.write(
+        Script::new("lists", &format!("attack={}; {script}", attacker.program))
+            .source(&attacker.program),
+    );
+    let built = attacker.client.build(&[&drv]);
+    built.succeeded();
+    built.said("access: worked\n");
+    built.said("default: worked\n");
+    built.said("note: worked\n");
+    let out = drv.out().as_path();
+    for name in ["", "dir", "dir/file"] {
+        let left = xattr::list(out.join(name)).unwrap();
+        let left: Vec<_> = left
+            .filter(|name| !name.to_string_lossy().starts_with("security."))
+            .collect();
+        assert!(left.is_empty(), "{name}: {left:?}");
+    }
+    assert_eq!(
+        attacker.client.connection.verify_store(true, false).ok(),
+        Some(false)
+    );
+}
+
+#[test]
+fn the_daemons_own_program_as_a_builder() {
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let link = client
+        .connection
+        .add_to_store("links", true, Algorithm::Sha256, |nar| {
+            use formats::nar::Sink;
+            nar.begin_directory()?;
+            nar.entry("exe".into())?;
+            nar.symlink("/proc/self/exe".into())?;
+            nar.entry("root".into())?;
+            nar.symlink("/proc/self/root/bin/sh".into())?;
+            nar.end_directory()
+        })
+        .unwrap();
+    for name in ["exe", "root"] {
+        let script = Script::new(name, "--version")
+            .source(&link)
+            .builder(&format!("{link}/{name}"));
+        let drv = client.write(script);
+        let built = client.build(&[&drv]);
+        assert!(built.result.is_err(), "{name}: {built:?}");
+        built.did_not_say("guix-daemon (");
+        if is_ours() {
+            built.failed(
+                1,
+                &format!("derivation builder `{link}/{name}' is outside the store"),
+            );
+        }
+    }
+}
+
+#[test]
+fn files_of_the_host_below_directories_that_are_shown() {
+    if !is_ours() {
+        return; // Guix's of June 2025 empties the file
+    }
+    let site = Site::new();
+    let (shown, file) = (site.path("shown"), site.path("file"));
+    let secret = site.path("secret");
+    fs::create_dir_all(&shown).unwrap();
+    fs::create_dir_all(&secret).unwrap();
+    fs::set_permissions(&shown, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(shown.join("there"), "precious").unwrap();
+    fs::write(&file, "shown instead").unwrap();
+    fs::write(secret.join("file"), "untouched").unwrap();
+    // As who may write to the directory makes them.
+    symlink(&secret, shown.join("link")).unwrap();
+    let options = [
+        format!("--chroot-directory=/shown={}", shown.display()),
+        format!("--chroot-directory=/shown/there={}", file.display()),
+        format!("--chroot-directory=/shown/link/file={}", file.display()),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    // The link leads nowhere in the builder's root, and nowhere out of it.
+    let setup = Setup::at(site, &options);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("out", "echo >$out"));
+    client
+        .build(&[&drv])
+        .failed(1, "the symbolic link `/shown/link' leads nowhere inside");
+    let Setup { daemon, site, .. } = setup;
+    drop(daemon);
+    fs::remove_dir(site.path("gate")).unwrap();
+    let setup = Setup::at(site, &options[..2]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("shown", "cat /shown/there; echo; echo >$out"));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("shown instead\n");
+    assert_eq!(fs::read_to_string(shown.join("there")).unwrap(), "precious");
+    assert_eq!(
+        fs::read_to_string(secret.join("file")).unwrap(),
+        "untouched"
+    );
+}
+
+#[test]
+fn links_of_the_host_lead_to_what_they_mean() {
+    if !is_ours() {
+        return; // Guix's copies them, and they dangle
+    }
+    let site = Site::new();
+    fs::create_dir(site.path("real")).unwrap();
+    fs::write(site.path("real/file"), "through the link\n").unwrap();
+    symlink("real", site.path("directory")).unwrap();
+    symlink("real/file", site.path("file")).unwrap();
+    let options = ["directory", "file"].map(|name| {
+        let path = site.path("").join(name);
+        format!("--chroot-directory=/seen-{name}={}", path.display())
+    });
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let setup = Setup::at(site, &options);
+    let mut client = setup.client();
+    let script = "cat /seen-file /seen-directory/file; echo >$out";
+    let drv = client.write(Script::new("links", script));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    assert_eq!(
+        built.log.matches("through the link\n").count(),
+        2,
+        "{built:?}"
+    );
+}
+
+#[test]
+fn links_of_the_host_that_lead_nowhere_are_named() {
+    if !is_ours() {
+        return; // Guix's copies them
+    }
+    let site = Site::new();
+    let link = site.path("").join("dangling");
+    symlink("nowhere", &link).unwrap();
+    let option = format!("--chroot-directory=/seen={}", link.display());
+    let setup = Setup::at(site, &[&option]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("dangling", "echo >$out"));
+    let built = client.build(&[&drv]);
+    built.failed(1, &format!("follow the symbolic link `{}'", link.display()));
+}
