@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 
 use system::errno::without_number;
 use system::poll::{PollFd, PollFlags, poll};
-use system::signal::{self, Signal};
+use system::signal::end_by_broken_pipe;
 
 /// How much output is buffered.
 const BUFFER: usize = 128 * 1024;
@@ -63,15 +63,6 @@ impl<W: Write> Write for Stderr<W> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Ends the program as one ends that doesn't know of `SIGPIPE`.
-fn end_by_broken_pipe() -> ! {
-    if signal::restore_broken_pipes().is_ok() {
-        let _ = nix::sys::signal::raise(Signal::SIGPIPE);
-    }
-    // The signal is blocked.
-    std::process::exit(1)
 }
 
 /// From now on, ends the program when the reader of standard error goes away, even while there

@@ -17,7 +17,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use system::sync::{Mutex, MutexGuard};
 
 use crate::cancel::CancellationToken;
-use crate::listen::Stream;
+use crate::stream::Stream;
 
 /// Watches connections. Clones share the thread.
 #[derive(Clone)]

@@ -1,103 +1,140 @@
-//! The sockets that clients connect to, and who they are.
+//! The sockets that clients connect to.
 //!
-//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets handed
-//! over by socket activation take precedence over all of them. The file left by a dead daemon
-//! is replaced, that of one that is ending waited for, a living daemon's never taken. Documented
-//! in the manual, "Invoking guix-daemon".
+//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets of socket
+//! activation take precedence over all of them. The file that a dead daemon has left is replaced,
+//! a daemon that is shutting down is waited for, and the socket of a running daemon is never taken.
+//! Documented in the manual, "Invoking guix-daemon".
 
 use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use listenfd::ListenFd;
 use system::errno;
-use system::socket::{self, Activated, BindError};
+use system::socket::{self, BindError};
 
 use crate::settings::Settings;
+use crate::stream::Stream;
 
-/// How long to wait for the daemon before us to give up its socket, and how often to look: it may
-/// have been told to end just now. Of one that was killed, a child may be left that is about to
-/// execute its program, and has the socket until then.
-const SUCCESSION: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait until the daemon before us has given up its socket: it may be shutting down,
+/// and if it was killed, one of its children may have the socket until it executes its program.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often to look whether it has.
+const TAKEOVER_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The TCP port if an endpoint names none.
+/// The TCP port of an endpoint that names none.
 const DEFAULT_PORT: u16 = 44146;
+
+/// All sockets that clients connect to.
+#[derive(Debug)]
+pub struct Listeners {
+    listeners: Vec<Listener>,
+    /// The files of those that this process has made.
+    files: Vec<SocketFile>,
+}
 
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub enum Listener {
-    /// Local clients, whose identity the kernel vouches for.
+    /// Local clients, whose identity the kernel knows.
     Unix(UnixListener),
     /// Clients from anywhere.
     Tcp(TcpListener),
 }
 
-/// A client's connection.
-#[derive(Debug)]
-pub enum Stream {
-    /// Of a local client.
-    Unix(UnixStream),
-    /// Of a client from anywhere.
-    Tcp(TcpStream),
+/// What an argument of `--listen` names.
+#[derive(Debug, PartialEq, Eq)]
+enum Endpoint {
+    Unix(PathBuf),
+    Tcp { host: String, port: u16 },
 }
 
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
-    /// A process on this machine, as it was when it connected.
-    Local(socket::Peer),
-    /// Somebody out there.
-    Remote(IpAddr),
-}
-
-impl Peer {
-    /// Whether this client may do what only the administrator may.
-    pub fn trusted(&self) -> bool {
-        matches!(self, Peer::Local(peer) if peer.uid == 0)
+impl Endpoint {
+    fn parse(name: &OsStr) -> Result<Endpoint> {
+        if name.as_encoded_bytes().starts_with(b"/") {
+            return Ok(Endpoint::Unix(name.into()));
+        }
+        let name = name.to_string_lossy();
+        let (host, port) = match name.rsplit_once(':') {
+            Some((host, port)) => (
+                host,
+                port.parse()
+                    .map_err(|_| lookup_failed(&name, "Servname not supported for ai_socktype"))?,
+            ),
+            None => (&*name, DEFAULT_PORT),
+        };
+        Ok(Endpoint::Tcp {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
-/// Opens what `settings` say to listen to.
-pub fn open(settings: &Settings) -> Result<Vec<Listener>> {
-    let activated = socket::activated().context("cannot use the sockets of socket activation")?;
-    let listeners = match activated {
-        Some(sockets) if !sockets.is_empty() => {
-            let plural = if sockets.len() == 1 { "" } else { "s" };
-            tracing::info!("socket-activated with {} socket{plural}", sockets.len());
-            sockets.into_iter().map(Listener::from).collect()
-        }
-        _ if settings.endpoints.is_empty() => vec![open_unix(&settings.directories.socket())?],
-        _ => settings
-            .endpoints
-            .iter()
-            .map(|name| open_endpoint(name))
-            .collect::<Result<_>>()?,
+fn lookup_failed(endpoint: &str, reason: &str) -> anyhow::Error {
+    anyhow!("failed to look up '{endpoint}': {reason}")
+}
+
+/// Opens the sockets that `settings` name, unless there are sockets of socket activation.
+///
+/// To be called before there are other threads: it changes the environment.
+pub fn open(settings: &Settings) -> Result<Listeners> {
+    let activated = activated().context("cannot use the sockets of socket activation")?;
+    let mut all = Listeners {
+        listeners: activated,
+        files: Vec::new(),
     };
-    for listener in &listeners {
-        // A client that gives up between poll and accept must not make accept wait.
+    if !all.listeners.is_empty() {
+        let count = all.listeners.len();
+        let plural = if count == 1 { "" } else { "s" };
+        tracing::info!("socket-activated with {count} socket{plural}");
+    } else if settings.endpoints.is_empty() {
+        all.add_unix(&settings.directories.socket())?;
+    } else {
+        for name in &settings.endpoints {
+            match Endpoint::parse(name)? {
+                Endpoint::Unix(path) => all.add_unix(&store::directories::canonical(&path)?)?,
+                Endpoint::Tcp { host, port } => {
+                    let listener = open_tcp(&name.to_string_lossy(), &host, port)?;
+                    all.listeners.push(Listener::Tcp(listener));
+                }
+            }
+        }
+    }
+    for listener in &all.listeners {
+        // If a client hangs up between poll and accept, accept must not block.
         system::pipe::set_nonblocking(listener, true).context("cannot set up a socket")?;
+    }
+    Ok(all)
+}
+
+/// The sockets that a service manager has opened for this process, if any: see `sd_listen_fds(3)`.
+fn activated() -> io::Result<Vec<Listener>> {
+    // Unlike systemd, the crate takes sockets also if nobody says for which process they are.
+    if std::env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
+        return Ok(Vec::new());
+    }
+    let mut sockets = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..sockets.len() {
+        // What it takes as a socket of one kind and is of the other stays there.
+        let listener = match sockets.take_unix_listener(index) {
+            Ok(listener) => listener.map(Listener::Unix),
+            Err(_) => sockets.take_tcp_listener(index)?.map(Listener::Tcp),
+        };
+        listeners.extend(listener);
     }
     Ok(listeners)
 }
 
-fn open_endpoint(name: &OsStr) -> Result<Listener> {
-    if name.as_encoded_bytes().starts_with(b"/") {
-        let path = store::directories::canonical(Path::new(name))?;
-        open_unix(&path)
-    } else {
-        open_tcp(&name.to_string_lossy())
-    }
-}
-
-fn open_unix(path: &Path) -> Result<Listener> {
+fn open_unix(path: &Path) -> Result<UnixListener> {
     let cannot = |reason: String| anyhow!("cannot bind to socket '{}': {reason}", path.display());
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -119,10 +156,12 @@ fn open_unix(path: &Path) -> Result<Listener> {
             name.display()
         ));
     }
-    let deadline = Instant::now() + SUCCESSION;
+    let deadline = Instant::now() + TAKEOVER_TIMEOUT;
     let bound = loop {
         match socket::bind(path) {
-            Err(BindError::InUse(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
+            Err(BindError::InUse(_)) if Instant::now() < deadline => {
+                thread::sleep(TAKEOVER_INTERVAL);
+            }
             bound => break bound,
         }
     };
@@ -134,43 +173,75 @@ fn open_unix(path: &Path) -> Result<Listener> {
         BindError::Io { source, .. } => cannot(errno::message(&source)),
     })?;
     tracing::debug!("listening on '{}'", path.display());
-    Ok(Listener::Unix(listener))
+    Ok(listener)
 }
 
-fn open_tcp(endpoint: &str) -> Result<Listener> {
-    let failed = |reason: &str| anyhow!("failed to look up '{endpoint}': {reason}");
-    let (host, port) = match endpoint.rsplit_once(':') {
-        Some((host, port)) => (
-            host,
-            port.parse()
-                .map_err(|_| failed("Servname not supported for ai_socktype"))?,
-        ),
-        None => (endpoint, DEFAULT_PORT),
-    };
+fn open_tcp(endpoint: &str, host: &str, port: u16) -> Result<TcpListener> {
     let addresses: Vec<SocketAddr> = (host, port)
         .to_socket_addrs()
         .map_err(|error| {
             let text = error.to_string();
-            failed(
-                text.strip_prefix("failed to lookup address information: ")
-                    .unwrap_or(&text),
-            )
+            let reason = text.strip_prefix("failed to lookup address information: ");
+            lookup_failed(endpoint, reason.unwrap_or(&text))
         })?
         .collect();
-    let address = addresses.first().ok_or_else(|| failed("No address"))?;
+    let address = addresses
+        .first()
+        .ok_or_else(|| lookup_failed(endpoint, "No address"))?;
     tracing::debug!("listening on '{host}', port '{port}'");
-    let listener = TcpListener::bind(address)
-        .map_err(|error| anyhow!("cannot bind TCP socket: {}", errno::message(&error)))?;
-    Ok(Listener::Tcp(listener))
+    TcpListener::bind(address)
+        .map_err(|error| anyhow!("cannot bind TCP socket: {}", errno::message(&error)))
 }
 
-impl From<Activated> for Listener {
-    fn from(activated: Activated) -> Listener {
-        match activated {
-            Activated::Unix(listener) => Listener::Unix(listener),
-            Activated::Tcp(listener) => Listener::Tcp(listener),
+impl Listeners {
+    /// The sockets.
+    pub fn as_slice(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    fn add_unix(&mut self, path: &Path) -> Result<()> {
+        self.listeners.push(Listener::Unix(open_unix(path)?));
+        self.files.extend(SocketFile::at(path));
+        Ok(())
+    }
+
+    /// Closes the sockets, and deletes the files of those that this process has made.
+    pub fn close(self) {
+        // The files first: a daemon that takes our place waits until the sockets are closed, and
+        // then makes files of its own.
+        for file in &self.files {
+            file.delete();
         }
     }
+}
+
+/// The file of a socket that this process has made.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Option<SocketFile> {
+        Some(SocketFile {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+
+    /// Deletes the file, unless it is another daemon's by now.
+    fn delete(&self) {
+        if identity(&self.path) == Some(self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let status = std::fs::symlink_metadata(path).ok()?;
+    Some((status.dev(), status.ino()))
 }
 
 impl Listener {
@@ -201,58 +272,46 @@ impl AsFd for Listener {
     }
 }
 
-impl Stream {
-    /// Who is there.
-    pub fn peer(&self) -> io::Result<Peer> {
-        match self {
-            Stream::Unix(stream) => Ok(Peer::Local(socket::peer(stream)?)),
-            Stream::Tcp(stream) => Ok(Peer::Remote(stream.peer_addr()?.ip())),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str) -> Result<Endpoint, String> {
+        Endpoint::parse(OsStr::new(name)).map_err(|error| error.to_string())
     }
 
-    /// Has small messages sent at once. Failing to do so only costs time.
-    pub fn set_prompt(&self) {
-        if let Stream::Tcp(stream) = self {
-            let _ = stream.set_nodelay(true);
-        }
-    }
-
-    /// Wakes whoever reads from or writes to the connection, and tells the client.
-    pub fn shut_down(&self) {
-        let _ = match self {
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
+    #[test]
+    fn endpoints_are_file_names_or_addresses() {
+        let tcp = |host: &str, port| Endpoint::Tcp {
+            host: host.into(),
+            port,
         };
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Stream::Unix(stream) => stream.as_fd(),
-            Stream::Tcp(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl Read for &Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).read(buffer),
-            Stream::Tcp(stream) => (&*stream).read(buffer),
-        }
-    }
-}
-
-impl Write for &Stream {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => (&*stream).write(data),
-            Stream::Tcp(stream) => (&*stream).write(data),
+        assert_eq!(parse("/a:1"), Ok(Endpoint::Unix("/a:1".into())));
+        assert_eq!(parse("localhost"), Ok(tcp("localhost", DEFAULT_PORT)));
+        assert_eq!(parse("10.0.0.1:80"), Ok(tcp("10.0.0.1", 80)));
+        assert_eq!(parse(":80"), Ok(tcp("", 80)));
+        for bad in ["host:", "host:http", "host:65536"] {
+            assert_eq!(
+                parse(bad),
+                Err(format!(
+                    "failed to look up '{bad}': Servname not supported for ai_socktype"
+                ))
+            );
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    #[test]
+    fn only_the_file_that_we_made_is_deleted() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("socket");
+        std::fs::write(&path, "").unwrap();
+        let file = SocketFile::at(&path).unwrap();
+        std::fs::rename(&path, scratch.path().join("old")).unwrap();
+        std::fs::write(&path, "").unwrap();
+        file.delete();
+        assert!(path.exists(), "it is another file");
+        SocketFile::at(&path).unwrap().delete();
+        assert!(!path.exists());
+        file.delete();
     }
 }

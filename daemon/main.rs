@@ -9,16 +9,19 @@ mod cancel;
 mod check_setup;
 mod daemon;
 mod diagnostics;
+mod discovery;
 mod hangup;
 mod hook_program;
 mod listen;
 mod options;
+mod output;
 mod platform;
 mod request_error;
 mod serve;
 mod session;
 mod settings;
 mod spawner;
+mod stream;
 mod substituter;
 
 use std::process::ExitCode;
@@ -30,33 +33,32 @@ use store::Directories;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    // What forks builders is this program started anew, under another name.
+    // The process that forks builders is this program, started under another name.
     building::sandbox::run_if_fork_server();
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::print_error(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Everything that is of the whole process is settled here, before there is a second thread.
+/// Sets up the whole process before there is a second thread, and serves.
 fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
     system::signal::expect_children()?;
-    // For all clients together.
     system::open_files::raise_limit().context("cannot raise the limit of open files")?;
-    let (task, given) = options::parse_or_exit(std::env::args_os());
+    let (task, given) = options::parse_or_exit(std::env::args_os())?;
     let directories = Directories::from_environment(&store::compiled_directories!())?;
     let mut settings = Settings::new(directories, given)?;
     diagnostics::start(settings.debug);
     if task == options::Task::CheckSetup {
-        settings.effect()?;
-        return Ok(check_setup::run(&settings));
+        settings.apply_named()?;
+        return check_setup::run(&settings);
     }
     let listeners = listen::open(&settings)?;
-    settings.effect()?;
+    settings.apply_named()?;
     if nix::unistd::geteuid().is_root() && settings.session.build_users_group.is_empty() {
         tracing::warn!(
             "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
@@ -64,7 +66,7 @@ fn run() -> Result<ExitCode> {
     }
     store::writable::make_writable(&settings.directories)?;
     std::env::set_current_dir("/").context("cannot change directory to `/'")?;
-    let _discover = serve::start_discovery(&settings);
+    let _discover = discovery::start(&settings);
     serve::run(listeners, settings)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,12 +6,13 @@
 //! [`crate::settings`].
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 
 use clap::builder::{StyledStr, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
+
+use crate::output;
 
 /// The exit code for a command line that cannot be understood: `EX_USAGE`.
 const USAGE_EXIT_CODE: i32 = 64;
@@ -314,18 +315,19 @@ pub enum Task {
     CheckSetup,
 }
 
-/// Prints and exits, unless the command line asks for more.
-pub fn parse_or_exit(arguments: impl IntoIterator<Item = OsString>) -> (Task, Vec<Given>) {
+/// Prints and exits, unless the command line asks for more. An error is one of printing.
+pub fn parse_or_exit(
+    arguments: impl IntoIterator<Item = OsString>,
+) -> anyhow::Result<(Task, Vec<Given>)> {
     match parse(arguments) {
-        Parsed::Serve(given) => (Task::Serve, given),
-        Parsed::CheckSetup(given) => (Task::CheckSetup, given),
+        Parsed::Serve(given) => Ok((Task::Serve, given)),
+        Parsed::CheckSetup(given) => Ok((Task::CheckSetup, given)),
         Parsed::Print(text) => {
-            // Whoever closed standard output does not want to read it.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            output::print(&text)?;
             std::process::exit(0)
         }
         Parsed::Refuse(text, code) => {
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            output::print_error(text.trim_end());
             std::process::exit(code)
         }
     }

@@ -1,14 +1,12 @@
-//! Accepting clients, a thread for each, until the daemon is told to stop.
+//! Accepting clients, a thread for each, until a signal shuts the daemon down.
 //!
-//! The loop owns the list of sessions. SIGTERM, SIGINT and SIGHUP end it: all sessions are
-//! interrupted, which ends their builds; when they are gone (or do not go), the process dies of
-//! the signal, as if it had not been caught.
+//! The loop owns the list of sessions. SIGTERM, SIGINT and SIGHUP begin a graceful shutdown: all
+//! sessions are cancelled, which ends their builds. When they have ended, or the shutdown has timed
+//! out, the process ends by the signal, as if it had not been caught.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -18,114 +16,76 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use system::poll::{PollFd, PollFlags, is_ready, poll};
-use system::process::{Child, Spawn};
 use system::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
 use crate::hangup::HangupWatcher;
-use crate::listen::{Listener, Peer, Stream};
+use crate::listen::{Listener, Listeners};
 use crate::session;
 use crate::settings::Settings;
+use crate::stream::{Peer, Stream};
 
-/// The signals that end the daemon.
-const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-/// How long sessions may take to end once they are interrupted.
-const FAREWELL: Duration = Duration::from_secs(20);
+/// The signals that shut the daemon down.
+const SHUTDOWN_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// How long the sessions may take to end once they are cancelled.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The stack of a session; nothing in it recurses on what clients send.
 const STACK: usize = 1 << 20;
 
-/// The sessions that are going on.
+/// The sessions that have not ended.
 #[derive(Default)]
 struct Sessions {
-    going: Mutex<HashMap<u64, (CancellationToken, Arc<Stream>)>>,
+    running: Mutex<HashMap<u64, (CancellationToken, Arc<Stream>)>>,
     ended: Condvar,
     next: AtomicU64,
 }
 
 impl Sessions {
-    fn going(&self) -> MutexGuard<'_, HashMap<u64, (CancellationToken, Arc<Stream>)>> {
-        self.going.lock()
+    fn running(&self) -> MutexGuard<'_, HashMap<u64, (CancellationToken, Arc<Stream>)>> {
+        self.running.lock()
     }
 }
 
 /// Serves clients until a signal ends the daemon.
-pub fn run(listeners: Vec<Listener>, settings: Settings) -> Result<()> {
-    let signals: SigSet = ENDING.into_iter().collect();
+pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
+    let signals: SigSet = SHUTDOWN_SIGNALS.into_iter().collect();
     // Before there are threads, which inherit this; programs we start get the usual mask.
     signals.thread_block().context("cannot block signals")?;
-    let ending = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    let shutdown = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")?;
-    let own_sockets: Vec<(PathBuf, (u64, u64))> = own_sockets(&listeners, &settings)
-        .into_iter()
-        .filter_map(|path| inode_of(&path).map(|inode| (path, inode)))
-        .collect();
     let watcher = HangupWatcher::start().context("cannot watch connections")?;
     let daemon = Arc::new(Daemon::new(settings, watcher));
     let sessions = Arc::new(Sessions::default());
     let signal = loop {
-        let waiting = wait(&listeners, &ending)?;
-        if let Ok(Some(info)) = ending.read_signal() {
+        let waiting = wait(listeners.as_slice(), &shutdown)?;
+        if let Ok(Some(info)) = shutdown.read_signal() {
             break Signal::try_from(info.ssi_signo.cast_signed()).unwrap_or(Signal::SIGTERM);
         }
         for index in waiting {
-            match listeners[index].accept() {
-                Ok(Some(stream)) => admit(&daemon, &sessions, stream),
+            match listeners.as_slice()[index].accept() {
+                Ok(Some(stream)) => start_session(&daemon, &sessions, stream),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!("error processing connection: {error}");
-                    // Without descriptors to spare, accepting fails until a client goes.
+                    // Out of descriptors, accepting fails until a client hangs up.
                     thread::sleep(Duration::from_millis(50));
                 }
             }
         }
     };
     tracing::info!("ending on {signal}");
-    // Before they are closed: a daemon that takes our place waits for that, and the sockets of one
-    // that did not are others.
-    for (path, inode) in own_sockets {
-        if inode_of(&path) == Some(inode) {
-            let _ = std::fs::remove_file(&path);
-        }
-    }
-    drop(listeners);
-    say_farewell(&sessions);
-    die_of(signal)
+    listeners.close();
+    shut_down_sessions(&sessions);
+    end_by_signal(signal)
 }
 
-/// The names of the sockets that we made ourselves and that nobody needs after us.
-fn own_sockets(listeners: &[Listener], settings: &Settings) -> Vec<PathBuf> {
-    let named = listeners
-        .iter()
-        .filter(|listener| matches!(listener, Listener::Unix(_)))
-        .count();
-    if std::env::var_os("LISTEN_FDS").is_some() || named == 0 {
-        return Vec::new();
-    }
-    if settings.endpoints.is_empty() {
-        return vec![settings.directories.socket()];
-    }
-    let absolute = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"/");
-    settings
-        .endpoints
-        .iter()
-        .filter(|name| absolute(name))
-        .map(PathBuf::from)
-        .collect()
-}
-
-/// Device and inode of what is there.
-fn inode_of(path: &Path) -> Option<(u64, u64)> {
-    let status = std::fs::symlink_metadata(path).ok()?;
-    Some((status.dev(), status.ino()))
-}
-
-/// Waits for clients or a signal; the indices of the listeners where there is somebody.
-fn wait(listeners: &[Listener], ending: &SignalFd) -> Result<Vec<usize>> {
+/// Waits for clients or a signal; returns the indices of the listeners where a client waits.
+fn wait(listeners: &[Listener], shutdown: &SignalFd) -> Result<Vec<usize>> {
     let mut waiting: Vec<PollFd<'_>> = listeners
         .iter()
         .map(AsFd::as_fd)
-        .chain([ending.as_fd()])
+        .chain([shutdown.as_fd()])
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
     poll(&mut waiting, None).context("waiting for connections")?;
@@ -134,8 +94,8 @@ fn wait(listeners: &[Listener], ending: &SignalFd) -> Result<Vec<usize>> {
         .collect())
 }
 
-/// Gives a client its thread.
-fn admit(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
+/// Starts a session in a thread of its own.
+fn start_session(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
     let peer = match stream.peer() {
         Ok(peer) => peer,
         Err(error) => {
@@ -144,12 +104,12 @@ fn admit(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
         }
     };
     tracing::info!("accepted connection from {}", describe(&peer));
-    stream.set_prompt();
+    stream.set_nodelay();
     let stream = Arc::new(stream);
     let cancel = CancellationToken::new();
     let number = sessions.next.fetch_add(1, Ordering::Relaxed);
     sessions
-        .going()
+        .running()
         .insert(number, (cancel.clone(), stream.clone()));
     let (daemon, registry) = (daemon.clone(), sessions.clone());
     // `guix-client processes' looks for these names.
@@ -160,16 +120,16 @@ fn admit(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
     let thread = thread::Builder::new().name(name).stack_size(STACK);
     let started = thread.spawn(move || {
         let run = AssertUnwindSafe(|| session::run(&daemon, stream, peer, cancel));
-        // What a panic leaves behind is the session's own; the others go on.
+        // A panic ends its session only.
         if std::panic::catch_unwind(run).is_err() {
             tracing::error!("a session ended by a bug in this program; the others go on");
         }
-        registry.going().remove(&number);
+        registry.running().remove(&number);
         registry.ended.notify_all();
     });
     if let Err(error) = started {
         tracing::error!("error processing connection: cannot start a thread: {error}");
-        sessions.going().remove(&number);
+        sessions.running().remove(&number);
     }
 }
 
@@ -186,44 +146,27 @@ fn describe(peer: &Peer) -> String {
     }
 }
 
-/// Interrupts all sessions and waits for them, within reason.
-fn say_farewell(sessions: &Sessions) {
-    for (cancel, stream) in sessions.going().values() {
+/// Cancels all sessions, and waits until they have ended or the shutdown times out.
+fn shut_down_sessions(sessions: &Sessions) {
+    for (cancel, stream) in sessions.running().values() {
         cancel.cancel();
         stream.shut_down();
     }
-    let deadline = Instant::now() + FAREWELL;
-    let mut going = sessions.going();
-    while !going.is_empty() {
+    let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+    let mut running = sessions.running();
+    while !running.is_empty() {
         let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            tracing::warn!("{} sessions did not end in time", going.len());
+            tracing::warn!("{} sessions did not end in time", running.len());
             return;
         };
-        going = sessions.ended.wait_timeout(going, left);
+        running = sessions.ended.wait_timeout(running, left);
     }
 }
 
-/// Ends the process by the signal that it was sent.
-fn die_of(ending: Signal) -> Result<()> {
-    // It was only blocked; its action is still the usual one.
-    raise(ending).context("raising a signal")?;
-    let one: SigSet = [ending].into_iter().collect();
+/// Ends the process by the signal that shut it down.
+fn end_by_signal(signal: Signal) -> Result<()> {
+    // It was only blocked: its action is still the default.
+    raise(signal).context("raising a signal")?;
+    let one: SigSet = [signal].into_iter().collect();
     one.thread_unblock().context("unblocking a signal")
-}
-
-/// Starts `guix discover`, which finds substitute servers nearby, if that is wanted. It ends with
-/// the daemon.
-pub fn start_discovery(settings: &Settings) -> Option<Child> {
-    if !settings.discover {
-        return None;
-    }
-    let guix = &settings.directories.guix;
-    let file = settings.directories.state.join("discover/publish");
-    let started = Spawn::new(guix)
-        .args(["discover".as_ref(), file.as_os_str()])
-        .parent_death_signal(Signal::SIGKILL)
-        .spawn();
-    started
-        .inspect_err(|error| tracing::warn!("cannot start `{} discover': {error}", guix.display()))
-        .ok()
 }

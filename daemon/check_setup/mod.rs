@@ -1,5 +1,5 @@
 //! `guix-daemon --check-setup`: looks over an installation and says, for each thing that a daemon
-//! needs, whether it is right, and if not, the command that mends it.
+//! needs, whether it is right, and if not, the command that fixs it.
 //!
 //! Nothing is changed: no file is written, no directory made, no lock taken; the database is
 //! opened for reading alone. Each of the files here looks at one kind of thing.
@@ -11,6 +11,9 @@ mod people;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+
+use crate::output;
 use crate::settings::Settings;
 
 /// How one thing is.
@@ -30,7 +33,7 @@ pub struct Findings(Vec<Finding>);
 struct Finding {
     state: State,
     text: String,
-    mend: Option<String>,
+    fix: Option<String>,
 }
 
 impl Findings {
@@ -38,28 +41,29 @@ impl Findings {
         self.0.push(Finding {
             state: State::Right,
             text: text.into(),
-            mend: None,
+            fix: None,
         });
     }
 
-    fn note(&mut self, text: impl Into<String>, mend: Option<String>) {
+    fn note(&mut self, text: impl Into<String>, fix: Option<String>) {
         self.0.push(Finding {
             state: State::Note,
             text: text.into(),
-            mend,
+            fix,
         });
     }
 
-    fn wrong(&mut self, text: impl Into<String>, mend: impl Into<String>) {
+    fn wrong(&mut self, text: impl Into<String>, fix: impl Into<String>) {
         self.0.push(Finding {
             state: State::Wrong,
             text: text.into(),
-            mend: Some(mend.into()),
+            fix: Some(fix.into()),
         });
     }
 
-    /// Prints what was found; the exit code says whether all is right.
-    fn print(&self) -> ExitCode {
+    /// What was found, as text for a person, and whether anything is wrong.
+    fn report(&self) -> (String, bool) {
+        let mut text = String::new();
         let (mut right, mut notes, mut wrong) = (0, 0, 0);
         for finding in &self.0 {
             let (word, count) = match finding.state {
@@ -68,22 +72,18 @@ impl Findings {
                 State::Wrong => ("WRONG", &mut wrong),
             };
             *count += 1;
-            println!("{word}  {}", finding.text);
-            if let Some(mend) = &finding.mend {
-                println!("       -> {mend}");
+            text += &format!("{word}  {}\n", finding.text);
+            if let Some(fix) = &finding.fix {
+                text += &format!("       -> {fix}\n");
             }
         }
-        println!("{right} right, {wrong} wrong, {notes} to note");
-        if wrong == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        text += &format!("{right} right, {wrong} wrong, {notes} to note\n");
+        (text, wrong > 0)
     }
 }
 
 /// Looks at everything that a daemon with these settings would use.
-pub fn run(settings: &Settings) -> ExitCode {
+pub fn run(settings: &Settings) -> Result<ExitCode> {
     let mut findings = Findings::default();
     files::check(
         &settings.directories,
@@ -96,5 +96,11 @@ pub fn run(settings: &Settings) -> ExitCode {
     machine::check_hook(settings, &mut findings);
     machine::check_kernel(&mut findings);
     machine::check_programs(&settings.directories, &mut findings);
-    findings.print()
+    let (report, anything_wrong) = findings.report();
+    output::print(&report)?;
+    Ok(if anything_wrong {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -9,12 +9,12 @@ use store::Store;
 
 use super::client_log::ClientLog;
 use super::session::Session;
-use super::stream::{Reader, Watched, Writer};
+use super::transport::{Reader, Watched, Writer};
 use crate::building::ClientIdentity;
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
-use crate::listen::{Peer, Stream};
 use crate::request_error::RequestError;
+use crate::stream::{Peer, Stream};
 
 /// Shakes hands with a client. `None` if it was told why it cannot be served.
 pub fn greet<'a>(

@@ -6,7 +6,7 @@
 //! | `dispatch` | reads requests, and has each answered by its handler |
 //! | `session` | what all handlers use: the connection, the store, the client's settings |
 //! | `add`, `build`, `garbage`, … | the handlers, a file for each family of operations |
-//! | `client_log`, `stream` | what the client is told, and the connection's two directions |
+//! | `client_log`, `transport` | what the client is told, and the socket below the protocol |
 //!
 //! Documented in Guix's `nix/nix-daemon/nix-daemon.cc`.
 
@@ -23,9 +23,9 @@ mod roots;
 #[expect(clippy::module_inception, reason = "the file is named after its type")]
 mod session;
 
-mod stream;
 mod substitutes;
 mod transfer;
+mod transport;
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use protocol::server::Error;
 
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
-use crate::listen::{Peer, Stream};
+use crate::stream::{Peer, Stream};
 
 /// Serves a client until it goes, or `cancel` is thrown.
 pub fn run(daemon: &Daemon, stream: Arc<Stream>, peer: Peer, cancel: CancellationToken) {

@@ -116,6 +116,6 @@ fn changed_settings(session: &Session<'_>, request: &SetOptions) -> Result<Sessi
             settings.set([b"untrusted-", name.as_slice()].concat(), value.clone());
         }
     }
-    settings.update()?;
+    settings.apply_named()?;
     Ok(settings)
 }

@@ -11,14 +11,14 @@ use protocol::server::{Connection, Error};
 use store::{AddOptions, Store, TempRoots};
 
 use super::client_log::ClientLog;
-use super::stream::Reader;
+use super::transport::Reader;
 use crate::building::{BuildRequest, ClientIdentity, Scheduler};
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
 use crate::hangup::{CancelOnHangup, WatchedConnection};
-use crate::listen::Stream;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
+use crate::stream::Stream;
 use crate::substituter::Agent;
 
 /// What becomes of the connection after an operation: an error ends it.

@@ -15,6 +15,7 @@ mod support;
 
 mod adding;
 mod bad_input;
+mod closed_output;
 mod collecting;
 mod damaged;
 mod disk;

@@ -20,6 +20,15 @@ pub fn restore_broken_pipes() -> io::Result<()> {
     Ok(())
 }
 
+/// Ends the program as one that never ignored `SIGPIPE` ends when the reader of its output is gone.
+pub fn end_by_broken_pipe() -> ! {
+    if restore_broken_pipes().is_ok() {
+        let _ = nix::sys::signal::raise(Signal::SIGPIPE);
+    }
+    // The signal is blocked.
+    std::process::exit(1)
+}
+
 /// Restores the default action of `SIGCHLD`, for programs that start others: whoever started this
 /// one may have had it ignored, and then how children end can't be known.
 pub fn expect_children() -> io::Result<()> {

@@ -1,11 +1,10 @@
-//! Unix sockets: names of any length, credentials, descriptor passing, activation.
+//! Unix sockets: names of any length, credentials, descriptor passing.
 //!
 //! The kernel takes 108 bytes of name at most. Longer ones go through the name of an open
 //! directory, `/proc/self/fd/N/NAME`, which changes no state of the process: Guix changes its
 //! working directory instead, which threads can't.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -173,69 +172,6 @@ pub fn receive_with_fds(
     Ok((message.bytes, fds))
 }
 
-/// A socket handed over by the service manager.
-#[derive(Debug)]
-pub enum Activated {
-    /// A Unix socket.
-    Unix(UnixListener),
-    /// A TCP socket.
-    Tcp(TcpListener),
-}
-
-/// The listening sockets that the service manager opened for this process, if it did:
-/// `LISTEN_PID` is our process id and `LISTEN_FDS` says how many there are, from 3 on.
-///
-/// Call it once, at the start of the program and before other threads: it takes the
-/// descriptors over and makes them close-on-exec.
-pub fn activated() -> io::Result<Option<Vec<Activated>>> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u32>().ok())
-    };
-    if number("LISTEN_PID") != Some(std::process::id()) {
-        return Ok(None);
-    }
-    let count = number("LISTEN_FDS").unwrap_or(0).min(1024) as RawFd;
-    let mut sockets = Vec::new();
-    for fd in 3..3 + count {
-        let Some(socket) = pipe::inherited(fd)? else {
-            let message = format!("LISTEN_FDS is {count}, but descriptor {fd} is not open");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        };
-        // SAFETY: the number is closed once, by whom it was given to; the copy lives on.
-        unsafe { libc::close(fd) };
-        sockets.push(classify(socket)?);
-    }
-    Ok(Some(sockets))
-}
-
-/// Which sort of socket a descriptor is.
-fn classify(socket: OwnedFd) -> io::Result<Activated> {
-    // SAFETY: an all-zero address is valid, and its real length is passed.
-    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-    // SAFETY: address and length describe a writable structure of that size.
-    let result = unsafe {
-        libc::getsockname(
-            socket.as_raw_fd(),
-            (&raw mut address).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    match i32::from(address.ss_family) {
-        libc::AF_UNIX => Ok(Activated::Unix(socket.into())),
-        libc::AF_INET | libc::AF_INET6 => Ok(Activated::Tcp(socket.into())),
-        family => {
-            let message = format!("activated socket has unsupported address family {family}");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,15 +247,5 @@ mod tests {
         assert_eq!(text, "through");
         drop(ours);
         assert_eq!(receive_with_fds(&theirs, &mut byte).unwrap().0, 0);
-    }
-
-    #[test]
-    fn sockets_are_recognised_and_other_files_refused() {
-        let scratch = tempfile::tempdir().unwrap();
-        let unix = bind(&scratch.path().join("socket")).unwrap();
-        assert!(matches!(classify(unix.into()).unwrap(), Activated::Unix(_)));
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(matches!(classify(tcp.into()).unwrap(), Activated::Tcp(_)));
-        assert!(classify(pipe::null().unwrap().into()).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of [`super`].
 
+use super::session_settings::SUBSTITUTE_URLS;
 use super::*;
 use crate::options;
 
@@ -16,7 +17,7 @@ fn try_settings(arguments: &[&str]) -> Result<Settings, Error> {
         panic!("{arguments:?}")
     };
     let mut settings = Settings::new(directories(), given)?;
-    settings.effect()?;
+    settings.apply_named()?;
     Ok(settings)
 }
 

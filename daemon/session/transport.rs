@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use protocol::server::{Activity, Watch};
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 
-use crate::listen::Stream;
+use crate::stream::Stream;
 
 /// What the client sends.
 pub struct Reader(pub Arc<Stream>);

@@ -1,0 +1,159 @@
+//! What the daemon was told to do, and what each client may have changed for itself.
+//!
+//! [`Settings`] belong to the administrator and never change once the daemon serves.
+//! [`SessionSettings`] begin as a copy of the administrator's defaults and are changed by the
+//! protocol's SetOptions ([`crate::session`]). Documented in Guix's `nix/libstore/globals.cc` and
+//! in the manual, "Invoking guix-daemon".
+
+mod error;
+mod session_settings;
+mod values;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+use bstr::BString;
+use store::Directories;
+
+pub use self::error::Error;
+pub use self::session_settings::{LogType, SessionSettings};
+use self::values::parse_rounds;
+use crate::hook_program::HookProgram;
+use crate::options::{Given, Name, yes_or_no};
+
+/// How build logs are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogCompression {
+    /// As they are.
+    None,
+    /// `.gz`.
+    Gzip,
+    /// `.bz2`.
+    Bzip2,
+}
+
+/// What the administrator decided.
+#[derive(Debug)]
+pub struct Settings {
+    /// The store, the state, the logs, the configuration, and the `guix` program.
+    pub directories: Directories,
+    /// Where to listen; empty for the usual socket.
+    pub endpoints: Vec<OsString>,
+    /// The program that is asked whether a build can be offloaded.
+    pub hook: HookProgram,
+    /// How build logs are kept.
+    pub log_compression: LogCompression,
+    /// Fixed-output builds may talk to programs that listen on this machine's loopback.
+    pub use_host_loopback: bool,
+    /// Run `guix discover` beside the daemon.
+    pub discover: bool,
+    /// Messages for finding bugs.
+    pub debug: bool,
+    /// What a client that says nothing gets.
+    pub session: Arc<SessionSettings>,
+}
+
+impl Settings {
+    /// The settings that follow from the `given` options and the environment.
+    ///
+    /// Numbers are only checked by [`Settings::apply_named`], after the sockets have been opened.
+    pub fn new(directories: Directories, given: Vec<Given>) -> Result<Settings, Error> {
+        let mut settings = Settings {
+            hook: HookProgram::none(),
+            directories,
+            endpoints: Vec::new(),
+            log_compression: LogCompression::Gzip,
+            use_host_loopback: true,
+            discover: false,
+            debug: false,
+            session: Arc::new(SessionSettings::initial()),
+        };
+        for (name, value) in given {
+            settings.take(name, value)?;
+        }
+        if settings.session.hook_allowed {
+            settings.hook = HookProgram::from_environment(&settings.directories);
+        }
+        Ok(settings)
+    }
+
+    fn session_mut(&mut self) -> &mut SessionSettings {
+        Arc::make_mut(&mut self.session)
+    }
+
+    fn take(&mut self, name: Name, value: Option<OsString>) -> Result<(), Error> {
+        let flag = || yes_or_no(value.as_deref()).map_err(Error::Argument);
+        let text = || BString::from(value.clone().unwrap_or_default().into_vec());
+        match name {
+            Name::System => self.session_mut().system = text(),
+            Name::Cores => self.session_mut().set("build-cores", text()),
+            Name::MaxJobs => self.session_mut().set("build-max-jobs", text()),
+            Name::Timeout => self.session_mut().set("build-timeout", text()),
+            Name::MaxSilentTime => self.session_mut().set("build-max-silent-time", text()),
+            Name::DisableChroot => self.session_mut().use_chroot = false,
+            Name::ChrootDirectory => {
+                let session = self.session_mut();
+                let mut all = session
+                    .get("build-extra-chroot-dirs")
+                    .cloned()
+                    .unwrap_or_default();
+                if !all.is_empty() {
+                    all.push(b' ');
+                }
+                all.extend_from_slice(&text());
+                session.set("build-extra-chroot-dirs", all);
+            }
+            Name::BuildUsersGroup => self.session_mut().build_users_group = text(),
+            Name::NoSubstitutes => self.session_mut().set("build-use-substitutes", "false"),
+            Name::SubstituteUrls => self.session_mut().set("substitute-urls", text()),
+            Name::NoOffload => {
+                let session = self.session_mut();
+                session.hook_allowed = false;
+                session.use_build_hook = false;
+            }
+            Name::CacheFailures => self.session_mut().cache_failure = true,
+            Name::Rounds => {
+                let repeat = parse_rounds(&text())?.saturating_sub(1);
+                self.session_mut().set("build-repeat", repeat.to_string());
+            }
+            Name::LoseLogs => self.session_mut().keep_log = false,
+            Name::DisableLogCompression => self.log_compression = LogCompression::None,
+            Name::LogCompression => {
+                self.log_compression = match text().as_slice() {
+                    b"none" => LogCompression::None,
+                    b"gzip" => LogCompression::Gzip,
+                    b"bzip2" => LogCompression::Bzip2,
+                    _ => {
+                        let reason = format!("{}: unknown compression type", text());
+                        return Err(Error::Argument(reason));
+                    }
+                }
+            }
+            Name::Discover => {
+                self.discover = flag()?;
+                let word = if self.discover { "true" } else { "false" };
+                self.session_mut().set("discover", word);
+            }
+            Name::DisableDeduplication => self.session_mut().auto_optimise_store = false,
+            Name::ImpersonateLinux26 => self.session_mut().impersonate_linux_26 = true,
+            Name::GcKeepOutputs => self.session_mut().gc_keep_outputs = flag()?,
+            Name::GcKeepDerivations => self.session_mut().gc_keep_derivations = flag()?,
+            Name::Listen => self.endpoints.extend(value),
+            Name::Debug => {
+                self.debug = true;
+                self.session_mut().verbosity = store::Level::Debug as u32;
+            }
+            Name::IsolateHostLoopback => self.use_host_loopback = false,
+        }
+        Ok(())
+    }
+
+    /// Checks the named settings and makes them take effect.
+    pub fn apply_named(&mut self) -> Result<(), Error> {
+        self.session_mut().apply_named()
+    }
+}
+
+#[cfg(test)]
+mod tests;

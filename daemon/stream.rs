@@ -1,0 +1,89 @@
+//! A client's socket, and who is at its other end.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use system::socket;
+
+/// A client's socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// A Unix socket: the client is on this machine.
+    Unix(UnixStream),
+    /// A TCP socket: the client is anywhere.
+    Tcp(TcpStream),
+}
+
+/// The client at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A process on this machine, as it was when it connected.
+    Local(socket::Peer),
+    /// A client over TCP, of which nothing but the address is known.
+    Remote(IpAddr),
+}
+
+impl Peer {
+    /// Whether the client may use privileged operations.
+    pub fn trusted(&self) -> bool {
+        matches!(self, Peer::Local(peer) if peer.uid == 0)
+    }
+}
+
+impl Stream {
+    /// The client at the other end.
+    pub fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Stream::Unix(stream) => Ok(Peer::Local(socket::peer(stream)?)),
+            Stream::Tcp(stream) => Ok(Peer::Remote(stream.peer_addr()?.ip())),
+        }
+    }
+
+    /// Sends small messages at once (`TCP_NODELAY`). If that fails, they are only late.
+    pub fn set_nodelay(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = stream.set_nodelay(true);
+        }
+    }
+
+    /// Ends the connection: whoever reads from it or writes to it, on either side, is woken.
+    pub fn shut_down(&self) {
+        let _ = match self {
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Both),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Both),
+        };
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => (&*stream).read(buffer),
+            Stream::Tcp(stream) => (&*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => (&*stream).write(data),
+            Stream::Tcp(stream) => (&*stream).write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
