@@ -30,6 +30,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 use store::Directories;
 
+use crate::options::Parsed;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
@@ -49,11 +50,22 @@ fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
     system::signal::expect_children()?;
     system::open_files::raise_limit().context("cannot raise the limit of open files")?;
-    let (task, given) = options::parse_or_exit(std::env::args_os())?;
+    let (check_setup, given) = match options::parse(std::env::args_os()) {
+        Parsed::Serve(given) => (false, given),
+        Parsed::CheckSetup(given) => (true, given),
+        Parsed::Print(text) => {
+            output::print(&text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Parsed::Refuse(text, code) => {
+            output::print_error(text.trim_end());
+            return Ok(ExitCode::from(code));
+        }
+    };
     let directories = Directories::from_environment(&store::compiled_directories!())?;
     let mut settings = Settings::new(directories, given)?;
     diagnostics::start(settings.debug);
-    if task == options::Task::CheckSetup {
+    if check_setup {
         settings.apply_named()?;
         return check_setup::run(&settings);
     }

@@ -12,10 +12,8 @@ use clap::builder::{StyledStr, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-use crate::output;
-
 /// The exit code for a command line that cannot be understood: `EX_USAGE`.
-const USAGE_EXIT_CODE: i32 = 64;
+const USAGE_EXIT_CODE: u8 = 64;
 /// What argp calls the program.
 pub const PROGRAM: &str = "guix-daemon";
 
@@ -173,7 +171,7 @@ pub enum Parsed {
     /// Print this and exit successfully.
     Print(String),
     /// Print this to standard error and exit with this code.
-    Refuse(String, i32),
+    Refuse(String, u8),
 }
 
 /// The command line as clap knows it; also what completions and the manual page are made from.
@@ -303,33 +301,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Parsed::CheckSetup(given)
     } else {
         Parsed::Serve(given)
-    }
-}
-
-/// What to do, and with which options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// Be a daemon.
-    Serve,
-    /// Look over the installation.
-    CheckSetup,
-}
-
-/// Prints and exits, unless the command line asks for more. An error is one of printing.
-pub fn parse_or_exit(
-    arguments: impl IntoIterator<Item = OsString>,
-) -> anyhow::Result<(Task, Vec<Given>)> {
-    match parse(arguments) {
-        Parsed::Serve(given) => Ok((Task::Serve, given)),
-        Parsed::CheckSetup(given) => Ok((Task::CheckSetup, given)),
-        Parsed::Print(text) => {
-            output::print(&text)?;
-            std::process::exit(0)
-        }
-        Parsed::Refuse(text, code) => {
-            output::print_error(text.trim_end());
-            std::process::exit(code)
-        }
     }
 }
 
