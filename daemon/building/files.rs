@@ -1,4 +1,4 @@
-//! Small operations on whole items, with errors in words.
+//! Operations on whole files and trees, with errors for the client.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use system::tree::{self, Dir, copy_tree, remove_tree};
 use super::sandbox::BuildDirectory;
 use crate::request_error::RequestError;
 
-/// Turns an error of the system into one for the client.
+/// Converts an error of the system to one for the client.
 pub(super) fn failed(action: impl Into<String>, error: impl Into<io::Error>) -> RequestError {
     store::Error::io(action, error).into()
 }
@@ -41,12 +41,12 @@ pub(super) fn remove(path: &Path) -> Result<(), RequestError> {
     }
 }
 
-/// Whether there is something of that name (perhaps a dangling link).
+/// Whether something has that name, be it a dangling link.
 pub(super) fn exists(path: &Path) -> Result<bool, RequestError> {
     Ok(status(path)?.is_some())
 }
 
-/// What `lstat` says; `None` if there is nothing of that name.
+/// The result of `lstat`; `None` if nothing has that name.
 pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, RequestError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -58,7 +58,7 @@ pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, RequestError> 
     }
 }
 
-/// Renames.
+/// Renames a file or a tree.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RequestError> {
     fs::rename(from, to).map_err(|e| {
         failed(
@@ -68,8 +68,8 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RequestError> {
     })
 }
 
-/// Moves a tree to another directory of the file system: for that, a directory has to be
-/// writable itself.
+/// Moves a tree to another directory of the same file system. A directory that moves has to be
+/// writable itself, and is made so meanwhile.
 pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::symlink_metadata(from).map_err(|e| {
@@ -93,12 +93,11 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     rename(from, to)?;
     if metadata.is_dir() {
         set(to, mode)?;
-        // The mode has changed and changed back; so has nothing else that is kept.
     }
     Ok(())
 }
 
-/// Replaces a tree by a fresh copy of itself, to which nobody can have a descriptor.
+/// Replaces a tree by a copy of itself, to which no process has an open descriptor.
 pub(super) fn replace_by_copy(path: &Path) -> Result<(), RequestError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".tmp");
@@ -116,7 +115,7 @@ pub(super) fn replace_by_copy(path: &Path) -> Result<(), RequestError> {
     rename(copy, path)
 }
 
-/// Puts `new` in the place of `path`, which may exist. Not atomic, but nearly.
+/// Moves `new` to `path`, which may exist. There is a moment at which `path` does not exist.
 pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     let mut old = path.as_os_str().to_owned();
     old.push(format!(
@@ -139,7 +138,7 @@ pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
 }
 
 /// Takes setuid and setgid bits and others' write permission from everything in a tree, and gives
-/// it to `owner` (user, group). What is neither file, directory nor link is an error.
+/// it to `owner` (user, group). Anything but files, directories and links is an error.
 pub(super) fn make_harmless(
     path: &Path,
     owner: Option<(u32, Option<u32>)>,
@@ -175,10 +174,10 @@ impl tree::Visit for Harmless {
     }
 }
 
-/// Lets whoever asked for a build look at what is left of it.
+/// Gives a kept build directory to the user who asked for the build.
 ///
-/// For root, and for clients that aren't known, it stays below a directory that is closed to
-/// others: there may be setuid programs of a build user in it.
+/// For root, and for unknown clients, it stays below a directory that others can't enter, because
+/// it may hold setuid programs of a build user.
 pub(super) fn keep_for(
     directory: &BuildDirectory,
     uid: Option<u32>,
@@ -196,13 +195,13 @@ pub(super) fn keep_for(
     let owner = Some((uid, gid.filter(|gid| *gid != 0)));
     make_harmless(top, None)?;
     open()?;
-    // Only root may still move what it has given away.
+    // After the change of owner, only root may still move the directory.
     let is_root = nix::unistd::geteuid().is_root();
     if is_root {
         make_harmless(top, owner)?;
     }
     if top != outer {
-        // So that it is found where the message says.
+        // The client was told the outer directory's name.
         let mut pivot = outer.as_os_str().to_owned();
         pivot.push(".pivot");
         let pivot = Path::new(&pivot);
@@ -216,7 +215,7 @@ pub(super) fn keep_for(
     Ok(())
 }
 
-/// Whether the file system of `path` is (nearly) full: then a failure may have that reason.
+/// Whether the file system of `path` is (nearly) full, which may be why a build failed.
 pub(super) fn is_full(path: &Path) -> bool {
     nix::sys::statvfs::statvfs(path)
         .is_ok_and(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()) < 8 << 20)

@@ -22,7 +22,7 @@ use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Round};
 use crate::request_error::RequestError;
 
-/// Has the hook build what is missing; the caller holds the locks of all outputs.
+/// Has the hook build the missing outputs. The caller holds the locks of all outputs.
 pub(super) fn build(
     job: &Job,
     attempt: &Attempt,
@@ -50,7 +50,7 @@ pub(super) fn build(
     }
 }
 
-/// Paths as the hook gets them: each with a space after it.
+/// A line of paths as the hook reads it: a space follows each.
 fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
     let mut text = Vec::new();
     for path in paths {

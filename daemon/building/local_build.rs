@@ -1,6 +1,6 @@
 //! A build on this machine (`doc/spec/build-environment.md`, sections 3 to 8 and 10 to 12).
 //!
-//! The outputs are checked and registered in `outputs.rs`; what runs the builder is in `sandbox`.
+//! The builder runs in the `sandbox`; its outputs are checked and registered in `outputs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
@@ -110,7 +110,7 @@ fn rounds(
     Ok(Outcome::Done)
 }
 
-/// One round.
+/// One round: one run of the builder.
 struct Build<'a> {
     job: &'a Job,
     missing: &'a BTreeSet<StorePath>,
@@ -118,7 +118,7 @@ struct Build<'a> {
     identity: Identity,
     directory: BuildDirectory,
     root: Option<Root>,
-    /// Where outputs of builtin builders go whose real places are taken.
+    /// Where a builtin builder puts outputs whose own paths are valid, and must not be overwritten.
     redirected: BTreeMap<StorePath, StorePath>,
 }
 
@@ -178,7 +178,7 @@ impl<'a> Build<'a> {
             root: None,
             redirected,
         };
-        // From here on there is something to clean up.
+        // The build directory exists from here on.
         if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
             let _ = build.directory.clone().delete();
             return Err(error);
@@ -340,7 +340,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// The builder's whole environment; for a builtin, what is added to the daemon's.
+    /// The builder's whole environment; for a builtin, the variables added to the daemon's own.
     fn environment(&self) -> Result<BTreeMap<BString, BString>, RequestError> {
         let job = self.job;
         let mut environment: BTreeMap<BString, BString> = BTreeMap::new();
@@ -375,7 +375,7 @@ impl<'a> Build<'a> {
         Ok(environment)
     }
 
-    /// The builder failed.
+    /// Cleans up after a builder that failed.
     fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, AttemptError> {
         let job = self.job;
         let full = files::is_full(job.engine.store.dir().as_path())
@@ -395,8 +395,8 @@ impl<'a> Build<'a> {
         Err(AttemptError::Failed(failure, message))
     }
 
-    /// Moves what a failed builder has made to where it would be, for whoever wants to look at it;
-    /// it stays invalid.
+    /// Moves the outputs of a failed builder to their store paths, so that people can look at them.
+    /// They stay invalid.
     fn leave_outputs(&self, root: &Root) -> Result<(), RequestError> {
         for output in self.missing {
             let made = root.outside(output.as_path());
@@ -408,8 +408,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants
-    /// to look at it.
+    /// Deletes the build directory, or keeps that of a failed build if the client wants it.
     fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), RequestError> {
         let job = self.job;
         if succeeded || !job.session.keep_failed || job.client.remote {
@@ -440,7 +439,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Another store path for an output whose own is taken.
+/// Another store path for an output whose own path is valid.
 fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, RequestError> {
     let hash = Hash::sha256(format!("rewrite:{}:{output}", job.path)).base32();
     let part: String = hash.chars().take(32).collect();

@@ -1,5 +1,5 @@
-//! The log that is kept of each build (`doc/spec/store-formats.md`, section 6): the builder's
-//! output, compressed, in `LOG/drvs/XX/REST`.
+//! The log file of a build (`doc/spec/store-formats.md`, section 6): the builder's output,
+//! compressed, in `LOG/drvs/XX/REST`.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -19,15 +19,15 @@ enum Writer {
     Bzip2(Box<BzEncoder<File>>),
 }
 
-/// An open log.
+/// An open log file, or none if no log is kept.
 pub(super) struct LogFile {
     name: String,
     writer: Option<Writer>,
 }
 
 impl LogFile {
-    /// Starts the log of a build of `derivation` afresh below the log directory; `None` as
-    /// directory keeps no log.
+    /// Creates the log file of a build of `derivation` below the log directory, in place of an
+    /// older one. Without a directory, no log is kept.
     pub(super) fn create(
         directory: Option<&Path>,
         derivation: &StorePath,
@@ -80,12 +80,12 @@ impl LogFile {
         })
     }
 
-    /// The file's name as traces give it; empty if no log is kept.
+    /// The file's name for trace lines; empty if no log is kept.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Adds to the log.
+    /// Appends to the log.
     pub(super) fn write(&mut self, data: &[u8]) -> Result<(), RequestError> {
         let result = match &mut self.writer {
             None => Ok(()),
@@ -96,7 +96,7 @@ impl LogFile {
         result.map_err(|e| RequestError::new(format!("writing to log file `{}': {e}", self.name)))
     }
 
-    /// Writes out what is still held back.
+    /// Writes out what is buffered.
     pub(super) fn close(mut self) -> Result<(), RequestError> {
         let result = match self.writer.take() {
             None => Ok(()),

@@ -1,4 +1,108 @@
 //! Building: from a client's request to registered outputs.
+//!
+//! One [`Scheduler`] serves the whole daemon. The behaviour is described in
+//! `doc/spec/build-environment.md` and `doc/spec/hook-protocol.md`.
+//!
+//! # Overview
+//!
+//! A session calls [`Scheduler::build`] with a [`BuildRequest`] and waits. On the session's own
+//! thread, a `Worker` works on the request. It keeps the request's *goals*: derivations to build
+//! and items to substitute. Goals wait for other goals: a derivation for its inputs, an item for
+//! its references. When everything that a goal needs is there, the worker starts an *attempt* on a
+//! new thread, and gets *events* from it.
+//!
+//! Goals belong to one request and one thread, so they need no locks. Attempts belong to the
+//! daemon: two requests that want the same derivation share one attempt.
+//!
+//! ```text
+//!  session's thread                          │ one thread for each attempt
+//!                                            │
+//!  Worker ── advances ──▶ Goals, WaitGraph   │
+//!    │                                       │
+//!    ├─ joins or starts ──▶ Attempts ── Attempt ◀─ logs to ── try_build ─▶ hook_build
+//!    │                         │             │                    └──────▶ local_build
+//!    ◀── EventQueue ◀── tells ─┘             │ ◀─ logs to ── Fetch
+//!    └─▶ LogSink (the client)                │
+//! ```
+//!
+//! # The life of a goal
+//!
+//! 1. The worker takes the next goal that is *awake*: substitutions before builds, then by name.
+//! 2. It advances the goal step by step (`build_steps`, `substitution_steps`). Steps look at the
+//!    store, and make new goals for what is missing. These are awake; the goal itself then waits
+//!    for them in the `WaitGraph`.
+//! 3. When the last goal that it waits for ends, the goal is woken, and advances further. If one
+//!    of them fails, the goal is woken at once, and what only it waited for is dropped (unless the
+//!    client said `--keep-going`).
+//! 4. A goal that needs nothing more joins the attempt that another request has started, or starts
+//!    one. It is now *blocked* by the attempt.
+//! 5. The outcome of the attempt ends the goal, or blocks it by something else.
+//!
+//! # What a goal can wait for, and what wakes it
+//!
+//! | the goal waits for | kept in | woken by |
+//! |---|---|---|
+//! | other goals | `WaitGraph` | the end of the last one, or the failure of one |
+//! | its attempt | `Blocker::Attempt` | [`AttemptEnded`](event_queue::Event::AttemptEnded), from the attempt's thread |
+//! | the end of an attempt that is being stopped | `Blocker::StoppedAttempt` | [`StoppedAttemptEnded`](event_queue::Event::StoppedAttemptEnded), from the same |
+//! | a slot (`--max-jobs`) | `Blocker::Slot` | [`SlotFreed`](event_queue::Event::SlotFreed), when a local build or a fetch of this request ends |
+//! | a lock of another process, or a hook that is busy | `Blocker::Retry` | [`BuildEnded`](event_queue::Event::BuildEnded), when any build of the daemon ends (one goal), and the clock (all goals) |
+//!
+//! The clock is the only polling: nothing tells us when another process unlocks a file or when a
+//! build machine becomes free (see `postponement`). A goal is blocked by one thing at a time
+//! (`blocked`), and a goal that waits for goals is not blocked.
+//!
+//! # Attempts and sharing
+//!
+//! An attempt to build (`try_build`) locks the outputs, looks again whether they are valid, asks a
+//! hook, and else takes a slot and builds here. The request that started it lends it its settings,
+//! its hooks and its slots. Requests that join later get the log so far and the same outcome. If
+//! an attempt fails for a reason that may lie in the settings of the request that started it (a
+//! timeout), the others try again with their own.
+//!
+//! A request leaves an attempt when its goal is dropped or the client goes. The last one to leave
+//! cancels the attempt, which kills the hook or the builder, and waits for its end, so that
+//! nothing runs for a client that is gone.
+//!
+//! # The queue of events
+//!
+//! Attempts never write to a client's connection. They push log records and their outcome to the
+//! `EventQueue` of each request, and only the request's thread takes events out and writes. Pushing
+//! never blocks. If the client reads slowly, its queue fills: then the attempt pauses before it
+//! reads more of the builder's output, unless another request that shares it has room. It goes on
+//! when the worker has taken enough events out.
+//!
+//! # Which thread blocks, and why
+//!
+//! | thread | blocks on | until |
+//! |---|---|---|
+//! | the session's (`Worker`) | its `EventQueue` | an event, or the time to retry |
+//! | | leaving an attempt as the last one | the attempt has ended |
+//! | | the question what can be substituted | the agent's reply, or cancellation |
+//! | an attempt's | a permit to ask a hook (`semaphore`) | another question is answered, or cancellation |
+//! | | the hook's reply | the reply, a timeout, or cancellation |
+//! | | the output and the end of hook or builder (`monitor`) | either, a limit, or cancellation |
+//! | | room in a queue (`event_count`) | a worker has read, a request joins or leaves, or cancellation |
+//!
+//! # Files
+//!
+//! Imports point downwards in this table and, within a line, to the right.
+//!
+//! | files | |
+//! |---|---|
+//! | `scheduler` | what sessions call |
+//! | `worker` | one request's event loop |
+//! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph` | an attempt to build, by a hook or here |
+//! | `attempt_error` | how it goes wrong |
+//! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
+//! | `job`, `fetch` | what an attempt's thread needs to know |
+//! | `hook/` | hook processes, and asking them |
+//! | `monitor`, `log_file`, `files`, `slots` | what attempts use |
+//! | `attempt_thread`, `engine`, `blocked`, `attempts`, `attempt` | starting, sharing and ending attempts |
+//! | `goals`, `wait_graph`, `postponement` | the request's goals, and what waits for what |
+//! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
+//! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
+//! | `sandbox/` | running one builder |
 
 mod attempt;
 mod attempt_error;

@@ -18,7 +18,7 @@ use crate::cancel::CancelEvent;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 
-/// The most that is read, and shown, at once.
+/// The most that is read and logged at once, in bytes.
 const CHUNK: usize = 4096;
 
 /// How long the pipes of a hook that has ended are read further, if a process it left behind keeps
@@ -37,7 +37,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Those that a client has set, or the administrator for it.
+    /// The limits of a session.
     pub(super) fn of(session: &SessionSettings) -> Limits {
         let seconds = |limit: i64| u64::try_from(limit).unwrap_or(0);
         Limits {
@@ -51,9 +51,9 @@ impl Limits {
 /// What a pipe carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carries {
-    /// The build's log: shown, kept, and counted.
+    /// The build's output: sent to clients, kept in the log file, and limited in size.
     Log,
-    /// A hook's own output: shown only.
+    /// A hook's own output: sent to clients only.
     HelperOutput,
 }
 
@@ -83,6 +83,16 @@ pub(super) enum Ended {
     Cancelled,
 }
 
+/// What a wait ended with.
+struct Woken {
+    /// The attempt is to end.
+    cancelled: bool,
+    /// The child has exited.
+    exited: bool,
+    /// For each source, whether it can be read.
+    ready: Vec<bool>,
+}
+
 /// Watches one process.
 pub(super) struct Monitor<'a> {
     /// Gets the output, and stops the process.
@@ -98,8 +108,8 @@ pub(super) struct Monitor<'a> {
 impl Monitor<'_> {
     /// Passes on the output of the process until it has ended, then closes the log.
     ///
-    /// `lingering` pipes may be held open by processes that outlive the child, and are given up
-    /// some time after its end; others are read to their end.
+    /// `lingering` pipes may be held open by processes that outlive the child: they are read until
+    /// [`LINGER`] after its end. Others are read to their end.
     pub(super) fn watch(
         mut self,
         child: &mut Child,
@@ -125,32 +135,36 @@ impl Monitor<'_> {
         let started = Instant::now();
         let mut last_output = started;
         let mut log_bytes = 0u64;
-        let mut gone_since: Option<Instant> = None;
+        let mut exited_since: Option<Instant> = None;
         let mut buffer = [0u8; CHUNK];
         loop {
             let all_read = sources.iter().all(|source| source.file.is_none());
-            if gone_since.is_some_and(|since| all_read || (lingering && since.elapsed() >= LINGER))
+            if exited_since
+                .is_some_and(|since| all_read || (lingering && since.elapsed() >= LINGER))
             {
                 break;
             }
             let mut wait = self.until_limit(started, last_output);
-            if let (Some(since), true) = (gone_since, lingering) {
+            if let (Some(since), true) = (exited_since, lingering) {
                 wait = wait.min(LINGER.saturating_sub(since.elapsed()));
             }
-            let (stopped, exited, ready) =
-                self.wait(&cancelled, child, sources, gone_since.is_some(), wait)?;
-            if stopped {
+            let woken = self.wait(&cancelled, child, sources, exited_since.is_some(), wait)?;
+            if woken.cancelled {
                 kill(child)?;
                 return Ok(Ended::Cancelled);
             }
-            if exited && gone_since.is_none() {
-                gone_since = Some(Instant::now());
-                // Not reaped yet, so that its process group cannot be anybody else's.
+            if woken.exited && exited_since.is_none() {
+                exited_since = Some(Instant::now());
+                // It is not reaped yet, so that its process group can't be another one by now.
                 child
                     .kill_group()
                     .map_err(|e| RequestError::new(format!("killing {}: {e}", self.name)))?;
             }
-            for (source, _) in sources.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            for (source, _) in sources
+                .iter_mut()
+                .zip(woken.ready)
+                .filter(|(_, ready)| *ready)
+            {
                 let data = match read(source, &mut buffer, &self.name)? {
                     0 => continue,
                     count => &buffer[..count],
@@ -178,7 +192,7 @@ impl Monitor<'_> {
                 }
                 self.attempt.wait_for_room();
             }
-            if gone_since.is_some() && lingering {
+            if exited_since.is_some() && lingering {
                 continue;
             }
             let Limits { silence, total, .. } = self.limits;
@@ -211,17 +225,18 @@ impl Monitor<'_> {
         left(self.limits.silence, last_output).min(left(self.limits.total, started))
     }
 
-    /// Waits for something to happen: (stopped, the child has exited, which sources are ready).
+    /// Waits until something happens, or the timeout has passed. With `has_exited`, the child is
+    /// not looked at any more.
     fn wait(
         &self,
         cancelled: &CancelEvent,
         child: &Child,
         sources: &[Source],
-        gone: bool,
+        has_exited: bool,
         timeout: Duration,
-    ) -> Result<(bool, bool, Vec<bool>), RequestError> {
+    ) -> Result<Woken, RequestError> {
         let mut fds = vec![PollFd::new(cancelled.as_fd(), PollFlags::POLLIN)];
-        if !gone {
+        if !has_exited {
             fds.push(PollFd::new(child.pidfd(), PollFlags::POLLIN));
         }
         let first = fds.len();
@@ -236,15 +251,20 @@ impl Monitor<'_> {
             RequestError::new(format!("waiting for output of {}: {error}", self.name))
         })?;
         let mut polled = fds[first..].iter().map(is_ready);
-        let sources = sources
+        let ready = sources
             .iter()
-            .map(|s| s.file.is_some() && polled.next().unwrap_or(false))
+            .map(|source| source.file.is_some() && polled.next().unwrap_or(false))
             .collect();
-        Ok((is_ready(&fds[0]), !gone && is_ready(&fds[1]), sources))
+        Ok(Woken {
+            cancelled: is_ready(&fds[0]),
+            exited: !has_exited && is_ready(&fds[1]),
+            ready,
+        })
     }
 }
 
-/// Reads a piece; 0 if there is none (at the end the source is closed).
+/// Reads a piece and returns its length, which is 0 if there is nothing to read. At its end, the
+/// source is closed.
 fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, RequestError> {
     let Some(file) = &mut source.file else {
         return Ok(0);

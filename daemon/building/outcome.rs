@@ -18,7 +18,7 @@ pub(super) enum Failure {
     Cached,
     /// It took too long, or wrote too much.
     TimedOut,
-    /// A hook failed, or something else that is no fault of the derivation.
+    /// A hook failed, or something else that the derivation did not cause.
     Misc,
     /// A dependency failed.
     Dependency,
@@ -81,7 +81,7 @@ impl Outcome {
         )
     }
 
-    /// Whether the outcome might be another with another request's settings.
+    /// Whether the settings of another request might have led to another outcome.
     pub(super) fn depends_on_settings(&self) -> bool {
         matches!(
             self,

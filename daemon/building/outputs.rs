@@ -1,4 +1,4 @@
-//! What a builder has made: checked, made canonical, put in its place and registered
+//! The outputs of a build: checked, made canonical, moved to the store and registered
 //! (`doc/spec/build-environment.md`, sections 8 and 10).
 
 use std::collections::BTreeSet;
@@ -19,22 +19,22 @@ use super::files::{self, failed};
 use super::job::Job;
 use crate::request_error::RequestError;
 
-/// What the outputs of one round are compared with.
+/// The part of a round in a build of several rounds.
 pub(super) struct Round<'a> {
-    /// After this one they are registered.
+    /// The outputs are registered after this round.
     pub(super) last: bool,
-    /// What came out the last time.
+    /// The outputs of the round before, which these have to equal.
     pub(super) previous: Option<&'a [Produced]>,
 }
 
-/// An output that passed.
+/// An output that passed the checks.
 pub(super) struct Produced {
     info: NewPath,
     files: FileHashes,
 }
 
-/// Takes the outputs from where they were made (`place`) into the store. `owner` is whom their
-/// files have to belong to; outputs that a hook left behind are not asked.
+/// Takes the outputs from where they were made (`place`) into the store. `owner` is the user who
+/// has to own their files; `None`, for the outputs of a hook, checks no owner.
 pub(super) fn take(
     job: &Job,
     attempt: &Attempt,
@@ -56,7 +56,7 @@ pub(super) fn take(
             if let Err(error) = job.engine.store.canonicalise(&made, owner, &mut seen) {
                 return rejected(error.to_string());
             }
-            // A process that escaped the sandbox may have kept a descriptor of the original.
+            // A process that escaped the sandbox may have an open descriptor of the original.
             files::replace_by_copy(&made)?;
         }
         taker.owner = Some(system::ids::effective_uid());
@@ -100,7 +100,7 @@ pub(super) fn take(
     Ok(produced)
 }
 
-/// Where an output is kept that differs from what it should be equal to.
+/// Where an output is kept that differs from the output that it should equal.
 fn suffixed(path: &StorePath) -> PathBuf {
     PathBuf::from(format!("{path}-check"))
 }
@@ -137,7 +137,7 @@ impl Taker<'_> {
             }
             if job.mode != BuildMode::Check {
                 place = path.as_path();
-                // Moving a directory has touched it.
+                // Moving a directory has changed its times.
                 store.canonicalise(place, None, &mut InodesSeen::new())?;
             }
         }
@@ -161,7 +161,7 @@ impl Taker<'_> {
         }))
     }
 
-    /// The output has to be there, and to be the builder's alone.
+    /// The output has to exist, and nobody but the builder may be able to write to it.
     fn check_owner(
         &self,
         path: &StorePath,
@@ -238,7 +238,7 @@ impl Taker<'_> {
         Err(RequestError::new(text).into())
     }
 
-    /// `allowedReferences` and its kin.
+    /// Checks `allowedReferences` and the three variables like it.
     fn check_references(
         &self,
         path: &StorePath,
@@ -288,7 +288,7 @@ impl Taker<'_> {
         Ok(all)
     }
 
-    /// Paths, and outputs by their names.
+    /// The paths and the names of outputs in a variable, as paths.
     fn specified(&self, name: &str) -> Result<BTreeSet<StorePath>, AttemptError> {
         let dir = self.job.engine.store.dir();
         let mut paths = BTreeSet::new();
@@ -312,7 +312,7 @@ impl Taker<'_> {
         let store = &self.job.engine.store;
         let infos: Vec<NewPath> = produced.iter().map(|one| one.info.clone()).collect();
         match store.register_valid_paths(&infos) {
-            // The outputs' fault, unlike all else that can go wrong here.
+            // A failure of this build; all other errors are general.
             Err(error @ store::Error::Cycle(_)) => return rejected(error.to_string()),
             registered => registered?,
         };
@@ -345,7 +345,7 @@ fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<()
     Ok(())
 }
 
-/// The hash of a fixed output, in the way and by the algorithm that its derivation names.
+/// The hash of a fixed output, computed as its derivation says.
 fn hash_of(job: &Job, made: &Path, expected: &FixedHash) -> Result<Hash, AttemptError> {
     let store = &job.engine.store;
     let algorithm = expected.hash.algorithm();

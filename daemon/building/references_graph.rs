@@ -1,4 +1,4 @@
-//! `exportReferencesGraph`: files that tell a builder what refers to what
+//! `exportReferencesGraph`: files that tell a builder the references between items
 //! (`doc/spec/build-environment.md`, section 10).
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ fn refuse<T>(reason: String) -> Result<T, AttemptError> {
     Err(AttemptError::Failed(Failure::InputRejected, reason))
 }
 
-/// The names and the contents of the files.
+/// The names and contents of the files.
 pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
     let words: Vec<&[u8]> = job.words("exportReferencesGraph").collect();
     if !words.len().is_multiple_of(2) {
@@ -52,7 +52,7 @@ pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
         let mut text = String::new();
         for path in &paths {
             let references = store.query_references(path)?;
-            // The empty line is for the deriver, which is not told.
+            // The empty line stands for the deriver, which is left out.
             text += &format!("{path}\n\n{}\n", references.len());
             for reference in references {
                 text += &format!("{reference}\n");

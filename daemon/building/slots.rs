@@ -22,8 +22,8 @@ impl Slots {
         })
     }
 
-    /// Takes a slot, if one is free. `at_least_one`: what can't be done elsewhere may run even if
-    /// there is no slot at all, as long as nothing else does.
+    /// Takes a slot, if one is free. With `at_least_one`, for what can't be done on another
+    /// machine, one slot can be taken even if `max` is 0.
     pub(super) fn take(self: &Arc<Self>, at_least_one: bool) -> Option<Slot> {
         let mut used = self.used.lock();
         if *used < self.max || (at_least_one && *used == 0) {

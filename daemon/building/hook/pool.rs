@@ -36,7 +36,7 @@ fn reply_timeout() -> Duration {
     seconds.map_or(REPLY_TIMEOUT, Duration::from_secs)
 }
 
-/// What the hooks say to a derivation.
+/// The reply of the hooks to a question.
 pub(in super::super) enum Reply {
     /// The process builds it.
     Accepted(Box<HookProcess>),
@@ -172,7 +172,7 @@ impl HookPool {
         match HookProcess::start(spawner, &self.program, arguments, self.verbose) {
             Ok(hook) => Some(hook),
             Err(error) => {
-                // Said once, not for every derivation.
+                // Reported once, not for every derivation.
                 let failures = self.failures.swap(FAILURE_LIMIT, Ordering::AcqRel);
                 if failures < FAILURE_LIMIT {
                     let name = self.program.display();

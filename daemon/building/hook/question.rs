@@ -109,7 +109,7 @@ impl HookProcess {
             match self.requests.write(line) {
                 Ok(count) => line = &line[count..],
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None), // the reader finds out why
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(None), // reading will tell why
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     match self.wait(
                         cancelled,
@@ -155,7 +155,7 @@ impl HookProcess {
             }
             match self.wait(cancelled, self.output.as_fd(), PollFlags::POLLIN, deadline)? {
                 Wake::Ready => dead = !self.read_more()?,
-                // What it wrote before it died is in the pipe still.
+                // The pipe still has what it wrote before it died.
                 Wake::Exited => {
                     while self.unread.len() < LINE_LIMIT
                         && self.read_some().is_ok_and(|count| count > 0)
@@ -214,7 +214,7 @@ impl HookProcess {
                 data: std::mem::take(&mut self.unread).into(),
             });
         }
-        // It has closed its output; whether it has ended or not, it is of no use any more.
+        // It has closed its output, so that it can't reply any more, ended or not.
         wait_readable(self.child.pidfd(), Some(Duration::from_millis(500)))?;
         self.child.kill_group()?;
         let status = self.child.wait()?;
@@ -242,8 +242,8 @@ impl HookProcess {
                 PollFd::new(self.child.pidfd(), PollFlags::POLLIN),
             ];
             poll(&mut fds, Some(left))?;
-            let [stopped, ready, gone] = fds.map(|fd| is_ready(&fd));
-            match (stopped, ready, gone) {
+            let [cancelled, ready, exited] = fds.map(|fd| is_ready(&fd));
+            match (cancelled, ready, exited) {
                 (true, ..) => return Ok(Wake::Cancelled),
                 (_, true, _) => return Ok(Wake::Ready),
                 (_, _, true) => return Ok(Wake::Exited),
