@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::farm::{Farm, Kind, Machine, by_both_transports};
-use crate::hand::Hand;
 use crate::harness::derivations::{Client, Drv, Script};
+use crate::hook_process::HookProcess;
 
 /// Whether an item of the head is in a machine's store.
 fn has(machine: &Machine, path: &formats::StorePath) -> bool {
@@ -306,14 +306,14 @@ fn sshd_that_forbids_forwarding_is_found_out() {
     assert!(forbidden());
     // By the socket alone it is not to be had.
     farm.configure(&[farm.entry(0).text("transport", "socket")]);
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     let mut client = farm.client();
     let drv = client.write(Script::new("another", "echo >$out"));
     assert_eq!(hook.ask(&drv), "postpone");
     assert!(
-        hook.said.contains("forwarding is forbidden"),
+        hook.output.contains("forwarding is forbidden"),
         "{}",
-        hook.said
+        hook.output
     );
 }
 
@@ -332,12 +332,12 @@ fn archives_are_compressed_for_slow_links() {
     let mut offload = |name: &str, size: &str| {
         let script = format!("head -c {size} /dev/zero >$out");
         let drv = client.write(Script::new(name, &script));
-        let mut hook = Hand::start(&farm);
+        let mut hook = HookProcess::start(&farm);
         assert_eq!(hook.ask(&drv), "accept");
-        hook.tell(&[&busybox], &[drv.out()]);
+        hook.send_paths(&[&busybox], &[drv.out()]);
         let status = hook.end();
         assert_eq!(status == Some(0), client.is_valid(drv.out()));
-        (status, hook.said.clone())
+        (status, hook.output.clone())
     };
     // It is the command there that takes much and makes much; with a little it is not bothered.
     farm.configure(&[broken()]);

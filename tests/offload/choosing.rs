@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::farm::{Farm, Kind, SYSTEM};
-use crate::hand::Hand;
 use crate::harness::derivations::{Client, Drv, Script};
+use crate::hook_process::HookProcess;
 
 /// A derivation that tells where it is built.
 fn tells(farm: &Farm, client: &mut Client, name: &str) -> Script {
@@ -77,7 +77,7 @@ fn none_that_is_overloaded() {
     let mut client = farm.client();
     let script = tells(&farm, &mut client, "x");
     let drv = client.write(script);
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "postpone");
     drop(hook);
     farm.configure(&[entry(0).plain("speed", "9.0"), entry(1)]);
@@ -228,7 +228,7 @@ fn an_entry_given_twice_lends_its_slots_once() {
     let two = client.write(Script::new("two", "echo >$out"));
     let building = client.start(&[&one]);
     farm.wait_for_builder("go");
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&two), "postpone");
     farm.open("go");
     building.finish().1.succeeded();

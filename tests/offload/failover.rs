@@ -6,9 +6,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::farm::{Farm, Kind, SYSTEM};
-use crate::hand::Hand;
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::{eventually, is_ours};
+use crate::hook_process::HookProcess;
 
 /// Two machines, of which this one is always preferred.
 fn prefer(farm: &Farm, index: usize, transport: &str) {
@@ -217,7 +217,7 @@ fn a_machine_without_a_daemon_alone_is_never_accepted() {
         no_daemon: true,
         ..Kind::default()
     }]);
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     let request = |willing| {
         let drv = "/gnu/store/00000000000000000000000000000000-x.drv";
         format!("{willing} {SYSTEM} {drv} \n")
@@ -225,10 +225,10 @@ fn a_machine_without_a_daemon_alone_is_never_accepted() {
     hook.send(request(0));
     assert_eq!(hook.reply(), "postpone");
     assert!(
-        hook.said
+        hook.output
             .contains("failed to reach the build daemon of 'build-1'"),
         "{}",
-        hook.said
+        hook.output
     );
     // Who can build it now need not wait for machines that do not work.
     hook.send(request(1));
@@ -399,13 +399,13 @@ fn a_machine_that_is_this_very_host_is_refused() {
         farm.configure(&[entry.text("transport", transport)]);
         let _ = std::fs::remove_file(farm.offload_directory().join("localhost:2222/health.json"));
         let drv = client.write(Script::new(&format!("x-{transport}"), "echo >$out"));
-        let mut hook = Hand::start(&farm);
+        let mut hook = HookProcess::start(&farm);
         assert_eq!(hook.ask(&drv), "postpone");
         let words = format!(
             "build machine 'localhost' has this very store '{}'",
             farm.site.store().display()
         );
-        assert!(hook.said.contains(&words), "{}", hook.said);
+        assert!(hook.output.contains(&words), "{}", hook.output);
     }
     sshd.kill().unwrap();
     sshd.wait().unwrap();

@@ -15,7 +15,7 @@ use crate::cable::{Cable, Quality};
 use crate::entry::Entry;
 use crate::harness::derivations::Client;
 use crate::harness::{Daemon, Site, eventually, is_ours};
-pub use crate::looks::names;
+pub use crate::inspection::names;
 pub use crate::machine::{Kind, Machine};
 use crate::machine::{daemon_options, write_accounts, write_who};
 use crate::namespaces::{Namespaces, START_NETWORK, output};

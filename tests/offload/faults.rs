@@ -21,7 +21,7 @@ use crate::entry::Entry;
 use crate::farm::{CLIENT, Farm, Kind, Process, offloading};
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::{Daemon, eventually, is_ours, program};
-use crate::looks::{locks_and_temporary, store_items};
+use crate::inspection::{locks_and_temporary, store_items};
 
 const BUILDS: usize = 20;
 const CLIENTS: usize = 4;

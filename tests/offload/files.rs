@@ -5,9 +5,9 @@ use std::fs;
 use data_encoding::BASE64;
 
 use crate::farm::{Farm, Kind, SYSTEM};
-use crate::hand::Hand;
 use crate::harness::derivations::Script;
 use crate::harness::is_ours;
+use crate::hook_process::HookProcess;
 
 /// A farm that knows of no machine yet.
 fn unconfigured(machines: usize) -> Farm {
@@ -195,7 +195,7 @@ fn a_changed_file_counts_from_the_next_request_on() {
     let farm = unconfigured(2);
     let mut client = farm.client();
     let drv = client.write(Script::new("x", "echo >$out"));
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "decline");
     farm.configure(&[farm.entry(0).plain("parallel-builds", "0")]);
     assert_eq!(hook.ask(&drv), "postpone");
@@ -204,9 +204,9 @@ fn a_changed_file_counts_from_the_next_request_on() {
     farm.configure(&[farm.entry(1)]);
     assert_eq!(hook.ask(&drv), "accept");
     let busybox = client.busybox().clone();
-    hook.tell(&[&busybox], &[drv.out()]);
-    hook.hear(&format!("offloading '{}' to 'build-2'...", drv.path));
-    assert_eq!(hook.end(), Some(0), "{}", hook.said);
+    hook.send_paths(&[&busybox], &[drv.out()]);
+    hook.wait_for_line(&format!("offloading '{}' to 'build-2'...", drv.path));
+    assert_eq!(hook.end(), Some(0), "{}", hook.output);
 }
 
 #[test]
@@ -219,11 +219,11 @@ fn another_key_needs_another_connection() {
     farm.forget();
     let mut client = farm.client();
     let drv = client.write(Script::new("y", "echo >$out"));
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "postpone");
     assert!(
-        hook.said.contains("its host key is not the one"),
+        hook.output.contains("its host key is not the one"),
         "{}",
-        hook.said
+        hook.output
     );
 }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use crate::cable::{Cable, Quality};
 use crate::farm::CLIENT;
 use crate::harness::{Site, eventually};
-use crate::looks::{locks_and_temporary, names, store_items};
+use crate::inspection::{locks_and_temporary, names, store_items};
 use crate::namespaces::{Namespaces, Process, START_NETWORK, output};
 
 /// The machines' group of build users.

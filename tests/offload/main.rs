@@ -5,17 +5,17 @@
 //! |---|---|
 //! | `farm.rs`, `machine.rs`, `namespaces.rs` | a head and its machines |
 //! | `cable.rs` | cables that are slow, lossy or dead |
-//! | `looks.rs` | looking at them |
+//! | `inspection.rs` | what runs on a head and its machines, and what is left there |
 //! | `entry.rs` | entries of machine files |
-//! | `hand.rs` | a hook, run by hand |
+//! | `hook_process.rs` | a hook that a test runs itself, instead of a daemon |
 //! | `building.rs` | builds that succeed or fail as they should |
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
 //! | `leftovers.rs` | clients and hooks that are killed |
-//! | `requests.rs` | the hook, run by hand |
+//! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
-//! | `people.rs` | `guix-client offload` |
+//! | `client.rs` | `guix-client offload` |
 //! | `faults.rs` | everything breaks at random |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
@@ -28,15 +28,15 @@ mod bad_cables;
 mod building;
 mod cable;
 mod choosing;
+mod client;
 mod entry;
 mod failover;
 mod farm;
 mod faults;
 mod files;
-mod hand;
+mod hook_process;
+mod inspection;
 mod leftovers;
-mod looks;
 mod machine;
 mod namespaces;
-mod people;
 mod requests;

@@ -1,4 +1,4 @@
-//! The hook, run by hand, as `doc/spec/hook-protocol.md` has it.
+//! The hook's answers to requests, as `doc/spec/hook-protocol.md` has it.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use system::lock::{LockFile, Mode};
 
 use crate::entry::Entry;
 use crate::farm::{Farm, HOOK, Kind, SYSTEM};
-use crate::hand::Hand;
 use crate::harness::derivations::Script;
 use crate::harness::eventually;
+use crate::hook_process::HookProcess;
 
 /// A name that no store has.
 const DRV: &str = "/gnu/store/00000000000000000000000000000000-x.drv";
@@ -19,7 +19,7 @@ fn what_no_machine_could_ever_build_is_declined() {
     let farm = Farm::with(&[Kind::default()]);
     let entry = farm.entry(0).list("features", &["kvm", "big"]);
     farm.configure(&[entry]);
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     for request in [
         format!("1 mips64el-linux {DRV} \n"),
         format!("0 {SYSTEM} {DRV} quantum\n"),
@@ -34,7 +34,7 @@ fn what_no_machine_could_ever_build_is_declined() {
     drop(hook);
 
     farm.configure(&[]);
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     hook.send(format!("1 {SYSTEM} {DRV} \n"));
     assert_eq!(hook.reply(), "decline");
     assert_eq!(hook.end(), Some(0));
@@ -47,7 +47,7 @@ fn no_byte_of_the_pipe_is_swallowed() {
     let mut client = farm.client();
     let drv = client.write(Script::new("x", "echo built; echo >$out"));
     let busybox = client.busybox().clone();
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     // All at once, though a daemon would wait for each answer.
     hook.send(format!(
         "1 mips64el-linux {DRV} \n0 mips64el-linux {DRV} x\n"
@@ -60,7 +60,7 @@ fn no_byte_of_the_pipe_is_swallowed() {
     for expected in ["decline", "decline", "accept"] {
         assert_eq!(hook.reply(), expected);
     }
-    assert_eq!(hook.end(), Some(0), "{}", hook.said);
+    assert_eq!(hook.end(), Some(0), "{}", hook.output);
     assert_eq!(hook.log(), "built\n");
     assert!(client.is_valid(drv.out()));
     farm.assert_nothing_left();
@@ -85,28 +85,28 @@ fn what_is_no_request_is_refused() {
         b"1 x86_64-linux",
         &[b'1'; 1 << 20],
     ] {
-        let mut hook = Hand::start(&farm);
+        let mut hook = HookProcess::start(&farm);
         hook.send(request);
         assert_eq!(hook.end(), Some(1), "{request:?}");
         assert!(
-            hook.said
+            hook.output
                 .contains("guix offload: error: invalid request line: "),
             "{}",
-            hook.said
+            hook.output
         );
         assert!(
-            hook.said.len() < 1000 && !hook.said.contains('\x1b'),
+            hook.output.len() < 1000 && !hook.output.contains('\x1b'),
             "{}",
-            hook.said
+            hook.output
         );
-        assert!(!hook.said.contains("# "));
+        assert!(!hook.output.contains("# "));
     }
 }
 
 #[test]
 fn the_end_of_requests_is_the_end() {
     let farm = Farm::with(&[]);
-    assert_eq!(Hand::start(&farm).end(), Some(0));
+    assert_eq!(HookProcess::start(&farm).end(), Some(0));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn wrong_arguments_are_refused() {
         );
     }
     // As `guix offload' is called.
-    let mut hook = Hand::with(&farm, &["offload", SYSTEM, "0", "1", "0"]);
+    let mut hook = HookProcess::with(&farm, &["offload", SYSTEM, "0", "1", "0"]);
     hook.send(format!("1 {SYSTEM} {DRV} \n"));
     assert_eq!(hook.reply(), "decline");
     assert!(
@@ -150,13 +150,13 @@ fn paths_that_make_no_sense_end_the_hook_and_free_its_slot() {
         ("/etc/passwd \n\n", "invalid store item"),
         ("\n../../x \n", "invalid store item"),
     ] {
-        let mut hook = Hand::start(&farm);
+        let mut hook = HookProcess::start(&farm);
         hook.send(format!("1 {SYSTEM} {DRV} \n"));
         assert_eq!(hook.reply(), "accept");
         assert_eq!(farm.taken_slots().len(), 1);
         hook.send(lines);
         assert_eq!(hook.end(), Some(1), "{lines:?}");
-        assert!(hook.said.contains(message), "{}", hook.said);
+        assert!(hook.output.contains(message), "{}", hook.output);
         assert!(farm.taken_slots().is_empty());
     }
     farm.assert_nothing_left();
@@ -172,21 +172,21 @@ fn when_all_slots_are_taken_builds_are_put_off() {
     let first = client.write(Script::new("first", &script));
     let second = client.write(Script::new("second", "echo >$out"));
     let busybox = client.busybox().clone();
-    let mut one = Hand::start(&farm);
+    let mut one = HookProcess::start(&farm);
     assert_eq!(one.ask(&first), "accept");
-    one.tell(&[&busybox], &[first.out()]);
+    one.send_paths(&[&busybox], &[first.out()]);
     farm.wait_for_builder("go");
-    let mut other = Hand::start(&farm);
+    let mut other = HookProcess::start(&farm);
     assert_eq!(other.ask(&second), "postpone");
     // Only what cannot be built at all is declined.
     other.send(format!("1 {SYSTEM} {} kvm\n", second.path));
     assert_eq!(other.reply(), "decline");
     assert_eq!(other.ask(&second), "postpone");
     farm.open("go");
-    assert_eq!(one.end(), Some(0), "{}", one.said);
+    assert_eq!(one.end(), Some(0), "{}", one.output);
     assert_eq!(other.ask(&second), "accept");
-    other.tell(&[&busybox], &[second.out()]);
-    assert_eq!(other.end(), Some(0), "{}", other.said);
+    other.send_paths(&[&busybox], &[second.out()]);
+    assert_eq!(other.end(), Some(0), "{}", other.output);
     farm.assert_nothing_left();
 }
 
@@ -204,20 +204,20 @@ fn limits_of_the_daemon_hold_on_the_machine() {
         ] {
             let script = format!("{}; {script}", farm.where_am_i());
             let drv = client.write(Script::new(&format!("{name}-{transport}"), &script));
-            let mut hook = Hand::with(&farm, &[SYSTEM, silence, "1", timeout]);
+            let mut hook = HookProcess::with(&farm, &[SYSTEM, silence, "1", timeout]);
             assert_eq!(hook.ask(&drv), "accept");
             let began = Instant::now();
-            hook.tell(&[&busybox], &[drv.out()]);
-            assert_eq!(hook.end(), Some(101), "{}", hook.said);
+            hook.send_paths(&[&busybox], &[drv.out()]);
+            assert_eq!(hook.end(), Some(101), "{}", hook.output);
             let took = began.elapsed();
             assert!(
                 took > Duration::from_millis(800) && took < Duration::from_secs(15),
                 "{took:?}"
             );
             assert!(
-                hook.said.contains("timed out after 1 seconds"),
+                hook.output.contains("timed out after 1 seconds"),
                 "{}",
-                hook.said
+                hook.output
             );
             farm.assert_nothing_left();
         }
@@ -250,8 +250,8 @@ fn four_hundred_busy_machines_are_looked_at_quickly() {
             file
         })
         .collect();
-    let mut hook = Hand::start(&farm);
-    let ask = |hook: &mut Hand| {
+    let mut hook = HookProcess::start(&farm);
+    let ask = |hook: &mut HookProcess| {
         let began = Instant::now();
         hook.send(format!("1 {SYSTEM} {DRV} \n"));
         assert_eq!(hook.reply(), "postpone");
@@ -283,14 +283,14 @@ fn the_second_build_starts_at_once() {
     let mut whole = Vec::new();
     for number in 0..8 {
         let drv = client.write(Script::new(&format!("n{number}"), "echo built; echo >$out"));
-        let mut hook = Hand::start(&farm);
+        let mut hook = HookProcess::start(&farm);
         let began = Instant::now();
         assert_eq!(hook.ask(&drv), "accept");
         accepted.push(began.elapsed());
-        hook.tell(&[&busybox], &[drv.out()]);
-        hook.hear("@ build-remote ");
+        hook.send_paths(&[&busybox], &[drv.out()]);
+        hook.wait_for_line("@ build-remote ");
         started.push(began.elapsed());
-        assert_eq!(hook.end(), Some(0), "{}", hook.said);
+        assert_eq!(hook.end(), Some(0), "{}", hook.output);
         whole.push(began.elapsed());
     }
     println!(
@@ -325,9 +325,9 @@ fn a_hook_that_is_killed_frees_its_slot_at_once() {
     let script = format!("{}; echo >$out", farm.await_gate("go"));
     let drv = client.write(Script::new("x", &script));
     let busybox = client.busybox().clone();
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "accept");
-    hook.tell(&[&busybox], &[drv.out()]);
+    hook.send_paths(&[&busybox], &[drv.out()]);
     farm.wait_for_builder("go");
     assert_eq!(farm.taken_slots().len(), 1);
     drop(hook);
@@ -337,9 +337,9 @@ fn a_hook_that_is_killed_frees_its_slot_at_once() {
         .all(|p| !p.line.contains("/go-at-")
             || !p.line.contains(farm.site.path(".").to_str().unwrap()))));
     farm.open("go");
-    let mut hook = Hand::start(&farm);
+    let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "accept");
-    hook.tell(&[&busybox], &[drv.out()]);
-    assert_eq!(hook.end(), Some(0), "{}", hook.said);
+    hook.send_paths(&[&busybox], &[drv.out()]);
+    assert_eq!(hook.end(), Some(0), "{}", hook.output);
     farm.assert_nothing_left();
 }

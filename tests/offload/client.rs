@@ -1,4 +1,4 @@
-//! `guix-client offload status` and `offload test`, for people and for monitoring.
+//! `guix-client offload status` and `offload test`, which people and monitoring use.
 
 use serde_json::Value;
 
@@ -165,7 +165,7 @@ fn a_machine_that_failed_is_shown_as_set_aside() {
         .for_each(Process::kill);
     let mut client = farm.client();
     let drv = client.write(Script::new("x", "echo >$out"));
-    let mut hook = crate::hand::Hand::start(&farm);
+    let mut hook = crate::hook_process::HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "postpone");
     farm.machines[0].start_sshd(&farm.site);
     let table = status(&farm, &[]);
@@ -340,4 +340,90 @@ fn a_mistake_in_the_file_is_a_failed_test() {
         text.contains("machines.toml:") && text.contains("`x y' is not a host name"),
         "{text}"
     );
+}
+
+#[test]
+fn machines_are_selected_by_a_regular_expression() {
+    let farm = Farm::new(2);
+    let file = file(&farm);
+    let tested = |program: &str, words: &[&str]| {
+        let (succeeded, text) = farm.try_run(program, words);
+        (succeeded, text.matches("login ").count(), text)
+    };
+    for program in [CLIENT, HOOK] {
+        let (succeeded, machines, text) = tested(program, &["offload", "test", &file, "ild-[12]"]);
+        assert!(succeeded && machines == 2, "{text}");
+        let (succeeded, machines, text) = tested(program, &["offload", "test", &file, "^build.2$"]);
+        assert!(succeeded && machines == 1, "{text}");
+        let table = farm.run(program, &["offload", "status", &file, "[13]$"]);
+        assert!(
+            table.contains("build-1") && !table.contains("build-2"),
+            "{table}"
+        );
+        // Nothing would be tested, or shown: that is no success.
+        for words in ["test", "status"] {
+            let (succeeded, text) = farm.try_run(program, &["offload", words, &file, "build[12]"]);
+            assert!(!succeeded, "{text}");
+            let message =
+                format!("no build machine in '{file}' has a name that matches 'build[12]'");
+            assert!(text.contains(&message), "{text}");
+            let (succeeded, text) = farm.try_run(program, &["offload", words, &file, "build[1"]);
+            assert!(!succeeded, "{text}");
+            assert!(
+                text.contains("invalid regular expression 'build[1'"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_machines_neither_test_nor_status_succeeds() {
+    let farm = Farm::with(&[]);
+    for (configured, message) in [
+        (
+            true,
+            format!("no build machine is defined in '{}'", file(&farm)),
+        ),
+        (false, "there is no machine file".to_owned()),
+    ] {
+        if !configured {
+            std::fs::remove_file(file(&farm)).unwrap();
+        }
+        for program in [CLIENT, HOOK] {
+            for word in ["test", "status"] {
+                let (succeeded, text) = farm.try_run(program, &["offload", word]);
+                assert!(!succeeded && text.contains(&message), "{text}");
+            }
+        }
+    }
+}
+
+/// Runs a shell script on the head with the name of a program as `$1`. Returns its output.
+fn shell(farm: &Farm, program: &str, script: &str) -> String {
+    farm.run("sh", &["-c", script, "sh", program])
+}
+
+#[test]
+fn a_closed_pipe_ends_the_program_and_a_full_disk_is_an_error() {
+    let farm = Farm::new(1);
+    for program in [CLIENT, HOOK] {
+        for words in ["offload status", "offload test", "--help", "--version"] {
+            // The reader is gone before anything is written; 141 is SIGPIPE.
+            let closed =
+                format!("exec 3>&1; {{ sleep 0.2; \"$1\" {words} 2>&3; echo $? >&3; }} | :");
+            assert_eq!(shell(&farm, program, &closed), "141\n", "{program} {words}");
+            let full = format!("\"$1\" {words} 2>&1 >/dev/full; echo $?");
+            let text = shell(&farm, program, &full);
+            assert!(text.ends_with("\n1\n"), "{program} {words}: {text}");
+            assert!(
+                text.contains("standard output"),
+                "{program} {words}: {text}"
+            );
+            assert!(
+                text.contains("No space left on device"),
+                "{program} {words}: {text}"
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The hook, run by hand: requests go in as lines, as a daemon writes them.
+//! A hook that the test runs itself: requests go in as lines, as a daemon writes them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -14,23 +14,23 @@ use crate::harness::PATIENCE;
 use crate::harness::derivations::Drv;
 
 /// A running hook. Killed when dropped.
-pub struct Hand {
+pub struct HookProcess {
     child: Child,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
-    /// All that it has said and that was read.
-    pub said: String,
+    /// Its standard output and standard error, as far as they have been read.
+    pub output: String,
     log: PathBuf,
 }
 
-impl Hand {
+impl HookProcess {
     /// Starts it without limits.
-    pub fn start(farm: &Farm) -> Hand {
-        Hand::with(farm, &[SYSTEM, "0", "1", "0"])
+    pub fn start(farm: &Farm) -> HookProcess {
+        HookProcess::with(farm, &[SYSTEM, "0", "1", "0"])
     }
 
     /// Starts it with these arguments.
-    pub fn with(farm: &Farm, words: &[&str]) -> Hand {
+    pub fn with(farm: &Farm, words: &[&str]) -> HookProcess {
         let log = farm.site.path(format!("log-{:x}", rand::random::<u32>()));
         File::create(&log).unwrap();
         let script = "log=$1; shift; exec \"$@\" 2>&1 4>>\"$log\"";
@@ -53,11 +53,11 @@ impl Hand {
                 let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
             }
         });
-        Hand {
+        HookProcess {
             input: child.stdin.take(),
             child,
             lines,
-            said: String::new(),
+            output: String::new(),
             log,
         }
     }
@@ -72,20 +72,20 @@ impl Hand {
         self.input = None;
     }
 
-    /// Waits until it says a line that begins so; the rest of it.
+    /// Waits for a line of output that begins like this. Returns the rest of it.
     #[track_caller]
-    pub fn hear(&mut self, beginning: &str) -> String {
+    pub fn wait_for_line(&mut self, beginning: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
-                    self.said += &format!("{line}\n");
+                    self.output += &format!("{line}\n");
                     if let Some(rest) = line.strip_prefix(beginning) {
                         return rest.to_owned();
                     }
                 }
-                Err(error) => panic!("no `{beginning}' ({error}): {}", self.said),
+                Err(error) => panic!("no `{beginning}' ({error}): {}", self.output),
             }
         }
     }
@@ -93,7 +93,7 @@ impl Hand {
     /// Its answer.
     #[track_caller]
     pub fn reply(&mut self) -> String {
-        self.hear("# ")
+        self.wait_for_line("# ")
     }
 
     /// Asks for a derivation, which needs no features and no other system and could not be built
@@ -104,8 +104,8 @@ impl Hand {
         self.reply()
     }
 
-    /// Says what is needed and what is made.
-    pub fn tell(&mut self, inputs: &[&StorePath], outputs: &[&StorePath]) {
+    /// Writes the two lines of paths: what the build needs, and what it makes.
+    pub fn send_paths(&mut self, inputs: &[&StorePath], outputs: &[&StorePath]) {
         let line = |paths: &[&StorePath]| -> String {
             paths.iter().map(|path| format!("{path} ")).collect()
         };
@@ -120,10 +120,10 @@ impl Hand {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.lines.recv_timeout(Duration::from_millis(20)) {
-                Ok(line) => self.said += &format!("{line}\n"),
+                Ok(line) => self.output += &format!("{line}\n"),
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap().code(),
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(_) => panic!("the hook does not end: {}", self.said),
+                Err(_) => panic!("the hook does not end: {}", self.output),
             }
         }
     }
@@ -134,7 +134,7 @@ impl Hand {
     }
 }
 
-impl Drop for Hand {
+impl Drop for HookProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

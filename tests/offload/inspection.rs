@@ -1,4 +1,4 @@
-//! Looking at a farm: what runs, what is kept, what is left.
+//! What runs on a farm, what is kept there, and what is left behind.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
