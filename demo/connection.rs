@@ -1,4 +1,4 @@
-//! Putting files and derivations in the store, by way of its daemon.
+//! Adding files and derivations to the store, through its daemon.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the daemon that the environment names.
+    /// Connects to the daemon that environment variables name.
     pub fn open() -> Result<Connection> {
         let directories = store::Directories::from_environment(&store::compiled_directories!())?;
         let daemon = Address::from_environment(&directories.state)?
@@ -71,7 +71,7 @@ impl Connection {
     }
 }
 
-/// Tells the tree at `path` to `sink`. The trees of the demonstration are a few levels deep.
+/// Passes the tree at `path` to `sink`. Recursion is as deep as the tree: here, a few levels.
 fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {

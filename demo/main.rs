@@ -1,7 +1,7 @@
-//! The part of `make demo` that is easier in Rust than in a shell: it finds Lua's source, writes
-//! the derivations, and tells in the end who built what.
+//! The part of `make demo` that is easier in Rust than in a shell: it finds Lua's source, writes the
+//! derivations, and reports at the end which machine built what.
 //!
-//! `demo/run` and `demo/inside` call it; see there for the whole.
+//! `demo/run` and `demo/inside`, which call it, contain the rest.
 
 mod connection;
 mod plan;

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 
 /// One derivation of the plan.
 pub struct Step {
-    /// What it does, for people.
+    /// A description of what it does.
     pub name: String,
     /// Its file.
     pub drv: String,
@@ -20,7 +20,7 @@ pub struct Step {
     pub output: String,
 }
 
-/// Puts what was gathered and the derivations in the store. The last step needs all others.
+/// Adds the gathered sources and the derivations to the store. The last step depends on all others.
 pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
     let lua = gathered.join("lua");
     let mut writer = Writer {
@@ -96,7 +96,7 @@ pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
     Ok(writer.steps)
 }
 
-/// What a derivation needs besides busybox.
+/// The inputs of a derivation besides busybox.
 #[derive(Default)]
 struct Needs {
     sources: BTreeSet<StorePath>,
@@ -138,7 +138,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// A derivation that runs `commands` by busybox's shell.
+    /// A derivation that runs `commands` in busybox's shell.
     fn write(&mut self, name: &str, commands: &str, mut needs: Needs) -> Result<Written> {
         let bin = format!("{}/bin", self.busybox);
         needs.sources.insert(self.busybox.clone());
@@ -207,7 +207,7 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// Writes the plan down, a line for each step.
+/// Writes the plan to a file, a line for each step.
 pub fn save(steps: &[Step], file: &Path) -> Result<()> {
     let lines: String = steps
         .iter()

@@ -1,7 +1,8 @@
-//! Who built what, how long it took, what went over the network, and what it all was for.
+//! Reports which machine built what, how long it took, and how much went over the network.
 //!
-//! Nobody's word is taken for it: a build machine is known by the log that its daemon kept of the
-//! build, the time by that log's age, the traffic by the counters of the network interfaces.
+//! All of it is measured where it happened: the build machine that has the log of a build has built
+//! it, the log's times say how long it took, and the counters of the network interfaces how much
+//! was sent.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -86,7 +87,7 @@ fn format_time(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// How long the daemon of `machine` wrote the log of `drv`; nothing if it has none.
+/// How long the daemon of `machine` wrote the log of `drv`; `None` if it has no log.
 fn log_of(machine: &Path, drv: &str) -> Option<Duration> {
     let base = drv.rsplit('/').next()?;
     let (first, rest) = base.split_at_checked(2)?;
@@ -98,7 +99,7 @@ fn log_of(machine: &Path, drv: &str) -> Option<Duration> {
     })
 }
 
-/// Bytes received and sent, by interface; the head's are named after the machines they lead to.
+/// Bytes received and sent, by interface. The head's interfaces are named after the machines.
 fn traffic() -> Result<BTreeMap<String, (u64, u64)>> {
     let counters = fs::read_to_string("/proc/self/net/dev").context("cannot read /proc/net/dev")?;
     Ok(counters

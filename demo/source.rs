@@ -1,4 +1,4 @@
-//! Where Cargo put the source of Lua.
+//! Finds the source of Lua in Cargo's registry.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

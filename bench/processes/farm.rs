@@ -1,5 +1,5 @@
-//! A head and its build machines on loopback: each machine has a store and a daemon of its own in
-//! its own namespaces, where its directory is in the place of the head's, and a real sshd.
+//! A head and its build machines on the loopback interface. Each machine has a real sshd, and a store
+//! and a daemon of its own in namespaces in which its directory is mounted over the head's.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::host::{Host, make_directories};
-use crate::{Contestant, PATIENCE, proxy};
+use crate::{Implementation, TIMEOUT, proxy};
 
 /// A head and its machines. The head builds nothing by itself.
 pub struct Farm {
@@ -21,7 +21,7 @@ pub struct Farm {
 }
 
 struct Machine {
-    /// What all its processes end with, when its standard input ends.
+    /// The process that all others end with; it ends with its standard input.
     child: Child,
     _input: ChildStdin,
     address: SocketAddr,
@@ -34,7 +34,7 @@ impl Drop for Machine {
     }
 }
 
-/// What a machine does: `$1` is the head's directory, `$2` its own, the rest its daemon.
+/// The script of a machine: `$1` is the head's directory, `$2` its own, the rest its daemon.
 const MACHINE: &str = r#"
 set -e
 root=$1; own=$2; shift 2
@@ -54,8 +54,8 @@ read -r _
 
 impl Farm {
     /// Starts a head and machines that run the same daemon.
-    pub fn start(contestant: &Contestant, machines: usize) -> Result<Farm> {
-        let head = Host::start(contestant, &["--max-jobs=0"])?;
+    pub fn start(implementation: &Implementation, machines: usize) -> Result<Farm> {
+        let head = Host::start(implementation, &["--max-jobs=0"])?;
         for key in ["login", "host"] {
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"])
@@ -70,14 +70,14 @@ impl Farm {
             head,
         };
         for number in 0..machines {
-            let machine = farm.start_machine(contestant, number)?;
+            let machine = farm.start_machine(implementation, number)?;
             farm.machines.push(machine);
         }
         farm.configure(None)?;
         Ok(farm)
     }
 
-    fn start_machine(&self, contestant: &Contestant, number: usize) -> Result<Machine> {
+    fn start_machine(&self, implementation: &Implementation, number: usize) -> Result<Machine> {
         let head = &self.head;
         let own = head.path(&format!("machine-{number}"));
         make_directories(&own)?;
@@ -88,18 +88,18 @@ impl Farm {
         for file in ["host", "login.pub"] {
             fs::copy(head.path(file), own.join(file))?;
         }
-        // Each has a name of its own, and all lead here. The port is free again in a moment.
+        // Each machine has an address of its own on this host. The port is free after this statement.
         let address = TcpListener::bind((format!("127.0.0.{}", number + 2), 0))?.local_addr()?;
         fs::write(
             own.join("sshd_config"),
-            self.sshd_config(contestant, address),
+            self.sshd_config(implementation, address),
         )?;
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["bash", "-c", MACHINE, "machine"])
             .args([head.path(""), own])
-            .arg(&contestant.daemon)
+            .arg(&implementation.daemon)
             .args(["--no-substitutes", "--no-offload", "--max-jobs=4"])
             .arg(format!("--build-users-group={}", head.group()))
             .envs(head.environment().iter().cloned())
@@ -120,7 +120,7 @@ impl Farm {
         BufReader::new(output).read_line(&mut line)?;
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 bail!("the sshd of machine {number} does not start");
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -128,14 +128,14 @@ impl Farm {
         Ok(machine)
     }
 
-    fn sshd_config(&self, contestant: &Contestant, address: SocketAddr) -> String {
-        // A login shell would run what our own start-up files say.
+    fn sshd_config(&self, implementation: &Implementation, address: SocketAddr) -> String {
+        // A login shell would run our own start-up files.
         let mut variables = vec![format!("HOME={}", self.head.path("").display())];
         for (name, value) in self.head.environment() {
             variables.push(format!("{}={}", name.display(), value.display()));
         }
         // Guix's hook runs `guix repl' there.
-        let guix = contestant.hook.first().and_then(|guix| guix.parent());
+        let guix = implementation.hook.first().and_then(|guix| guix.parent());
         let directory = guix.unwrap_or("/".as_ref()).display();
         variables.push(format!("PATH={directory}:/usr/bin:/bin"));
         format!(
@@ -176,7 +176,7 @@ impl Farm {
         Ok(())
     }
 
-    /// Ends the connections that our hook keeps, and forgets what it knows of the machines.
+    /// Ends the connections that our hook keeps, and removes what it has learnt about the machines.
     pub fn forget(&self) -> Result<()> {
         let directory = self.head.path("var/guix/offload");
         for entry in fs::read_dir(directory.join("ssh")).into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The hook by itself: how long a daemon waits for its answers.
+//! The hook alone: how long a daemon waits for its answers.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,7 +15,7 @@ use system::lock::{LockFile, Mode};
 
 use crate::host::Host;
 use crate::work::derivation;
-use crate::{PATIENCE, Task};
+use crate::{TIMEOUT, Task};
 
 /// The tasks.
 pub const TASKS: &[Task<Host>] = &[
@@ -36,7 +36,7 @@ fn decline_again(host: &Host, _: usize) -> Result<Duration> {
     Ok(ask(host, &drv, 2, "# decline")?[1])
 }
 
-/// All slots are taken, so that no machine is asked how it is.
+/// All slots are taken, so that no machine is asked for its load.
 fn busy(host: &Host, _: usize) -> Result<Duration> {
     const MACHINES: usize = 400;
     let mut machines = "(list\n".to_owned();
@@ -49,7 +49,7 @@ fn busy(host: &Host, _: usize) -> Result<Duration> {
              (host-key \"ssh-ed25519 AAAA\"))",
             env!("GUIX_SYSTEM")
         )?;
-        // The only slot of each, where both hooks look.
+        // The only slot of each machine, in the place where both hooks look for it.
         let directory = host.path(&format!("var/guix/offload/{name}:22"));
         fs::create_dir_all(&directory)?;
         let slot = LockFile::open(directory.join("0"))?;
@@ -64,10 +64,11 @@ fn busy(host: &Host, _: usize) -> Result<Duration> {
     Ok(ask(host, &drv, 1, "# postpone")?[0])
 }
 
-/// Starts the hook, and asks it some times; the times up to its answers, the first from its start.
+/// Starts the hook and sends it several requests. Returns the times to its answers; the first one
+/// is measured from the start of the hook.
 pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<Vec<Duration>> {
     let (program, arguments) = host.hook().split_first().context("no hook")?;
-    // As a daemon does it, both standard output and standard error are the hook's answer.
+    // As with a daemon, the hook's answer is on standard output and standard error.
     let (answer, writer) = io::pipe().context("cannot make a pipe")?;
     let mut begun = Instant::now();
     let mut child = Command::new(program)
@@ -79,11 +80,11 @@ pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<V
         .stderr(writer)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
-    // One that says nothing is ended, which ends its output.
+    // A hook that does not answer is killed, which ends its output.
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let watch = std::thread::spawn(move || {
-        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if waiting.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     });

@@ -1,4 +1,4 @@
-//! A daemon with directories of its own.
+//! A daemon with its own directories.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail};
 use formats::store_path::StoreDir;
 use protocol::client::{Address, Connection, Options};
 
-use crate::Contestant;
+use crate::Implementation;
 use crate::users::BuildUsers;
 
-/// A running daemon; ends, with its directories, when dropped.
+/// A running daemon. Dropping it ends the daemon and removes its directories.
 pub struct Host {
     root: tempfile::TempDir,
     store: StoreDir,
@@ -25,9 +25,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts its daemon. All names have four letters, so that file names are as long.
-    pub fn start(contestant: &Contestant, options: &[&str]) -> Result<Host> {
-        let Contestant { name, daemon, .. } = contestant;
+    /// Starts its daemon. All names have four letters, so that file names have the same length.
+    pub fn start(implementation: &Implementation, options: &[&str]) -> Result<Host> {
+        let Implementation { name, daemon, .. } = implementation;
         let root = tempfile::Builder::new()
             .prefix(&format!("guix-bench-{name}-"))
             .tempdir()?;
@@ -41,10 +41,10 @@ impl Host {
                 .context("a temporary directory of odd name")?,
         )?;
         let log = File::create(root.path().join("daemon.log"))?;
-        let environment = environment(root.path(), contestant);
+        let environment = environment(root.path(), implementation);
         make_keys(&environment)?;
         let users = BuildUsers::claim();
-        // If we are killed, so is it.
+        // It is killed when this program is.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(daemon);
         if let Some(users) = &users {
@@ -65,7 +65,7 @@ impl Host {
             daemon,
             environment,
             users,
-            hook: contestant.hook.clone(),
+            hook: implementation.hook.clone(),
         };
         host.wait()?;
         Ok(host)
@@ -99,12 +99,12 @@ impl Host {
         self.root.path().join(name)
     }
 
-    /// What its programs find in their environment.
+    /// The environment of its programs.
     pub fn environment(&self) -> &[(OsString, OsString)] {
         &self.environment
     }
 
-    /// Its hook and the first arguments of it.
+    /// Its hook and the hook's first arguments.
     pub fn hook(&self) -> &[PathBuf] {
         &self.hook
     }
@@ -127,7 +127,7 @@ impl Drop for Host {
     }
 }
 
-/// What a host, or a build machine in its place, has under its directory.
+/// The contents of the directory of a host, or of a build machine in its place.
 pub fn make_directories(root: &Path) -> Result<()> {
     for directory in [
         "store",
@@ -143,7 +143,7 @@ pub fn make_directories(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A signing key, and an ACL with it.
+/// A signing key, and an ACL that authorizes it.
 fn make_keys(environment: &[(OsString, OsString)]) -> Result<()> {
     let client = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_guix-client"));
@@ -166,7 +166,7 @@ fn make_keys(environment: &[(OsString, OsString)]) -> Result<()> {
     Ok(())
 }
 
-fn environment(root: &Path, contestant: &Contestant) -> Vec<(OsString, OsString)> {
+fn environment(root: &Path, implementation: &Implementation) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<(OsString, OsString)> = [
         ("NIX_STORE_DIR", "store"),
         ("GUIX_STATE_DIRECTORY", "var/guix"),
@@ -181,8 +181,8 @@ fn environment(root: &Path, contestant: &Contestant) -> Vec<(OsString, OsString)
     .map(|(name, directory)| (name.into(), root.join(directory).into()))
     .collect();
     let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
-    match contestant.hook.as_slice() {
-        // Ours is a hook by itself; Guix's is a command of `guix', which the daemon also signs by.
+    match implementation.hook.as_slice() {
+        // Our hook is a program; Guix's is a command of `guix', with which its daemon also signs.
         [hook] => set("NIX_BUILD_HOOK", hook.into()),
         [guix, ..] => set("GUIX", guix.into()),
         [] => {}

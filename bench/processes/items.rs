@@ -52,7 +52,7 @@ fn import(host: &Host, round: usize) -> Result<Duration> {
     let items = small_items(&mut daemon, round)?;
     let mut archive = Vec::new();
     daemon.export_paths(&items, true, &mut archive)?;
-    // They are kept as long as the connection lasts that added them, or a little longer.
+    // They are protected as long as the connection lasts that added them, or a little longer.
     drop(daemon);
     let mut daemon = host.connect()?;
     let begun = Instant::now();
@@ -60,7 +60,7 @@ fn import(host: &Host, round: usize) -> Result<Duration> {
     while let Err(error) =
         daemon.collect_garbage(GcAction::DeleteSpecific, all.clone(), u64::MAX, &mut |_| {})
     {
-        if begun.elapsed() > crate::PATIENCE {
+        if begun.elapsed() > crate::TIMEOUT {
             return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -104,8 +104,8 @@ fn liveness(host: &Host, _: usize) -> Result<Duration> {
     Ok(time)
 }
 
-/// Empty files, and rows in the database that say that they are items. Each refers to two others,
-/// and all are reached from the first, which is returned.
+/// Empty files, and rows in the database that make them items. Each refers to two others, and all
+/// can be reached from the first, which is returned.
 fn make_items(host: &Host, name: &str, count: usize) -> Result<StorePath> {
     let mut database = rusqlite::Connection::open(host.path("var/guix/db/db.sqlite"))?;
     database.execute_batch("pragma synchronous = off")?;

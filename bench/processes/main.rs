@@ -1,14 +1,14 @@
-//! Whole programs, timed side by side: our daemon and hook, and those of Guix that the
-//! environment names.
+//! Compares the times of whole programs: our daemon and hook, and those of Guix that environment
+//! variables name.
 //!
 //! * `GUIX_REFERENCE_DAEMON`: another guix-daemon;
 //! * `GUIX_REFERENCE_GUIX` (or `GUIX`): its `guix`, which has its hook and signs for it;
-//! * `GUIX_BENCH_ROUNDS`: how many times each is measured at most (5), turn by turn, so that what
-//!   the machine does besides hits both alike.
+//! * `GUIX_BENCH_ROUNDS`: how many times each task is measured at most (5). The programs take turns,
+//!   so that other load on the machine affects all alike.
 //!
-//! Words on the command line choose the tasks whose names have one of them; those that take
-//! minutes only run if they are asked for by `--long`. Without the first two variables, only our
-//! own times are told. A ratio is theirs to ours: above 1 we are faster.
+//! Words on the command line select the tasks whose names contain one of them; tasks that take
+//! minutes run only with `--long`. Without the first two variables, only our own times are printed.
+//! A ratio is their time divided by ours: above 1, we are faster.
 
 mod farm;
 mod hook;
@@ -16,7 +16,7 @@ mod host;
 mod items;
 mod offload;
 mod proxy;
-// Their numbers are the tests' affair.
+// The user and group numbers are only used by the tests.
 #[allow(dead_code)]
 #[path = "../../tests/harness/users.rs"]
 mod users;
@@ -31,11 +31,11 @@ use comfy_table::{CellAlignment, Table, presets};
 use farm::Farm;
 use host::Host;
 
-/// How long anything may take that should happen soon.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for something that should happen soon.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The programs that are compared.
-pub struct Contestant {
+/// The programs of one implementation.
+pub struct Implementation {
     /// Four letters.
     name: &'static str,
     daemon: PathBuf,
@@ -43,10 +43,10 @@ pub struct Contestant {
     hook: Vec<PathBuf>,
 }
 
-/// Something that is measured on a host or a farm; gives the time of one of it.
+/// Something that is measured on a host or a farm.
 pub struct Task<On: 'static> {
     name: &'static str,
-    /// Does it once, in the given round.
+    /// Does it in the given round. Returns the time of one operation.
     run: fn(&On, usize) -> Result<Duration>,
     /// Rounds at most.
     rounds: usize,
@@ -65,12 +65,12 @@ impl<On> Task<On> {
         }
     }
 
-    /// With no more rounds than these.
+    /// Limits the number of rounds.
     pub const fn rounds(self, rounds: usize) -> Self {
         Task { rounds, ..self }
     }
 
-    /// One that takes minutes.
+    /// Marks a task that takes minutes.
     pub const fn long(self) -> Self {
         Task { long: true, ..self }
     }
@@ -78,37 +78,37 @@ impl<On> Task<On> {
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    // `cargo test --benches` and the like only want to know that this starts.
+    // `cargo test --benches` only checks that this starts.
     if !words.iter().any(|word| word == "--bench") {
         return Ok(());
     }
-    let ours = Contestant {
+    let ours = Implementation {
         name: "ours",
         daemon: env!("CARGO_BIN_EXE_guix-daemon").into(),
         hook: vec![env!("CARGO_BIN_EXE_guix-offload").into()],
     };
     let guix = std::env::var_os("GUIX_REFERENCE_GUIX").or_else(|| std::env::var_os("GUIX"));
-    let theirs = std::env::var_os("GUIX_REFERENCE_DAEMON").map(|daemon| Contestant {
+    let theirs = std::env::var_os("GUIX_REFERENCE_DAEMON").map(|daemon| Implementation {
         name: "them",
         daemon: daemon.into(),
         hook: guix.map_or_else(Vec::new, |guix| vec![guix.into(), "offload".into()]),
     });
     let mut bench = Bench::new(words);
 
-    let start = |contestant: &Contestant| Host::start(contestant, &[]);
+    let start = |implementation: &Implementation| Host::start(implementation, &[]);
     bench.measure(&ours, theirs.as_ref(), start, work::TASKS);
     bench.measure(&ours, theirs.as_ref(), start, items::TASKS);
     let with_hook = theirs.as_ref().filter(|theirs| !theirs.hook.is_empty());
     bench.measure(&ours, with_hook, start, hook::TASKS);
     for (machines, tasks) in offload::TASKS {
-        let start = |contestant: &Contestant| Farm::start(contestant, *machines);
+        let start = |implementation: &Implementation| Farm::start(implementation, *machines);
         bench.measure(&ours, with_hook, start, tasks);
     }
     println!("{}", bench.table);
     Ok(())
 }
 
-/// What is to be measured, and what was.
+/// Which tasks are to be measured, and the results so far.
 struct Bench {
     table: Table,
     words: Vec<String>,
@@ -144,25 +144,27 @@ impl Bench {
         (self.words.is_empty() || named) && (self.long || !task.long)
     }
 
-    /// Measures tasks on what `start` makes of the contestants. What fails is told, and does not
-    /// end the other measurements.
+    /// Measures tasks on the hosts or farms that `start` makes for the implementations. A failure is
+    /// printed and does not end the other measurements.
     fn measure<On>(
         &mut self,
-        ours: &Contestant,
-        theirs: Option<&Contestant>,
-        start: impl Fn(&Contestant) -> Result<On>,
+        ours: &Implementation,
+        theirs: Option<&Implementation>,
+        start: impl Fn(&Implementation) -> Result<On>,
         tasks: &[Task<On>],
     ) {
         let tasks: Vec<_> = tasks.iter().filter(|task| self.wants(task)).collect();
         if tasks.is_empty() {
             return;
         }
-        let start = |contestant: &Contestant| told(contestant.name, start(contestant));
+        let start = |implementation: &Implementation| {
+            ok_or_print(implementation.name, start(implementation))
+        };
         let (ours, theirs) = (start(ours), theirs.and_then(start));
         for task in tasks {
             let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
             for round in 0..self.rounds.min(task.rounds) {
-                let run = |on: &Option<On>| told(task.name, (task.run)(on.as_ref()?, round));
+                let run = |on: &Option<On>| ok_or_print(task.name, (task.run)(on.as_ref()?, round));
                 our_times.extend(run(&ours));
                 their_times.extend(run(&theirs));
             }
@@ -188,8 +190,8 @@ impl Bench {
     }
 }
 
-/// What there is, if there is something; why not, otherwise.
-fn told<T>(name: &str, result: Result<T>) -> Option<T> {
+/// The value of a result; an error is printed.
+fn ok_or_print<T>(name: &str, result: Result<T>) -> Option<T> {
     result
         .inspect_err(|error| eprintln!("{name}: {error:#}"))
         .ok()

@@ -66,7 +66,7 @@ fn offload(farm: &Farm, count: usize, name: &str, sources: &[StorePath]) -> Resu
 }
 
 fn cold(farm: &Farm, round: usize) -> Result<Duration> {
-    // What all builds need is there already.
+    // The inputs that all builds need are there already.
     offload(farm, 1, &format!("before-cold-{round}"), &[])?;
     farm.forget()?;
     offload(farm, 1, &format!("cold-{round}"), &[])
@@ -117,7 +117,7 @@ fn closure(farm: &Farm, round: usize) -> Result<Duration> {
     offload(farm, 1, &format!("closure-{round}"), &items)
 }
 
-/// The bytes are written to a file there, as items are.
+/// The bytes are written to a file there, as items would be.
 fn cat(farm: &Farm, _: usize) -> Result<Duration> {
     let mut noise = vec![0; 1 << 20];
     Noise(1).read_exact(&mut noise)?;

@@ -1,18 +1,18 @@
-//! A way to a port of this machine that takes longer: what netem does, where it can't be had.
+//! A proxy for a port of this machine that adds a delay, as netem would if it were available.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// Passes connections on to `target`; each piece arrives `delay` later, in both directions.
+/// Forwards connections to `target`, with a delay in both directions.
 /// Serves as long as this program runs.
 pub fn delaying(address: &str, target: SocketAddr, delay: Duration) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A connection that can't be passed on is closed.
+            // A connection that cannot be forwarded is closed.
             let _ = pass_on(stream, target, delay);
         }
     });
@@ -29,7 +29,7 @@ fn pass_on(stream: TcpStream, target: SocketAddr, delay: Duration) -> io::Result
     Ok(())
 }
 
-/// One thread notes when pieces come, another sends them when they are due.
+/// One thread reads pieces and notes the time, another sends each when it is due.
 fn one_way(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let (sender, pieces) = mpsc::sync_channel::<(Instant, Vec<u8>)>(4096);
     std::thread::spawn(move || {

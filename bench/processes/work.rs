@@ -1,4 +1,4 @@
-//! What is asked of one daemon: connecting, questions, adding, building.
+//! Requests to one daemon: connecting, queries, adding, building.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -31,7 +31,7 @@ pub const TASKS: &[Task<Host>] = &[
     Task::new("40 trivial builds, in sandboxes", builds),
 ];
 
-/// The time of one of `count` times `work`.
+/// The time of one call of `work`, measured over `count` calls.
 pub fn each(count: u32, mut work: impl FnMut(u32) -> Result<()>) -> Result<Duration> {
     let begun = Instant::now();
     for number in 0..count {
@@ -70,7 +70,7 @@ fn is_valid_path_by_eight(host: &Host, _: usize) -> Result<Duration> {
     by_eight(host, |daemon, path| daemon.is_valid_path(path).map(drop))
 }
 
-/// The time of one question, of many that eight clients ask at the same time.
+/// The time of one query, of many that eight clients make at the same time.
 fn by_eight(
     host: &Host,
     ask: fn(&mut Connection, &StorePath) -> Result<(), protocol::client::Error>,
@@ -103,7 +103,7 @@ fn add_text(host: &Host, round: usize) -> Result<Duration> {
     })
 }
 
-/// Bytes without end, of no pattern that matters, different for each seed.
+/// An endless stream of pseudo-random bytes, different for each seed.
 pub struct Noise(pub u64);
 
 impl Read for Noise {
@@ -172,7 +172,7 @@ pub fn build(daemon: &mut Connection, targets: Vec<Target>) -> Result<Duration> 
     Ok(begun.elapsed())
 }
 
-/// A derivation that writes a word, by a static busybox; it and its output.
+/// A derivation whose builder, a static busybox, writes a word. Returns it and its output.
 pub fn derivation(
     host: &Host,
     daemon: &mut Connection,

@@ -21,9 +21,10 @@ use super::sexp::{Datum, Position, Value};
 
 /// The machines of a file with this text.
 pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
+    let lines = Lines::new(text);
     let place = |offset| Place {
         file: file.into(),
-        position: position(text, offset),
+        position: lines.position(offset),
     };
     let syntax = |offset, message: String| {
         Error::Syntax(Problem {
@@ -58,13 +59,13 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
                 continue;
             };
             let entry = Entry {
-                position: position(text, table.span().start),
+                position: lines.position(table.span().start),
                 fields: fields
                     .iter()
                     .map(|(name, value)| Field {
-                        position: position(text, name.span().start),
+                        position: lines.position(name.span().start),
                         name: name.get_ref().to_string(),
-                        value: datum(value.get_ref(), position(text, value.span().start)),
+                        value: datum(value.get_ref(), lines.position(value.span().start)),
                     })
                     .collect(),
             };
@@ -112,21 +113,32 @@ fn scalar(value: &DeValue<'_>) -> Value {
     }
 }
 
-/// Line and column of a byte offset.
-fn position(text: &str, offset: usize) -> Position {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let line_start = start_of_last_line(before);
-    let line = before.iter().filter(|b| **b == b'\n').count() as u32 + 1;
-    let column = String::from_utf8_lossy(&before[line_start..])
-        .chars()
-        .count() as u32
-        + 1;
-    Position { line, column }
+/// Finds lines and columns of byte offsets, without counting lines from the start each time.
+struct Lines<'a> {
+    text: &'a str,
+    /// Where each line starts.
+    starts: Vec<usize>,
 }
 
-/// Where the last line starts.
-fn start_of_last_line(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1)
+impl<'a> Lines<'a> {
+    fn new(text: &'a str) -> Lines<'a> {
+        let after_newlines = text.match_indices('\n').map(|(index, _)| index + 1);
+        Lines {
+            text,
+            starts: std::iter::once(0).chain(after_newlines).collect(),
+        }
+    }
+
+    fn position(&self, offset: usize) -> Position {
+        let offset = offset.min(self.text.len());
+        // The first line starts at 0, so at least one line starts there or before.
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let before = &self.text.as_bytes()[self.starts[line - 1]..offset];
+        Position {
+            line: line as u32,
+            column: String::from_utf8_lossy(before).chars().count() as u32 + 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -171,5 +183,16 @@ host-key = \"ssh-ed25519 AAAA\"
     fn broken_syntax_is_an_error_with_its_place() {
         let error = load(Path::new("/m.toml"), "[[machine]]\nname = \n").unwrap_err();
         assert!(error.to_string().contains("/m.toml:2:"), "{error}");
+    }
+
+    #[test]
+    fn lines_and_columns_count_from_one_and_columns_are_characters() {
+        let lines = Lines::new("a\n\u{e9}b\n");
+        for (offset, line, column) in [(0, 1, 1), (1, 1, 2), (2, 2, 1), (4, 2, 2), (6, 3, 1)] {
+            assert_eq!(lines.position(offset), Position { line, column });
+        }
+        // Beyond the end, and in the middle of a character.
+        assert_eq!(lines.position(99), Position { line: 3, column: 1 });
+        assert_eq!(lines.position(3), Position { line: 2, column: 2 });
     }
 }
