@@ -1,6 +1,6 @@
 //! Requests, one after the other, and the table of their handlers.
 
-use protocol::operations::Request;
+use protocol::Request;
 
 use super::session::{Outcome, Session};
 use super::{add, build, garbage, maintenance, options, queries, roots, substitutes, transfer};

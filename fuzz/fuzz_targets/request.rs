@@ -4,7 +4,7 @@
 use std::io;
 
 use formats::StoreDir;
-use protocol::operations::Request;
+use protocol::Request;
 use protocol::server::Connection;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

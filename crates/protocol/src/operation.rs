@@ -2,8 +2,88 @@
 
 use std::fmt;
 
-/// Declares [`Operation`] and the [`Request`](crate::operations::Request) of each from one table.
-macro_rules! operations {
+/// Hands the table of operations to the macro `$use`: for each, its documentation, its number on
+/// the wire and its name. The name is also that of the request's type in
+/// [`operations`](crate::operations).
+macro_rules! with_operations {
+    ($use:ident) => {
+        $use! {
+            /// Whether an item is valid.
+            1 IsValidPath;
+            /// Whether an item has a substitute.
+            3 HasSubstitutes;
+            /// The hash of an item's nar.
+            4 QueryPathHash;
+            /// What an item refers to.
+            5 QueryReferences;
+            /// What refers to an item.
+            6 QueryReferrers;
+            /// Adds files.
+            7 AddToStore;
+            /// Adds a text.
+            8 AddTextToStore;
+            /// Builds derivations, substitutes items.
+            9 BuildPaths;
+            /// Makes an item valid by substituting it.
+            10 EnsurePath;
+            /// Keeps an item while the connection lasts.
+            11 AddTempRoot;
+            /// Keeps what a symbolic link elsewhere points to.
+            12 AddIndirectRoot;
+            /// Waits for a garbage collection to end.
+            13 SyncWithGC;
+            /// What keeps items.
+            14 FindRoots;
+            /// Sends an item.
+            16 ExportPath;
+            /// The derivation that an item was built from.
+            18 QueryDeriver;
+            /// Settings for this connection.
+            19 SetOptions;
+            /// Collects garbage.
+            20 CollectGarbage;
+            /// What would have to be downloaded for an item.
+            21 QuerySubstitutablePathInfo;
+            /// Where a derivation's outputs are.
+            22 QueryDerivationOutputs;
+            /// All items.
+            23 QueryAllValidPaths;
+            /// Items whose build is known to fail.
+            24 QueryFailedPaths;
+            /// Forgets that builds failed.
+            25 ClearFailedPaths;
+            /// All about an item.
+            26 QueryPathInfo;
+            /// Receives items.
+            27 ImportPaths;
+            /// What a derivation's outputs are called.
+            28 QueryDerivationOutputNames;
+            /// The item with a hash part.
+            29 QueryPathFromHashPart;
+            /// What would have to be downloaded for items.
+            30 QuerySubstitutablePathInfos;
+            /// Which items are valid.
+            31 QueryValidPaths;
+            /// Which items have substitutes.
+            32 QuerySubstitutablePaths;
+            /// The derivations that have an item as output.
+            33 QueryValidDerivers;
+            /// Shares the space of equal files.
+            34 OptimiseStore;
+            /// Checks the store.
+            35 VerifyStore;
+            /// What the daemon builds by itself.
+            80 BuiltinBuilders;
+            /// Where substitutes are got from.
+            81 SubstituteURLs;
+        }
+    };
+}
+
+pub(crate) use with_operations;
+
+/// Declares [`Operation`].
+macro_rules! declare_operation {
     ($($(#[doc = $doc:literal])+ $number:literal $name:ident;)+) => {
         /// An operation of the protocol; its discriminant is its number on the wire.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,108 +111,10 @@ macro_rules! operations {
                 }
             }
         }
-
-        /// A request, as a daemon reads it.
-        #[derive(Debug, Clone, PartialEq)]
-        pub enum Request {
-            $(#[doc = concat!("[`Operation::", stringify!($name), "`]")] $name(crate::operations::$name),)+
-        }
-
-        impl Request {
-            /// Which operation is asked for.
-            pub const fn operation(&self) -> Operation {
-                match self {
-                    $(Request::$name(_) => Operation::$name,)+
-                }
-            }
-
-            /// Reads what follows the number of `operation`. What streams (the nar of AddToStore,
-            /// the archive of ImportPaths) is left in `source`.
-            pub fn read(
-                operation: Operation,
-                source: &mut crate::codec::Source<'_>,
-            ) -> Result<Request, crate::codec::Error> {
-                use crate::codec::Decode;
-                Ok(match operation {
-                    $(Operation::$name => {
-                        Request::$name(crate::operations::$name::decode(source)?)
-                    })+
-                })
-            }
-        }
     };
 }
 
-operations! {
-    /// Whether an item is valid.
-    1 IsValidPath;
-    /// Whether an item has a substitute.
-    3 HasSubstitutes;
-    /// The hash of an item's nar.
-    4 QueryPathHash;
-    /// What an item refers to.
-    5 QueryReferences;
-    /// What refers to an item.
-    6 QueryReferrers;
-    /// Adds files.
-    7 AddToStore;
-    /// Adds a text.
-    8 AddTextToStore;
-    /// Builds derivations, substitutes items.
-    9 BuildPaths;
-    /// Makes an item valid by substituting it.
-    10 EnsurePath;
-    /// Keeps an item while the connection lasts.
-    11 AddTempRoot;
-    /// Keeps what a symbolic link elsewhere points to.
-    12 AddIndirectRoot;
-    /// Waits for a garbage collection to end.
-    13 SyncWithGC;
-    /// What keeps items.
-    14 FindRoots;
-    /// Sends an item.
-    16 ExportPath;
-    /// The derivation that an item was built from.
-    18 QueryDeriver;
-    /// Settings for this connection.
-    19 SetOptions;
-    /// Collects garbage.
-    20 CollectGarbage;
-    /// What would have to be downloaded for an item.
-    21 QuerySubstitutablePathInfo;
-    /// Where a derivation's outputs are.
-    22 QueryDerivationOutputs;
-    /// All items.
-    23 QueryAllValidPaths;
-    /// Items whose build is known to fail.
-    24 QueryFailedPaths;
-    /// Forgets that builds failed.
-    25 ClearFailedPaths;
-    /// All about an item.
-    26 QueryPathInfo;
-    /// Receives items.
-    27 ImportPaths;
-    /// What a derivation's outputs are called.
-    28 QueryDerivationOutputNames;
-    /// The item with a hash part.
-    29 QueryPathFromHashPart;
-    /// What would have to be downloaded for items.
-    30 QuerySubstitutablePathInfos;
-    /// Which items are valid.
-    31 QueryValidPaths;
-    /// Which items have substitutes.
-    32 QuerySubstitutablePaths;
-    /// The derivations that have an item as output.
-    33 QueryValidDerivers;
-    /// Shares the space of equal files.
-    34 OptimiseStore;
-    /// Checks the store.
-    35 VerifyStore;
-    /// What the daemon builds by itself.
-    80 BuiltinBuilders;
-    /// Where substitutes are got from.
-    81 SubstituteURLs;
-}
+with_operations!(declare_operation);
 
 impl Operation {
     /// Its number on the wire.

@@ -8,6 +8,7 @@ use std::thread;
 
 use formats::wire::{ReadExt, WriteExt};
 use formats::{Algorithm, Hash, StoreDir, StorePath, nar};
+use protocol::Request;
 use protocol::client::{self, Options};
 use protocol::operations::*;
 use protocol::server::{Activity, Connection, Error, Watch};

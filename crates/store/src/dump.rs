@@ -4,9 +4,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use bstr::ByteSlice;
 use formats::hash::Hash;
-use formats::nar;
-use formats::wire::WriteExt;
+use formats::nar::{self, Sink};
 use system::tree::{Descend, Dir, Kind, Visit, Visited, walk};
 
 use crate::error::{Context, Error, Result, from_tree, into_io};
@@ -24,9 +24,8 @@ pub(crate) fn dump_tree(
     out: &mut dyn Write,
     files: Option<&mut Vec<(PathBuf, Hash)>>,
 ) -> Result<()> {
-    out.write_bytes(nar::MAGIC).context(|| "writing archive")?;
     let mut dumper = Dumper {
-        out,
+        writer: nar::Writer::new(out),
         files,
         buffer: Vec::new(),
     };
@@ -51,38 +50,26 @@ pub(crate) fn open_parent(path: &Path) -> Result<(Dir, &std::ffi::OsStr, &Path)>
 }
 
 struct Dumper<'a> {
-    out: &'a mut dyn Write,
+    writer: nar::Writer<&'a mut dyn Write>,
     files: Option<&'a mut Vec<(PathBuf, Hash)>>,
     buffer: Vec<u8>,
 }
 
 impl Dumper<'_> {
-    fn tokens(&mut self, tokens: &[&[u8]]) -> io::Result<()> {
-        for token in tokens {
-            self.out.write_bytes(token)?;
-        }
-        Ok(())
-    }
-
     fn regular(&mut self, file: &Visited<'_>) -> io::Result<()> {
         let mut source = file.parent.open_file(file.name)?;
         let (size, executable) = (file.stat.size(), file.stat.mode() & 0o100 != 0);
-        if executable {
-            self.tokens(&[b"regular", b"executable", b"", b"contents"])?;
-        } else {
-            self.tokens(&[b"regular", b"contents"])?;
-        }
-        self.out.write_u64(size)?;
         let mut hasher = (self.files.is_some() && size >= DEDUPLICATION_MINIMUM)
             .then(|| FileHasher::new(executable, size));
-        let out = &mut self.out;
+        let writer = &mut self.writer;
+        writer.begin_regular(executable, size)?;
         read_whole(&mut source, size, &mut self.buffer, |data| {
             if let Some(hasher) = &mut hasher {
                 hasher.update(data);
             }
-            out.write_all(data)
+            writer.write_contents(data)
         })?;
-        self.out.write_padding(size)?;
+        writer.end_regular(size)?;
         if let (Some(files), Some(hasher)) = (&mut self.files, hasher) {
             // Relative to the item, whose own name is the first.
             let path = file.path().components().skip(1).collect();
@@ -95,17 +82,16 @@ impl Dumper<'_> {
 impl Visit for Dumper<'_> {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
         if file.depth > 0 {
-            self.tokens(&[b"entry", b"(", b"name", file.name.as_bytes(), b"node"])?;
+            self.writer.entry(file.name.as_bytes().as_bstr())?;
         }
-        self.tokens(&[b"(", b"type"])?;
         match file.stat.kind() {
             Kind::Directory => {
-                self.tokens(&[b"directory"])?;
+                self.writer.begin_directory()?;
                 return Ok(Descend::Into);
             }
             Kind::Symlink => {
                 let target = file.parent.read_link(file.name)?;
-                self.tokens(&[b"symlink", b"target", target.as_bytes()])?;
+                self.writer.symlink(target.as_bytes().as_bstr())?;
             }
             Kind::Regular => self.regular(file)?,
             Kind::Other => {
@@ -113,20 +99,11 @@ impl Visit for Dumper<'_> {
                 return Err(into_io(Error::UnsupportedType(path)));
             }
         }
-        self.tokens(&[b")"])?;
-        if file.depth > 0 {
-            self.tokens(&[b")"]).map(|()| Descend::Over)
-        } else {
-            Ok(Descend::Over)
-        }
+        Ok(Descend::Over)
     }
 
-    fn leave(&mut self, directory: &Visited<'_>) -> io::Result<()> {
-        if directory.depth > 0 {
-            self.tokens(&[b")", b")"])
-        } else {
-            self.tokens(&[b")"])
-        }
+    fn leave(&mut self, _directory: &Visited<'_>) -> io::Result<()> {
+        self.writer.end_directory()
     }
 
     fn action(&self) -> &'static str {

@@ -3,53 +3,33 @@
 
 use formats::hash::{Hash, Hasher};
 use formats::nar;
-use formats::wire::{WriteExt, padding};
 
 /// Files smaller than this are not deduplicated (`doc/spec/store-formats.md`, section 10).
 pub(crate) const DEDUPLICATION_MINIMUM: u64 = 8192;
 
-/// Hashes the nar of a regular file of known size.
+/// Hashes the nar of a regular file of known size. (A hasher takes everything that is written to it,
+/// so that writing the nar cannot fail.)
 pub(crate) struct FileHasher {
-    hasher: Hasher,
+    nar: nar::Writer<Hasher>,
     size: u64,
 }
 
 impl FileHasher {
     pub(crate) fn new(executable: bool, size: u64) -> FileHasher {
-        let mut hasher = Hasher::sha256();
-        let tokens: &[&[u8]] = if executable {
-            &[
-                nar::MAGIC,
-                b"(",
-                b"type",
-                b"regular",
-                b"executable",
-                b"",
-                b"contents",
-            ]
-        } else {
-            &[nar::MAGIC, b"(", b"type", b"regular", b"contents"]
-        };
-        let mut header = Vec::with_capacity(144);
-        for token in tokens {
-            write(&mut header, token);
-        }
-        header.extend_from_slice(&size.to_le_bytes());
-        hasher.update(&header);
-        FileHasher { hasher, size }
+        let mut nar = nar::Writer::new(Hasher::sha256());
+        let _ = nar.begin_regular(executable, size);
+        FileHasher { nar, size }
     }
 
     /// The next of the file's bytes.
     pub(crate) fn update(&mut self, data: &[u8]) {
-        self.hasher.update(data);
+        let _ = self.nar.write_contents(data);
     }
 
     /// The hash and the size of the nar, once all bytes have gone by.
     pub(crate) fn finish(mut self) -> (Hash, u64) {
-        let mut end = vec![0; padding(self.size)];
-        write(&mut end, b")");
-        self.hasher.update(&end);
-        self.hasher.finish()
+        let _ = self.nar.end_regular(self.size);
+        self.nar.into_inner().finish()
     }
 
     /// The hash and the size of the nar of a file with these contents.
@@ -58,11 +38,6 @@ impl FileHasher {
         hasher.update(contents);
         hasher.finish()
     }
-}
-
-fn write(buffer: &mut Vec<u8>, token: &[u8]) {
-    // A vector takes everything.
-    let _ = buffer.write_bytes(token);
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Derivations: the `.drv` files that say how something is built.
 //!
-//! [`parse`](Derivation::parse) and [`to_bytes`](Derivation::to_bytes) are in `text.rs`, the
-//! hashes that outputs are named after in `modulo.rs`. Documented in Guix's
-//! `nix/libstore/derivations.cc`.
+//! The file's text is read and written in `text.rs`. The hashes that outputs are named after are in
+//! `modulo.rs`, the names themselves in `outputs.rs`, and `recipe.rs` makes new derivations. The
+//! format is described in `doc/spec/store-formats.md`.
 
 mod modulo;
+mod outputs;
+mod recipe;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bstr::{BString, ByteSlice};
 
 use crate::hash::{self, Algorithm, Hash};
-use crate::store_path::{self, StoreDir, StorePath};
+use crate::store_path::{self, StorePath};
 
 pub use modulo::ModuloHashes;
+pub use recipe::Recipe;
 
 /// What derivations' file names end in.
 pub const EXTENSION: &str = ".drv";
@@ -169,131 +172,6 @@ impl Derivation {
         path.name()
             .strip_suffix(EXTENSION)
             .ok_or_else(|| Error::NotADerivation(path.clone()))
-    }
-
-    /// Checks that every output of this derivation, which is at `path`, is where it has to be,
-    /// and that the environment says so too. `resolve` gives the hash modulo of an input.
-    pub fn check_outputs(
-        &self,
-        path: &StorePath,
-        store: &StoreDir,
-        resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
-    ) -> Result<(), Error> {
-        let expected = self.compute_output_paths(Self::name_of(path)?, store, resolve)?;
-        for (id, output) in &self.outputs {
-            let expected = &expected[id];
-            let variable = self.variable(id);
-            if output.path != *expected
-                || variable.is_none_or(|value| value != expected.as_str().as_bytes())
-            {
-                return Err(Error::Output {
-                    derivation: path.clone(),
-                    found: output.path.clone(),
-                    expected: expected.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Where the outputs of a derivation like this, called `name`, have to be.
-    pub fn compute_output_paths(
-        &self,
-        name: &str,
-        store: &StoreDir,
-        resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
-    ) -> Result<BTreeMap<String, StorePath>, Error> {
-        if self.is_fixed_output() {
-            let fixed = self.outputs["out"].fixed_hash()?;
-            if let Some(FixedHash { recursive, hash }) = fixed {
-                let path = store.fixed_output_path(name, recursive, &hash)?;
-                return Ok([("out".to_owned(), path)].into());
-            }
-        }
-        let hash = modulo::hash(self, true, resolve)?;
-        self.outputs
-            .keys()
-            .map(|id| Ok((id.clone(), store.output_path(id, &hash, name)?)))
-            .collect()
-    }
-
-    /// The hash that stands for this derivation in those that need it: the same for two ways to
-    /// get the same fixed output. `resolve` gives that of an input; see [`ModuloHashes`].
-    pub fn hash_modulo(
-        &self,
-        resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
-    ) -> Result<Hash, Error> {
-        modulo::hash(self, false, resolve)
-    }
-}
-
-/// A derivation whose output paths are yet to be computed.
-#[derive(Debug, Clone, Default)]
-pub struct Recipe {
-    /// The outputs, and the hash of a fixed one.
-    pub outputs: BTreeMap<String, Option<FixedHash>>,
-    /// See [`Derivation::inputs`].
-    pub inputs: BTreeMap<StorePath, BTreeSet<String>>,
-    /// See [`Derivation::sources`].
-    pub sources: BTreeSet<StorePath>,
-    /// See [`Derivation::system`].
-    pub system: BString,
-    /// See [`Derivation::builder`].
-    pub builder: BString,
-    /// See [`Derivation::arguments`].
-    pub arguments: Vec<BString>,
-    /// See [`Derivation::environment`]; a variable for each output is added.
-    pub environment: BTreeMap<BString, BString>,
-}
-
-impl Recipe {
-    /// The derivation called `name` (without `.drv`), and the path of its `.drv` file.
-    pub fn instantiate(
-        self,
-        name: &str,
-        store: &StoreDir,
-        resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
-    ) -> Result<(Derivation, StorePath), Error> {
-        // Any path will do until the right ones are known: they aren't hashed.
-        let unknown = store.join("unknown")?;
-        let output = |(id, fixed): (String, Option<FixedHash>)| {
-            let (algorithm, hash) = match fixed {
-                Some(FixedHash { recursive, hash }) => {
-                    let prefix = if recursive { "r:" } else { "" };
-                    (format!("{prefix}{}", hash.algorithm()), hash.hex())
-                }
-                None => Default::default(),
-            };
-            (
-                id,
-                Output {
-                    path: unknown.clone(),
-                    algorithm,
-                    hash,
-                },
-            )
-        };
-        let mut derivation = Derivation {
-            outputs: self.outputs.into_iter().map(output).collect(),
-            inputs: self.inputs,
-            sources: self.sources,
-            system: self.system,
-            builder: self.builder,
-            arguments: self.arguments,
-            environment: self.environment,
-        };
-        for (id, path) in derivation.compute_output_paths(name, store, resolve)? {
-            derivation
-                .environment
-                .insert(id.as_str().into(), path.as_str().into());
-            if let Some(output) = derivation.outputs.get_mut(&id) {
-                output.path = path;
-            }
-        }
-        let file_name = format!("{name}{EXTENSION}");
-        let contents = Hash::sha256(derivation.to_bytes());
-        let path = store.text_path(&file_name, &contents, &derivation.references())?;
-        Ok((derivation, path))
     }
 }
 

@@ -10,6 +10,17 @@ use crate::graph::{DepthFirst, Step};
 use crate::hash::Hash;
 use crate::store_path::StorePath;
 
+impl Derivation {
+    /// The hash that stands for this derivation in those that need it: the same for two ways to
+    /// get the same fixed output. `resolve` gives that of an input; see [`ModuloHashes`].
+    pub fn hash_modulo(
+        &self,
+        resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
+    ) -> Result<Hash, Error> {
+        hash(self, false, resolve)
+    }
+}
+
 /// The hash of `derivation`, given those of its inputs; with `blank`, without output paths.
 pub(super) fn hash(
     derivation: &Derivation,

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store_path::StoreDir;
 
 fn store() -> StoreDir {
     StoreDir::new("/gnu/store").unwrap()

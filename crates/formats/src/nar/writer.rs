@@ -52,6 +52,50 @@ impl<W: Write> Writer<W> {
         }
     }
 
+    /// Begins a regular file of `size` bytes. That many have to follow, with
+    /// [`write_contents`](Self::write_contents), and then [`end_regular`](Self::end_regular).
+    pub fn begin_regular(&mut self, executable: bool, size: u64) -> io::Result<()> {
+        self.begin_node("regular")?;
+        if executable {
+            self.tokens(["executable", ""])?;
+        }
+        self.target.write_bytes("contents")?;
+        self.target.write_u64(size)
+    }
+
+    /// Writes the next bytes of a regular file.
+    pub fn write_contents(&mut self, data: &[u8]) -> io::Result<()> {
+        self.target.write_all(data)
+    }
+
+    /// Ends a regular file of `size` bytes.
+    pub fn end_regular(&mut self, size: u64) -> io::Result<()> {
+        self.target.write_padding(size)?;
+        self.end_node()
+    }
+
+    /// Writes `size` bytes of `contents`, through `buffer`.
+    fn copy(&mut self, size: u64, contents: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let most = size.min(CHUNK as u64) as usize;
+        if buffer.len() < most {
+            buffer.resize(most, 0);
+        }
+        let mut left = size;
+        while left > 0 {
+            let most = left.min(buffer.len() as u64) as usize;
+            match contents.read(&mut buffer[..most]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.write_contents(&buffer[..count])?;
+                    left -= count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn tokens<const N: usize>(&mut self, tokens: [&str; N]) -> io::Result<()> {
         tokens
             .into_iter()
@@ -86,30 +130,12 @@ impl<W: Write> Sink for Writer<W> {
 
     /// Takes exactly `size` bytes of `contents`, and fails if there are less.
     fn regular(&mut self, executable: bool, size: u64, contents: &mut dyn Read) -> io::Result<()> {
-        self.begin_node("regular")?;
-        if executable {
-            self.tokens(["executable", ""])?;
-        }
-        self.target.write_bytes("contents")?;
-        self.target.write_u64(size)?;
-        let mut left = size;
-        while left > 0 {
-            let most = left.min(CHUNK as u64) as usize;
-            if self.buffer.len() < most {
-                self.buffer.resize(most, 0);
-            }
-            match contents.read(&mut self.buffer[..most]) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => {
-                    self.target.write_all(&self.buffer[..count])?;
-                    left -= count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.target.write_padding(size)?;
-        self.end_node()
+        self.begin_regular(executable, size)?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let copied = self.copy(size, contents, &mut buffer);
+        self.buffer = buffer;
+        copied?;
+        self.end_regular(size)
     }
 }
 

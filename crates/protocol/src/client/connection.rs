@@ -7,10 +7,10 @@ use formats::wire::ReadExt;
 
 use super::Error;
 use super::exchange::{BUFFER, BodyWriter, Log, Streams, work};
-use crate::Version;
 use crate::codec::{Source, put_bytes, put_long};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
 use crate::operations::{Call, ImportPaths};
+use crate::version::Version;
 
 /// How to shake hands.
 #[derive(Debug, Clone, Copy)]

@@ -5,9 +5,9 @@ use std::io::{self, IoSlice, Read, Write};
 use formats::wire::{ReadExt, padding};
 
 use super::Error;
-use crate::Version;
 use crate::codec::put_long;
 use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
+use crate::version::Version;
 
 /// Who listens to what the daemon says.
 pub type Log<'a> = dyn FnMut(&[u8]) + 'a;

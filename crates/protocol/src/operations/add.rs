@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bstr::BString;
 use formats::StorePath;
 
-use crate::Version;
 use crate::codec::{Decode, Encode, Error, Source, put_bytes};
+use crate::version::Version;
 
 /// Adds files; their nar follows this request at once.
 #[derive(Debug, Clone, PartialEq)]

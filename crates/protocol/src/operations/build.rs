@@ -5,8 +5,8 @@ use std::fmt;
 
 use formats::StorePath;
 
-use crate::Version;
 use crate::codec::{Decode, Done, Encode, Error, MAX_STRING, Source, put_bytes};
+use crate::version::Version;
 
 /// What is to be made valid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

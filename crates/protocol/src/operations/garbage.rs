@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use formats::StorePath;
 
-use crate::Version;
 use crate::codec::{Decode, Encode, Error, Source};
+use crate::version::Version;
 
 /// What to do with garbage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

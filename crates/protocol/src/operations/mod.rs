@@ -7,8 +7,6 @@
 use crate::codec::{Decode, Encode};
 use crate::operation::Operation;
 
-pub use crate::operation::Request;
-
 /// A request, with the operation it is for and the reply it gets.
 pub trait Call: Encode + Decode {
     /// The operation.
@@ -27,7 +25,7 @@ macro_rules! record {
         }
 
         impl $crate::codec::Encode for $name {
-            fn encode(&self, _out: &mut Vec<u8>, _version: $crate::Version) {
+            fn encode(&self, _out: &mut Vec<u8>, _version: $crate::version::Version) {
                 $($crate::codec::Encode::encode(&self.$field, _out, _version);)*
             }
         }
@@ -54,7 +52,7 @@ macro_rules! call {
 macro_rules! reply {
     ($name:ident -> $reply:ty) => {
         impl $crate::operations::Call for $name {
-            const OPERATION: $crate::Operation = $crate::Operation::$name;
+            const OPERATION: $crate::operation::Operation = $crate::operation::Operation::$name;
             type Reply = $reply;
         }
     };

@@ -2,8 +2,8 @@
 
 use bstr::BString;
 
-use crate::Version;
 use crate::codec::{Decode, Encode, Error, Nothing, Source};
+use crate::version::Version;
 
 /// Settings for what follows on this connection. What a client's version doesn't send is `None`.
 #[derive(Debug, Clone, PartialEq)]

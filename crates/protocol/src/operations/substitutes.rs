@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bstr::BString;
 use formats::StorePath;
 
-use crate::Version;
 use crate::codec::{Decode, Encode, Error, Source};
+use crate::version::Version;
 
 call! {
     /// Whether an item has a substitute.

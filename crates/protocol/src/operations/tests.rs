@@ -5,8 +5,9 @@ use formats::{Hash, StoreDir, StorePath};
 use proptest::prelude::*;
 
 use super::*;
-use crate::Version;
 use crate::codec::Source;
+use crate::request::Request;
+use crate::version::Version;
 
 fn store() -> StoreDir {
     StoreDir::new("/gnu/store").unwrap()

@@ -2,8 +2,8 @@
 
 use formats::StorePath;
 
-use crate::Version;
 use crate::codec::{Decode, Done, Encode, Error, Source};
+use crate::version::Version;
 
 /// Sends one item in the export format, in WRITE frames, without the words around items.
 #[derive(Debug, Clone, PartialEq)]

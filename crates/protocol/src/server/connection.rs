@@ -6,11 +6,14 @@ use formats::StoreDir;
 use formats::nar::Extent;
 use formats::wire::{self, ReadExt};
 
-use super::{Error, ExportSink, ImportSource, Tunnel};
+use super::Error;
+use super::tunnel::Tunnel;
 use crate::codec::{self, Source};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
-use crate::operations::{Call, Request};
-use crate::{Operation, Version};
+use crate::operation::Operation;
+use crate::operations::Call;
+use crate::request::Request;
+use crate::version::Version;
 
 /// How much is read from the client at a time.
 const BUFFER: usize = 128 * 1024;
@@ -161,17 +164,6 @@ impl<R: Read> Connection<R> {
     /// Ends work with an error.
     pub fn fail(&self, message: &str, status: u32) -> io::Result<()> {
         self.tunnel.fail(message, status)
-    }
-
-    /// While working on ImportPaths: what the client has to send.
-    pub fn import_source(&mut self) -> ImportSource<'_, R> {
-        ImportSource::new(self)
-    }
-
-    /// While working on ExportPath: where the item goes. To be
-    /// [finished](ExportSink::finish), even after an error.
-    pub fn export_sink(&self) -> ExportSink {
-        ExportSink::new(self.tunnel.clone())
     }
 
     pub(super) fn reader(&mut self) -> &mut BufReader<R> {

@@ -4,8 +4,23 @@ use std::io::{self, Read, Write};
 
 use formats::wire::ReadExt;
 
-use super::{Connection, Error, Tunnel};
+use super::Error;
+use super::connection::Connection;
+use super::tunnel::Tunnel;
 use crate::frames::{READ_MOST, READ_SIZE, WRITE_SIZE};
+
+impl<R: Read> Connection<R> {
+    /// While working on ImportPaths: what the client has to send.
+    pub fn import_source(&mut self) -> ImportSource<'_, R> {
+        ImportSource::new(self)
+    }
+
+    /// While working on ExportPath: where the item goes. To be
+    /// [finished](ExportSink::finish), even after an error.
+    pub fn export_sink(&self) -> ExportSink {
+        ExportSink::new(self.tunnel().clone())
+    }
+}
 
 /// Data that the client sends piece by piece, when asked.
 ///
@@ -23,7 +38,7 @@ pub struct ImportSource<'a, R: Read> {
 }
 
 impl<'a, R: Read> ImportSource<'a, R> {
-    pub(super) fn new(connection: &'a mut Connection<R>) -> Self {
+    fn new(connection: &'a mut Connection<R>) -> Self {
         ImportSource {
             connection,
             left: 0,
@@ -134,7 +149,7 @@ pub struct ExportSink {
 }
 
 impl ExportSink {
-    pub(super) fn new(tunnel: Tunnel) -> Self {
+    fn new(tunnel: Tunnel) -> Self {
         ExportSink {
             tunnel,
             buffer: Vec::with_capacity(WRITE_SIZE),

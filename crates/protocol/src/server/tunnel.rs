@@ -6,9 +6,9 @@ use std::sync::Arc;
 use formats::wire::padding;
 use system::sync::{Mutex, MutexGuard};
 
-use crate::Version;
 use crate::codec::{Encode, put_bytes, put_long};
 use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
+use crate::version::Version;
 
 /// The way to the client, shared by all who have something to say to it. Cheap to clone.
 #[derive(Clone)]
