@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{Fixture, Run, wait};
 use crate::harness::derivations::processes_with;
 use crate::harness::{eventually, is_ours};
+use crate::offloading::NOWHERE;
 
 /// The words of a command, and its standard input.
 type Command = (Vec<String>, Vec<u8>);
@@ -28,7 +29,8 @@ fn with_commands() -> (Fixture, Vec<Command>) {
         .fails("failed");
     fixture.run(&["archive", "--generate-key"]).succeeds();
     let file = fixture.write("file", "contents").display().to_string();
-    let machines = fixture.write("machines.toml", "").display().to_string();
+    let machines = fixture.write("machines.toml", NOWHERE);
+    let machines = machines.display().to_string();
     let base = fixture.add_text("base", "", &[]);
     let top = fixture.add_text("top", &base, &[&base]);
     let nar = {
@@ -108,7 +110,7 @@ fn prints_something(fixture: &Fixture, words: &[String], input: &[u8]) -> bool {
     }
     let name = fixture.site.path("printed");
     let out = File::create(&name).unwrap();
-    run_with_output(fixture, words, input, out.into()).succeeds();
+    run_with_output(fixture, words, input, out.into());
     fs::metadata(name).unwrap().len() > 0
 }
 
