@@ -19,7 +19,7 @@ use crate::transfer::{self, BuildTask, LocalHost};
 use crate::{stderr_line, suitability};
 
 /// The environment variable that has the hook print why it chooses as it does.
-pub const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
+const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
 
 /// How long a machine's daemon may take to answer the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use crate::request::Request;
 const LOAD_STEP: f64 = 0.25;
 
 /// Whether a machine could ever build what is requested: its system and its features are right.
-pub fn can_build(machine: &Machine, request: &Request) -> bool {
+fn can_build(machine: &Machine, request: &Request) -> bool {
     let has = |feature: &String| {
         machine.features.contains(feature) || machine.mandatory_features.contains(feature)
     };

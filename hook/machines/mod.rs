@@ -23,7 +23,7 @@ pub use machine_list::MachineList;
 pub use problem::{Error, Place, Problem};
 
 /// The environment variable that names a machine file to use instead of the usual ones.
-pub const FILE_VARIABLE: &str = "GUIX_OFFLOAD_MACHINES";
+const FILE_VARIABLE: &str = "GUIX_OFFLOAD_MACHINES";
 
 /// The largest machine file that is read, in bytes.
 const MAX_FILE_SIZE: u64 = 64 << 20;
@@ -53,7 +53,7 @@ pub fn load_file(file: &Path) -> Result<MachineList, Error> {
 
 /// The machines configured under `configuration` (`/etc/guix`): `machines.scm`,
 /// `machines.toml` and `machines` (Nix's lines), each if it exists; or only the file that
-/// [`FILE_VARIABLE`] names.
+/// `GUIX_OFFLOAD_MACHINES` names.
 pub fn load(configuration: &Path) -> Result<MachineList, Error> {
     if let Some(file) = std::env::var_os(FILE_VARIABLE).filter(|f| !f.is_empty()) {
         return load_file(Path::new(&file));

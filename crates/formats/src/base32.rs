@@ -8,7 +8,7 @@ use data_encoding::Encoding;
 use data_encoding_macro::new_encoding;
 
 /// The 32 digits; a digit's value is its position.
-pub const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
 /// The same digits, the least significant first.
 const REVERSED: Encoding = new_encoding! {

@@ -24,9 +24,9 @@ pub const ITEM: u64 = 1;
 /// The word after the last item.
 pub const END: u64 = 0;
 /// The longest signature that is read.
-pub const MAX_SIGNATURE: u64 = 64 * 1024;
+const MAX_SIGNATURE: u64 = 64 * 1024;
 /// The most references that an item may have.
-pub const MAX_REFERENCES: u64 = 1 << 20;
+const MAX_REFERENCES: u64 = 1 << 20;
 
 /// The longest file name that is read.
 const MAX_PATH: u64 = 4096;

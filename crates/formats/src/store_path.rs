@@ -18,7 +18,7 @@ use crate::base32;
 use crate::hash::{Algorithm, Hash};
 
 /// The longest name that a directory entry may have.
-pub const MAX_BASE_NAME: usize = 255;
+const MAX_BASE_NAME: usize = 255;
 
 /// The number of characters of the hash part.
 pub const HASH_LENGTH: usize = 32;

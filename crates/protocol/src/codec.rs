@@ -17,7 +17,7 @@ pub const MAX_STRING: u64 = 64 << 10;
 /// The longest text of AddTextToStore.
 pub const MAX_TEXT: u64 = 512 << 20;
 /// The most that a message may be, but for the text of AddTextToStore and what streams.
-pub const MAX_MESSAGE: u64 = 256 << 20;
+const MAX_MESSAGE: u64 = 256 << 20;
 
 /// Why a value could not be read.
 #[derive(Debug, thiserror::Error)]

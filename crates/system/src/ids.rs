@@ -44,11 +44,6 @@ pub fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
     Ok(Group::from_name(name)?.map(Into::into))
 }
 
-/// The group of that id.
-pub fn group_by_id(gid: u32) -> io::Result<Option<GroupEntry>> {
-    Ok(Group::from_gid(Gid::from_raw(gid))?.map(Into::into))
-}
-
 /// All groups a user is in (the given primary one among them), as `getgrouplist` tells.
 pub fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
     let name = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -126,7 +121,6 @@ mod tests {
         let root = user_by_name("root").unwrap().unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(user_by_id(0).unwrap().unwrap(), root);
-        assert_eq!(group_by_id(0).unwrap().unwrap().name, "root");
         assert!(groups_of("root", 0).unwrap().contains(&0));
         assert!(user_by_name("no-such-user-here").unwrap().is_none());
         assert!(group_by_name("no-such-group-here").unwrap().is_none());

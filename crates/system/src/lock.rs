@@ -33,18 +33,13 @@ pub struct LockFile {
 impl LockFile {
     /// Opens the file, creating it with mode 0600 if it doesn't exist. Takes no lock yet.
     pub fn open(path: impl AsRef<Path>) -> io::Result<LockFile> {
-        Self::open_with_mode(path, 0o600)
-    }
-
-    /// As [`LockFile::open`], with another mode (modulo umask) for a file that is created.
-    pub fn open_with_mode(path: impl AsRef<Path>, mode: u32) -> io::Result<LockFile> {
         let path = path.as_ref();
         let file = File::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(mode)
+            .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
         Ok(LockFile {
@@ -107,7 +102,7 @@ impl LockFile {
     }
 
     /// Gives the lock up and keeps the file open.
-    pub fn unlock(&self) -> io::Result<()> {
+    fn unlock(&self) -> io::Result<()> {
         fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK)))?;
         Ok(())
     }

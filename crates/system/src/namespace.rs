@@ -19,20 +19,11 @@ pub struct IdMap {
     pub outside: u32,
 }
 
-/// Writes the maps of a process's new user namespace, one user and one group, with
+/// Writes the maps of this process's new user namespace, one user and one group, with
 /// `setgroups` denied (which the kernel demands of writers without privilege).
-pub fn write_maps(pid: i32, user: IdMap, group: IdMap) -> io::Result<()> {
-    write_maps_in(&format!("/proc/{pid}"), user, group)
-}
-
-/// As [`write_maps`] for this process's own namespace.
 pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
-    write_maps_in("/proc/self", user, group)
-}
-
-fn write_maps_in(process: &str, user: IdMap, group: IdMap) -> io::Result<()> {
     let write = |name: &str, text: String| {
-        let path = format!("{process}/{name}");
+        let path = format!("/proc/self/{name}");
         fs::write(&path, text).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot write `{path}': {error}"))
         })
@@ -73,18 +64,4 @@ pub fn set_domain_name(name: &str) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Whether this system lets this process make a user namespace and map itself in it.
-pub fn user_namespaces_work() -> bool {
-    // SAFETY: the child makes async-signal-safe calls only and never returns.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        // SAFETY: plain system calls in a new process.
-        unsafe { libc::_exit(i32::from(libc::unshare(libc::CLONE_NEWUSER) != 0)) }
-    }
-    pid > 0
-        && crate::process::Child::new(pid, false)
-            .and_then(|mut child| child.wait())
-            .is_ok_and(|status| status.success())
 }

@@ -1,5 +1,5 @@
 //! The fork server itself, which the daemon [starts](super::fork_server) and gives
-//! [orders](super::orders).
+//! [orders](mod@super::orders).
 //!
 //! It forks children of its parent, the daemon, and never waits for them, so that no builder can
 //! hold up others. It ends when the daemon's end of the connection is closed.

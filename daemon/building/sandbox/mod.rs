@@ -8,15 +8,15 @@
 //! # For the goal that runs a build
 //!
 //! 1. `Identity`: [`BuildUser::acquire`] takes a free build user (hold it until the build
-//!    is over; [`BuildUser::kill_processes`] before and after), or [`Identity::own`].
+//!    is over; [`BuildUser::kill_processes`] before and after), or it is the daemon's own.
 //! 2. [`BuildDirectory::create`] makes the directory the build runs in; write the files of
 //!    `exportReferencesGraph` into [`BuildDirectory::outside`]; the environment's
 //!    `NIX_BUILD_TOP` and so on are [`BuildDirectory::inside`].
 //! 3. With a chroot: [`Root::create`] makes `DRV.chroot`; [`Root::outside`] tells where an
 //!    output appears, and [`Root::chroot`] gives the plan's part. Dropping it deletes it.
-//! 4. Fill in a [`Plan`] and call [`start`]. It returns when the builder is about to be
+//! 4. Fill in a [`Plan`] and call [`start()`]. It returns when the builder is about to be
 //!    executed, or with the error of the step that failed (a *general* error).
-//! 5. Read [`Running::log`] to its end, wait for [`Running::child`]; to end a build early,
+//! 5. Read [`log`](start::Running::log) to its end, wait for [`child`](start::Running::child); to end a build early,
 //!    `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
 //!
 //! This module uses nothing else of the daemon but `platform`.

@@ -20,7 +20,7 @@ pub use modulo::ModuloHashes;
 pub use recipe::Recipe;
 
 /// What derivations' file names end in.
-pub const EXTENSION: &str = ".drv";
+const EXTENSION: &str = ".drv";
 
 /// The largest derivation that is worth reading: the real ones stay far below.
 pub const MAX_SIZE: u64 = 256 * 1024 * 1024;

@@ -20,7 +20,7 @@ pub use writer::{Writer, of_file};
 /// The first string of every nar.
 pub const MAGIC: &[u8] = b"nix-archive-1";
 /// The longest name of a directory entry.
-pub const MAX_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 /// The longest target of a symbolic link.
 pub const MAX_TARGET: usize = 4095;
 /// The deepest nesting of directories: deeper file names would exceed `PATH_MAX`.

@@ -89,11 +89,6 @@ impl Tunnel {
         self.version
     }
 
-    /// Whether an operation is worked on, so that [`Tunnel::log`] reaches the client.
-    pub fn is_working(&self) -> bool {
-        self.lock().working
-    }
-
     pub(super) fn set_working(&self, working: bool) {
         self.lock().working = working;
     }

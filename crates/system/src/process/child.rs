@@ -6,20 +6,23 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::{kill, killpg};
+use nix::unistd::Pid;
+
 use crate::poll;
 use crate::signal::Signal;
 
 /// A process that we started, and that nobody else waits for.
 ///
-/// Dropping it kills it (with its group, if it leads one) and reaps it, unless it has been
-/// waited for or [`Child::detach`]ed: a build or a helper never outlives who cares for it.
+/// Dropping it kills the process (with its group, if it leads one) and reaps it, unless it has
+/// been waited for: a build or a helper never outlives the code that looks after it.
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
     pidfd: OwnedFd,
     leads_group: bool,
     status: Option<ExitStatus>,
-    detached: bool,
 }
 
 impl Child {
@@ -38,7 +41,6 @@ impl Child {
             pidfd,
             leads_group,
             status: None,
-            detached: false,
         })
     }
 
@@ -78,30 +80,17 @@ impl Child {
         if self.status.is_some() {
             return Ok(());
         }
-        // SAFETY: until we reap it, the pid is the child's; plain numbers.
-        ignore_gone(unsafe { libc::kill(self.pid, signal as i32) })
+        // Until we reap it, the number is the child's.
+        ignore_gone(kill(Pid::from_raw(self.pid), signal))
     }
 
-    /// Sends a signal to every process of the child's group; as [`Child::signal`] if it
-    /// doesn't lead one.
-    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
-        if !self.leads_group || self.status.is_some() {
-            return self.signal(signal);
-        }
-        // SAFETY: until we reap the leader, the group's number can't be another's.
-        ignore_gone(unsafe { libc::kill(-self.pid, signal as i32) })?;
-        self.signal(signal) // it may not have come to setsid yet
-    }
-
-    /// Kills every process of the child's group, and the child.
+    /// Kills the child, and every process of its group if it leads one.
     pub fn kill_group(&self) -> io::Result<()> {
-        self.signal_group(Signal::SIGKILL)
-    }
-
-    /// Lets the process go on when this value is dropped. It must be reaped by whoever reaps
-    /// this process's children then.
-    pub fn detach(mut self) {
-        self.detached = true;
+        if self.leads_group && self.status.is_none() {
+            // Until we reap the leader, the group's number can't be another's.
+            ignore_gone(killpg(Pid::from_raw(self.pid), Signal::SIGKILL))?;
+        }
+        self.signal(Signal::SIGKILL) // it may not have come to setsid yet
     }
 
     fn reap(&mut self, flags: i32) -> io::Result<Option<ExitStatus>> {
@@ -130,21 +119,16 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if !self.detached && self.status.is_none() {
+        if self.status.is_none() {
             let _ = self.kill_group();
             let _ = self.wait();
         }
     }
 }
 
-fn ignore_gone(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ESRCH) {
-        Ok(())
-    } else {
-        Err(error)
+fn ignore_gone(result: nix::Result<()>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

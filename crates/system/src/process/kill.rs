@@ -10,10 +10,7 @@ use crate::ids;
 
 /// Whether a process of that id exists (whoever owns it).
 pub fn process_exists(pid: i32) -> bool {
-    // SAFETY: signal 0 is never delivered.
-    pid > 0
-        && (unsafe { libc::kill(pid, 0) } == 0
-            || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM))
+    pid > 0 && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
 /// Kills all processes of a user but this one, as is done before and after that user's builds: this
