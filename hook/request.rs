@@ -1,8 +1,8 @@
-//! What the daemon asks (`doc/spec/hook-protocol.md`, sections 4, 5 and 8).
+//! The daemon's requests (`doc/spec/hook-protocol.md`, sections 4, 5 and 8).
 //!
-//! Descriptor 0 is read without a buffer, a byte at a time, so that what follows a line stays in
-//! the pipe for whoever reads the descriptor next. Only after `# accept`, when nothing but the
-//! two lines of paths is to come, is it read in large pieces, to its end.
+//! Standard input is read without a buffer, a byte at a time, so that what follows a line stays in
+//! the pipe for the process that reads it next. Only after `# accept`, when only the two lines of
+//! paths follow, is it read in large pieces, to its end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use formats::{StoreDir, StorePath};
 
 /// The longest request line: longer than any name, system and list of features.
 const LINE_LIMIT: usize = 64 << 10;
-/// The longest lines of paths.
+/// The most bytes of the two lines of paths.
 const PATHS_LIMIT: u64 = 1 << 30;
 
 /// Why a request could not be read.
@@ -27,7 +27,7 @@ pub enum Error {
     /// Not a path of the store.
     #[error("invalid store item in the daemon's list: {0}")]
     Path(#[from] formats::store_path::Error),
-    /// The two lines did not come.
+    /// The two lines of paths are missing.
     #[error("the daemon did not say what to transfer")]
     Incomplete,
 }
@@ -86,7 +86,7 @@ impl Request {
     }
 }
 
-/// Descriptor 0.
+/// The hook's standard input, on which the daemon sends requests.
 pub struct Input(File);
 
 impl Input {

@@ -7,7 +7,7 @@ use formats::StorePath;
 use protocol::client;
 use protocol::frames::status;
 
-/// Why the connection to a machine is given up that sent nothing in time.
+/// The reason in [`Error::Lost`] for a machine that sent nothing in time.
 pub(super) const NO_ANSWER: &str = "no answer in time";
 
 /// Why something could not be done on, or with, a build machine.
@@ -92,7 +92,7 @@ pub enum Error {
         /// Its daemon's message.
         message: String,
     },
-    /// Something on this side.
+    /// This host is to blame.
     #[error("while {doing}: {source}")]
     Local {
         /// What was attempted.

@@ -57,7 +57,7 @@ pub use error::{Error, SshFailure};
 pub use probe::{REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 
-/// How the machine is. Uses and, if need be, makes the shared connection.
+/// Asks a machine for its vitals, over the shared connection, which is made if necessary.
 pub fn probe(
     machine: &Machine,
     directories: &HookDirectories,
@@ -65,7 +65,7 @@ pub fn probe(
 ) -> Result<Vitals, Error> {
     let destination = Destination::new(machine, directories)?;
     match probe::probe(&destination, deadline) {
-        // The connection that stood may have ended just now; another one may do.
+        // The existing connection may have ended just now; a new one may work.
         Err(Error::Lost { .. }) if Instant::now() < deadline => {
             probe::probe(&destination, deadline)
         }
@@ -73,8 +73,8 @@ pub fn probe(
     }
 }
 
-/// A connection to its daemon, after the handshake, by the way that the machine's entry asks for.
-/// Refuses a machine whose store is this very store.
+/// Connects to a machine's daemon and shakes hands, by the transport that the machine's entry asks
+/// for. Refuses a machine whose store is our own.
 pub fn connect(
     machine: &Machine,
     directories: &HookDirectories,
