@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use data_encoding::{BASE32_NOPAD, BASE64};
 use formats::nar::Writer;
 use formats::{Algorithm, Hash, Hasher};
 
@@ -17,8 +18,22 @@ use crate::tree;
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     NixBase32,
+    Base32,
+    Base64,
     #[value(aliases = ["base16", "hexadecimal"])]
     Hex,
+}
+
+impl Format {
+    fn show(self, hash: &Hash) -> String {
+        match self {
+            Format::NixBase32 => hash.base32(),
+            // Guix writes it in small letters and without padding.
+            Format::Base32 => BASE32_NOPAD.encode(hash.bytes()).to_lowercase(),
+            Format::Base64 => BASE64.encode(hash.bytes()),
+            Format::Hex => hash.hex(),
+        }
+    }
 }
 
 /// What of a file is hashed.
@@ -65,10 +80,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     for file in &arguments.files {
         let hash = hash_of(file, serializer, arguments.hash)
             .with_context(|| format!("hashing `{}'", file.display()))?;
-        output::lines([match arguments.format {
-            Format::NixBase32 => hash.base32(),
-            Format::Hex => hash.hex(),
-        }])?;
+        output::lines([arguments.format.show(&hash)])?;
     }
     Ok(ExitCode::SUCCESS)
 }

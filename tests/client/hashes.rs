@@ -25,6 +25,10 @@ fn formats() {
     for format in ["hex", "base16", "hexadecimal"] {
         assert_eq!(hash(&["-f", format]), SHA256);
     }
+    let base64 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=";
+    assert_eq!(hash(&["-f", "base64"]), base64);
+    let base32 = "ftze3os7wcrq4jxihmvmlopctynrmhs4d6tuexttaqzwfe4ltasa";
+    assert_eq!(hash(&["-f", "base32"]), base32);
     let sha1 = "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d";
     assert_eq!(hash(&["-H", "sha1", "-f", "hex"]), sha1);
     let sha512 = hash(&["--hash=sha512", "--format=hex"]);
