@@ -12,7 +12,8 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check, say};
 use crate::store::Store;
 
-/// Signs what leaves and judges signatures on what arrives. Errors are texts for people.
+/// Signs what leaves the store and verifies the signatures of what arrives. Errors are texts for
+/// people.
 pub trait Authority: Send + Sync {
     /// The signature of `hash`, as text.
     fn sign(&self, hash: &Hash) -> std::result::Result<Vec<u8>, String>;

@@ -26,6 +26,38 @@ const SCHEMA_VERSION: u32 = 7;
 const MODULO_CACHE: usize = 200_000;
 
 /// An open store. Clones share everything.
+///
+/// ```
+/// use std::collections::BTreeSet;
+/// use formats::StoreDir;
+/// use store::{AddOptions, Directories, PathLocks, Quiet, Store, StoreOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let root = tempfile::tempdir()?;
+/// let root = root.path().canonicalize()?;
+/// let directories = Directories {
+///     store: StoreDir::new(root.join("store").display().to_string())?,
+///     state: root.join("state"),
+///     database: root.join("state/db"),
+///     log: root.join("log"),
+///     configuration: root.join("etc"),
+///     bin: root.join("bin"),
+///     libexec: root.join("libexec"),
+///     guix: root.join("bin/guix"),
+/// };
+/// let store = Store::open(directories, StoreOptions::default(), &Quiet)?;
+///
+/// let temp_roots = store.temp_roots();
+/// let options = AddOptions { temp_roots: &temp_roots, repair: false, progress: &Quiet };
+/// let path = store.add_text("hello", b"Hello, world!", &BTreeSet::new(), &options)?;
+/// assert!(store.is_valid(&path)?);
+/// assert!(store.path_info(&path)?.references.is_empty());
+///
+/// let _locks = PathLocks::try_acquire(&store, [&path])?.expect("nobody else has it");
+/// assert!(PathLocks::try_acquire(&store, [&path])?.is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Store {
     pub(crate) inner: Arc<Inner>,

@@ -24,6 +24,19 @@ pub enum Mode {
 }
 
 /// An open file on which locks are taken; it owns its descriptor.
+///
+/// ```
+/// use system::lock::{LockFile, Mode};
+///
+/// let directory = tempfile::tempdir()?;
+/// let first = LockFile::open(directory.path().join("lock"))?;
+/// let second = LockFile::open(directory.path().join("lock"))?;
+/// assert!(first.try_lock(Mode::Exclusive)?);
+/// assert!(!second.try_lock(Mode::Shared)?);
+/// drop(first);
+/// assert!(second.try_lock(Mode::Shared)?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct LockFile {
     file: File,

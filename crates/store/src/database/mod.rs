@@ -25,11 +25,12 @@ use crate::progress::{Level, Progress, check};
 /// The tables, as they are created in a new database.
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// How long SQLite itself waits for others before we look for an interruption.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// SQLite's busy timeout: how long it waits for a lock of the database before it says that the
+/// database is busy, and we look whether the client has gone.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long to be blocked before saying so.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long the database has to be busy before we warn of it.
+const WARN_AFTER: Duration = Duration::from_secs(10);
 
 /// How many prepared statements a connection keeps; more than there are.
 const STATEMENTS: usize = 64;
@@ -80,10 +81,10 @@ impl Database {
         action: &str,
         mut question: impl FnMut(&Connection) -> Result<T>,
     ) -> Result<T> {
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         loop {
             match self.readers.ask(action, &mut question) {
-                Err(error) if is_busy(&error) => patience.lose(None, action)?,
+                Err(error) if is_busy(&error) => backoff.wait(None, action)?,
                 answer => return answer,
             }
         }
@@ -98,10 +99,10 @@ impl Database {
         mut change: impl FnMut(&Connection) -> Result<T>,
     ) -> Result<T> {
         let mut connection = self.writer.lock();
-        let mut patience = Patience::default();
+        let mut backoff = Backoff::default();
         loop {
             match attempt(&mut connection, action, &mut change) {
-                Err(error) if is_busy(&error) => patience.lose(Some(progress), action)?,
+                Err(error) if is_busy(&error) => backoff.wait(Some(progress), action)?,
                 result => {
                     self.readers.end_snapshots();
                     return result;
@@ -176,8 +177,8 @@ fn connect(file: &Path, options: &StoreOptions, create: bool) -> Result<Connecti
 fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Not `busy_timeout()`, which needs a newer SQLite than many systems have. The pragma answers.
-    let patience = PATIENCE.as_millis() as i64;
-    connection.pragma_update_and_check(None, "busy_timeout", patience, |_| Ok(()))?;
+    let timeout = BUSY_TIMEOUT.as_millis() as i64;
+    connection.pragma_update_and_check(None, "busy_timeout", timeout, |_| Ok(()))?;
     connection.pragma_update(None, "foreign_keys", 1)?;
     let synchronous = if options.sync_metadata {
         "normal"
@@ -201,7 +202,7 @@ fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<(
         loop {
             match connection.pragma_update_and_check(Some("main"), "journal_mode", mode, |_| Ok(()))
             {
-                Err(error) if busy_code(&error) && started.elapsed() < SILENCE => nap(),
+                Err(error) if busy_code(&error) && started.elapsed() < WARN_AFTER => pause(),
                 result => break result?,
             }
         }
@@ -212,34 +213,34 @@ fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Waiting for others who use the database.
+/// Waiting between attempts, while others use the database.
 #[derive(Default)]
-struct Patience {
-    /// The first refusal.
+struct Backoff {
+    /// When the first attempt failed.
     since: Option<Instant>,
 }
 
-impl Patience {
-    /// After a refusal: waits a little, and says once that it has been waiting for long.
-    fn lose(&mut self, progress: Option<&dyn Progress>, action: &str) -> Result<()> {
+impl Backoff {
+    /// Waits a little after an attempt that failed; warns, once, when this goes on for long.
+    fn wait(&mut self, progress: Option<&dyn Progress>, action: &str) -> Result<()> {
         static WARNED: AtomicBool = AtomicBool::new(false);
         if let Some(progress) = progress {
             check(progress)?;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() > SILENCE && !WARNED.swap(true, Ordering::Relaxed) {
+        if since.elapsed() > WARN_AFTER && !WARNED.swap(true, Ordering::Relaxed) {
             tracing::warn!(action, "SQLite database is busy");
             if let Some(progress) = progress {
                 progress.message(Level::Error, "warning: SQLite database is busy");
             }
         }
-        nap();
+        pause();
         Ok(())
     }
 }
 
-/// A pause of random length, so that those who compete don't meet again.
-fn nap() {
+/// Sleeps for a random time (jitter), so that those who compete don't meet again.
+fn pause() {
     std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..100)));
 }
 

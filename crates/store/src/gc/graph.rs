@@ -1,9 +1,16 @@
-//! The whole database's graph in memory: a million paths take some hundred megabytes for the
-//! seconds that it lives, and liveness is one pass over it.
+//! The references of all valid paths, in memory, and which paths are live.
+//!
+//! The edges are kept as compressed sparse rows
+//! (<https://en.wikipedia.org/wiki/Sparse_matrix#Compressed_sparse_row_(CSR,_CRS_or_Yale_format)>):
+//! the targets of all edges in one array, those of one node next to each other, and for each node
+//! where its targets begin. A million paths take some hundred megabytes for the seconds that the
+//! graph lives, and marking what is live is one pass over it.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 
 use formats::store_path::StorePath;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use rusqlite::Connection;
 
 use super::GcRequest;
@@ -25,23 +32,25 @@ pub(super) struct Graph {
     /// All base names, one after the other, and where each ends.
     names: String,
     ends: Vec<usize>,
-    /// Slots of a hash table from names to nodes.
-    slots: Vec<u32>,
-    references: Edges,
+    /// All nodes, to be found by their names' hashes: the names themselves are in `names`.
+    by_name: HashTable<Node>,
+    hasher: DefaultHashBuilder,
+    references: CompressedRows,
     /// What else keeps alive: derivers, outputs.
-    keeps: Edges,
+    keeps: CompressedRows,
     live: Vec<bool>,
 }
 
-/// Edges, by the node they start from.
+/// Edges as compressed sparse rows, one row for each node that edges start from.
 #[derive(Default)]
-struct Edges {
+struct CompressedRows {
+    /// Where each node's row begins in `targets`; one more, for the end of the last.
     starts: Vec<u32>,
     targets: Vec<Node>,
 }
 
-impl Edges {
-    fn new(nodes: usize, pairs: &[(Node, Node)]) -> Edges {
+impl CompressedRows {
+    fn new(nodes: usize, pairs: &[(Node, Node)]) -> CompressedRows {
         let mut starts = vec![0; nodes + 1];
         for (from, _) in pairs {
             starts[*from as usize + 1] += 1;
@@ -56,10 +65,10 @@ impl Edges {
             targets[*place as usize] = *to;
             *place += 1;
         }
-        Edges { starts, targets }
+        CompressedRows { starts, targets }
     }
 
-    fn of(&self, node: Node) -> &[Node] {
+    fn row(&self, node: Node) -> &[Node] {
         let (start, end) = (self.starts[node as usize], self.starts[node as usize + 1]);
         &self.targets[start as usize..end as usize]
     }
@@ -124,8 +133,8 @@ impl Graph {
                 load_outputs(connection, &ids, request, &mut keeps).map_err(failed)?;
             }
             drop(ids);
-            graph.references = Edges::new(nodes, &references);
-            graph.keeps = Edges::new(nodes, &keeps);
+            graph.references = CompressedRows::new(nodes, &references);
+            graph.keeps = CompressedRows::new(nodes, &keeps);
             Ok(graph)
         })
     }
@@ -136,9 +145,10 @@ impl Graph {
             sizes: Vec::new(),
             names: String::new(),
             ends: Vec::new(),
-            slots: Vec::new(),
-            references: Edges::default(),
-            keeps: Edges::default(),
+            by_name: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            references: CompressedRows::default(),
+            keeps: CompressedRows::default(),
             live: Vec::new(),
         };
         let mut statement =
@@ -157,39 +167,24 @@ impl Graph {
                 .push(row.get::<_, Option<i64>>(2)?.map_or(0, i64::cast_unsigned));
         }
         graph.live = vec![false; graph.ids.len()];
-        graph.slots = vec![NONE; (graph.ids.len() * 2).next_power_of_two().max(16)];
-        for node in 0..graph.ids.len() as u32 {
-            let mut slot = graph.first_slot(graph.name(node));
-            while graph.slots[slot] != NONE {
-                slot = (slot + 1) & (graph.slots.len() - 1);
-            }
-            graph.slots[slot] = node;
-        }
+        graph.index_names();
         Ok(graph)
     }
 
-    /// Where to start looking for a name.
-    fn first_slot(&self, name: &str) -> usize {
-        // FNV-1a; the hash part differs early.
-        let hash = name
-            .bytes()
-            .take(24)
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-            });
-        (hash ^ (hash >> 29)) as usize & (self.slots.len() - 1)
+    fn index_names(&mut self) {
+        let mut by_name = HashTable::with_capacity(self.ids.len());
+        let hash = |node: &Node| self.hasher.hash_one(self.name(*node));
+        for node in self.nodes() {
+            by_name.insert_unique(hash(&node), node, hash);
+        }
+        self.by_name = by_name;
     }
 
     /// The node with this base name.
     pub(super) fn find(&self, name: &str) -> Option<Node> {
-        let mut slot = self.first_slot(name);
-        loop {
-            match self.slots[slot] {
-                NONE => return None,
-                node if self.name(node) == name => return Some(node),
-                _ => slot = (slot + 1) & (self.slots.len() - 1),
-            }
-        }
+        let hash = self.hasher.hash_one(name);
+        let is_it = |node: &Node| self.name(*node) == name;
+        self.by_name.find(hash, is_it).copied()
     }
 
     /// The node's base name.
@@ -213,7 +208,7 @@ impl Graph {
 
     /// What the node refers to, perhaps itself.
     pub(super) fn references(&self, node: Node) -> &[Node] {
-        self.references.of(node)
+        self.references.row(node)
     }
 
     /// Marks what is reachable from `roots`.
@@ -226,7 +221,7 @@ impl Graph {
             if std::mem::replace(&mut self.live[node as usize], true) {
                 continue;
             }
-            let next = self.references.of(node).iter().chain(self.keeps.of(node));
+            let next = self.references.row(node).iter().chain(self.keeps.row(node));
             pending.extend(next.filter(|next| !self.live[**next as usize]));
         }
     }

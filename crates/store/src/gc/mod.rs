@@ -12,9 +12,9 @@
 
 mod delete;
 mod graph;
-mod held;
-mod incoming;
-mod prune;
+mod liveness;
+mod locked_temp_roots;
+mod prune_links;
 mod trash;
 
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ use crate::temp_roots::TempRoots;
 
 use delete::{Deleter, Doomed};
 use graph::Graph;
-use held::HeldRoots;
+use locked_temp_roots::LockedTempRoots;
 
 /// Where directories wait to be deleted, in the store directory.
 pub(crate) const TRASH: &str = "trash";
@@ -97,8 +97,8 @@ impl Store {
         progress.message(Level::Error, "finding garbage collector roots...");
         // First, for whoever makes a link and then lets go of the temporary root: what isn't seen
         // here has its link already. (Guix does it last, and misses both.)
-        let held = HeldRoots::read(self, progress)?;
-        let mut roots = held.roots.clone();
+        let temp_roots = LockedTempRoots::read(self, progress)?;
+        let mut roots = temp_roots.roots.clone();
         if !request.ignore_liveness {
             roots.extend(self.find_roots(progress)?.into_values());
             roots.extend(self.busy_roots()?);
@@ -110,7 +110,7 @@ impl Store {
         }
         let mut result = GcResult::default();
         if request.action == GcAction::DeleteSpecific {
-            self.delete_specific(request, &held, &roots, &mut deleter)?;
+            self.delete_specific(request, &temp_roots, &roots, &mut deleter)?;
         } else if request.max_freed > 0 {
             let doing = if deletes {
                 "deleting garbage..."
@@ -124,9 +124,9 @@ impl Store {
             match request.action {
                 GcAction::ReturnLive => result.paths = self.live_paths(&graph, &entries, &roots),
                 GcAction::ReturnDead => {
-                    result.paths = self.dead_paths(&graph, &entries, &held, &roots)
+                    result.paths = self.dead_paths(&graph, &entries, &temp_roots, &roots)
                 }
-                _ => self.delete_dead(&graph, &entries, &held, &roots, &mut deleter)?,
+                _ => self.delete_dead(&graph, &entries, &temp_roots, &roots, &mut deleter)?,
             }
         }
         if !deletes {
@@ -134,11 +134,11 @@ impl Store {
             return Ok(result);
         }
         // Others may add to the store from here on.
-        drop(held);
+        drop(temp_roots);
         drop(gc_lock);
         deleter.empty_trash()?;
         progress.message(Level::Error, "deleting unused links...");
-        let pruned = prune::prune(self, progress)?;
+        let pruned = prune_links::prune_links(self, progress)?;
         result.bytes_freed = deleter.freed + pruned;
         result.paths = deleter.deleted;
         result.paths.sort_unstable();
@@ -196,7 +196,7 @@ impl Store {
         &self,
         graph: &Graph,
         entries: &[std::ffi::OsString],
-        held: &HeldRoots,
+        temp_roots: &LockedTempRoots,
         roots: &HashSet<StorePath>,
     ) -> Vec<String> {
         let mut dead: Vec<String> = graph
@@ -205,7 +205,7 @@ impl Store {
             .collect();
         for name in entries {
             let kept = match self.unregistered(graph, name) {
-                Some(path) => roots.contains(&path) || held.is_in_use(self, &path),
+                Some(path) => roots.contains(&path) || temp_roots.is_in_use(self, &path),
                 None => name.to_str().is_some(),
             };
             if !kept {
@@ -230,7 +230,7 @@ impl Store {
         &self,
         graph: &Graph,
         entries: &[std::ffi::OsString],
-        held: &HeldRoots,
+        temp_roots: &LockedTempRoots,
         roots: &HashSet<StorePath>,
         deleter: &mut Deleter<'_>,
     ) -> Result<()> {
@@ -245,7 +245,7 @@ impl Store {
                 }
             };
             // It may have become valid while we looked.
-            if roots.contains(&path) || held.is_in_use(self, &path) || self.is_valid(&path)? {
+            if roots.contains(&path) || temp_roots.is_in_use(self, &path) || self.is_valid(&path)? {
                 continue;
             }
             deleter.remove(name, 0)?;
@@ -261,7 +261,7 @@ impl Store {
     fn delete_specific(
         &self,
         request: &GcRequest<'_>,
-        held: &HeldRoots,
+        temp_roots: &LockedTempRoots,
         roots: &HashSet<StorePath>,
         deleter: &mut Deleter<'_>,
     ) -> Result<()> {
@@ -271,7 +271,7 @@ impl Store {
         for path in &request.paths {
             check(deleter.progress)?;
             let alive = SPECIAL.contains(&path.base_name())
-                || held.is_in_use(self, path) && !self.is_valid(path)?
+                || temp_roots.is_in_use(self, path) && !self.is_valid(path)?
                 || self.is_alive(path, roots, keep_outputs, keep_derivations)?;
             if alive {
                 return Err(Error::StillAlive(path.as_str().to_owned()));

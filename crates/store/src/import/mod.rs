@@ -1,11 +1,11 @@
 //! Items that arrive as a signed stream (`doc/spec/store-formats.md`, section 5).
 //!
-//! An archive is taken in batches: while several threads judge the signatures of one, the batch
+//! An archive is taken in batches: while several threads verify the signatures of one, the batch
 //! before it is put in place (`place.rs`), with one transaction, and the one behind it is read.
 //! Nothing is put in place before its own signature has been found good.
 
-mod judge;
 mod place;
+mod signatures;
 
 use std::io::Read;
 
@@ -22,7 +22,7 @@ use crate::receive::Receiver;
 use crate::store::Store;
 use crate::temp_roots::TempRoots;
 
-/// How many items of an archive are judged and registered together.
+/// How many items of an archive are verified and registered together.
 pub const BATCH: usize = 64;
 
 /// How much of a batch is kept in memory; and how long its references and signatures may be, in
@@ -33,7 +33,7 @@ const MEMORY: usize = 4 << 20;
 pub struct ImportOptions<'a> {
     /// Where the imported items are made temporary roots.
     pub temp_roots: &'a TempRoots,
-    /// Who judges signatures; `None` only for a trusted use within a program, which then takes
+    /// What verifies signatures; `None` only for a trusted use within a program, which then takes
     /// items with any or no signature.
     pub authority: Option<&'a dyn Authority>,
     /// Paths (`NIX_HELD_LOCKS`) that the caller, or whoever started it, has locked itself.
@@ -84,24 +84,24 @@ impl Store {
         options: &ImportOptions<'_>,
     ) -> Result<Vec<StorePath>> {
         let mut imported = Vec::new();
-        let mut judged = Vec::new();
+        let mut verified = Vec::new();
         let (mut batch, mut end) = self.read_batch(reader, options);
         loop {
             imported.extend(batch.iter().map(|item| item.fields.path.clone()));
-            let previous = std::mem::take(&mut judged);
+            let previous = std::mem::take(&mut verified);
             let work = || -> Result<_> {
                 self.place(previous, options)?;
                 Ok(end.is_none().then(|| self.read_batch(reader, options)))
             };
-            let (next, verdict) = judge::meanwhile(&batch, options.authority, work);
+            let (next, verdict) = signatures::verify_during(&batch, options.authority, work);
             let next = next?;
             batch.truncate(verdict.good);
-            judged = batch;
+            verified = batch;
             let end_now = verdict.error.map(Err).or(end);
             match (end_now, next) {
                 (None, Some(next)) => (batch, end) = next,
                 (end, _) => {
-                    self.place(judged, options)?;
+                    self.place(verified, options)?;
                     return end.unwrap_or(Ok(())).map(|()| imported);
                 }
             }

@@ -29,7 +29,7 @@ pub fn kill_user_from_here(uid: u32) -> io::Result<()> {
     loop {
         match kill(Pid::from_raw(-1), Signal::SIGKILL) {
             Err(Errno::EINTR) => {}
-            // Nobody (whom we may kill) is left.
+            // No process that we may kill is left.
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

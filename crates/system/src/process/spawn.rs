@@ -18,6 +18,25 @@ use crate::signal::Signal;
 ///
 /// Descriptors 0, 1 and 2 are inherited unless mapped with [`Spawn::fd`]; all others are
 /// closed unless mapped. The environment is inherited unless [`Spawn::env_clear`] is called.
+///
+/// ```
+/// use std::io::Read;
+/// use system::pipe::pipe;
+/// use system::process::Spawn;
+///
+/// let (output, stdout) = pipe()?;
+/// let mut child = Spawn::new("/bin/sh")
+///     .args(["-c", "echo $WORD"])
+///     .env_clear()
+///     .env("WORD", "hello")
+///     .fd(stdout, 1)
+///     .spawn()?;
+/// let mut text = String::new();
+/// std::fs::File::from(output).read_to_string(&mut text)?;
+/// assert_eq!(text, "hello\n");
+/// assert!(child.wait()?.success());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Spawn {
     program: PathBuf,

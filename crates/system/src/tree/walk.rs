@@ -69,6 +69,29 @@ struct Frame {
 
 /// Walks the tree `name` in `parent` (a single file, too). In each directory the names come
 /// in bytewise order. What vanishes meanwhile is an error, as is a directory that is moved.
+///
+/// ```
+/// use system::tree::{Descend, Dir, Visit, Visited, walk};
+///
+/// struct Names(Vec<String>);
+///
+/// impl Visit for Names {
+///     fn visit(&mut self, file: &Visited<'_>) -> std::io::Result<Descend> {
+///         self.0.push(file.name.to_string_lossy().into_owned());
+///         Ok(if file.stat.is_dir() { Descend::Into } else { Descend::Over })
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let scratch = tempfile::tempdir()?;
+/// std::fs::create_dir(scratch.path().join("a"))?;
+/// std::fs::write(scratch.path().join("a/b"), "")?;
+/// let mut names = Names(Vec::new());
+/// walk(&Dir::open(scratch.path())?, "a", &mut names)?;
+/// assert_eq!(names.0, ["a", "b"]);
+/// # Ok(())
+/// # }
+/// ```
 pub fn walk(parent: &Dir, name: impl AsRef<OsStr>, visitor: &mut impl Visit) -> Result<(), Error> {
     let mut frames: Vec<Frame> = Vec::new();
     enter(parent, &mut frames, name.as_ref().to_owned(), visitor)?;

@@ -1,4 +1,4 @@
-//! Everybody's temporary roots, held so that none is added.
+//! The temporary roots of all sessions, locked so that none is added.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -11,15 +11,15 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress};
 use crate::store::Store;
 
-/// The temporary roots of all sessions, and locks that keep sessions from adding to them.
-pub(super) struct HeldRoots {
+/// The temporary roots of all sessions, with the locks that keep sessions from adding to them.
+pub(super) struct LockedTempRoots {
     pub(super) roots: HashSet<StorePath>,
     _locks: Vec<LockFile>,
 }
 
-impl HeldRoots {
+impl LockedTempRoots {
     /// Reads all temporary roots; removes the files of dead sessions.
-    pub(super) fn read(store: &Store, progress: &dyn Progress) -> Result<HeldRoots> {
+    pub(super) fn read(store: &Store, progress: &dyn Progress) -> Result<LockedTempRoots> {
         let directory = store.temp_roots_directory();
         let reading = || format!("reading directory `{}'", directory.display());
         let (mut roots, mut locks) = (HashSet::new(), Vec::new());
@@ -54,7 +54,7 @@ impl HeldRoots {
                 .extend(names.filter_map(|name| store.dir().parse(name.strip_suffix(b"\0")?).ok()));
             locks.push(file);
         }
-        Ok(HeldRoots {
+        Ok(LockedTempRoots {
             roots,
             _locks: locks,
         })

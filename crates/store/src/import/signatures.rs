@@ -1,4 +1,4 @@
-//! Judging the signatures of many items in several threads.
+//! Verifying the signatures of many items, in several threads.
 
 use std::sync::OnceLock;
 use std::thread;
@@ -10,11 +10,11 @@ use super::Arrival;
 use crate::error::{Error, Result};
 use crate::export::Authority;
 
-/// At most how many threads judge the items of one archive.
+/// The most threads that verify the signatures of one archive.
 const THREADS: usize = 4;
 
-/// What there is to judge of an item.
-struct Claim<'a> {
+/// What is signed of an item, and its signature.
+struct SignedItem<'a> {
     path: &'a StorePath,
     signature: Option<&'a [u8]>,
     /// What has to be signed.
@@ -30,15 +30,15 @@ pub(super) struct Verdict {
     pub(super) error: Option<Error>,
 }
 
-/// Judges the signatures of `items` while `work` is done.
-pub(super) fn meanwhile<T>(
+/// Verifies the signatures of `items` while `work` is done.
+pub(super) fn verify_during<T>(
     items: &[Arrival<'_>],
     authority: Option<&dyn Authority>,
     work: impl FnOnce() -> T,
 ) -> (T, Verdict) {
-    let claims: Vec<Claim<'_>> = items
+    let signed: Vec<SignedItem<'_>> = items
         .iter()
-        .map(|item| Claim {
+        .map(|item| SignedItem {
             path: &item.fields.path,
             signature: item
                 .signature
@@ -47,27 +47,27 @@ pub(super) fn meanwhile<T>(
             signed: &item.signed,
         })
         .collect();
-    let (Some(authority), 2..) = (authority, claims.len()) else {
-        return (work(), judge(&claims, authority));
+    let (Some(authority), 2..) = (authority, signed.len()) else {
+        return (work(), verify(&signed, authority));
     };
     thread::scope(|scope| {
-        let shares = claims.chunks(claims.len().div_ceil(threads()));
-        let judging: Vec<_> = shares
+        let shares = signed.chunks(signed.len().div_ceil(threads()));
+        let threads_with_shares: Vec<_> = shares
             .map(|share| {
-                let judge = move || judge(share, Some(authority));
+                let verify = move || verify(share, Some(authority));
                 let thread = thread::Builder::new().name("signatures".into());
-                (share, thread.spawn_scoped(scope, judge))
+                (share, thread.spawn_scoped(scope, verify))
             })
             .collect();
         let done = work();
         let mut verdict = Verdict::default();
-        for (share, thread) in judging {
+        for (share, thread) in threads_with_shares {
             let found = match thread {
                 Ok(thread) => thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
                 // No thread could be started.
-                Err(_) => judge(share, Some(authority)),
+                Err(_) => verify(share, Some(authority)),
             };
             verdict.good += found.good;
             verdict.error = found.error;
@@ -86,11 +86,11 @@ fn threads() -> usize {
     (*count).min(THREADS)
 }
 
-/// Judges one item after the other, up to the first bad one.
-fn judge(claims: &[Claim<'_>], authority: Option<&dyn Authority>) -> Verdict {
+/// Verifies one signature after the other, up to the first bad one.
+fn verify(signed: &[SignedItem<'_>], authority: Option<&dyn Authority>) -> Verdict {
     let mut verdict = Verdict::default();
-    for claim in claims {
-        if let Err(error) = authority.map_or(Ok(()), |authority| judge_one(claim, authority)) {
+    for item in signed {
+        if let Err(error) = authority.map_or(Ok(()), |authority| verify_one(item, authority)) {
             verdict.error = Some(error);
             break;
         }
@@ -99,12 +99,12 @@ fn judge(claims: &[Claim<'_>], authority: Option<&dyn Authority>) -> Verdict {
     verdict
 }
 
-fn judge_one(claim: &Claim<'_>, authority: &dyn Authority) -> Result<()> {
-    let signature = claim
+fn verify_one(item: &SignedItem<'_>, authority: &dyn Authority) -> Result<()> {
+    let signature = item
         .signature
-        .ok_or_else(|| Error::Unsigned(claim.path.clone()))?;
+        .ok_or_else(|| Error::Unsigned(item.path.clone()))?;
     let verified = authority.verify(signature).map_err(Error::Other)?;
-    if verified == *claim.signed {
+    if verified == *item.signed {
         Ok(())
     } else {
         Err(Error::SignedHashMismatch)

@@ -1,4 +1,5 @@
-//! Liveness of single paths, by asking the database who keeps them: for deleting a few of many.
+//! Whether single paths are live, by a search from them to the roots through the database: for
+//! deleting a few paths of many, where a [`Graph`](super::graph::Graph) would take longer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

@@ -16,7 +16,7 @@ use crate::store::Store;
 ///
 /// Somebody may link to such a file just before it is unlinked: then it is an ordinary file of an
 /// item, and another copy of it will go to `.links`.
-pub(super) fn prune(store: &Store, progress: &dyn Progress) -> Result<u64> {
+pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64> {
     let links = store.links_dir()?;
     let reading = || format!("reading directory `{}/.links'", store.dir());
     let mut names = Vec::new();
