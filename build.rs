@@ -1,11 +1,11 @@
-//! What the programs must know when they are compiled: whether the offload hook can work on the
-//! target, and where things are installed.
+//! Compile-time configuration: whether the offload hook works on the target, and where the programs
+//! are installed.
 //!
-//! Three sources, the later ones for what the earlier leave open: `config.status.toml`, written
-//! by `autoconf-compat/configure`; the environment (`ac_cv_guix_cbips_support_setvbuf`, in
-//! Autoconf's manner, which wins over the file); and a probe, `autoconf-compat/unbuffered-pipe.c`,
-//! compiled and run here. The answers leave as the cfg `have_daemon_offload_hook` and as the
-//! environment variables that `store::compiled_directories!()` and `--version` read.
+//! There are three sources: the environment (`ac_cv_guix_cbips_support_setvbuf`, a cache variable as
+//! in Autoconf), `config.status.toml`, which `autoconf-compat/configure` has written, and a probe,
+//! `autoconf-compat/unbuffered-pipe.c`, which is compiled and run here; the first that has an answer
+//! decides. The results are the cfg `have_daemon_offload_hook` and the environment variables that
+//! `store::compiled_directories!()` and `--version` read.
 
 use std::env;
 use std::fs;
@@ -15,13 +15,13 @@ use std::process::Command;
 
 use toml::Table;
 
-/// The cache variable that answers the probe's question beforehand.
+/// The cache variable that replaces the probe.
 const OVERRIDE: &str = "ac_cv_guix_cbips_support_setvbuf";
-/// Names another file than `config.status.toml` in the source tree.
+/// The environment variable that names another file than `config.status.toml`.
 const STATUS_FILE: &str = "GUIX_CONFIG_STATUS";
 const PROBE: &str = "autoconf-compat/unbuffered-pipe.c";
 
-/// Keys of `config.status.toml`, the variables they become, and what holds without `configure`.
+/// Keys of `config.status.toml`, the environment variables that they set, and the defaults.
 const DIRECTORIES: &[(&str, &str, &str)] = &[
     ("storedir", "GUIX_STORE_DIR", "/gnu/store"),
     ("guix_statedir", "GUIX_STATE_DIR", "/var/guix"),
@@ -71,7 +71,7 @@ fn configure() -> Result<(), String> {
     Ok(())
 }
 
-/// What `configure` left, or an empty table where it was not run.
+/// The table that `configure` has written, or an empty one if it was not run.
 fn read_status() -> Result<Table, String> {
     println!("cargo:rerun-if-env-changed={STATUS_FILE}");
     let file = match env::var_os(STATUS_FILE) {
@@ -104,7 +104,7 @@ fn text<'a>(status: &'a Table, key: &str) -> Result<Option<&'a str>, String> {
     }
 }
 
-/// The target in Guix's words, such as `x86_64-linux`.
+/// The target's Guix system type, such as `x86_64-linux`.
 fn guix_system() -> String {
     let of = |name: &str| env::var(name).unwrap_or_default();
     let little = of("CARGO_CFG_TARGET_ENDIAN") == "little";
@@ -122,8 +122,9 @@ fn guix_system() -> String {
     }
 }
 
-/// Whether an unbuffered reader of a pipe takes exactly what it asks for on the target: by the
-/// cache variable, by what is known of a target whose programs cannot run here, or by the probe.
+/// Whether an unbuffered C stream reads no more from a pipe than it was asked for on the target: by
+/// the cache variable, by what is known of the target if its programs cannot run here, or by the
+/// probe.
 fn unbuffered_pipes_work(status: &Table) -> Result<bool, String> {
     println!("cargo:rerun-if-env-changed={OVERRIDE}");
     println!("cargo:rerun-if-changed={PROBE}");
@@ -149,8 +150,8 @@ fn yes_or_no(answer: &str) -> Result<bool, String> {
     }
 }
 
-/// For cross builds: the C libraries on which the probe was seen to answer yes. Elsewhere the
-/// safe answer is no, and the cache variable says otherwise.
+/// For cross builds: yes for the C libraries on which the probe is known to succeed, and otherwise
+/// no, which is safe and can be overridden by the cache variable.
 fn known_answer(target: &str) -> bool {
     let known = ["-linux-gnu", "-linux-musl"];
     let answer = known.iter().any(|libc| target.contains(libc));
@@ -163,7 +164,7 @@ fn known_answer(target: &str) -> bool {
     answer
 }
 
-/// Compile and run the C program.
+/// Compiles and runs the C program.
 fn probe() -> Result<bool, String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let program = out.join("unbuffered-pipe");

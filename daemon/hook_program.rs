@@ -1,9 +1,9 @@
-//! Which program is asked to build derivations elsewhere.
+//! The build hook: the program that is asked to build derivations elsewhere.
 //!
-//! `NIX_BUILD_HOOK` names it, as in Guix of 2014; unset, it is the installed hook, or in the
-//! development tree the one beside the daemon; set to nothing, there is none. The file is looked
-//! at each time it is about to be used, so that a hook installed later is found; one that cannot
-//! be used is reported once.
+//! `NIX_BUILD_HOOK` names it, as in Guix of 2014. If it is unset, the hook is the installed one, or
+//! in the development tree the one beside the daemon; if it is empty, there is none. The file is
+//! checked before each use, so that a hook installed later is found; one that cannot be used is
+//! reported once.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,19 +15,19 @@ use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::errno;
 
-/// The variable that names the hook.
+/// The environment variable that names the hook.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";
 
-/// How a hook wants to be called.
+/// How a hook is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Convention {
     /// `HOOK SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE BUILD-TIMEOUT`.
     Plain,
-    /// `guix offload SYSTEM …`: the program is Guix's own, which does other things too.
+    /// `guix offload SYSTEM …`: the program is `guix`, of which the hook is a subcommand.
     GuixOffload,
 }
 
-/// The hook, if any.
+/// The hook's program, if any.
 #[derive(Debug)]
 pub struct HookProgram {
     program: Option<PathBuf>,
@@ -43,7 +43,7 @@ impl HookProgram {
         }
     }
 
-    /// The hook that the user or, failing that, the installation names.
+    /// The hook that the environment names, or else the installed one.
     pub fn from_environment(directories: &Directories) -> HookProgram {
         let program = match env::var_os(VARIABLE) {
             Some(name) if name.is_empty() => None,
@@ -56,7 +56,7 @@ impl HookProgram {
         }
     }
 
-    /// The program to run and how to call it, if it can be run. If it cannot, that is said once.
+    /// The program and how it is called, if it can be executed. If not, a warning is logged once.
     pub fn usable(&self) -> Option<(&Path, Convention)> {
         let program = self.program.as_deref()?;
         match check(program) {
@@ -84,14 +84,14 @@ impl HookProgram {
     }
 }
 
-/// Relative names are relative to where the daemon was started, which it leaves.
+/// A relative name is relative to the directory in which the daemon was started, which it leaves.
 fn absolute(name: OsString) -> PathBuf {
     let path = PathBuf::from(name);
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The installed hook; where a whole installation was moved (`make install prefix=…`), the one at
-/// the same place in relation to the daemon.
+/// The installed hook. If a whole installation was moved (`make install prefix=…`), that is the one
+/// at the same place relative to the daemon.
 fn installed(libexec: &Path) -> PathBuf {
     let hook = libexec.join("guix/offload");
     let moved = || {

@@ -117,14 +117,14 @@ pub fn open(settings: &Settings) -> Result<Listeners> {
 
 /// The sockets that a service manager has opened for this process, if any: see `sd_listen_fds(3)`.
 fn activated() -> io::Result<Vec<Listener>> {
-    // Unlike systemd, the crate takes sockets also if nobody says for which process they are.
+    // Unlike sd_listen_fds, the crate does not require this variable.
     if std::env::var_os("LISTEN_PID").is_none_or(|pid| pid.is_empty()) {
         return Ok(Vec::new());
     }
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..sockets.len() {
-        // What it takes as a socket of one kind and is of the other stays there.
+        // A socket of the other kind is left in its place.
         let listener = match sockets.take_unix_listener(index) {
             Ok(listener) => listener.map(Listener::Unix),
             Err(_) => sockets.take_tcp_listener(index)?.map(Listener::Tcp),

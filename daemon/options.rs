@@ -2,8 +2,7 @@
 //!
 //! Parsing is clap's; the spellings, the abbreviations, the order in which options take effect,
 //! the messages and the exit codes are those of GNU argp in Guix's `guix-daemon.cc`. Documented in
-//! the manual, section "Invoking guix-daemon". Nothing here knows what the options do: see
-//! [`crate::settings`].
+//! the manual, section "Invoking guix-daemon". What the options do is in [`crate::settings`].
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,12 +11,12 @@ use clap::builder::{StyledStr, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-/// The exit code for a command line that cannot be understood: `EX_USAGE`.
+/// The exit code for a bad command line: `EX_USAGE`.
 const USAGE_EXIT_CODE: u8 = 64;
 /// What argp calls the program.
 pub const PROGRAM: &str = "guix-daemon";
 
-/// What an option takes.
+/// Whether an option has an argument, and its name in the help text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Takes {
     Nothing,
@@ -34,7 +33,7 @@ struct Row {
     long: &'static str,
     short: Option<char>,
     takes: Takes,
-    /// Former names, understood but not shown.
+    /// For former names, which are accepted but not shown.
     hidden: bool,
     help: &'static str,
 }
@@ -158,15 +157,15 @@ const USAGE: &str = "usage";
 const VERSION: &str = "version";
 const CHECK_SETUP: &str = "check-setup";
 
-/// One option as given, with its argument; empty where the option takes none.
+/// An option as given, with its argument if there is one.
 pub type Given = (Name, Option<OsString>);
 
-/// What a command line asks for.
+/// What a command line asks the program to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Serve, with these options, which take effect in this order.
     Serve(Vec<Given>),
-    /// Look over the installation of a daemon with these options.
+    /// Check the installation of a daemon with these options.
     CheckSetup(Vec<Given>),
     /// Print this and exit successfully.
     Print(String),
@@ -174,7 +173,7 @@ pub enum Parsed {
     Refuse(String, u8),
 }
 
-/// The command line as clap knows it; also what completions and the manual page are made from.
+/// The command line for clap. Completions and the manual page are made from it, too.
 pub fn command() -> Command {
     let mut command = Command::new(PROGRAM)
         .about("perform derivation builds and store accesses")
@@ -208,7 +207,7 @@ pub fn command() -> Command {
         arg = match row.takes {
             Nothing => arg.num_args(0).default_missing_value(""),
             One(name) => arg.num_args(1).value_name(name),
-            // An empty text cannot be told from none in clap's answer: NUL can.
+            // clap does not distinguish an empty argument from none, so none is read as NUL.
             MaybeOne(name) => arg
                 .num_args(0..=1)
                 .require_equals(true)
@@ -254,7 +253,7 @@ fn version() -> String {
     format!("{}\n{offload}\n", version_line())
 }
 
-/// Understands a command line, the program's name included.
+/// Parses a command line, which begins with the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let mut command = command();
@@ -337,8 +336,8 @@ fn refusal(reason: &str) -> String {
     )
 }
 
-/// What argp would have said. `last` is the last word of the command line: where an option lacks its
-/// argument, that is the option as it was typed, of which clap tells the long name only.
+/// The message of argp for this error. `last` is the last word of the command line: if an option
+/// lacks its argument, that is the option as it was typed, of which clap reports the long name only.
 fn usage_error(error: &clap::Error, last: &str) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -389,7 +388,7 @@ fn usage_error(error: &clap::Error, last: &str) -> String {
     refusal(&reason)
 }
 
-/// The short name under which an option without its argument was given, as far as can be told.
+/// The long options that begin with `prefix`.
 fn candidates(prefix: &str) -> Vec<&'static str> {
     let flags = [CHECK_SETUP, HELP, USAGE, VERSION];
     TABLE
@@ -404,7 +403,7 @@ fn plain(text: &StyledStr) -> String {
     text.to_string()
 }
 
-/// Reads `yes` or `no` in any case; nothing means yes.
+/// Parses `yes` or `no` in upper or lower case; no argument means yes.
 pub fn yes_or_no(value: Option<&OsStr>) -> Result<bool, String> {
     let Some(value) = value else { return Ok(true) };
     if value.eq_ignore_ascii_case("yes") {

@@ -1,4 +1,5 @@
-//! The database: of our schema, sound, and true to what is in the store.
+//! The database: that its schema is the one we know, that SQLite finds it sound, and that its valid
+//! items are in the store.
 
 use std::fs;
 use std::io;
@@ -9,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 use store::Directories;
 
-use super::Findings;
+use super::findings::Findings;
 
 /// What ends a file name in SQLite's URIs, or begins an escape.
 const URI_DELIMITERS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
@@ -32,7 +33,7 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
     }
 }
 
-/// Whether there is a database that is worth opening.
+/// Checks the schema's version. Whether there is a database that can be opened.
 fn schema(directory: &Path, findings: &mut Findings) -> bool {
     let file = directory.join("schema");
     match fs::read_to_string(&file) {
@@ -66,7 +67,7 @@ fn schema(directory: &Path, findings: &mut Findings) -> bool {
 
 fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
     let file = directory.join("db.sqlite");
-    // Without a log nobody has it open, and SQLite must not make one.
+    // Without a write-ahead log, no process has the database open; SQLite would make a log.
     let immutable = if directory.join("db.sqlite-wal").exists() {
         ""
     } else {

@@ -20,12 +20,11 @@ pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> 
     })
 }
 
-/// The nar follows the request at once, so it is taken before the client gets to hear of
-/// anything. What is wrong with the request or the store is an error of the operation, once
-/// the nar is out of the way; what is wrong with the nar itself ends the connection, for
-/// nobody knows where it ends.
+/// The nar follows the request at once, so it is read before anything is sent to the client. A bad
+/// request or an error of the store is an error of the operation, and the nar is skipped; a bad nar
+/// ends the connection, because where it ends is not known.
 pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
-    let added = take_nar(session, &request);
+    let added = read_nar(session, &request);
     let (result, whole) = added;
     if let Err(error) = whole {
         let message = match &result {
@@ -37,8 +36,8 @@ pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
     session.answer(request, |_, _| result)
 }
 
-/// Adds what the client sends. The second value says whether all of the nar was taken.
-fn take_nar(
+/// Adds what the client sends. The second value says whether the nar was read to its end.
+fn read_nar(
     session: &mut Session<'_>,
     request: &AddToStore,
 ) -> (Result<StorePath, RequestError>, std::io::Result<()>) {

@@ -1,7 +1,7 @@
-//! What a client gets to see while the daemon works for it.
+//! What a client is sent during an operation.
 //!
-//! Messages, build logs and traces all go through the tunnel of the connection, by the client's
-//! own settings; outside of work they go to the daemon's log. The framing of build logs is in
+//! Messages, build logs and traces go through the tunnel of the connection, as far as the client's
+//! settings ask for them; between operations they go to the daemon's log. The framing of build logs is in
 //! `doc/spec/worker-protocol.md`, section 7.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::building::LogSink;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
-/// The way to the person at the client.
+/// Sends messages, logs and traces to a client.
 pub struct ClientLog {
     tunnel: Tunnel,
     settings: RwLock<Arc<SessionSettings>>,
@@ -25,7 +25,8 @@ pub struct ClientLog {
 }
 
 impl ClientLog {
-    /// A log for a client with these settings; `cancel` is thrown when it cannot be written to.
+    /// A log for a client with these settings. If the client cannot be written to, `cancel` is
+    /// cancelled.
     pub fn new(
         tunnel: Tunnel,
         settings: Arc<SessionSettings>,
@@ -38,7 +39,7 @@ impl ClientLog {
         }
     }
 
-    /// From now on these settings hold.
+    /// Changes the settings.
     pub fn set_settings(&self, settings: Arc<SessionSettings>) {
         *self.settings.write() = settings;
     }
@@ -51,13 +52,13 @@ impl ClientLog {
         match self.tunnel.log(text) {
             Ok(true) => {}
             Ok(false) => tracing::info!("{}", text.trim_ascii_end().as_bstr()),
-            // The client has gone, and with it who wanted the work done.
+            // The client has hung up.
             Err(_) => self.cancel.cancel(),
         }
     }
 
-    /// A message, which may hold what others wrote: it can't pass for a trace line, nor send
-    /// escape sequences to the client's terminal.
+    /// Sends a message. It may quote untrusted text, so it is changed if it looks like a trace line
+    /// or has escape sequences for the client's terminal.
     fn send_message(&self, level: Level, text: &str) {
         let mut shown = String::with_capacity(text.len());
         for line in printable_lines(text).split_inclusive('\n') {
@@ -66,10 +67,10 @@ impl ClientLog {
             }
             shown.push_str(line);
         }
-        self.say(level as u32, &shown);
+        self.send_line(level as u32, &shown);
     }
 
-    fn say(&self, level: u32, text: &str) {
+    fn send_line(&self, level: u32, text: &str) {
         if level <= self.settings().verbosity {
             let mut line = Vec::with_capacity(text.len() + 1);
             line.extend_from_slice(text.as_bytes());
@@ -78,7 +79,7 @@ impl ClientLog {
         }
     }
 
-    /// A piece of what the process `pid` wrote, marked as such where the client wants that.
+    /// Sends a piece of the output of the process `pid`, framed if the client asked for that.
     fn send_output(&self, settings: &SessionSettings, pid: u32, data: &[u8]) {
         if settings.multiplexed_build_output {
             let length = data.len() as u64;
@@ -108,7 +109,7 @@ impl LogSink for ClientLog {
 
     fn trace(&self, line: &str) {
         if self.settings().print_build_trace {
-            self.say(Level::Error as u32, line);
+            self.send_line(Level::Error as u32, line);
         }
     }
 }

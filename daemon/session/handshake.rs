@@ -1,4 +1,4 @@
-//! The handshake: who the client is, and the store opened for it.
+//! The handshake: identifies the client and opens the store for it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use store::Store;
 
 use super::client_log::ClientLog;
 use super::session::Session;
-use super::transport::{Reader, Watched, Writer};
+use super::transport::{Peeker, Reader, Writer};
 use crate::building::ClientIdentity;
 use crate::cancel::CancellationToken;
 use crate::daemon::Daemon;
@@ -26,7 +26,7 @@ pub fn greet<'a>(
     let (mut connection, hello) = Connection::accept(
         Reader(stream.clone()),
         Box::new(Writer(stream.clone())),
-        Box::new(Watched(stream.clone())),
+        Box::new(Peeker(stream.clone())),
         daemon.settings.directories.store.clone(),
     )?;
     connection.begin()?;

@@ -1,4 +1,4 @@
-//! Keeping the store small and whole, and the memory of failed builds.
+//! Verifying and deduplicating the store, and the record of failed builds.
 
 use bstr::ByteSlice;
 use protocol::codec::Done;
@@ -18,7 +18,7 @@ pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) 
 
 pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) -> Outcome {
     session.answer(request, |session, request| {
-        // Nothing that is not text was ever recorded.
+        // Only UTF-8 was ever recorded.
         let paths = request.paths.iter().filter_map(|path| path.to_str().ok());
         session.store.clear_failed_paths(paths)?;
         Ok(Done)

@@ -1,7 +1,7 @@
-//! A client's settings for itself, and who may set what.
+//! SetOptions: the settings that a client changes for itself, and which of them it may change.
 //!
-//! As in Guix's `nix-daemon.cc`, except that `--no-offload` is the administrator's word: a client
-//! can turn the hook off, never back on.
+//! As in Guix's `nix-daemon.cc`, except that a client cannot undo the administrator's
+//! `--no-offload`: it can turn the hook off, never on.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use protocol::operations::SetOptions;
 use store::{Level, Progress};
 
 use super::session::{Outcome, Session};
+use crate::building::ClientIdentity;
 use crate::settings::{Error, LogType, SessionSettings};
 
-/// What anybody may set for their own builds.
-const FOR_ANYBODY: [&str; 6] = [
+/// The settings that an untrusted client may change.
+const UNPRIVILEGED: [&str; 6] = [
     "build-timeout",
     "build-max-silent-time",
     "build-max-jobs",
@@ -38,11 +39,11 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> Outcome {
     {
         return session.refuse(&message);
     }
-    match changed_settings(session, &request) {
+    match changed_settings(&session.settings, &session.client, &request) {
         Ok(settings) => {
             session.settings = Arc::new(settings);
             session.log.set_settings(session.settings.clone());
-            // Who answers about substitutes is told about the settings when it is started.
+            // The agent has the old settings in its environment. The next question starts another.
             session.substituter = None;
             session.answer(request, |_, _| Ok(Nothing))
         }
@@ -50,7 +51,7 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> Outcome {
     }
 }
 
-/// Makes the profile directory of somebody who connected over TCP.
+/// Makes the profile directory of a user who connected over TCP.
 fn create_profile(session: &Session<'_>, user: &BString) -> Result<(), String> {
     let name = user.to_str_lossy();
     match system::ids::user_by_name(&name) {
@@ -66,12 +67,16 @@ fn create_profile(session: &Session<'_>, user: &BString) -> Result<(), String> {
     }
 }
 
-/// The settings as the client wants them.
-fn changed_settings(session: &Session<'_>, request: &SetOptions) -> Result<SessionSettings, Error> {
+/// The client's settings with the request's changes.
+fn changed_settings(
+    settings: &SessionSettings,
+    client: &ClientIdentity,
+    request: &SetOptions,
+) -> Result<SessionSettings, Error> {
     let truth = |value: bool| if value { "true" } else { "false" };
-    let mut settings = SessionSettings::clone(&session.settings);
-    // What a remote client would keep is out of its reach, and fills our disk.
-    settings.keep_failed = request.keep_failed && !session.client.remote;
+    let mut settings = settings.clone();
+    // A remote client could not reach the directory that it keeps, which would fill our disk.
+    settings.keep_failed = request.keep_failed && !client.remote;
     settings.keep_going = request.keep_going;
     settings.set("build-fallback", truth(request.fallback));
     settings.verbosity = request.verbosity;
@@ -106,11 +111,11 @@ fn changed_settings(session: &Session<'_>, request: &SetOptions) -> Result<Sessi
         settings.set("build-use-substitutes", truth(substitute));
     }
     for (name, value) in &request.overrides {
-        if FOR_ANYBODY.iter().any(|known| name == known) {
+        if UNPRIVILEGED.iter().any(|known| name == known) {
             settings.set(name.clone(), value.clone());
-        } else if name == "user-name" && session.client.uid.is_none() {
-            // Seen to already.
-        } else if session.client.trusted {
+        } else if name == "user-name" && client.uid.is_none() {
+            // `create_profile' has used it.
+        } else if client.trusted {
             settings.set(name.clone(), value.clone());
         } else {
             settings.set([b"untrusted-", name.as_slice()].concat(), value.clone());
@@ -118,4 +123,85 @@ fn changed_settings(session: &Session<'_>, request: &SetOptions) -> Result<Sessi
     }
     settings.apply_named()?;
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> ClientIdentity {
+        ClientIdentity {
+            uid: Some(0),
+            trusted: true,
+            ..ClientIdentity::default()
+        }
+    }
+
+    fn untrusted() -> ClientIdentity {
+        ClientIdentity {
+            uid: Some(1000),
+            ..ClientIdentity::default()
+        }
+    }
+
+    fn changed(client: &ClientIdentity, request: &SetOptions) -> SessionSettings {
+        changed_settings(&SessionSettings::initial(), client, request).unwrap()
+    }
+
+    fn override_of(name: &str, value: &str) -> SetOptions {
+        let mut request = SetOptions::default();
+        request.set(name, value);
+        request
+    }
+
+    #[test]
+    fn untrusted_clients_change_only_what_concerns_their_builds() {
+        let request = override_of("build-timeout", "5");
+        assert_eq!(changed(&untrusted(), &request).build_timeout, 5);
+        let request = override_of("build-use-chroot", "false");
+        let settings = changed(&untrusted(), &request);
+        assert!(settings.use_chroot);
+        assert!(settings.get("untrusted-build-use-chroot").is_some());
+        assert!(!changed(&trusted(), &request).use_chroot);
+    }
+
+    #[test]
+    fn what_the_administrator_has_turned_off_stays_off() {
+        let request = SetOptions {
+            use_build_hook: Some(true),
+            use_substitutes: Some(true),
+            ..SetOptions::default()
+        };
+        let mut settings = SessionSettings::initial();
+        settings.hook_allowed = false;
+        settings.use_build_hook = false;
+        settings.set("build-use-substitutes", "false");
+        settings.apply_named().unwrap();
+        let settings = changed_settings(&settings, &trusted(), &request).unwrap();
+        assert!(!settings.use_build_hook && !settings.use_substitutes);
+    }
+
+    #[test]
+    fn remote_clients_do_not_keep_failed_builds() {
+        let request = SetOptions {
+            keep_failed: true,
+            ..SetOptions::default()
+        };
+        assert!(changed(&untrusted(), &request).keep_failed);
+        let remote = ClientIdentity {
+            remote: true,
+            ..ClientIdentity::default()
+        };
+        assert!(!changed(&remote, &request).keep_failed);
+    }
+
+    #[test]
+    fn a_bad_number_is_an_error() {
+        let request = override_of("build-cores", "many");
+        let error = changed_settings(&SessionSettings::initial(), &trusted(), &request);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "configuration setting `build-cores' should have an integer value"
+        );
+    }
 }

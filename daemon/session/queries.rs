@@ -1,4 +1,4 @@
-//! Questions that the database answers.
+//! Queries of the database.
 
 use protocol::operations::{
     IsValidPath, PathInfo, QueryAllValidPaths, QueryDerivationOutputNames, QueryDerivationOutputs,

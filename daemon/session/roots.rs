@@ -1,4 +1,4 @@
-//! What keeps items from the garbage collector.
+//! Roots, which keep items from the garbage collector.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,4 +1,4 @@
-//! Questions about substitutes, which `guix substitute` answers where there is one.
+//! Queries about substitutes, which `guix substitute` answers if it is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

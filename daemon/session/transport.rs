@@ -1,4 +1,4 @@
-//! The client's connection in the forms that [`protocol::server`] wants.
+//! The client's socket, as the types that [`protocol::server`] reads from, writes to and watches.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,7 +12,7 @@ use system::poll::{PollFd, PollFlags, is_ready, poll};
 
 use crate::stream::Stream;
 
-/// What the client sends.
+/// Reads what the client sends.
 pub struct Reader(pub Arc<Stream>);
 
 impl Read for Reader {
@@ -21,7 +21,7 @@ impl Read for Reader {
     }
 }
 
-/// What is sent to the client.
+/// Writes to the client.
 pub struct Writer(pub Arc<Stream>);
 
 impl Write for Writer {
@@ -41,10 +41,10 @@ impl Write for Writer {
     }
 }
 
-/// A look at the client that takes nothing from it.
-pub struct Watched(pub Arc<Stream>);
+/// Looks at what the client has sent without reading it.
+pub struct Peeker(pub Arc<Stream>);
 
-impl Watch for Watched {
+impl Watch for Peeker {
     fn activity(&self) -> io::Result<Activity> {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, Some(Duration::ZERO))?;

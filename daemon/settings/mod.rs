@@ -22,10 +22,10 @@ use self::values::parse_rounds;
 use crate::hook_program::HookProgram;
 use crate::options::{Given, Name, yes_or_no};
 
-/// How build logs are kept.
+/// How build logs are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogCompression {
-    /// As they are.
+    /// Not at all.
     None,
     /// `.gz`.
     Gzip,
@@ -33,24 +33,24 @@ pub enum LogCompression {
     Bzip2,
 }
 
-/// What the administrator decided.
+/// The administrator's settings.
 #[derive(Debug)]
 pub struct Settings {
     /// The store, the state, the logs, the configuration, and the `guix` program.
     pub directories: Directories,
-    /// Where to listen; empty for the usual socket.
+    /// Where to listen; if empty, on the default socket.
     pub endpoints: Vec<OsString>,
     /// The program that is asked whether a build can be offloaded.
     pub hook: HookProgram,
-    /// How build logs are kept.
+    /// How build logs are compressed.
     pub log_compression: LogCompression,
     /// Fixed-output builds may talk to programs that listen on this machine's loopback.
     pub use_host_loopback: bool,
     /// Run `guix discover` beside the daemon.
     pub discover: bool,
-    /// Messages for finding bugs.
+    /// Log debugging messages.
     pub debug: bool,
-    /// What a client that says nothing gets.
+    /// The settings that sessions start with.
     pub session: Arc<SessionSettings>,
 }
 
@@ -70,7 +70,7 @@ impl Settings {
             session: Arc::new(SessionSettings::initial()),
         };
         for (name, value) in given {
-            settings.take(name, value)?;
+            settings.apply_option(name, value)?;
         }
         if settings.session.hook_allowed {
             settings.hook = HookProgram::from_environment(&settings.directories);
@@ -82,7 +82,7 @@ impl Settings {
         Arc::make_mut(&mut self.session)
     }
 
-    fn take(&mut self, name: Name, value: Option<OsString>) -> Result<(), Error> {
+    fn apply_option(&mut self, name: Name, value: Option<OsString>) -> Result<(), Error> {
         let flag = || yes_or_no(value.as_deref()).map_err(Error::Argument);
         let text = || BString::from(value.clone().unwrap_or_default().into_vec());
         match name {

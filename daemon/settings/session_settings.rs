@@ -18,7 +18,7 @@ pub enum LogType {
     Pretty,
     /// With escape sequences.
     Escapes,
-    /// As they are.
+    /// Without either.
     Flat,
 }
 
@@ -76,7 +76,7 @@ pub struct SessionSettings {
 
 impl SessionSettings {
     /// The settings of a daemon without options.
-    pub(super) fn initial() -> SessionSettings {
+    pub fn initial() -> SessionSettings {
         let mut settings = SessionSettings {
             keep_failed: false,
             keep_going: false,

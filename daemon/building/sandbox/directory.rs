@@ -1,13 +1,14 @@
-//! The directory a build runs in.
+//! The directory that a build runs in.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 
+use super::error_context::context;
 use super::identity::Identity;
 
-/// A build's directory. It is not deleted when this is dropped: whether it stays is the
-/// goal's decision ([`BuildDirectory::delete`]).
+/// The directory that a build runs in. It is not deleted when this is dropped, but by
+/// [`BuildDirectory::delete`]: `--keep-failed` keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildDirectory {
     outer: PathBuf,
@@ -84,7 +85,7 @@ impl BuildDirectory {
         &self.outer
     }
 
-    /// Deletes the directory and all that is in it.
+    /// Deletes the directory with everything in it.
     pub fn delete(self) -> io::Result<()> {
         let (Some(parent), Some(name)) = (self.outer.parent(), self.outer.file_name()) else {
             return Ok(());
@@ -92,13 +93,4 @@ impl BuildDirectory {
         system::tree::remove_tree(&system::tree::Dir::open(parent)?, name)?;
         Ok(())
     }
-}
-
-pub(super) fn context<T>(result: io::Result<T>, action: &str, path: &Path) -> io::Result<T> {
-    result.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot {action} `{}': {error}", path.display()),
-        )
-    })
 }

@@ -10,15 +10,16 @@ use std::process::Command;
 use protocol::trace::Trace;
 use system::{errno, personality, seccomp};
 
+use super::build_log::log;
 use super::plan::{Plan, Program};
 use crate::platform::{is_32_bit_counterpart, runs_natively};
 
-/// The subcommand of `guix` that stands behind all builtin builders.
+/// The subcommand of `guix` that implements all builtin builders.
 const PERFORM_DOWNLOAD: &str = "perform-download";
 /// The builtin builders.
 const BUILTINS: [&str; 2] = ["builtin:download", "builtin:git-download"];
 
-/// The execution domain in which the builder runs.
+/// Sets the execution domain of the builder (`personality(2)`).
 pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
     let Program::Builder { platform, .. } = &plan.program else {
         return Ok(());
@@ -33,7 +34,7 @@ pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
     personality::set(bits | personality::NO_RANDOMIZE)
 }
 
-/// The file to execute, all symbolic links resolved; or why there is none, for the build's log.
+/// The file to execute, with all symbolic links resolved, or why there is none, for the build's log.
 pub(super) type Executable = io::Result<PathBuf>;
 
 /// Finds the file to execute. That of a derivation has to be in the store: anything else
@@ -57,7 +58,7 @@ pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
     }
 }
 
-/// Becomes the builder; returns only why that was not possible.
+/// Executes the builder. Returns only if that fails, with the reason.
 pub(super) fn run(plan: &Plan, program: Executable) -> String {
     let program = match &program {
         Ok(program) => program,
@@ -91,7 +92,7 @@ pub(super) fn run(plan: &Plan, program: Executable) -> String {
                     derivation: &plan.derivation,
                     system: platform,
                 };
-                eprintln!("{trace}");
+                log(format_args!("{trace}"));
             }
             format!(
                 "a `{platform}' is required to build `{}', but I am a `{}'",
@@ -109,7 +110,7 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
     format!("executing `{file}': {}", errno::message(error))
 }
 
-/// Makes calls fail that the builder has no use for; see [`seccomp`].
+/// Blocks system calls that a builder does not need; see [`seccomp`].
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     let is_32_bit = match &plan.program {
         Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
@@ -123,7 +124,7 @@ fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
         let name = name.strip_prefix("builtin:").unwrap_or(name);
         return format!("unsupported builtin function '{name}'");
     }
-    // The daemon's environment, and what the plan adds to it.
+    // In the daemon's environment, to which the plan adds variables.
     let error = Command::new(guix)
         .arg0("guix")
         .arg(PERFORM_DOWNLOAD)
@@ -138,7 +139,7 @@ fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
 }
 
 fn environment(plan: &Plan) -> impl Iterator<Item = (OsString, OsString)> + '_ {
-    // A name that is empty or holds `=' can't be in an environment.
+    // `execve' cannot pass a name that is empty or contains `='.
     plan.environment
         .iter()
         .filter(|(name, _)| !name.0.is_empty() && !name.0[1..].contains(&b'='))

@@ -1,11 +1,11 @@
-//! The daemon's side of the fork server: a process with one thread that forks those that become
-//! builders.
+//! The daemon's side of the fork server: a process with one thread that forks the processes which
+//! become builders.
 //!
-//! The daemon has many threads, so it can't fork and go on; and to execute itself anew for each
-//! build takes longer than to set up the sandbox. So it does that once: the process started under
-//! the name [`NAME`] waits for [orders](super::orders), and answers each with the process that it
-//! forked, a child of the daemon as if the daemon had forked it. When it has ended, which it should
-//! not, the daemon starts another with the next order.
+//! The daemon has many threads, so it can't fork and go on; and executing itself anew for each build
+//! would take longer than setting up the sandbox. So it does that once: the process started under
+//! the name [`NAME`] waits for [requests](super::fork_request), and replies to each with the id of
+//! the process that it has forked, which is a child of the daemon. If the fork server has ended,
+//! which it should not, the daemon starts another with the next request.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -18,17 +18,20 @@ use system::process::{Child, Spawn};
 use system::sync::Mutex;
 use system::{pipe, socket};
 
-use super::orders::{Isolation, NAME, Order};
+use super::fork_request::{ForkRequest, Isolation, NAME};
 
-/// How many processes try to kill those of a user, one after the other.
-const KILLERS: usize = 16;
-/// How long the first may take; each of the others twice as long, but not longer than the last.
-const PATIENCE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// How often a process is forked to kill those of a user.
+const KILL_ATTEMPTS: usize = 16;
+/// How long the first attempt may take. Each of the others may take twice as long as the one before
+/// it (exponential backoff), up to [`MAX_KILL_TIMEOUT`].
+const FIRST_KILL_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long any attempt may take.
+const MAX_KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts a program from a thread that lives as long as the daemon.
 type Start = dyn Fn(Spawn) -> io::Result<Child> + Send + Sync;
 
-/// The daemon's side. The process is started with the first order.
+/// The daemon's side. The process is started with the first request.
 pub struct ForkServer {
     start: Box<Start>,
     connection: Mutex<Option<Connection>>,
@@ -59,21 +62,21 @@ impl ForkServer {
         plan: &OwnedFd,
         status: &OwnedFd,
     ) -> io::Result<Child> {
-        let pid = self.fork(Order::Builder(isolation), &[log, plan, status])?;
+        let pid = self.fork(ForkRequest::Builder(isolation), &[log, plan, status])?;
         Child::new(pid, true)
     }
 
     /// Kills all processes of a user, removes what would outlive them, and waits for that. Refuses user
     /// 0.
     ///
-    /// What becomes the user to kill them can be killed or stopped by them first; then it is
-    /// another's turn.
+    /// A process of that user is forked to kill the others. They may kill or stop it first; then
+    /// another is forked.
     pub fn kill_user(&self, uid: u32) -> io::Result<()> {
-        let [mut patience, longest] = PATIENCE;
-        for _ in 0..KILLERS {
-            let pid = unless_ended(|| self.fork(Order::KillUser(uid), &[]))?;
-            let ended = Child::new(pid, false)?.wait_timeout(patience)?;
-            patience = longest.min(patience * 2);
+        let mut timeout = FIRST_KILL_TIMEOUT;
+        for _ in 0..KILL_ATTEMPTS {
+            let pid = retry_if_ended(|| self.fork(ForkRequest::KillUser(uid), &[]))?;
+            let ended = Child::new(pid, false)?.wait_timeout(timeout)?;
+            timeout = MAX_KILL_TIMEOUT.min(timeout * 2);
             match ended.and_then(|status| status.code()) {
                 Some(0) => return Ok(()),
                 Some(number) => return Err(io::Error::from_raw_os_error(number)),
@@ -85,43 +88,45 @@ impl ForkServer {
         )))
     }
 
-    fn fork(&self, order: Order, descriptors: &[&OwnedFd]) -> io::Result<i32> {
+    fn fork(&self, request: ForkRequest, descriptors: &[&OwnedFd]) -> io::Result<i32> {
         let mut slot = self.connection.lock();
-        // It may have ended since the last order.
-        let running = slot.take().filter(|it| it.send(order, descriptors).is_ok());
+        // The process may have ended since the last request.
+        let running = slot
+            .take()
+            .filter(|it| it.send(request, descriptors).is_ok());
         let mut connection = match running {
             Some(connection) => connection,
             None => {
                 let connection = Connection::open(&*self.start)?;
-                connection.send(order, descriptors)?;
+                connection.send(request, descriptors)?;
                 connection
             }
         };
-        // After an error, what it did with this order is not known.
-        let answer = connection.receive()?;
+        // After an error, it is not known what became of the request, and the connection is dropped.
+        let reply = connection.receive()?;
         *slot = Some(connection);
-        match answer {
+        match reply {
             pid if pid > 0 => Ok(pid),
             number => Err(io::Error::from_raw_os_error(-number)),
         }
     }
 }
 
-/// Makes an attempt, and another one if the fork server ended meanwhile.
-pub(super) fn unless_ended<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Retries once, with a new fork server, if the fork server has ended meanwhile.
+pub(super) fn retry_if_ended<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     match attempt() {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => attempt(),
         result => result,
     }
 }
 
-/// The error that [`unless_ended`] knows.
+/// The error on which [`retry_if_ended`] retries.
 fn ended() -> io::Error {
     let text = format!("the process `{NAME}' has ended");
     io::Error::new(io::ErrorKind::UnexpectedEof, text)
 }
 
-/// A fork server that runs.
+/// A running fork server.
 struct Connection {
     stream: UnixStream,
     _process: Child,
@@ -129,11 +134,11 @@ struct Connection {
 
 impl Connection {
     fn open(start: &Start) -> io::Result<Connection> {
-        let (stream, its_stream) = pipe::socket_pair()?;
+        let (stream, child_stream) = pipe::socket_pair()?;
         let process = start(
             Spawn::new(Path::new("/proc/self/exe"))
                 .arg0(NAME)
-                .fd(its_stream, 0)
+                .fd(child_stream, 0)
                 .fd(pipe::null()?, 1)
                 .setsid(),
         )?;
@@ -143,9 +148,9 @@ impl Connection {
         })
     }
 
-    fn send(&self, order: Order, descriptors: &[&OwnedFd]) -> io::Result<()> {
+    fn send(&self, request: ForkRequest, descriptors: &[&OwnedFd]) -> io::Result<()> {
         let numbers: Vec<i32> = descriptors.iter().map(|fd| fd.as_raw_fd()).collect();
-        let sent = socket::send_with_fds(&self.stream, &order.encode(), &numbers);
+        let sent = socket::send_with_fds(&self.stream, &request.encode(), &numbers);
         sent.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => ended(),
             _ => error,
@@ -153,8 +158,8 @@ impl Connection {
     }
 
     fn receive(&mut self) -> io::Result<i32> {
-        let mut answer = [0; 4];
-        self.stream.read_exact(&mut answer).map_err(|_| ended())?;
-        Ok(i32::from_ne_bytes(answer))
+        let mut reply = [0; 4];
+        self.stream.read_exact(&mut reply).map_err(|_| ended())?;
+        Ok(i32::from_ne_bytes(reply))
     }
 }

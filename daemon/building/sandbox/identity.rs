@@ -1,4 +1,4 @@
-//! Who a builder is: a build user of its own, or the daemon's user.
+//! The user that a builder runs as: a build user, or the daemon's own user.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,10 +16,10 @@ pub(super) const GUEST_UID: u32 = 30001;
 /// See [`GUEST_UID`].
 pub(super) const GUEST_GID: u32 = 30000;
 
-/// Who a builder is.
+/// The user that a builder runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
-    /// A user for this build alone, which the daemon (as root) can become.
+    /// A build user, which no other build uses; the daemon is root.
     User {
         /// The user.
         uid: u32,
@@ -33,7 +33,7 @@ pub enum Identity {
 }
 
 impl Identity {
-    /// The user whose files the outputs must be, as seen outside.
+    /// The owner of the outputs, as seen outside.
     pub fn uid(&self) -> u32 {
         match self {
             Identity::User { uid, .. } => *uid,
@@ -49,7 +49,7 @@ impl Identity {
         }
     }
 
-    /// The build group, if builds have users of their own.
+    /// The group of build users, if the builder is one.
     pub(super) fn build_group(&self) -> Option<u32> {
         match self {
             Identity::User { gid, .. } => Some(*gid),
@@ -58,7 +58,7 @@ impl Identity {
     }
 }
 
-/// Why there is no user to build as.
+/// Why no build user could be in_use.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildUserError {
     /// The group doesn't exist.
@@ -96,7 +96,7 @@ pub enum BuildUserError {
     },
 }
 
-/// A build user that nobody else uses. It is free again when this is dropped.
+/// A build user that no other build uses. It is free again when this is dropped.
 #[derive(Debug)]
 pub struct BuildUser {
     identity: Identity,
@@ -104,8 +104,8 @@ pub struct BuildUser {
     lock: Option<LockFile>,
 }
 
-/// The users that this process has taken (its locks don't tell it).
-static TAKEN: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Default::default);
+/// The build users that this process uses. Its own locks don't keep it from taking them again.
+static IN_USE: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Default::default);
 
 impl BuildUser {
     /// Takes the first free member of the group; `pool` is `<state>/userpool`.
@@ -138,7 +138,7 @@ impl BuildUser {
             if account.uid == 0 || account.uid == ids::effective_uid() {
                 return Err(BuildUserError::Ourselves(group.into()));
             }
-            let Some(lock) = take(account.uid, pool)? else {
+            let Some(lock) = try_take(account.uid, pool)? else {
                 continue;
             };
             let groups = ids::groups_of(user, entry.gid).map_err(lookup)?;
@@ -169,18 +169,18 @@ impl BuildUser {
 
 impl Drop for BuildUser {
     fn drop(&mut self) {
-        let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
-        // Both at once, as far as other builds can tell: who doesn't find it taken finds it
-        // unlocked.
+        let mut in_use = IN_USE.lock().unwrap_or_else(|e| e.into_inner());
+        // Under the lock of `IN_USE`, so that a build which no longer finds the user there also finds
+        // it unlocked.
         self.lock = None;
-        taken.remove(&self.uid);
+        in_use.remove(&self.uid);
     }
 }
 
-/// Takes one user; `None` if it is in use, by us or by another daemon.
-fn take(uid: u32, pool: &Path) -> Result<Option<LockFile>, BuildUserError> {
-    let mut taken = TAKEN.lock().unwrap_or_else(|e| e.into_inner());
-    if taken.contains(&uid) {
+/// Locks a build user; `None` if this or another daemon uses it.
+fn try_take(uid: u32, pool: &Path) -> Result<Option<LockFile>, BuildUserError> {
+    let mut in_use = IN_USE.lock().unwrap_or_else(|e| e.into_inner());
+    if in_use.contains(&uid) {
         return Ok(None);
     }
     let path = pool.join(uid.to_string());
@@ -193,6 +193,6 @@ fn take(uid: u32, pool: &Path) -> Result<Option<LockFile>, BuildUserError> {
     if !lock.try_lock(Mode::Exclusive).map_err(fail)? {
         return Ok(None);
     }
-    taken.insert(uid);
+    in_use.insert(uid);
     Ok(Some(lock))
 }

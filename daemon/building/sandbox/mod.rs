@@ -1,35 +1,38 @@
-//! Running one builder, shut off from the rest of the machine.
+//! Running one builder, isolated from the rest of the machine.
 //!
-//! The daemon has many threads and never forks to go on. It starts itself anew, once, as the
-//! [`ForkServer`], which has one thread; what that forks is sent a [`Plan`], and step by step
-//! becomes the builder. What the steps are, and what the builder finds around
-//! it, is said in `doc/spec/build-environment.md` sections 2 to 7 and 9.
+//! The daemon has many threads and never forks and goes on. It starts itself anew, once, as the
+//! [`ForkServer`], which has one thread and forks a process for each build. That process is sent a
+//! [`Plan`], and becomes the builder step by step. The steps, and what the builder finds around it,
+//! are described in `doc/spec/build-environment.md`, sections 2 to 7 and 9.
 //!
-//! # For the goal that runs a build
+//! # For the code that runs a build
 //!
-//! 1. `Identity`: [`BuildUser::acquire`] takes a free build user (hold it until the build
-//!    is over; [`BuildUser::kill_processes`] before and after), or it is the daemon's own.
-//! 2. [`BuildDirectory::create`] makes the directory the build runs in; write the files of
+//! 1. [`Identity`]: [`BuildUser::acquire`] takes a free build user (hold it until the build
+//!    is over; [`BuildUser::kill_processes`] before and after); without build users, it is
+//!    [`Identity::Own`].
+//! 2. [`BuildDirectory::create`] makes the directory that the build runs in; write the files of
 //!    `exportReferencesGraph` into [`BuildDirectory::outside`]; the environment's
 //!    `NIX_BUILD_TOP` and so on are [`BuildDirectory::inside`].
-//! 3. With a chroot: [`Root::create`] makes `DRV.chroot`; [`Root::outside`] tells where an
+//! 3. With a chroot: [`Root::create`] makes `DRV.chroot`; [`Root::outside`] says where an
 //!    output appears, and [`Root::chroot`] gives the plan's part. Dropping it deletes it.
 //! 4. Fill in a [`Plan`] and call [`start()`]. It returns when the builder is about to be
 //!    executed, or with the error of the step that failed (a *general* error).
-//! 5. Read [`log`](start::Running::log) to its end, wait for [`child`](start::Running::child); to end a build early,
-//!    `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
+//! 5. Read [`log`](start::Running::log) to its end, and wait for [`child`](start::Running::child); to
+//!    end a build early, `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
 //!
 //! This module uses nothing else of the daemon but `platform`.
 
+mod build_log;
+mod builder_process;
 mod directory;
+mod error_context;
 mod execute;
+mod fork_request;
 mod fork_server;
-mod forking;
+mod fork_server_process;
 mod identity;
-mod inside;
 mod mounts;
 mod network;
-mod orders;
 mod phase;
 mod plan;
 mod root;
@@ -37,7 +40,7 @@ mod start;
 
 pub use directory::BuildDirectory;
 pub use fork_server::ForkServer;
-pub use forking::run_if_fork_server;
+pub use fork_server_process::run_if_fork_server;
 pub use identity::{BuildUser, Identity};
 pub use network::of_fixed_output;
 pub use plan::{Network, Plan, Program};

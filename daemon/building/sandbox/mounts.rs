@@ -9,11 +9,11 @@ use system::mount::{self, MntFlags, MsFlags};
 use system::namespace::{self, IdMap, Namespaces};
 use system::tree::{Kind, RootDir};
 
-use super::directory::context;
+use super::error_context::context;
 use super::phase::{SetUpError, phase};
 use super::plan::{Chroot, Mount};
 
-/// Makes the plan's directory the root, with all that is seen in it.
+/// Makes the plan's directory the root directory, with everything mounted in it.
 pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
     let root = chroot.root.as_path();
     phase(
@@ -23,7 +23,7 @@ pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
     phase("makeChrootSeparateFilesystem", mount::bind(root, root))?;
     let inside = phase("mountIntoChroot", RootDir::open(root))?;
     for mount in &chroot.mounts {
-        phase("mountIntoChroot", show(mount, &inside))?;
+        phase("mountIntoChroot", mount_from_host(mount, &inside))?;
     }
     drop(inside);
     phase("mountProc", mount_proc(root))?;
@@ -40,12 +40,12 @@ pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
     phase("clearRootWritePerms", read_only)
 }
 
-/// Has a file or directory of the host seen inside.
+/// Mounts a file or directory of the host in the new root.
 ///
-/// What is mounted there already may be directories that others can write to. So names are looked
-/// up as the builder will, so that no link leads out of the root, and what exists is never opened
-/// for writing.
-fn show(seen: &Mount, root: &RootDir) -> io::Result<()> {
+/// Directories that are mounted already may be writable by others. So names are resolved as the
+/// builder will resolve them, which no link can make lead out of the root, and a file that exists is
+/// never opened for writing.
+fn mount_from_host(seen: &Mount, root: &RootDir) -> io::Result<()> {
     let (inside, outside) = (seen.inside.as_path(), seen.outside.as_path());
     let metadata = context(fs::symlink_metadata(outside), "get the status of", outside)?;
     if metadata.is_symlink() {
@@ -64,7 +64,7 @@ fn show(seen: &Mount, root: &RootDir) -> io::Result<()> {
     }
     context(mount::bind(outside, &target.path()), "mount", outside)?;
     if seen.read_only {
-        // Looked up again, the name is that of what has just been mounted.
+        // The name now leads to what has just been mounted.
         let mounted = root.find(inside);
         let changed = mounted.and_then(|mounted| mount::remount_read_only(&mounted.path()));
         context(changed, "make read-only", inside)?;
@@ -101,8 +101,8 @@ fn enter(root: &Path) -> io::Result<()> {
     fs::remove_dir("real-root")
 }
 
-/// Enters another user and mount namespace, from which what was mounted here can't be undone:
-/// for builders that are the owner of the namespace they are in.
+/// Enters another user and mount namespace, in which the mounts made so far are locked: a builder
+/// that owns its user namespace could undo them otherwise.
 pub(super) fn lock() -> Result<(), SetUpError> {
     let uid = system::ids::effective_uid();
     let gid = system::ids::effective_gid();

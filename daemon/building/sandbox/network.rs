@@ -17,28 +17,28 @@ use system::{network, pipe};
 use super::identity::Identity;
 use super::plan::Network;
 
-/// What stands for the host inside.
+/// The host's address, as the builder sees it.
 pub(super) const HOST: &str = "10.0.2.2";
-/// What stands for the host's name server inside.
+/// The address of the host's name server, as the builder sees it.
 pub(super) const NAME_SERVER: &str = "10.0.2.3";
 
-/// The device inside.
+/// The builder's network device.
 const TAP: &str = "tap0";
-/// The builder's own address of IPv6, with the length of its network's prefix.
+/// The builder's IPv6 address and its prefix length.
 const ADDRESS: (Ipv6Addr, u32) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80), 64);
-/// What stands for the host inside, over IPv6.
+/// The host's IPv6 address, as the builder sees it.
 const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
 /// The program, looked for in `$PATH`.
 const PROGRAM: &str = "slirp4netns";
-/// What it makes the device from.
+/// The device file from which it creates the network device.
 const DEVICE: &str = "/dev/net/tun";
-/// How long it may take to begin.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The descriptor on which it says that it is ready.
-const READY: i32 = 3;
+/// How long the program may take until it is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The descriptor to which the program writes when it is ready.
+const READY_FD: i32 = 3;
 
-/// The network of a fixed-output build; or why there is none.
+/// The network of a fixed-output build, or why there is none.
 pub fn of_fixed_output(host_loopback: bool) -> Result<Network, String> {
     let Some(program) = system::process::find_program(PROGRAM) else {
         return Err(format!(
@@ -56,25 +56,25 @@ pub fn of_fixed_output(host_loopback: bool) -> Result<Network, String> {
     Ok(Network::Host {
         program: program.into(),
         loopback: host_loopback,
-        ipv6: host_has_ipv6(),
+        ipv6: std::fs::read_to_string("/proc/net/if_inet6")
+            .is_ok_and(|table| has_routable_ipv6(&table)),
     })
 }
 
-/// Whether the host has an address of IPv6 for more than its own links. Else builders get none,
-/// so that programs don't try what can't work. The format is that of the kernel: address, device,
-/// length of the prefix, scope, flags, and name of the device.
-fn host_has_ipv6() -> bool {
+/// Whether the host has an IPv6 address of more than link scope, by the kernel's table
+/// `/proc/net/if_inet6`. If not, builders get none either, so that programs don't try what can't
+/// work. A line has address, device number, prefix length, scope, flags, and device name.
+fn has_routable_ipv6(table: &str) -> bool {
     const GLOBAL: &str = "00";
     const SITE: &str = "40";
-    let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    addresses
+    table
         .lines()
         .filter_map(|line| line.split_whitespace().nth(3))
         .any(|scope| [GLOBAL, SITE].contains(&scope))
 }
 
-/// Connects the namespace of the process `pid` to the host's network, as long as what is returned
-/// lives.
+/// Connects the network namespace of the process `pid` to the host's network, for as long as the
+/// result lives.
 pub(super) fn connect(
     pid: i32,
     identity: &Identity,
@@ -83,16 +83,16 @@ pub(super) fn connect(
     ipv6: bool,
     spawn: &dyn Fn(Spawn) -> io::Result<Child>,
 ) -> io::Result<Child> {
-    let (ready, its_ready) = pipe::pipe()?;
+    let (ready, child_ready) = pipe::pipe()?;
     let mut slirp = Spawn::new(program)
         .arg0(PROGRAM)
         .args(["--configure", "--mtu=1500"])
         .args([
-            format!("--ready-fd={READY}"),
+            format!("--ready-fd={READY_FD}"),
             "--netns-type=path".to_owned(),
         ]);
-    // It speaks with the builder: what it can do otherwise is to be little. Its own sandbox takes
-    // root; who isn't has to be content with fewer system calls.
+    // The program takes packets from the builder, so it is confined: always to few system calls,
+    // and if the daemon is root, which this needs, to a sandbox of its own.
     slirp = slirp.arg("--enable-seccomp");
     if system::ids::effective_uid() == 0 {
         slirp = slirp.arg("--enable-sandbox");
@@ -112,14 +112,14 @@ pub(super) fn connect(
             .fd(pipe::null()?, 0)
             .fd(pipe::null()?, 1)
             .fd(pipe::null()?, 2)
-            .fd(its_ready, READY)
+            .fd(child_ready, READY_FD)
             .setsid(),
     )?;
-    let said = match wait_readable(&ready, Some(PATIENCE))? {
+    let count = match wait_readable(&ready, Some(START_TIMEOUT))? {
         true => nix::unistd::read(&ready, &mut [0; 1])?,
         false => 0,
     };
-    match said {
+    match count {
         0 => Err(io::Error::other(format!(
             "`{PROGRAM}' does not connect it to the network"
         ))),
@@ -127,25 +127,43 @@ pub(super) fn connect(
     }
 }
 
-/// Inside, once connected: whether 127.0.0.1 is the builder's own or the host's.
-pub(super) fn settle_loopback(host_loopback: bool) -> io::Result<()> {
+/// In the builder's namespace, once connected: makes 127.0.0.1 the builder's own or the host's.
+pub(super) fn set_up_loopback(host_loopback: bool) -> io::Result<()> {
     if !host_loopback {
         return network::bring_up_loopback();
     }
-    // So that a proxy of the host is found where the host's environment says. Not everybody may
-    // set this; 10.0.2.2 works all the same.
+    // The proxy that the environment names may be at 127.0.0.1. Only root may set this; without it,
+    // 10.0.2.2 works.
     let _ = std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1");
     network::take_down_loopback()
 }
 
-/// Inside, once connected: an address of IPv6, and the way to others. The program only carries it.
-pub(super) fn settle_ipv6() -> io::Result<()> {
-    // There is nobody who could have the same address, or could tell of other ways; to ask takes a
-    // second.
+/// In the builder's namespace, once connected: adds an IPv6 address and the default route, which
+/// `slirp4netns` does for IPv4 only.
+pub(super) fn set_up_ipv6() -> io::Result<()> {
+    // No other machine is on this network, so duplicate addresses and router advertisements, for
+    // which the kernel would wait a second, are impossible.
     for setting in ["accept_dad", "accept_ra"] {
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/{setting}"), "0")?;
     }
     let (address, prefix) = ADDRESS;
     network::add_address(TAP, address, prefix)?;
     network::add_default_route(TAP, HOST6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_and_loopback_addresses_are_not_routable() {
+        let loopback = "00000000000000000000000000000001 01 80 10 80       lo\n";
+        let link = "fe80000000000000000000fffe000001 02 40 20 80     eth0\n";
+        let global = "20010db8000000000000000000000001 02 40 00 80     eth0\n";
+        let site = "fec00000000000000000000000000001 02 40 40 80     eth0\n";
+        assert!(!has_routable_ipv6(""));
+        assert!(!has_routable_ipv6(&[loopback, link].concat()));
+        assert!(has_routable_ipv6(&[loopback, link, global].concat()));
+        assert!(has_routable_ipv6(site));
+    }
 }

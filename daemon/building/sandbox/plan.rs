@@ -1,5 +1,5 @@
-//! What the daemon tells the process that becomes the builder. It travels as JSON, in which
-//! byte strings are strings if they are UTF-8 and lists of numbers otherwise.
+//! The plan of a build: everything that the process which becomes the builder must know. It is sent
+//! as JSON, in which byte strings are strings if they are UTF-8, and lists of numbers otherwise.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::identity::Identity;
 
-/// One build, as the process that becomes its builder must know it.
+/// The plan of a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The derivation's store path, for messages.
@@ -24,7 +24,7 @@ pub struct Plan {
     pub environment: Vec<(Bytes, Bytes)>,
     /// The working directory, as seen inside ([`super::BuildDirectory::inside`]).
     pub directory: Bytes,
-    /// Who the builder is.
+    /// The builder's user.
     pub identity: Identity,
     /// The root directory and the namespaces, or `None` to share the daemon's
     /// (`--disable-chroot` and builtins).
@@ -60,20 +60,20 @@ pub enum Program {
     },
 }
 
-/// A root directory of the builder's own.
+/// The builder's root directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chroot {
     /// The directory that becomes the root.
     pub root: Bytes,
-    /// What else is seen in it, in the order in which it is mounted.
+    /// What is mounted in it, in this order.
     pub mounts: Vec<Mount>,
-    /// What the builder can reach.
+    /// The builder's network.
     pub network: Network,
     /// Whether there are pseudo-terminals (unless something else is mounted at `/dev/pts`).
     pub terminals: bool,
 }
 
-/// A file or directory of the host that is seen inside.
+/// A file or directory of the host that is mounted inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Its name inside.
@@ -84,20 +84,20 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// What a builder with a root directory of its own can reach.
+/// The network of a builder with its own root directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// Itself, over the loopback device.
+    /// The loopback device only.
     Loopback,
-    /// Nothing: a fixed-output build that can't be connected to the host's network.
+    /// None: a fixed-output build that can't be connected to the host's network.
     None,
-    /// What the host can reach: a fixed-output build.
+    /// The host's: a fixed-output build.
     Host {
         /// `slirp4netns`.
         program: Bytes,
-        /// Servers of the host's loopback network included.
+        /// Whether this includes servers on the host's loopback device.
         loopback: bool,
-        /// Over IPv6, too.
+        /// Whether this includes IPv6.
         ipv6: bool,
     },
 }
@@ -112,7 +112,7 @@ impl Bytes {
         Path::new(self.as_os_str())
     }
 
-    /// As the operating system's sort of string.
+    /// As an operating system string.
     pub fn as_os_str(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_strings_survive_the_journey() {
+    fn byte_strings_are_read_as_written() {
         for bytes in [&b"plain"[..], b"", b"\xff\x00\xfe", "\u{e9}\n\"".as_bytes()] {
             let sent = Bytes::from(bytes);
             let text = serde_json::to_string(&sent).unwrap();

@@ -1,5 +1,5 @@
-//! The root directory of a build's own: `DRV.chroot/top` in the store, where finished outputs
-//! can be renamed into their places.
+//! The root directory of a build: `DRV.chroot/top` in the store, from which finished outputs can
+//! be renamed into their places.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use super::directory::{BuildDirectory, context};
+use super::directory::BuildDirectory;
+use super::error_context::context;
 use super::identity::Identity;
 use super::network::{HOST, NAME_SERVER};
 use super::plan::{Chroot, Mount, Network};
 
-/// The devices that every builder sees, if the host has them.
+/// The devices of the host that every builder sees, where they exist.
 const DEVICES: [&str; 7] = [
     "/dev/full",
     "/dev/kvm",
@@ -23,7 +24,7 @@ const DEVICES: [&str; 7] = [
     "/dev/zero",
 ];
 
-/// Names that programs expect in `/dev`.
+/// Symbolic links that programs expect in `/dev`.
 const DEVICE_LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
@@ -39,16 +40,16 @@ const NETWORK_FILES: [&str; 4] = [
     "/etc/services",
 ];
 
-/// What a root directory is made from.
+/// What a root directory is made for.
 #[derive(Debug)]
 pub struct RootRequest<'a> {
     /// The store directory.
     pub store: &'a Path,
     /// The derivation's store path.
     pub derivation: &'a Path,
-    /// Who builds.
+    /// The builder's user.
     pub identity: &'a Identity,
-    /// Where.
+    /// The directory that the build runs in.
     pub directory: &'a BuildDirectory,
     /// The store items that the builder sees.
     pub inputs: Vec<PathBuf>,
@@ -56,7 +57,7 @@ pub struct RootRequest<'a> {
     pub outputs: Vec<PathBuf>,
     /// `INSIDE=OUTSIDE` or one name for both (`--chroot-directory`).
     pub extra: Vec<String>,
-    /// What it may reach.
+    /// The builder's network.
     pub network: Network,
 }
 
@@ -76,7 +77,7 @@ impl Root {
         let container = PathBuf::from(container);
         remove(&container)?;
         let top = container.join("top");
-        // From here on, whatever was made is deleted when the value is dropped.
+        // From here on, everything is deleted when the value is dropped.
         let mut root = Root {
             chroot: Chroot {
                 root: top.as_path().into(),
@@ -102,7 +103,7 @@ impl Root {
         Ok(root)
     }
 
-    /// Where something that the builder sees as `inside` (an output, say) is on the host.
+    /// Where a file that the builder sees as `inside` (an output, say) is on the host.
     pub fn outside(&self, inside: &Path) -> PathBuf {
         self.top.join(inside.strip_prefix("/").unwrap_or(inside))
     }
@@ -136,7 +137,9 @@ impl Root {
             Network::Host { loopback, .. } => {
                 write("resolv.conf", format!("nameserver {NAME_SERVER}\n"))?;
                 if loopback {
-                    write("hosts", hosts_of_guest())?;
+                    let hosts = fs::read_to_string("/etc/hosts");
+                    let hosts = hosts.unwrap_or_else(|_| "127.0.0.1 localhost\n".to_owned());
+                    write("hosts", builder_hosts(&hosts))?;
                 }
             }
         }
@@ -167,7 +170,7 @@ impl Drop for Root {
     }
 }
 
-/// Deletes a tree of the store that is no item, if it exists.
+/// Deletes a directory of the store that is not an item, if it exists.
 fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
@@ -179,12 +182,10 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The host's table of names, as it is true inside.
-fn hosts_of_guest() -> String {
-    let Ok(hosts) = fs::read_to_string("/etc/hosts") else {
-        return format!("{HOST} localhost\n");
-    };
-    let lines = hosts.lines().filter(|line| !line.starts_with("::1"));
+/// The builder's `/etc/hosts`: the host's, with the address that the host has inside instead of
+/// 127.0.0.1.
+fn builder_hosts(host_hosts: &str) -> String {
+    let lines = host_hosts.lines().filter(|line| !line.starts_with("::1"));
     let translate = |line: &str| match line.strip_prefix("127.0.0.1") {
         Some(names) if names.starts_with([' ', '\t']) => format!("{HOST}{names}\n"),
         _ => format!("{line}\n"),
@@ -192,7 +193,7 @@ fn hosts_of_guest() -> String {
     lines.map(translate).collect()
 }
 
-/// Makes a directory, unless it exists, with exactly this mode, and for this group.
+/// Makes a directory unless it exists, and sets its mode and group.
 fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -208,7 +209,7 @@ fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> 
     )
 }
 
-/// What is seen inside besides the files made here, by the name it has there.
+/// What is mounted, by the name that it has inside.
 fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
     let mut mounts = BTreeMap::new();
     let mut add = |inside: PathBuf, outside: PathBuf, writable: bool| {
@@ -234,8 +235,8 @@ fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
             .into_iter()
             .filter(|device| Path::new(device).exists())
         {
-            // A device that is mounted read-only is written to as ever; its times and mode can't be
-            // changed.
+            // A device that is mounted read-only can still be written to, but its times and mode
+            // can't be changed.
             add(device.into(), resolved(device)?, false);
         }
     }
@@ -261,12 +262,26 @@ fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
     Ok(mounts)
 }
 
-/// The file of the host that a name leads to: the links on the way there lead elsewhere, or nowhere,
-/// from the builder's root.
+/// The file of the host that a name leads to, without symbolic links: they would lead elsewhere, or
+/// nowhere, in the builder's root.
 fn resolved(outside: &str) -> io::Result<PathBuf> {
     let outside = Path::new(outside);
     if !outside.is_symlink() {
         return Ok(outside.to_owned());
     }
     context(outside.canonicalize(), "follow the symbolic link", outside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_own_names_lead_to_the_host() {
+        let hosts = "127.0.0.1\tlocalhost proxy\n127.0.0.10 other\n::1 localhost\n\n# 127.0.0.1 x";
+        assert_eq!(
+            builder_hosts(hosts),
+            "10.0.2.2\tlocalhost proxy\n127.0.0.10 other\n\n# 127.0.0.1 x\n"
+        );
+    }
 }

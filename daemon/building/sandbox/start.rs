@@ -6,15 +6,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use system::pipe;
 use system::process::{Child, Spawn};
 
-use super::fork_server::{ForkServer, unless_ended};
+use super::builder_process::{CONNECTED, NOT_CONNECTED, READY};
+use super::fork_request::Isolation;
+use super::fork_server::{ForkServer, retry_if_ended};
 use super::identity::Identity;
-use super::inside::{ALONE, CONNECTED, READY};
 use super::network;
-use super::orders::Isolation;
 use super::phase::SetUpError;
 use super::plan::{Network, Plan};
 
-/// The longest error that is taken from the process.
+/// The longest error that the process may report, in bytes.
 const ERROR_LIMIT: u64 = 64 << 10;
 
 /// A builder that has been started.
@@ -25,12 +25,11 @@ pub struct Running {
     pub child: Child,
     /// What it writes to descriptors 1 and 2, from its first byte on.
     pub log: File,
-    /// What connects it to the host's network.
+    /// The process that connects it to the host's network.
     _network: Option<Child>,
 }
 
-/// Why a builder could not be started. All of these are general errors: they end the client's
-/// request.
+/// Why a builder could not be started. These are general errors, which end the client's request.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The process could not be started or talked to.
@@ -58,13 +57,13 @@ pub fn start(
         derivation: plan.derivation.clone(),
         source,
     };
-    // An attempt that failed leaves nobody who could read its plan.
+    // A failed attempt leaves no process that could read its plan, so it can be repeated.
     let Started {
         child,
-        orders,
+        plan_pipe,
         status,
         log,
-    } = unless_ended(|| fork(plan, fork_server)).map_err(|error| {
+    } = retry_if_ended(|| fork(plan, fork_server)).map_err(|error| {
         StartError::SetUp(
             SetUpError {
                 phase: "clone",
@@ -73,7 +72,8 @@ pub fn start(
             .to_string(),
         )
     })?;
-    let (network, report) = launch(plan, child.pid(), orders, status, spawn).map_err(failed)?;
+    let (network, report) =
+        hand_over_plan(plan, child.pid(), plan_pipe, status, spawn).map_err(failed)?;
     match report.trim_end() {
         READY => Ok(Running {
             child,
@@ -90,26 +90,26 @@ pub fn start(
 /// A process that has been forked, and our ends of its pipes.
 struct Started {
     child: Child,
-    orders: File,
+    plan_pipe: File,
     status: File,
     log: File,
 }
 
-/// Has the process forked. Nobody else has its ends of the pipes, so that its end is noticed.
+/// Forks the process. Only it has the other ends of the pipes, so that they close when it ends.
 fn fork(plan: &Plan, fork_server: &ForkServer) -> io::Result<Started> {
-    let (its_plan, orders) = pipe::pipe()?;
-    let (status, its_status) = pipe::pipe()?;
-    let (log, its_log) = pipe::pipe()?;
-    let child = fork_server.builder(isolation(plan), &its_log, &its_plan, &its_status)?;
+    let (child_plan, plan_pipe) = pipe::pipe()?;
+    let (status, child_status) = pipe::pipe()?;
+    let (log, child_log) = pipe::pipe()?;
+    let child = fork_server.builder(isolation(plan), &child_log, &child_plan, &child_status)?;
     Ok(Started {
         child,
-        orders: orders.into(),
+        plan_pipe: plan_pipe.into(),
         status: status.into(),
         log: log.into(),
     })
 }
 
-/// What the builder has for itself.
+/// The namespaces that the builder does not share with the daemon.
 fn isolation(plan: &Plan) -> Isolation {
     match (&plan.chroot, &plan.identity) {
         (None, _) => Isolation::None,
@@ -118,18 +118,18 @@ fn isolation(plan: &Plan) -> Isolation {
     }
 }
 
-/// Sends the process the plan, connects it to the network if it is to have that, and hears what
-/// becomes of it.
-fn launch(
+/// Sends the plan to the process, connects it to the network if the plan says so, and returns what
+/// the process reports.
+fn hand_over_plan(
     plan: &Plan,
     pid: i32,
-    mut orders: File,
+    mut plan_pipe: File,
     status: File,
     spawn: &dyn Fn(Spawn) -> io::Result<Child>,
 ) -> io::Result<(Option<Child>, String)> {
     let mut text = serde_json::to_vec(plan)?;
     text.push(b'\n');
-    order(&mut orders, &text)?;
+    send(&mut plan_pipe, &text)?;
     let mut connection = None;
     let network = plan.chroot.as_ref().map(|chroot| &chroot.network);
     if let Some(Network::Host {
@@ -144,9 +144,9 @@ fn launch(
                 connection = Some(child);
                 CONNECTED.to_owned()
             }
-            Err(error) => format!("{ALONE}{}\n", error.to_string().replace('\n', " ")),
+            Err(error) => format!("{NOT_CONNECTED}{}\n", error.to_string().replace('\n', " ")),
         };
-        order(&mut orders, answer.as_bytes())?;
+        send(&mut plan_pipe, answer.as_bytes())?;
     }
     let mut status = BufReader::new(status.take(ERROR_LIMIT));
     let mut report = String::new();
@@ -157,10 +157,10 @@ fn launch(
     Ok((connection, report))
 }
 
-/// Tells the process something.
-fn order(orders: &mut File, text: &[u8]) -> io::Result<()> {
-    match orders.write_all(text) {
-        // It went away meanwhile, and has said why.
+/// Sends text to the process.
+fn send(plan_pipe: &mut File, text: &[u8]) -> io::Result<()> {
+    match plan_pipe.write_all(text) {
+        // The process has ended, and has reported why.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         sent => sent,
     }

@@ -1,4 +1,5 @@
-//! Directories: there, owned by the right one, not open to everybody, on a file system that will do.
+//! Directories: that they exist, belong to the daemon, are writable by nobody else, and are on a
+//! suitable file system.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -10,9 +11,9 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use store::Directories;
 use system::ids;
 
-use super::Findings;
+use super::findings::Findings;
 
-/// Less free space than this is worth a word.
+/// Less free space than this, in bytes, is noted.
 const LITTLE_SPACE: u64 = 1 << 30;
 
 pub fn check(directories: &Directories, group: &BStr, findings: &mut Findings) {
@@ -23,7 +24,7 @@ pub fn check(directories: &Directories, group: &BStr, findings: &mut Findings) {
         ("log directory", &directories.log),
         ("configuration directory", &directories.configuration),
     ] {
-        ours(what, path, findings);
+        own_directory(what, path, findings);
     }
     socket(&directories.socket(), findings);
 }
@@ -57,8 +58,8 @@ fn store(path: &Path, group: &BStr, findings: &mut Findings) {
             format!("mv {shown} {shown}.old"),
         );
     }
-    let before = findings.0.len();
-    owner("store", path, &metadata, findings);
+    let before = findings.count();
+    is_private("store", path, &metadata, findings);
     if !group.is_empty()
         && let Ok(Some(entry)) = ids::group_by_name(&group.to_str_lossy())
         && (metadata.gid() != entry.gid || metadata.mode() & 0o7777 != 0o1775)
@@ -71,7 +72,7 @@ fn store(path: &Path, group: &BStr, findings: &mut Findings) {
         findings.wrong(text, format!("chgrp {group} {shown} && chmod 1775 {shown}"));
     }
     file_system(path, findings);
-    if findings.0.len() == before {
+    if findings.count() == before {
         findings.right(format!("the store `{shown}'"));
     }
 }
@@ -108,8 +109,8 @@ fn file_system(path: &Path, findings: &mut Findings) {
     }
 }
 
-/// A directory of the daemon's own.
-fn ours(what: &str, path: &Path, findings: &mut Findings) {
+/// A directory that belongs to the daemon.
+fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => {
@@ -119,7 +120,7 @@ fn ours(what: &str, path: &Path, findings: &mut Findings) {
             );
         }
         Ok(metadata) => {
-            if owner(what, path, &metadata, findings) {
+            if is_private(what, path, &metadata, findings) {
                 findings.right(format!("the {what} `{shown}'"));
             }
         }
@@ -134,8 +135,8 @@ fn ours(what: &str, path: &Path, findings: &mut Findings) {
     }
 }
 
-/// Whether nobody but the daemon can change what is in the directory.
-fn owner(what: &str, path: &Path, metadata: &Metadata, findings: &mut Findings) -> bool {
+/// Whether only the daemon can change what is in the directory.
+fn is_private(what: &str, path: &Path, metadata: &Metadata, findings: &mut Findings) -> bool {
     let shown = path.display();
     let uid = ids::effective_uid();
     if metadata.uid() != uid {

@@ -1,8 +1,9 @@
-//! The process that the [fork server](super::forking) forked: it becomes the builder.
+//! The process that the [fork server](super::fork_server_process) has forked: it becomes the
+//! builder.
 //!
-//! It is born in the builder's namespaces, reads the [`Plan`], one line, and reports what becomes
-//! of it: [`READY`] just before the builder is executed, or else the error. The phases have the
-//! names that they have in Guix.
+//! It starts in the builder's namespaces, reads the [`Plan`], which is one line, and reports
+//! [`READY`] just before it executes the builder, or else an error. The phases have the names that
+//! they have in Guix.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use nix::unistd::setsid;
 use system::namespace::{self, IdMap};
 use system::{caps, ids, keyring, signal};
 
+use super::build_log::log;
 use super::execute;
 use super::identity::{GUEST_GID, GUEST_UID, Identity};
 use super::mounts;
@@ -20,17 +22,17 @@ use super::network;
 use super::phase::{SetUpError, phase};
 use super::plan::{Network, Plan};
 
-/// The report that all went well.
+/// The report that the builder is about to be executed.
 pub(super) const READY: &str = "ready";
 
-/// What the daemon says, after the plan, when it has connected the builder to the network.
+/// The line that the daemon sends after the plan, once it has connected the builder to the network.
 pub(super) const CONNECTED: &str = "connected\n";
 
-/// What it says if it could not, before the reason.
-pub(super) const ALONE: &str = "alone ";
+/// The beginning of the line that it sends if it could not; the reason follows.
+pub(super) const NOT_CONNECTED: &str = "not-connected ";
 
-/// Becomes the builder of the plan, or reports why not. Where there is a new user namespace, its
-/// guest has the ids `ids_outside`.
+/// Becomes the builder of the plan, or reports why not. `ids_outside` are the daemon's user and
+/// group, if there is a new user namespace to map them into.
 pub(super) fn run(ids_outside: Option<(u32, u32)>, plan: File, mut status: File) -> ! {
     let Err(error) = become_builder(ids_outside, plan, &mut status);
     let _ = writeln!(status, "{error}");
@@ -45,8 +47,8 @@ fn become_builder(
     if let Some(ids) = ids_outside {
         phase("usernsSetIDs", map_ids(ids))?;
     }
-    let mut orders = io::BufReader::new(plan);
-    let plan = phase("plan", read_plan(&mut orders))?;
+    let mut from_daemon = io::BufReader::new(plan);
+    let plan = phase("plan", read_plan(&mut from_daemon))?;
     die_with_daemon()?;
     leave_session()?;
     if let Some(chroot) = &plan.chroot {
@@ -54,10 +56,10 @@ fn become_builder(
             Network::Loopback => phase("initLoopback", system::network::bring_up_loopback())?,
             Network::None => {}
             Network::Host { loopback, ipv6, .. } => {
-                if phase("waitForSlirpReady", wait_for_network(&mut orders))? {
-                    phase("initLoopback", network::settle_loopback(*loopback))?;
-                    if *ipv6 && let Err(error) = network::settle_ipv6() {
-                        eprintln!("cannot set up IPv6: {error}");
+                if phase("waitForSlirpReady", wait_for_network(&mut from_daemon))? {
+                    phase("initLoopback", network::set_up_loopback(*loopback))?;
+                    if *ipv6 && let Err(error) = network::set_up_ipv6() {
+                        log(format_args!("cannot set up IPv6: {error}"));
                     }
                 }
             }
@@ -68,7 +70,7 @@ fn become_builder(
     }
     phase("chdir", std::env::set_current_dir(plan.directory.as_path()))?;
     phase("setPersonality", execute::set_personality(&plan))?;
-    // Under pressure the kernel takes builders first. Not everybody may ask for that.
+    // Out of memory, the kernel kills builders first. It may not let us ask for that.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     if plan.chroot.is_some() && plan.identity == Identity::Own {
         mounts::lock()?;
@@ -78,42 +80,45 @@ fn become_builder(
         phase("setIDs", ids::set_gid(*gid))?;
         phase("setIDs", ids::set_uid(*uid))?;
     }
-    // Changing identity has undone it.
+    // Changing the user has cleared the parent-death signal.
     die_with_daemon()?;
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
     let program = phase("exec", execute::find(&plan))?;
-    // Nothing comes in by keys of whoever started the daemon, and nothing is left for later builds.
+    // The builder gets no keys of the user who started the daemon, and leaves none for later builds.
     phase("keyring", keyring::join_new_session())?;
     phase("seccomp", execute::restrict(&plan))?;
     phase("setupSuccess", writeln!(status, "{READY}"))?;
-    // What fails from here on is the build's failure, told in its log.
+    // From here on, an error is the build's failure, and is written to its log.
     let error = execute::run(&plan, program);
-    eprintln!("error: {error}");
+    log(format_args!("error: {error}"));
     exit(1)
 }
 
-/// The plan, which is followed by what else the daemon has to say.
-fn read_plan(orders: &mut impl BufRead) -> io::Result<Plan> {
+/// Reads the plan.
+fn read_plan(from_daemon: &mut impl BufRead) -> io::Result<Plan> {
     let mut line = Vec::new();
-    orders.read_until(b'\n', &mut line)?;
+    from_daemon.read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// Waits until the daemon says whether the network is there. If not, the build goes on: it may not
-/// need it, and its log tells why there is none.
-fn wait_for_network(orders: &mut impl BufRead) -> io::Result<bool> {
+/// Waits until the daemon reports whether there is a network. If not, the build goes on, since it
+/// may not need one, and its log says why there is none.
+fn wait_for_network(from_daemon: &mut impl BufRead) -> io::Result<bool> {
     let mut line = String::new();
-    orders.read_line(&mut line)?;
+    from_daemon.read_line(&mut line)?;
     if line == CONNECTED {
         return Ok(true);
     }
-    let reason = line.strip_prefix(ALONE);
+    let reason = line.strip_prefix(NOT_CONNECTED);
     let reason = reason.ok_or_else(|| io::Error::other("unexpected end-of-file"))?;
-    eprintln!("{}, network access disabled", reason.trim_end());
+    log(format_args!(
+        "{}, network access disabled",
+        reason.trim_end()
+    ));
     Ok(false)
 }
 
-/// Becomes the guest of the new user namespace; `outside` are the ids from before there was one.
+/// Maps the ids of the new user namespace to `outside`, the daemon's user and group.
 fn map_ids(outside: (u32, u32)) -> io::Result<()> {
     let user = IdMap {
         inside: GUEST_UID,
@@ -126,16 +131,16 @@ fn map_ids(outside: (u32, u32)) -> io::Result<()> {
     namespace::write_own_maps(user, group)
 }
 
-/// Has the kernel kill this process when the daemon dies.
+/// Asks the kernel to kill this process when the daemon dies.
 fn die_with_daemon() -> Result<(), SetUpError> {
     let signal = nix::sys::signal::Signal::SIGKILL;
     phase("parentDeath", nix::sys::prctl::set_pdeathsig(signal))
 }
 
-/// A session of its own, no capabilities that would outlast an exec.
+/// Starts a session, and drops capabilities that would survive an exec.
 fn leave_session() -> Result<(), SetUpError> {
     match setsid() {
-        // A process that was started as the leader of its own session already.
+        // The process leads a session already.
         Err(nix::errno::Errno::EPERM) => {}
         result => drop(phase("setsid", result)?),
     }

@@ -1,0 +1,97 @@
+//! The requests that the daemon sends to the [fork server](super::fork_server).
+//!
+//! A request is five bytes, and for a builder three descriptors: its log, the pipe from which it
+//! reads its plan, and the pipe to which it reports. The reply is four bytes: a process id, or an
+//! error number, negated. Both ends are the same program on the same machine, so integers are in
+//! native byte order.
+
+use system::namespace::Namespaces;
+
+/// The name under which the daemon executes itself.
+pub(super) const NAME: &str = "guix-daemon-forkserver";
+
+/// What a new process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ForkRequest {
+    /// To become a builder.
+    Builder(Isolation),
+    /// To kill all processes of that user.
+    KillUser(u32),
+}
+
+/// The namespaces that a builder does not share with the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// None.
+    None,
+    /// Mounts, processes, network, System V communication, host name.
+    Namespaces,
+    /// Those, and users.
+    UserNamespace,
+}
+
+impl Isolation {
+    fn flags(self) -> Namespaces {
+        let namespaces = Namespaces::CLONE_NEWNS
+            | Namespaces::CLONE_NEWPID
+            | Namespaces::CLONE_NEWNET
+            | Namespaces::CLONE_NEWIPC
+            | Namespaces::CLONE_NEWUTS;
+        match self {
+            Isolation::None => Namespaces::empty(),
+            Isolation::Namespaces => namespaces,
+            Isolation::UserNamespace => namespaces | Namespaces::CLONE_NEWUSER,
+        }
+    }
+}
+
+/// The length of a request, in bytes.
+pub(super) const LENGTH: usize = 5;
+
+impl ForkRequest {
+    pub(super) fn encode(self) -> [u8; LENGTH] {
+        let (kind, [a, b, c, d]) = match self {
+            ForkRequest::Builder(Isolation::None) => (0, [0; 4]),
+            ForkRequest::Builder(Isolation::Namespaces) => (1, [0; 4]),
+            ForkRequest::Builder(Isolation::UserNamespace) => (2, [0; 4]),
+            ForkRequest::KillUser(uid) => (3, uid.to_ne_bytes()),
+        };
+        [kind, a, b, c, d]
+    }
+
+    pub(super) fn decode([kind, uid @ ..]: [u8; LENGTH]) -> Option<ForkRequest> {
+        Some(match kind {
+            0 => ForkRequest::Builder(Isolation::None),
+            1 => ForkRequest::Builder(Isolation::Namespaces),
+            2 => ForkRequest::Builder(Isolation::UserNamespace),
+            3 => ForkRequest::KillUser(u32::from_ne_bytes(uid)),
+            _ => return None,
+        })
+    }
+
+    /// The namespaces of the new process.
+    pub(super) fn namespaces(self) -> Namespaces {
+        match self {
+            ForkRequest::Builder(isolation) => isolation.flags(),
+            ForkRequest::KillUser(_) => Namespaces::empty(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_decoded_as_encoded() {
+        for request in [
+            ForkRequest::Builder(Isolation::None),
+            ForkRequest::Builder(Isolation::Namespaces),
+            ForkRequest::Builder(Isolation::UserNamespace),
+            ForkRequest::KillUser(30001),
+        ] {
+            assert_eq!(ForkRequest::decode(request.encode()), Some(request));
+        }
+        assert_eq!(ForkRequest::decode([4, 0, 0, 0, 0]), None);
+    }
+}

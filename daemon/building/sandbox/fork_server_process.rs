@@ -1,0 +1,106 @@
+//! The fork server itself, which the daemon [starts](super::fork_server) and sends
+//! [requests](super::fork_request).
+//!
+//! It forks children of its parent, the daemon, and never waits for them, so that no builder can
+//! delay others. It ends when the daemon closes its end of the connection.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::exit;
+
+use nix::libc;
+use nix::sys::prctl::set_name;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use system::process::kill_user_from_here;
+use system::{ids, ipc, keyring, namespace, pipe, processors, socket};
+
+use super::builder_process;
+use super::fork_request::{self, ForkRequest, Isolation, NAME};
+
+/// Runs the fork server and never returns, if this process was started for that. To be called first
+/// of all in `main`, before there are other threads.
+pub fn run_if_fork_server() {
+    if std::env::args_os().next().is_none_or(|name| name != NAME) {
+        return;
+    }
+    // Otherwise its name is `exe', from /proc/self/exe.
+    let _ = set_name(c"guix-forkserver");
+    match take_connection().and_then(serve) {
+        Ok(()) => exit(0),
+        // If it was started by hand, standard input is no socket.
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "{NAME}: {error} (to be started by guix-daemon only)"
+            );
+            exit(1)
+        }
+    }
+}
+
+/// The connection to the daemon, which was standard input until now.
+fn take_connection() -> io::Result<UnixStream> {
+    let connection = pipe::inherited(0)?.ok_or(io::ErrorKind::NotConnected)?;
+    dup2_stdin(pipe::null()?)?;
+    Ok(connection.into())
+}
+
+/// Forks processes until the daemon closes the connection.
+fn serve(connection: UnixStream) -> io::Result<()> {
+    // The ids outside of the user namespaces of builders.
+    let ids = (ids::effective_uid(), ids::effective_gid());
+    loop {
+        let mut request = [0; fork_request::LENGTH];
+        let (count, descriptors) = socket::receive_with_fds(&connection, &mut request)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let decoded = ForkRequest::decode(request).filter(|_| count == request.len());
+        let request = decoded.ok_or_else(|| io::Error::other("an unknown request"))?;
+        processors::follow(std::os::unix::process::parent_id().cast_signed());
+        let reply = match namespace::fork_sibling(request.namespaces()) {
+            Ok(None) => {
+                drop(connection);
+                run_child(request, descriptors, ids)
+            }
+            Ok(Some(pid)) => pid,
+            Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        (&connection).write_all(&reply.to_ne_bytes())?;
+    }
+}
+
+/// Runs in the new process, for what it was forked for.
+fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
+    match (request, <[OwnedFd; 3]>::try_from(descriptors)) {
+        (ForkRequest::KillUser(uid), _) => exit(match clear_user(uid) {
+            Ok(()) => 0,
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        }),
+        (ForkRequest::Builder(isolation), Ok([log, plan, status])) => {
+            // The process has this name until it executes the builder.
+            let _ = set_name(c"guix-builder");
+            if dup2_stdout(&log).and(dup2_stderr(&log)).is_err() {
+                exit(1);
+            }
+            drop(log);
+            let user_namespace = isolation == Isolation::UserNamespace;
+            builder_process::run(
+                user_namespace.then_some(ids_outside),
+                plan.into(),
+                status.into(),
+            )
+        }
+        (ForkRequest::Builder(_), Err(_)) => exit(1),
+    }
+}
+
+/// Kills all processes of a build user, and removes what would be left for the next build of that
+/// user.
+fn clear_user(uid: u32) -> io::Result<()> {
+    kill_user_from_here(uid)?;
+    // This process is that user now.
+    keyring::clear_user_keyrings()?;
+    ipc::remove_own()
+}

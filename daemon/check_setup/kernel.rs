@@ -1,0 +1,51 @@
+//! What the kernel must support for builds in a sandbox.
+
+use std::fs;
+use std::path::Path;
+
+use system::ids;
+
+use super::findings::Findings;
+
+pub fn check(findings: &mut Findings) {
+    let missing: Vec<&str> = ["mnt", "net", "pid", "ipc", "uts"]
+        .into_iter()
+        .filter(|name| !Path::new("/proc/self/ns").join(name).exists())
+        .collect();
+    if missing.is_empty() {
+        findings.right("the kernel has the namespaces of a sandbox");
+    } else {
+        findings.wrong(
+            format!("the kernel lacks namespaces: {}", missing.join(", ")),
+            "guix-daemon --disable-chroot, or another kernel",
+        );
+    }
+    if ids::effective_uid() == 0 {
+        return;
+    }
+    for (file, bad, setting) in [
+        (
+            "/proc/sys/user/max_user_namespaces",
+            "0",
+            "user.max_user_namespaces=10000",
+        ),
+        (
+            "/proc/sys/kernel/unprivileged_userns_clone",
+            "0",
+            "kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ] {
+        if fs::read_to_string(file).is_ok_and(|value| value.trim() == bad) {
+            return findings.wrong(
+                format!("ordinary users may not make user namespaces ({file} is {bad})"),
+                format!("sudo sysctl {setting}, or guix-daemon --disable-chroot"),
+            );
+        }
+    }
+    findings.right("ordinary users may make user namespaces");
+}
