@@ -125,6 +125,15 @@ impl FromStr for Algorithm {
 const MAX_SIZE: usize = 64;
 
 /// A digest and the algorithm it was made with.
+///
+/// ```
+/// use formats::{Algorithm, Hash};
+///
+/// let hash = Hash::sha256("hello, world\n");
+/// assert_eq!(hash.base32(), "0830jxydl86c7qf54zx9mvfn73vdsvfyksy44bvxnvd0c8vzjgw5");
+/// assert_eq!(Hash::parse(Algorithm::Sha256, &hash.hex())?, hash);
+/// # Ok::<(), formats::hash::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash {
     algorithm: Algorithm,

@@ -49,6 +49,16 @@ pub enum Error {
 }
 
 /// The whole, absolute file name of an item of the store. Cheap to clone.
+///
+/// ```
+/// use formats::StoreDir;
+///
+/// let store = StoreDir::new("/gnu/store")?;
+/// let path = store.parse("/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt")?;
+/// assert_eq!(path.name(), "text.txt");
+/// assert!(store.parse("/etc/passwd").is_err());
+/// # Ok::<(), formats::store_path::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct StorePath {
     whole: Arc<str>,

@@ -111,6 +111,17 @@ impl Output {
 }
 
 /// How something is built.
+///
+/// ```
+/// use formats::{Derivation, StoreDir};
+///
+/// let store = StoreDir::new("/gnu/store")?;
+/// let text = br#"Derive([("out","/gnu/store/sisgk9j4948fri8b0i2r2wmqq5s94294-simple","","")],[],[],"x86_64-linux","builtin:download",[],[("name","simple")])"#;
+/// let derivation = Derivation::parse(text, &store)?;
+/// assert_eq!(derivation.variable("name").unwrap(), "simple");
+/// assert_eq!(derivation.to_bytes(), text);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derivation {
     /// What is built, by output name.

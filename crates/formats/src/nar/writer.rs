@@ -12,6 +12,22 @@ const CHUNK: usize = 128 * 1024;
 
 /// Writes a nar, node by node: what `read` tells a [`Sink`] can be told a writer. `W` gets
 /// small pieces and should be buffered; whole files go to it in large ones.
+///
+/// ```
+/// use formats::nar::{Sink, Writer, read};
+///
+/// let mut writer = Writer::new(Vec::new());
+/// writer.begin_directory()?;
+/// writer.entry("link".into())?;
+/// writer.symlink("target".into())?;
+/// writer.end_directory()?;
+/// let nar = writer.into_inner();
+///
+/// let mut copy = Writer::new(Vec::new());
+/// read(&mut nar.as_slice(), &mut copy)?;
+/// assert_eq!(copy.into_inner(), nar);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Writer<W> {
     target: W,
     begun: bool,

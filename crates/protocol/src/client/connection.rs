@@ -42,6 +42,18 @@ pub const ONE_PIECE: usize = 15 << 10;
 type ReadReply = fn(&mut Connection) -> Result<(), Error>;
 
 /// A connection to a daemon, after the handshake.
+///
+/// ```no_run
+/// use formats::StoreDir;
+/// use protocol::client::{Address, Options};
+///
+/// let store = StoreDir::new("/gnu/store")?;
+/// let address = Address::parse("/var/guix/daemon-socket/socket".as_ref())?;
+/// let mut daemon = address.connect(&store, &Options::default())?;
+/// let path = store.parse("/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt")?;
+/// println!("{} bytes", daemon.query_path_info(&path)?.nar_size);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Connection {
     reader: BufReader<Box<dyn Read + Send>>,
     writer: Box<dyn Write + Send>,
