@@ -16,8 +16,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use system::sync::Mutex;
 
+use super::connection::{CHECKPOINT, connect};
 use super::log_index::{Header, LogIndex};
-use super::{CHECKPOINT, connect};
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 

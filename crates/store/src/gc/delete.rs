@@ -9,9 +9,8 @@ use system::errno;
 use system::ids::effective_uid;
 use system::tree::Dir;
 
-use super::TRASH;
 use super::graph::{Graph, Node};
-use super::trash;
+use super::trash::{self, TRASH};
 use crate::database::is_constraint;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check, say};

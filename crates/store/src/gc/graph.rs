@@ -13,7 +13,7 @@ use formats::store_path::StorePath;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use rusqlite::Connection;
 
-use super::GcRequest;
+use super::request::GcRequest;
 use crate::database::together;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, check};

@@ -15,6 +15,7 @@ mod graph;
 mod liveness;
 mod locked_temp_roots;
 mod prune_links;
+mod request;
 mod trash;
 
 use std::collections::HashSet;
@@ -26,58 +27,16 @@ use system::lock::Mode;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check};
 use crate::store::Store;
-use crate::temp_roots::TempRoots;
 
 use delete::{Deleter, Doomed};
 use graph::Graph;
 use locked_temp_roots::LockedTempRoots;
 
-/// Where directories wait to be deleted, in the store directory.
-pub(crate) const TRASH: &str = "trash";
+pub use request::{GcAction, GcRequest, GcResult};
+pub(crate) use trash::TRASH;
 
 /// Names in the store directory that are neither items nor garbage.
 const SPECIAL: [&str; 2] = [".links", TRASH];
-
-/// What the collector is to do; the numbers are the protocol's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GcAction {
-    /// Say what is reachable.
-    ReturnLive = 0,
-    /// Say what is not.
-    ReturnDead = 1,
-    /// Delete what is not.
-    DeleteDead = 2,
-    /// Delete certain paths, if they are not.
-    DeleteSpecific = 3,
-}
-
-/// A request to collect.
-pub struct GcRequest<'a> {
-    /// What to do.
-    pub action: GcAction,
-    /// Treat nothing but temporary roots as a root (dangerous).
-    pub ignore_liveness: bool,
-    /// What to delete, for [`GcAction::DeleteSpecific`].
-    pub paths: Vec<StorePath>,
-    /// Stop once more than this is freed; `u64::MAX` for no limit.
-    pub max_freed: u64,
-    /// Outputs of live derivations are live.
-    pub keep_outputs: bool,
-    /// Derivers of live outputs are live.
-    pub keep_derivations: bool,
-    /// The temporary roots of the session that asks: they are given up first, as Guix does.
-    pub own_roots: Option<&'a TempRoots>,
-}
-
-/// What a collection did.
-#[derive(Clone, Debug, Default)]
-pub struct GcResult {
-    /// Live, dead or deleted paths, sorted.
-    pub paths: Vec<String>,
-    /// Bytes of disk space freed.
-    pub bytes_freed: u64,
-}
 
 impl Store {
     /// Collects garbage, or says what is garbage.

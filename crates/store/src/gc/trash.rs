@@ -8,10 +8,12 @@ use system::ids::effective_uid;
 use system::sync::Mutex;
 use system::tree::{Descend, Dir, Visit, Visited, walk};
 
-use super::TRASH;
 use crate::error::{Context, Error, Result, from_tree};
 use crate::progress::{Progress, check};
 use crate::store::Store;
+
+/// Where directories wait to be deleted, in the store directory.
+pub(crate) const TRASH: &str = "trash";
 
 /// The most threads that delete.
 const THREADS: usize = 4;

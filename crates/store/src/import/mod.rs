@@ -4,23 +4,24 @@
 //! before it is put in place (`place.rs`), with one transaction, and the one behind it is read.
 //! Nothing is put in place before its own signature has been found good.
 
+mod arrival;
 mod place;
 mod signatures;
 
 use std::io::Read;
 
-use bstr::BString;
 use formats::export::{Fields, read_marker, read_signature};
-use formats::hash::{Algorithm, Hash, HashReader};
+use formats::hash::{Algorithm, HashReader};
 use formats::nar;
 use formats::store_path::StorePath;
 
 use crate::error::{Error, Result, from_io, from_nar};
-use crate::export::Authority;
-use crate::progress::{Progress, check};
+use crate::progress::check;
 use crate::receive::Receiver;
 use crate::store::Store;
-use crate::temp_roots::TempRoots;
+
+use arrival::Arrival;
+pub use arrival::ImportOptions;
 
 /// How many items of an archive are verified and registered together.
 pub const BATCH: usize = 64;
@@ -28,43 +29,6 @@ pub const BATCH: usize = 64;
 /// How much of a batch is kept in memory; and how long its references and signatures may be, in
 /// sum.
 const MEMORY: usize = 4 << 20;
-
-/// What importing needs besides the stream.
-pub struct ImportOptions<'a> {
-    /// Where the imported items are made temporary roots.
-    pub temp_roots: &'a TempRoots,
-    /// What verifies signatures; `None` only for a trusted use within a program, which then takes
-    /// items with any or no signature.
-    pub authority: Option<&'a dyn Authority>,
-    /// Paths (`NIX_HELD_LOCKS`) that the caller, or whoever started it, has locked itself.
-    pub held_locks: &'a [StorePath],
-    /// Hears of waiting; can interrupt.
-    pub progress: &'a dyn Progress,
-}
-
-/// An item that was read.
-struct Arrival<'a> {
-    receiver: Receiver<'a>,
-    fields: Fields,
-    /// The hash and the size of its nar.
-    hash: Hash,
-    nar_size: u64,
-    signature: Option<BString>,
-    /// What has to be signed.
-    signed: Hash,
-}
-
-impl Arrival<'_> {
-    /// How long the texts are that come with it.
-    fn texts(&self) -> usize {
-        let references = self.fields.references.iter();
-        let signature = self
-            .signature
-            .as_ref()
-            .map_or(0, |signature| signature.len());
-        references.map(|path| path.as_str().len()).sum::<usize>() + signature
-    }
-}
 
 /// Some items, and how the archive ends, if it ends with them.
 type Batch<'a> = (Vec<Arrival<'a>>, Option<Result<()>>);

@@ -10,7 +10,7 @@ use std::slice;
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
 
-use super::{Arrival, ImportOptions};
+use super::arrival::{Arrival, ImportOptions};
 use crate::add::new_path;
 use crate::error::{Error, Result};
 use crate::path_locks::PathLocks;

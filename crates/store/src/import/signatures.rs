@@ -6,7 +6,7 @@ use std::thread;
 use formats::hash::Hash;
 use formats::store_path::StorePath;
 
-use super::Arrival;
+use super::arrival::Arrival;
 use crate::error::{Error, Result};
 use crate::export::Authority;
 
