@@ -1,6 +1,6 @@
 #!/bin/sh
-# guix-daemon --check-setup: content with what a daemon made, precise about what was broken since,
-# and never changes anything.
+# guix-daemon --check-setup: finds nothing wrong with what a daemon made, names exactly what is broken
+# afterwards, and never changes anything.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d)
@@ -63,5 +63,6 @@ NIX_BUILD_HOOK=/nonexistent/hook; export NIX_BUILD_HOOK
 look 0 'no usable build hook'; unset NIX_BUILD_HOOK
 status=0
 "$env" guix-daemon --check-setup --build-users-group=no-such-group >"$work/said" 2>&1 || status=$?
-[ $status = 1 ] && grep -q 'groupadd --system no-such-group' "$work/said"
+[ $status = 1 ]
+grep -q 'groupadd --system no-such-group' "$work/said"
 look 0 ' 0 wrong'

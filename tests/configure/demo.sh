@@ -1,5 +1,5 @@
 #!/bin/sh
-# make demo, with the programs as installed and the build tree out of sight.
+# make demo, with installed programs, and without access to the build tree.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 cd "$top"

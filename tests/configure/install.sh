@@ -37,7 +37,8 @@ for prefix in /usr /opt/guix; do
     make -s install DESTDIR="$root" prefix=$prefix >"$work/out"
     find "$root" ! -type d | sort | cmp - "$work/before"
     make -s uninstall DESTDIR="$root" prefix=$prefix
-    [ -f "$mine" ] && rm "$mine"
+    [ -f "$mine" ]
+    rm "$mine"
     check_empty "$root"
     [ ! -d "$root$prefix/libexec/guix" ]
 done
