@@ -137,31 +137,70 @@ pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     remove(old)
 }
 
-/// Takes setuid and setgid bits and others' write permission from everything in a tree, and gives
-/// it to `owner` (user, group). Anything but files, directories and links is an error.
-pub(super) fn make_harmless(
+/// Takes setuid and setgid bits, others' write permission and access lists from everything in the
+/// tree that a failed build has left in its directory, and gives it to `owner` (user, group).
+/// Devices are an error.
+fn make_kept_tree_harmless(
     path: &Path,
     owner: Option<(u32, Option<u32>)>,
 ) -> Result<(), RequestError> {
+    secure(
+        path,
+        Harmless {
+            owner,
+            forbidden: 0o6002,
+            only_items: false,
+        },
+    )
+}
+
+/// Makes an output of a failed build fit to be looked at in the store: nobody can write to it, nor
+/// execute it as its maker. What can't be in a store item is an error.
+pub(super) fn make_failed_output_harmless(path: &Path) -> Result<(), RequestError> {
+    let owner = nix::unistd::geteuid()
+        .is_root()
+        .then(|| (0, Some(system::ids::effective_gid())));
+    secure(
+        path,
+        Harmless {
+            owner,
+            forbidden: 0o6022,
+            only_items: true,
+        },
+    )
+}
+
+fn secure(path: &Path, mut visitor: Harmless) -> Result<(), RequestError> {
     let (dir, name) = split(path)?;
-    let mut visitor = Harmless { owner };
     tree::walk(&dir, name, &mut visitor).map_err(|e| tree_failed("securing", path, e))
 }
 
 struct Harmless {
     owner: Option<(u32, Option<u32>)>,
+    /// Permission bits that are taken away.
+    forbidden: u32,
+    /// Whether pipes and sockets are errors, too, as they are in store items.
+    only_items: bool,
 }
 
 impl tree::Visit for Harmless {
     fn visit(&mut self, file: &tree::Visited<'_>) -> io::Result<tree::Descend> {
         if file.stat.kind() == tree::Kind::Other {
-            return Err(io::Error::other(
-                "neither a file, nor a directory, nor a symbolic link",
-            ));
+            let kept = matches!(
+                file.stat.raw().st_mode & libc::S_IFMT,
+                libc::S_IFIFO | libc::S_IFSOCK
+            );
+            if self.only_items || !kept {
+                return Err(io::Error::other(
+                    "neither a file, nor a directory, nor a symbolic link",
+                ));
+            }
         }
+        // Access lists first: they may let more people write than the mode says.
+        file.parent.remove_foreign_attributes_at(file.name)?;
         let mode = file.stat.mode();
-        if file.stat.kind() != tree::Kind::Symlink && mode & 0o6002 != 0 {
-            file.parent.chmod_at(file.name, mode & !0o6002)?;
+        if file.stat.kind() != tree::Kind::Symlink && mode & self.forbidden != 0 {
+            file.parent.chmod_at(file.name, mode & !self.forbidden)?;
         }
         if let Some((uid, gid)) = self.owner {
             file.parent.chown_at(file.name, Some(uid), gid)?;
@@ -193,12 +232,12 @@ pub(super) fn keep_for(
         return open();
     };
     let owner = Some((uid, gid.filter(|gid| *gid != 0)));
-    make_harmless(top, None)?;
+    make_kept_tree_harmless(top, None)?;
     open()?;
     // After the change of owner, only root may still move the directory.
     let is_root = nix::unistd::geteuid().is_root();
     if is_root {
-        make_harmless(top, owner)?;
+        make_kept_tree_harmless(top, owner)?;
     }
     if top != outer {
         // The client was told the outer directory's name.
@@ -210,7 +249,7 @@ pub(super) fn keep_for(
         fs::remove_dir(pivot).map_err(|e| failed(format!("deleting `{}'", pivot.display()), e))?;
     }
     if !is_root {
-        make_harmless(outer, owner)?;
+        make_kept_tree_harmless(outer, owner)?;
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bstr::{BString, ByteSlice};
-use formats::hash::Hash;
 use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
@@ -24,7 +23,8 @@ use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Produced, Round};
 use super::references_graph;
 use super::sandbox::{
-    self, BuildDirectory, BuildUser, Identity, Network, Plan, Program, Root, RootRequest,
+    self, BuildDirectory, BuildUser, Identity, Network, OutputDirectory, Plan, Program, Root,
+    RootRequest,
 };
 use crate::request_error::RequestError;
 
@@ -118,8 +118,8 @@ struct Build<'a> {
     identity: Identity,
     directory: BuildDirectory,
     root: Option<Root>,
-    /// Where a builtin builder puts outputs whose own paths are valid, and must not be overwritten.
-    redirected: BTreeMap<StorePath, StorePath>,
+    /// Where a builtin builder puts its output.
+    output_directory: Option<OutputDirectory>,
 }
 
 impl<'a> Build<'a> {
@@ -132,15 +132,13 @@ impl<'a> Build<'a> {
         let is_builtin = job.derivation.builtin().is_some();
         let in_chroot = job.session.use_chroot && !is_builtin;
         let graphs = references_graph::files(job)?;
-        let mut redirected = BTreeMap::new();
-        if !in_chroot {
+        if !in_chroot && !is_builtin {
             if Path::new("/homeless-shelter").exists() {
                 let text = "directory `/homeless-shelter' exists; please remove it";
                 return Err(RequestError::new(text).into());
             }
             for (_, output) in job.outputs() {
-                let taken = store.is_valid(output)?;
-                if taken && !is_builtin {
+                if store.is_valid(output)? {
                     // The builder would write over an output that others use.
                     return Err(RequestError::new(format!(
                         "cannot build `{}' again outside a chroot while its output `{output}' is valid",
@@ -148,24 +146,9 @@ impl<'a> Build<'a> {
                     ))
                     .into());
                 }
-                if taken {
-                    let stand_in = redirect(job, output)?;
-                    files::remove(stand_in.as_path())?;
-                    redirected.insert(output.clone(), stand_in);
-                }
             }
         }
-        let group = job.session.build_users_group.to_str_lossy();
-        let user = match group.is_empty() || !nix::unistd::geteuid().is_root() {
-            true => None,
-            false => {
-                let pool = job.engine.settings.directories.state.join("userpool");
-                let user = BuildUser::acquire(&group, &pool).map_err(RequestError::new)?;
-                user.kill_processes(&job.engine.fork_server)
-                    .map_err(|e| failed("killing processes of the build user", e))?;
-                Some(user)
-            }
-        };
+        let user = build_user(job, in_chroot || is_builtin)?;
         let identity = user.as_ref().map_or(Identity::Own, BuildUser::identity);
         let directory = BuildDirectory::create(job.path.name(), &identity, in_chroot)
             .map_err(|e| failed("creating the build directory", e))?;
@@ -176,7 +159,7 @@ impl<'a> Build<'a> {
             identity,
             directory,
             root: None,
-            redirected,
+            output_directory: None,
         };
         // The build directory exists from here on.
         if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
@@ -197,10 +180,14 @@ impl<'a> Build<'a> {
             std::fs::write(&path, text)
                 .map_err(|e| failed(format!("writing `{}'", path.display()), e))?;
         }
+        let job = self.job;
+        if job.derivation.builtin().is_some() {
+            let made = OutputDirectory::create(job.path.as_path(), &self.identity);
+            self.output_directory = Some(made.map_err(|e| failed("preparing the output", e))?);
+        }
         if !in_chroot {
             return Ok(());
         }
-        let job = self.job;
         let mut extra = Vec::new();
         for setting in ["build-chroot-dirs", "build-extra-chroot-dirs"] {
             extra.extend(
@@ -242,9 +229,9 @@ impl<'a> Build<'a> {
 
     /// Where an output is before it is taken into the store.
     fn place(&self, output: &StorePath) -> PathBuf {
-        match (&self.root, self.redirected.get(output)) {
+        match (&self.root, &self.output_directory) {
             (Some(root), _) => root.outside(output.as_path()),
-            (None, Some(stand_in)) => stand_in.as_path().to_owned(),
+            (None, Some(directory)) => directory.place(output.as_path()),
             (None, None) => output.as_path().to_owned(),
         }
     }
@@ -351,6 +338,8 @@ impl<'a> Build<'a> {
         if job.derivation.builtin().is_some() {
             let options = job.session.pack().map_err(RequestError::new)?;
             set("_NIX_OPTIONS", &options);
+            // It may write to no other.
+            set("TMPDIR", self.directory.outside().as_os_str().as_bytes());
             return Ok(environment);
         }
         set("PATH", b"/path-not-set");
@@ -401,16 +390,38 @@ impl<'a> Build<'a> {
         for output in self.missing {
             let made = root.outside(output.as_path());
             if files::exists(&made)? && !files::exists(output.as_path())? {
-                files::make_harmless(&made, None)?;
+                files::make_failed_output_harmless(&made)?;
                 files::move_tree(&made, output.as_path())?;
             }
         }
         Ok(())
     }
 
-    /// Deletes the build directory, or keeps that of a failed build if the client wants it.
+    /// Makes harmless what a builder that failed, or whose outputs were rejected, has made without
+    /// a chroot, in the store itself.
+    fn disarm_outputs(&self, attempt: &Attempt) -> Result<(), RequestError> {
+        if self.root.is_some() || self.output_directory.is_some() {
+            return Ok(());
+        }
+        for output in self.missing {
+            if !files::exists(output.as_path())? || self.job.engine.store.is_valid(output)? {
+                continue;
+            }
+            if let Err(error) = files::make_failed_output_harmless(output.as_path()) {
+                attempt.message(Level::Error, error.to_string());
+                files::remove(output.as_path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants
+    /// to look at it.
     fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), RequestError> {
         let job = self.job;
+        if !succeeded {
+            self.disarm_outputs(attempt)?;
+        }
         if succeeded || !job.session.keep_failed || job.client.remote {
             self.delete_directory();
             return Ok(());
@@ -439,14 +450,26 @@ impl<'a> Build<'a> {
     }
 }
 
-/// Another store path for an output whose own path is valid.
-fn redirect(job: &Job, output: &StorePath) -> Result<StorePath, RequestError> {
-    let hash = Hash::sha256(format!("rewrite:{}:{output}", job.path)).base32();
-    let part: String = hash.chars().take(32).collect();
-    let name = format!("{part}-{}", output.name());
-    job.engine
-        .store
-        .dir()
-        .join(&name)
-        .map_err(RequestError::new)
+/// The user that the build runs as, with nothing of an earlier build; `None` for a daemon that isn't
+/// root: its builds run as its own user.
+fn build_user(job: &Job, writes_elsewhere: bool) -> Result<Option<BuildUser>, RequestError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let group = job.session.build_users_group.to_str_lossy();
+    let pool = job.engine.settings.directories.state.join("userpool");
+    let user = match group.is_empty() {
+        false => BuildUser::acquire(&group, &pool),
+        true if writes_elsewhere => BuildUser::allocate(&pool),
+        // It would need root's permission to write to the store.
+        true => {
+            let text =
+                "without a chroot, no build can run safely as root: use `--build-users-group'";
+            return Err(RequestError::new(text));
+        }
+    };
+    let user = user.map_err(RequestError::new)?;
+    user.kill_processes(&job.engine.fork_server)
+        .map_err(|e| failed("killing processes of the build user", e))?;
+    Ok(Some(user))
 }

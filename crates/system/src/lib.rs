@@ -26,6 +26,7 @@
 //! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
 //! | [`ipc`] | shared memory and queues that outlive processes |
+//! | [`landlock`] | confinement outside of namespaces |
 //! | [`keyring`] | kernel keyrings that must not be handed on |
 //! | [`seccomp`] | the system calls that builders can't use |
 
@@ -36,6 +37,7 @@ pub mod errno;
 pub mod ids;
 pub mod ipc;
 pub mod keyring;
+pub mod landlock;
 pub mod lock;
 pub mod mount;
 pub mod namespace;

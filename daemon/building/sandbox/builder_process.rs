@@ -11,7 +11,7 @@ use std::io::{self, BufRead, Write};
 use std::process::exit;
 
 use nix::unistd::setsid;
-use system::namespace::{self, IdMap};
+use system::namespace::{self, IdMap, Namespaces};
 use system::{caps, ids, keyring, signal};
 
 use super::build_log::log;
@@ -75,10 +75,20 @@ fn become_builder(
     if plan.chroot.is_some() && plan.identity == Identity::Own {
         mounts::lock()?;
     }
-    if let Identity::User { uid, gid, groups } = &plan.identity {
+    if let Identity::User {
+        uid, gid, groups, ..
+    } = &plan.identity
+    {
         phase("setIDs", ids::set_groups(groups))?;
         phase("setIDs", ids::set_gid(*gid))?;
         phase("setIDs", ids::set_uid(*uid))?;
+    }
+    if plan.chroot.is_some()
+        && let Identity::User {
+            renumbered: true, ..
+        } = &plan.identity
+    {
+        phase("usernsSetIDs", renumber())?;
     }
     // Changing the user has cleared the parent-death signal.
     die_with_daemon()?;
@@ -129,6 +139,21 @@ fn map_ids(outside: (u32, u32)) -> io::Result<()> {
         outside: outside.1,
     };
     namespace::write_own_maps(user, group)
+}
+
+/// Has the builder see itself as user 30001, as an unprivileged daemon's does. Where that is not
+/// allowed, it sees the id that it has.
+fn renumber() -> io::Result<()> {
+    // A change of identity closes `/proc/self' to the process itself, until it executes a program.
+    nix::sys::prctl::set_dumpable(true)?;
+    let ids = (ids::effective_uid(), ids::effective_gid());
+    match namespace::unshare(Namespaces::CLONE_NEWUSER) {
+        Ok(()) => map_ids(ids),
+        Err(error) => {
+            log(format_args!("cannot make a user namespace: {error}"));
+            Ok(())
+        }
+    }
 }
 
 /// Asks the kernel to kill this process when the daemon dies.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
-use system::{errno, personality, seccomp};
+use system::{errno, landlock, personality, seccomp};
 
 use super::build_log::log;
 use super::plan::{Plan, Program};
@@ -110,8 +110,19 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
     format!("executing `{file}': {}", errno::message(error))
 }
 
-/// Blocks system calls that a builder does not need; see [`seccomp`].
+/// Takes from the builder what it has no use for: system calls (see [`seccomp`]), and, without
+/// namespaces, reaching other processes (see [`landlock`]). A builtin can write to its own places
+/// only, and so neither to the store nor to the daemon's state.
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
+    match (&plan.program, &plan.chroot) {
+        (_, Some(_)) => {}
+        (Program::Builder { .. }, None) => landlock::confine(None)?,
+        (Program::Builtin { output, .. }, None) => {
+            let around = output.as_path().parent().unwrap_or(Path::new("/"));
+            let own = [around, plan.directory.as_path(), Path::new("/dev")];
+            landlock::confine(Some(&own))?;
+        }
+    }
     let is_32_bit = match &plan.program {
         Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
         Program::Builtin { .. } => false,

@@ -16,6 +16,13 @@ pub(super) const GUEST_UID: u32 = 30001;
 /// See [`GUEST_UID`].
 pub(super) const GUEST_GID: u32 = 30000;
 
+/// The ids that builds get from a daemon without build users: above those that containers are given,
+/// and below those of files from elsewhere (`systemd`'s "Users, Groups, UIDs and GIDs on systemd
+/// Systems"), so that nobody has them.
+const ALLOCATED_FIRST: u32 = 0x7000_0000;
+/// See [`ALLOCATED_FIRST`].
+const ALLOCATED_COUNT: u32 = 4096;
+
 /// The user that a builder runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
@@ -27,8 +34,10 @@ pub enum Identity {
         gid: u32,
         /// The user's supplementary groups.
         groups: Vec<u32>,
+        /// Whether the builder, in a chroot, sees itself as user 30001 of a user namespace.
+        renumbered: bool,
     },
-    /// The daemon's own user; in a chroot, mapped to 30001 in a user namespace.
+    /// The daemon's own user, who isn't root; in a chroot, user 30001 of a user namespace.
     Own,
 }
 
@@ -44,15 +53,20 @@ impl Identity {
     /// User and group as seen in a chroot.
     pub(super) fn inside(&self) -> (u32, u32) {
         match self {
-            Identity::User { uid, gid, .. } => (*uid, *gid),
-            Identity::Own => (GUEST_UID, GUEST_GID),
+            Identity::User {
+                uid,
+                gid,
+                renumbered: false,
+                ..
+            } => (*uid, *gid),
+            Identity::User { .. } | Identity::Own => (GUEST_UID, GUEST_GID),
         }
     }
 
-    /// The group of build users, if the builder is one.
-    pub(super) fn build_group(&self) -> Option<u32> {
+    /// User and group, as seen outside, if builds have users of their own.
+    pub(super) fn ids(&self) -> Option<(u32, u32)> {
         match self {
-            Identity::User { gid, .. } => Some(*gid),
+            Identity::User { uid, gid, .. } => Some((*uid, *gid)),
             Identity::Own => None,
         }
     }
@@ -84,6 +98,9 @@ pub enum BuildUserError {
          them to the `{0}' group"
     )]
     AllInUse(String),
+    /// All ids that a daemon without build users gives to builds are busy.
+    #[error("all {ALLOCATED_COUNT} user ids for builds are in use; use `--build-users-group'")]
+    AllIdsInUse,
     /// The system's reason.
     #[error("cannot {action} `{}': {source}", path.display())]
     Io {
@@ -121,12 +138,7 @@ impl BuildUser {
         if entry.members.is_empty() {
             return Err(BuildUserError::Empty(group.into()));
         }
-        let make = |source| BuildUserError::Io {
-            action: "create",
-            path: pool.into(),
-            source,
-        };
-        std::fs::create_dir_all(pool).map_err(make)?;
+        create_pool(pool)?;
         for user in &entry.members {
             let account =
                 ids::user_by_name(user)
@@ -146,6 +158,7 @@ impl BuildUser {
                 uid: account.uid,
                 gid: entry.gid,
                 groups,
+                renumbered: false,
             };
             return Ok(BuildUser {
                 identity,
@@ -154,6 +167,29 @@ impl BuildUser {
             });
         }
         Err(BuildUserError::AllInUse(group.into()))
+    }
+
+    /// Takes the first free id of those that nobody has, for a daemon that runs as root without a
+    /// group of build users: no build runs as root. `pool` is `<state>/userpool`.
+    pub fn allocate(pool: &Path) -> Result<BuildUser, BuildUserError> {
+        create_pool(pool)?;
+        for uid in ALLOCATED_FIRST..ALLOCATED_FIRST + ALLOCATED_COUNT {
+            let Some(lock) = try_take(uid, pool)? else {
+                continue;
+            };
+            let identity = Identity::User {
+                uid,
+                gid: uid,
+                groups: Vec::new(),
+                renumbered: true,
+            };
+            return Ok(BuildUser {
+                identity,
+                uid,
+                lock: Some(lock),
+            });
+        }
+        Err(BuildUserError::AllIdsInUse)
     }
 
     /// For the plan.
@@ -175,6 +211,14 @@ impl Drop for BuildUser {
         self.lock = None;
         in_use.remove(&self.uid);
     }
+}
+
+fn create_pool(pool: &Path) -> Result<(), BuildUserError> {
+    std::fs::create_dir_all(pool).map_err(|source| BuildUserError::Io {
+        action: "create",
+        path: pool.into(),
+        source,
+    })
 }
 
 /// Locks a build user; `None` if this or another daemon uses it.

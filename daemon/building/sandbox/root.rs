@@ -88,7 +88,7 @@ impl Root {
             container,
             top,
         };
-        let group = request.identity.build_group();
+        let group = request.identity.ids().map(|(_, gid)| (0, gid));
         make_directory(&root.container, 0o750, None)?;
         make_directory(&root.top, 0o750, group)?;
         make_directory(&root.outside(Path::new("/tmp")), 0o1777, None)?;
@@ -171,7 +171,7 @@ impl Drop for Root {
 }
 
 /// Deletes a directory of the store that is not an item, if it exists.
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };
@@ -193,14 +193,18 @@ fn builder_hosts(host_hosts: &str) -> String {
     lines.map(translate).collect()
 }
 
-/// Makes a directory unless it exists, and sets its mode and group.
-fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
+/// Makes a directory unless it exists, and sets its mode and owner.
+pub(super) fn make_directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => context(made, "create", path)?,
     }
-    if group.is_some() {
-        context(chown(path, Some(0), group), "change the owner of", path)?;
+    if let Some((uid, gid)) = owner {
+        context(
+            chown(path, Some(uid), Some(gid)),
+            "change the owner of",
+            path,
+        )?;
     }
     context(
         fs::set_permissions(path, Permissions::from_mode(mode)),

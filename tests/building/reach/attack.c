@@ -101,12 +101,13 @@ int main (int count, char **words)
     }
   if (strcmp (what, "host") == 0)
     {
+      struct timespec times[2] = { { 0, 0 }, { 0, 0 } };
       result ("core_pattern", open ("/proc/sys/kernel/core_pattern", O_WRONLY));
       result ("drop_caches", open ("/proc/sys/vm/drop_caches", O_WRONLY));
       result ("hostname", open ("/proc/sys/kernel/hostname", O_WRONLY));
       result ("sysrq", open ("/proc/sysrq-trigger", O_WRONLY));
       result ("null", chmod ("/dev/null", 0666));
-      result ("zero", utimensat (AT_FDCWD, "/dev/zero", NULL, 0));
+      result ("zero", utimensat (AT_FDCWD, "/dev/zero", times, 0));
       return 0;
     }
   fprintf (stderr, "no attack `%s'\n", what);

@@ -1,7 +1,7 @@
 //! What builds must not reach: the machine, other users, other builds. Each test is an attack, by a
 //! program that tries it for real.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use super::harness::derivations::Built;
@@ -112,7 +112,13 @@ fn the_machines_settings_and_devices() {
     if !is_ours() {
         return; // With Guix's, devices have new times
     }
-    let setups = [Setup::new(&[])];
+    let (daemon, site) = start(Site::new(), None, &[]);
+    let without_users = Setup {
+        daemon,
+        site,
+        users: None,
+    };
+    let setups = [Setup::new(&[]), without_users];
     for setup in setups {
         let mut attacker = Attacker::new(&setup);
         let built = attacker.run("host", "$attack host; echo >$out");
@@ -304,4 +310,146 @@ fn links_of_the_host_that_lead_nowhere_are_named() {
     let drv = client.write(Script::new("dangling", "echo >$out"));
     let built = client.build(&[&drv]);
     built.failed(1, &format!("follow the symbolic link `{}'", link.display()));
+}
+
+#[test]
+fn root_without_build_users_builds_as_nobody_that_there_is() {
+    if !is_ours() || !nix::unistd::geteuid().is_root() {
+        return; // With Guix's, builders are root then
+    }
+    let (daemon, site) = start(Site::new(), None, &[]);
+    let setup = Setup {
+        daemon,
+        site,
+        users: None,
+    };
+    let gate = setup.gate();
+    let mut client = setup.client();
+    let script = format!("id -u; echo >{}/made; echo >$out", gate.display());
+    let drv = client.write(Script::new("who", &script));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("30001\n");
+    let made = fs::metadata(gate.join("made")).unwrap();
+    assert!(made.uid() >= 0x7000_0000, "{}", made.uid());
+    assert_eq!(fs::metadata(drv.out().as_path()).unwrap().uid(), 0);
+    drop(client);
+    let Setup { daemon, site, .. } = setup;
+    drop(daemon);
+    fs::remove_dir_all(site.path("gate")).unwrap();
+    let (daemon, site) = start(site, None, &["--disable-chroot"]);
+    let mut client = Client::connect(&daemon);
+    let drv = client.write(Script::new("bare", "echo >$out"));
+    client.build(&[&drv]).failed(
+        1,
+        "no build can run safely as root: use `--build-users-group'",
+    );
+    drop((daemon, site));
+}
+
+#[test]
+fn what_failed_builds_leave_is_harmless() {
+    if !is_ours() {
+        return; // Guix's leaves access lists, and set-id bits without a chroot
+    }
+    for options in [&[][..], &["--disable-chroot"]] {
+        let setup = Setup::new(options);
+        let mut attacker = Attacker::new(&setup);
+        let script = "mkdir $out; echo >$out/program; chmod 6777 $out/program $out
+                      $attack access-list $out/program 65534; $attack access-list $out 65534
+                      exit 3";
+        let script = format!("attack={}; {script}", attacker.program);
+        let script = Script::new("failed", &script).source(&attacker.program);
+        let drv = attacker.client.write(script);
+        attacker.client.build(&[&drv]).failed(100, "failed");
+        let out = drv.out().as_path();
+        for file in [out.to_owned(), out.join("program")] {
+            let metadata = fs::symlink_metadata(&file).unwrap();
+            assert_eq!(
+                metadata.mode() & 0o6022,
+                0,
+                "{options:?} {}",
+                file.display()
+            );
+            let left = xattr::list(&file).unwrap().count();
+            assert_eq!(left, 0, "{options:?} {}", file.display());
+            assert_eq!(metadata.uid(), nix::unistd::geteuid().as_raw());
+        }
+    }
+}
+
+/// A site whose `guix`, which makes the outputs of builtin builders, is a shell script; `$output` is
+/// the output.
+fn site_with_downloader(script: &str) -> Site {
+    site_with(Site::new(), script)
+}
+
+fn site_with(site: Site, script: &str) -> Site {
+    let guix = site.path("guix");
+    let script = format!("#!/bin/sh\n[ $1 = perform-download ] || exit 1\noutput=$3\n{script}");
+    fs::write(&guix, script).unwrap();
+    fs::set_permissions(&guix, fs::Permissions::from_mode(0o755)).unwrap();
+    site.env("GUIX", guix)
+}
+
+#[test]
+fn rejected_downloads_are_never_seen() {
+    if !is_ours() {
+        return; // Guix's leaves them in the store, for anybody to write to
+    }
+    let site = site_with_downloader("echo evil >$output; chmod 666 $output");
+    let setup = Setup::at(site, &[]);
+    let mut client = setup.client();
+    let hash = formats::Hash::sha256("good\n");
+    let script = Script::new("file", "").builder("builtin:download");
+    let drv = client.write(script.fixed(false, hash));
+    let before = setup.store_names();
+    client.build(&[&drv]).failed(1, "failed");
+    let mut after = setup.store_names();
+    after.retain(|name| !name.ends_with(".lock"));
+    assert_eq!(after, before);
+}
+
+#[test]
+fn downloads_are_taken_from_where_nobody_else_can_put_them() {
+    if !is_ours() {
+        return; // Guix's are made in the store itself
+    }
+    let site = site_with_downloader("echo good >$output; sleep 0.1");
+    let setup = Setup::at(site, &[]);
+    let mut client = setup.client();
+    let hash = formats::Hash::sha256("good\n");
+    let script = Script::new("file", "").builder("builtin:download");
+    let drv = client.write(script.fixed(false, hash));
+    client.build(&[&drv]).succeeded();
+    let out = drv.out().as_path();
+    assert_eq!(fs::read_to_string(out).unwrap(), "good\n");
+    assert_eq!(fs::metadata(out).unwrap().mode() & 0o7777, 0o444);
+    // Again, while the output is there.
+    let again = client.build_in_mode(&[&drv], protocol::operations::BuildMode::Check);
+    again.succeeded();
+    let names = setup.store_names();
+    assert!(
+        !names.iter().any(|name| name.ends_with(".chroot")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_download_writes_nowhere_else() {
+    if !is_ours() {
+        return; // Guix's may write to the store directory
+    }
+    let script = "echo evil >$NIX_STORE/evil; echo evil >GATE/evil; echo good >$output";
+    let site = Site::new();
+    let gate = site.path("gate");
+    let site = site_with(site, &script.replace("GATE", gate.to_str().unwrap()));
+    let setup = Setup::at(site, &[]);
+    let mut client = setup.client();
+    let hash = formats::Hash::sha256("good\n");
+    let script = Script::new("file", "").builder("builtin:download");
+    let drv = client.write(script.fixed(false, hash));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(names(&setup.gate()), [""; 0]);
+    assert!(!setup.store_names().contains(&"evil".to_owned()));
 }
