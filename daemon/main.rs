@@ -7,6 +7,8 @@
 mod building;
 mod cancel;
 mod check_setup;
+mod connection_limits;
+mod connections;
 mod daemon;
 mod diagnostics;
 mod discovery;

@@ -1,14 +1,13 @@
 //! Accepting clients, a thread for each, until a signal shuts the daemon down.
 //!
-//! The loop owns the list of sessions. SIGTERM, SIGINT and SIGHUP begin a graceful shutdown: all
-//! sessions are cancelled, which ends their builds. When they have ended, or the shutdown has timed
-//! out, the process ends by the signal, as if it had not been caught.
+//! SIGTERM, SIGINT and SIGHUP begin a graceful shutdown: all sessions are cancelled, which ends
+//! their builds. When they have ended, or the shutdown has timed out, the process ends by the
+//! signal, as if it had not been caught.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,10 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use system::poll::{PollFd, PollFlags, is_ready, poll};
-use system::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::cancel::CancellationToken;
+use crate::connection_limits::ConnectionLimits;
+use crate::connections::{Connections, Refusal};
 use crate::daemon::Daemon;
 use crate::hangup::HangupWatcher;
 use crate::listen::{Listener, Listeners};
@@ -32,20 +32,11 @@ const SHUTDOWN_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// The stack of a session; nothing in it recurses on what clients send.
 const STACK: usize = 1 << 20;
-
-/// The sessions that have not ended.
-#[derive(Default)]
-struct Sessions {
-    running: Mutex<HashMap<u64, (CancellationToken, Arc<Stream>)>>,
-    ended: Condvar,
-    next: AtomicU64,
-}
-
-impl Sessions {
-    fn running(&self) -> MutexGuard<'_, HashMap<u64, (CancellationToken, Arc<Stream>)>> {
-        self.running.lock()
-    }
-}
+/// How long a refused client has to read why, and how many such clients are kept at a time.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+const REFUSED_LIMIT: usize = 16;
+/// How often refusals are logged at most.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves clients until a signal ends the daemon.
 pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
@@ -55,16 +46,27 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     let shutdown = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")?;
     let watcher = HangupWatcher::start().context("cannot watch connections")?;
-    let daemon = Arc::new(Daemon::new(settings, watcher));
-    let sessions = Arc::new(Sessions::default());
+    let limits = ConnectionLimits::of_this_process();
+    tracing::debug!("serving {limits:?}");
+    let mut server = Server {
+        daemon: Arc::new(Daemon::new(settings, watcher)),
+        connections: Connections::new(limits),
+        refused: RefusedClients::default(),
+    };
     let signal = loop {
-        let waiting = wait(listeners.as_slice(), &shutdown)?;
+        let now = Instant::now();
+        let next = [
+            server.connections.end_silent(now),
+            server.refused.close_old(now),
+        ];
+        let deadline = next.into_iter().flatten().min();
+        let waiting = wait(listeners.as_slice(), &shutdown, deadline)?;
         if let Ok(Some(info)) = shutdown.read_signal() {
             break Signal::try_from(info.ssi_signo.cast_signed()).unwrap_or(Signal::SIGTERM);
         }
         for index in waiting {
             match listeners.as_slice()[index].accept() {
-                Ok(Some(stream)) => start_session(&daemon, &sessions, stream),
+                Ok(Some(stream)) => server.start_session(stream),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!("error processing connection: {error}");
@@ -76,60 +78,112 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     };
     tracing::info!("ending on {signal}");
     listeners.close();
-    shut_down_sessions(&sessions);
+    let running = server.connections.end_all(SHUTDOWN_TIMEOUT);
+    if running > 0 {
+        tracing::warn!("{running} sessions did not end in time");
+    }
     end_by_signal(signal)
 }
 
-/// Waits for clients or a signal; returns the indices of the listeners where a client waits.
-fn wait(listeners: &[Listener], shutdown: &SignalFd) -> Result<Vec<usize>> {
+/// Waits for clients or a signal, until the deadline if there is one; returns the indices of the
+/// listeners where a client waits.
+fn wait(
+    listeners: &[Listener],
+    shutdown: &SignalFd,
+    deadline: Option<Instant>,
+) -> Result<Vec<usize>> {
     let mut waiting: Vec<PollFd<'_>> = listeners
         .iter()
         .map(AsFd::as_fd)
         .chain([shutdown.as_fd()])
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
-    poll(&mut waiting, None).context("waiting for connections")?;
+    let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    poll(&mut waiting, timeout).context("waiting for connections")?;
     Ok((0..listeners.len())
         .filter(|&index| is_ready(&waiting[index]))
         .collect())
 }
 
-/// Starts a session in a thread of its own.
-fn start_session(daemon: &Arc<Daemon>, sessions: &Arc<Sessions>, stream: Stream) {
-    let peer = match stream.peer() {
-        Ok(peer) => peer,
-        Err(error) => {
-            tracing::error!("error processing connection: {error}");
-            return;
+/// What the accepting loop works on.
+struct Server {
+    daemon: Arc<Daemon>,
+    connections: Arc<Connections>,
+    refused: RefusedClients,
+}
+
+impl Server {
+    /// Starts a session in a thread of its own, or tells the client why there is none.
+    fn start_session(&mut self, stream: Stream) {
+        let peer = match stream.peer() {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::error!("error processing connection: {error}");
+                return;
+            }
+        };
+        stream.set_nodelay();
+        let stream = Arc::new(stream);
+        let cancel = CancellationToken::new();
+        let admission = match self.connections.admit(&peer, &stream, &cancel) {
+            Ok(admission) => admission,
+            Err(refusal) => return self.refused.add(&peer, stream, refusal),
+        };
+        tracing::info!("accepted connection from {}", describe(&peer));
+        // `guix-client processes' looks for these names.
+        let name = match &peer {
+            Peer::Local(peer) => format!("client {}", peer.pid),
+            Peer::Remote(_) => "remote client".to_owned(),
+        };
+        let thread = thread::Builder::new().name(name).stack_size(STACK);
+        let (daemon, client) = (self.daemon.clone(), stream.clone());
+        let started = thread.spawn(move || {
+            let run = AssertUnwindSafe(|| session::run(&daemon, client, peer, cancel, &admission));
+            // A panic ends its session only.
+            if std::panic::catch_unwind(run).is_err() {
+                tracing::error!("a session ended by a bug in this program; the others go on");
+            }
+        });
+        if let Err(error) = started {
+            tracing::error!("error processing connection: cannot start a thread: {error}");
+            self.refused.add(&peer, stream, Refusal::NoThread);
         }
-    };
-    tracing::info!("accepted connection from {}", describe(&peer));
-    stream.set_nodelay();
-    let stream = Arc::new(stream);
-    let cancel = CancellationToken::new();
-    let number = sessions.next.fetch_add(1, Ordering::Relaxed);
-    sessions
-        .running()
-        .insert(number, (cancel.clone(), stream.clone()));
-    let (daemon, registry) = (daemon.clone(), sessions.clone());
-    // `guix-client processes' looks for these names.
-    let name = match &peer {
-        Peer::Local(peer) => format!("client {}", peer.pid),
-        Peer::Remote(_) => "remote client".to_owned(),
-    };
-    let thread = thread::Builder::new().name(name).stack_size(STACK);
-    let started = thread.spawn(move || {
-        let run = AssertUnwindSafe(|| session::run(&daemon, stream, peer, cancel));
-        // A panic ends its session only.
-        if std::panic::catch_unwind(run).is_err() {
-            tracing::error!("a session ended by a bug in this program; the others go on");
+    }
+}
+
+/// Clients that have been told why they are not served. Their connections are closed a little
+/// later: a client that cannot send its greeting would never read the reason.
+#[derive(Default)]
+struct RefusedClients {
+    open: VecDeque<(Instant, Arc<Stream>)>,
+    last_logged: Option<Instant>,
+}
+
+impl RefusedClients {
+    /// Tells a client why it is not served.
+    fn add(&mut self, peer: &Peer, stream: Arc<Stream>, refusal: Refusal) {
+        let now = Instant::now();
+        if (self.last_logged).is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
+            self.last_logged = Some(now);
+            tracing::warn!("refused connection from {}: {refusal}", describe(peer));
         }
-        registry.running().remove(&number);
-        registry.ended.notify_all();
-    });
-    if let Err(error) = started {
-        tracing::error!("error processing connection: cannot start a thread: {error}");
-        sessions.running().remove(&number);
+        stream.send_without_waiting(&protocol::server::refusal(&refusal.to_string()));
+        stream.end_sending();
+        if self.open.len() >= REFUSED_LIMIT {
+            self.open.pop_front();
+        }
+        self.open.push_back((now + REFUSED_TIMEOUT, stream));
+    }
+
+    /// Closes the connections whose time is over. Returns when to look again, if there are more.
+    fn close_old(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((deadline, _)) = self.open.front() {
+            if now < *deadline {
+                return Some(*deadline);
+            }
+            self.open.pop_front();
+        }
+        None
     }
 }
 
@@ -143,23 +197,6 @@ fn describe(peer: &Peer) -> String {
             format!("pid {}, user {name}", peer.pid)
         }
         Peer::Remote(address) => address.to_string(),
-    }
-}
-
-/// Cancels all sessions, and waits until they have ended or the shutdown times out.
-fn shut_down_sessions(sessions: &Sessions) {
-    for (cancel, stream) in sessions.running().values() {
-        cancel.cancel();
-        stream.shut_down();
-    }
-    let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
-    let mut running = sessions.running();
-    while !running.is_empty() {
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            tracing::warn!("{} sessions did not end in time", running.len());
-            return;
-        };
-        running = sessions.ended.wait_timeout(running, left);
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::sys::socket::{MsgFlags, send};
 use system::socket;
 
 /// A client's socket.
@@ -46,6 +47,20 @@ impl Stream {
         if let Stream::Tcp(stream) = self {
             let _ = stream.set_nodelay(true);
         }
+    }
+
+    /// Sends as much of `data` as can be sent at once. If that fails, nobody is told.
+    pub fn send_without_waiting(&self, data: &[u8]) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = send(self.as_fd().as_raw_fd(), data, flags);
+    }
+
+    /// Ends what is sent to the client, which may still send.
+    pub fn end_sending(&self) {
+        let _ = match self {
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+        };
     }
 
     /// Ends the connection: whoever reads from it or writes to it, on either side, is woken.

@@ -12,6 +12,7 @@ use super::session::Session;
 use super::transport::{Peeker, Reader, Writer};
 use crate::building::ClientIdentity;
 use crate::cancel::CancellationToken;
+use crate::connections::Admission;
 use crate::daemon::Daemon;
 use crate::request_error::RequestError;
 use crate::stream::{Peer, Stream};
@@ -22,6 +23,7 @@ pub fn greet<'a>(
     stream: &Arc<Stream>,
     peer: Peer,
     cancel: &CancellationToken,
+    admission: &Admission,
 ) -> Result<Option<Session<'a>>, Error> {
     let (mut connection, hello) = Connection::accept(
         Reader(stream.clone()),
@@ -29,6 +31,7 @@ pub fn greet<'a>(
         Box::new(Peeker(stream.clone())),
         daemon.settings.directories.store.clone(),
     )?;
+    admission.greeted();
     connection.begin()?;
     let settings = daemon.settings.session.clone();
     let log = Arc::new(ClientLog::new(

@@ -32,12 +32,19 @@ use std::sync::Arc;
 use protocol::server::Error;
 
 use crate::cancel::CancellationToken;
+use crate::connections::Admission;
 use crate::daemon::Daemon;
 use crate::stream::{Peer, Stream};
 
-/// Serves a client until it goes, or `cancel` is thrown.
-pub fn run(daemon: &Daemon, stream: Arc<Stream>, peer: Peer, cancel: CancellationToken) {
-    let end = match handshake::greet(daemon, &stream, peer, &cancel) {
+/// Serves a client until it goes, or `cancel` is cancelled.
+pub fn run(
+    daemon: &Daemon,
+    stream: Arc<Stream>,
+    peer: Peer,
+    cancel: CancellationToken,
+    admission: &Admission,
+) {
+    let end = match handshake::greet(daemon, &stream, peer, &cancel, admission) {
         Ok(Some(mut session)) => dispatch::serve(&mut session),
         Ok(None) => Ok(()),
         Err(error) => Err(error),

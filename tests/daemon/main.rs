@@ -17,6 +17,7 @@ mod adding;
 mod bad_input;
 mod closed_output;
 mod collecting;
+mod connections;
 mod damaged;
 mod disk;
 mod handshake;

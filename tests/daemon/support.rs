@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use protocol::client::{Connection, Error, Options};
 use protocol::operations::{Collected, GcAction};
 
-use crate::harness::{Bytes, Daemon, End, RawClient, Site, is_ours};
+use crate::harness::{Bytes, Daemon, End, PATIENCE, RawClient, Site, is_ours};
 use crate::items::{Tree, new_keys};
 
 /// Whoever isn't root here.
@@ -314,34 +314,51 @@ pub fn assert_hung_up(client: &mut RawClient) {
 
 /// A connection to the daemon from a process of another user, which is gone by now.
 pub fn connect_as(user: u32, socket: &Path) -> UnixStream {
+    connect_often_as(user, socket, 1).pop().unwrap()
+}
+
+/// Several such connections, all from one process.
+pub fn connect_often_as(user: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut child = Command::new("/proc/self/exe")
         .args(["--exact", "support::other_user", "--nocapture"])
         .env(SOCKET, socket)
+        .env(COUNT, count.to_string())
         .uid(user)
         .gid(user)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let (_, mut fds) = system::socket::receive_with_fds(&ours, &mut [0; 8]).unwrap();
+    let receive = |_| {
+        let (_, mut fds) = system::socket::receive_with_fds(&ours, &mut [0; 4]).unwrap();
+        let stream = UnixStream::from(fds.pop().expect("a connection"));
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let streams = (0..count).map(receive).collect();
     assert!(child.wait().unwrap().success());
-    UnixStream::from(fds.pop().expect("a connection"))
+    streams
 }
 
-/// Says to the process of another user where the daemon is.
+/// Says to the process of another user where the daemon is, and how often to connect.
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
+const COUNT: &str = "DAEMON_TEST_CONNECTIONS";
 
-/// Not a test: the process of [`connect_as`]. Connects and hands the connection over.
+/// Not a test: the process of [`connect_often_as`]. Connects and hands the connections over.
 #[test]
 fn other_user() {
     use std::os::fd::{AsFd, AsRawFd};
     let Some(socket) = std::env::var_os(SOCKET) else {
         return;
     };
+    let count: usize = std::env::var(COUNT).unwrap().parse().unwrap();
     let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
-    let stream = UnixStream::connect(socket).unwrap();
-    system::socket::send_with_fds(&parent, b"here", &[stream.as_raw_fd()]).unwrap();
+    for _ in 0..count {
+        let stream = UnixStream::connect(&socket).unwrap();
+        system::socket::send_with_fds(&parent, b"here", &[stream.as_raw_fd()]).unwrap();
+    }
 }
 
 /// A process that a test has started; ends with the value.

@@ -11,10 +11,12 @@
 //! Messages are put together in memory and written at once: a reply costs one system call.
 
 mod connection;
+mod refusal;
 mod streams;
 mod tunnel;
 
 pub use connection::{Activity, Connection, Hello, Watch};
+pub use refusal::refusal;
 pub use streams::{ExportSink, ImportSource};
 pub use tunnel::Tunnel;
 
