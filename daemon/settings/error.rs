@@ -6,6 +6,14 @@ pub enum Error {
     /// Not a number where one is needed.
     #[error("configuration setting `{0}' should have an integer value")]
     Integer(String),
+    /// A larger number than makes sense.
+    #[error("configuration setting `{name}' should be at most {limit}")]
+    TooLarge {
+        /// The setting.
+        name: &'static str,
+        /// The largest number that it can be.
+        limit: u32,
+    },
     /// Neither `true` nor `false`.
     #[error("configuration option `{name}' should be either `true' or `false', not `{value}'")]
     Boolean {

@@ -11,6 +11,9 @@ use super::values::{NamedSettings, read_boolean, read_integer};
 /// Where substitutes come from by default.
 pub(super) const SUBSTITUTE_URLS: &str = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org";
 
+/// How often a build is repeated at most.
+const MAX_REPEAT: u32 = 10_000;
+
 /// How nested log lines are shown (`log-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogType {
@@ -138,11 +141,17 @@ impl SessionSettings {
     }
 
     /// How often a build is repeated after the first time (`build-repeat`). As in Guix, a bad value
-    /// is an error only when something is built.
+    /// is an error only when something is built. At most 10,000.
     pub fn build_repeat(&self) -> Result<u32, Error> {
         let mut repeat = 0i64;
         read_integer(&self.named, "build-repeat", &mut repeat)?;
-        u32::try_from(repeat.max(0)).map_err(|_| Error::Integer("build-repeat".into()))
+        match u32::try_from(repeat.max(0)) {
+            Ok(repeat) if repeat <= MAX_REPEAT => Ok(repeat),
+            _ => Err(Error::TooLarge {
+                name: "build-repeat",
+                limit: MAX_REPEAT,
+            }),
+        }
     }
 
     /// Where the client wants substitutes from: its own list, or else the administrator's.

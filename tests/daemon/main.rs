@@ -26,6 +26,7 @@ mod killed;
 mod locks;
 mod memory;
 mod nars;
+mod numbers;
 mod queries;
 mod roots;
 mod sockets;

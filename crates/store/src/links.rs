@@ -226,8 +226,8 @@ impl Store {
             match self.replace(file, &link) {
                 Ok(()) => {
                     stats.files_linked += 1;
-                    stats.bytes_freed += file.stat.size();
-                    stats.blocks_freed += file.stat.blocks();
+                    stats.bytes_freed = stats.bytes_freed.saturating_add(file.stat.size());
+                    stats.blocks_freed = stats.blocks_freed.saturating_add(file.stat.blocks());
                     return Ok(());
                 }
                 // The collector removed the link just now.

@@ -63,7 +63,8 @@ impl<'a> Deleter<'a> {
 
     /// Empties the trash that a collector before us left, and makes a new one.
     pub(super) fn prepare_trash(&mut self) -> Result<()> {
-        self.freed += trash::remove(self.store, self.progress)?;
+        let freed = trash::remove(self.store, self.progress)?;
+        self.freed = self.freed.saturating_add(freed);
         match self.open_trash() {
             Ok(trash) => self.trash = Some(trash),
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -183,14 +184,14 @@ impl<'a> Deleter<'a> {
                 result => result.context(|| format!("cannot unlink `{}'", path().display()))?,
             }
             if stat.links() <= trash::link_threshold(self.store) {
-                self.freed += stat.size();
+                self.freed = self.freed.saturating_add(stat.size());
             }
             return Ok(());
         }
         if self.trash.is_some() {
             match self.move_to_trash(name, stat.mode()) {
                 Ok(()) => {
-                    self.in_trash += size;
+                    self.in_trash = self.in_trash.saturating_add(size);
                     return Ok(());
                 }
                 // In a container, directories of a lower layer can't be renamed.
@@ -209,7 +210,8 @@ impl<'a> Deleter<'a> {
                 }
             }
         }
-        self.freed += trash::remove_tree(self.store, root, name)?;
+        let freed = trash::remove_tree(self.store, root, name)?;
+        self.freed = self.freed.saturating_add(freed);
         Ok(())
     }
 
@@ -263,7 +265,8 @@ impl<'a> Deleter<'a> {
         say(self.progress, Level::Info, || {
             format!("deleting `{}/{TRASH}'", self.store.dir())
         });
-        self.freed += trash::remove(self.store, self.progress)?;
+        let freed = trash::remove(self.store, self.progress)?;
+        self.freed = self.freed.saturating_add(freed);
         self.in_trash = 0;
         Ok(())
     }

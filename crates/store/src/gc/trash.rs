@@ -136,7 +136,8 @@ impl Visit for Remover {
         }
         file.parent.remove_file(file.name)?;
         if file.stat.links() <= self.threshold {
-            self.freed += file.stat.size();
+            // Three sparse files can be larger than the largest number.
+            self.freed = self.freed.saturating_add(file.stat.size());
         }
         Ok(Descend::Over)
     }
