@@ -44,7 +44,7 @@ pub fn run(
     let verbose = std::env::var_os(VERBOSE).is_some();
     while let Some(request) = input.request()? {
         let found = machines::load(&daemon_directories.configuration)?;
-        for problem in &found.problems {
+        for problem in found.complaints() {
             stderr_line!("warning: {problem}");
         }
         let candidates = suitability::candidates(&found.machines, &request);

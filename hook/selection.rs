@@ -43,7 +43,7 @@ impl Selection {
             Some(file) => machines::load_file(file)?,
             None => machines::load(configuration)?,
         };
-        for problem in &list.problems {
+        for problem in list.complaints() {
             stderr_line!("warning: {problem}");
         }
         let is_empty = list.machines.is_empty();

@@ -14,9 +14,16 @@ pub struct MachineList {
     pub machines: Vec<Machine>,
     /// The mistakes in all other entries.
     pub problems: Vec<Problem>,
+    /// What has no effect in sound entries.
+    pub warnings: Vec<Problem>,
 }
 
 impl MachineList {
+    /// What the administrator should know of: mistakes first, then what has no effect.
+    pub fn complaints(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().chain(&self.warnings)
+    }
+
     /// The names of the files, for messages: `'FILE', 'FILE'`.
     pub fn file_names(&self) -> String {
         let names: Vec<String> = self

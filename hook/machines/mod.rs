@@ -65,6 +65,7 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
                 all.files.extend(loaded.files);
                 all.machines.extend(loaded.machines);
                 all.problems.extend(loaded.problems);
+                all.warnings.extend(loaded.warnings);
             }
             Err(Error::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),

@@ -63,6 +63,42 @@ fn the_lines_of_nix() {
 }
 
 #[test]
+fn the_lines_of_nix_as_people_have_them() {
+    let farm = unconfigured(1);
+    let entry = farm.entry(0);
+    let key = BASE64.encode(entry.get("host-key").as_bytes());
+    let login = entry.get("private-key");
+    let key_in_address = format!("base64-ssh-public-host-key={}", key.replace('=', "%3D"));
+    for (number, line) in [
+        format!("ssh://root@build-1?ssh-key={login} {SYSTEM} - - - - - {key}"),
+        format!("ssh://root@build-1?ssh-key={login}&{key_in_address} {SYSTEM}"),
+        format!("ssh://[::ffff:10.77.1.2]:22 {SYSTEM} {login} - - - - {key}"),
+        format!("ssh://build-1 {SYSTEM} {login} - - - - {key}'"),
+        format!(
+            "nowhere.invalid mips64el-linux - - - - - {key};build-1 {SYSTEM} {login} - - - - {key}"
+        ),
+    ]
+    .iter()
+    .enumerate()
+    {
+        write(&farm, "machines", line);
+        let (machine, log) = built_on(&farm, &format!("x-{number}"));
+        assert_eq!(machine, "build-1", "{line}");
+        assert_eq!(
+            log.contains("ignoring the quotes"),
+            line.ends_with('\''),
+            "{log}"
+        );
+    }
+    let line = format!("ssh://build-1?max-connections=4 {SYSTEM} {login} - - - - {key}\n");
+    write(&farm, "machines", &line);
+    let (machine, log) = built_on(&farm, "query");
+    assert_eq!(machine, "build-1");
+    let words = "field `name': `max-connections=4' after the address has no effect here";
+    assert!(log.contains(words), "{log}");
+}
+
+#[test]
 fn all_files_together() {
     let farm = unconfigured(3);
     let feature = |index: usize, name: &str| farm.entry(index).list("features", &[name]);
