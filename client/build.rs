@@ -18,6 +18,14 @@ use crate::output;
 use crate::plan::{self, Plan, read_derivation};
 use crate::roots;
 
+/// Set by offload hooks that run this program on a build machine, to a word that no builder knows:
+/// then the daemon's log is printed as it comes, with builder output marked.
+const FRAMES_VARIABLE: &str = "GUIX_OFFLOAD_FRAMES";
+/// How the line begins that is printed before such a log; the word follows.
+const FRAMES: &str = "guix-offload-frames";
+/// The first minor version of the protocol in which daemons mark the output of builders.
+const MARKS_BUILDER_OUTPUT: u32 = 0x63;
+
 /// What to build, and how.
 #[derive(Args)]
 pub struct Arguments {
@@ -77,7 +85,19 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         output::lines(derivations.clone())?;
         let results: Vec<_> = derivations.map(|path| vec![path.clone()]).collect();
         make_roots(&mut daemon, &results, &arguments.root)?;
-    } else if build(&mut daemon, &arguments, targets)? {
+    } else {
+        let built = build(&mut daemon, &arguments, targets);
+        if let Err(error) = &built
+            && frames_secret(&daemon).is_some()
+            && let Some(protocol::client::Error::Daemon { status, .. }) = error.downcast_ref()
+        {
+            // A hook wants to know more than Guix's exit code tells.
+            output::error("build", error);
+            return Ok(ExitCode::from(u8::try_from(*status).unwrap_or(1)));
+        }
+        if !built? {
+            return Ok(ExitCode::SUCCESS);
+        }
         // An item is its own result; only the outputs of derivations are printed, as by Guix.
         let mut results = Vec::new();
         for path in paths {
@@ -109,7 +129,8 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     };
     let paths: Vec<StorePath> = targets.iter().map(|target| target.path.clone()).collect();
     let dry_run = arguments.options.dry_run;
-    if dry_run || detail > Detail::Nothing {
+    let secret = frames_secret(daemon).filter(|_| !dry_run);
+    if dry_run || detail > Detail::Nothing && secret.is_none() {
         let connection = &mut daemon.connection;
         let substitutes = !arguments.options.no_substitutes;
         let plan = plan::of_build(connection, &paths, substitutes, mode != BuildMode::Normal)?;
@@ -121,6 +142,9 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     }
     if targets.is_empty() {
         return Ok(true);
+    }
+    if let Some(secret) = secret {
+        return build_in_frames(daemon, targets, mode, &secret);
     }
     // `guix-client build … 2>&1 | head` must not build to the end, however silent the builder.
     output::end_with_reader_of_stderr();
@@ -135,6 +159,31 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
         let valid = daemon.connection.is_valid_path(path)?;
         assert_obtainable((!valid).then_some(path))?;
     }
+    Ok(true)
+}
+
+/// The value of [`FRAMES_VARIABLE`], if the daemon marks builder output.
+fn frames_secret(daemon: &Daemon) -> Option<String> {
+    let secret = std::env::var(FRAMES_VARIABLE).ok()?;
+    let is_word = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_word && daemon.connection.version().minor() >= MARKS_BUILDER_OUTPUT).then_some(secret)
+}
+
+/// Builds for an offload hook, which tells builder output from the daemon's messages itself: prints
+/// what the daemon sends, after a line that no builder can print.
+fn build_in_frames(
+    daemon: &mut Daemon,
+    targets: Vec<Target>,
+    mode: BuildMode,
+    secret: &str,
+) -> Result<bool> {
+    output::end_with_reader_of_stderr();
+    let mut err = output::stderr();
+    writeln!(err, "{FRAMES} {secret}")?;
+    let built = daemon
+        .connection
+        .build_paths(targets, mode, &mut |text| _ = err.write_all(text));
+    built?;
     Ok(true)
 }
 

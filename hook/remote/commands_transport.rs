@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use formats::StorePath;
 use protocol::frames::status;
 
-use super::command_log::CommandLog;
+use super::build_output::{BuildOutput, Ending};
 use super::destination::Destination;
 use super::error::Error;
 use super::guix_commands::{self, ANSWER_TIMEOUT, environment, guix, lines};
@@ -25,8 +25,6 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
 const READY: &str = "guix-offload-ready";
 /// How many bytes of the build's output are read at a time.
 const BUFFER: usize = 128 << 10;
-/// How much of the end of a build's output is kept, to see why the build failed.
-const TAIL: usize = 8 << 10;
 
 /// A machine on which Guix's commands can be run.
 pub(super) struct CommandsTransport {
@@ -109,29 +107,28 @@ fn store_identity(store: &formats::StoreDir) -> Option<String> {
 }
 
 impl CommandsTransport {
-    /// Why `guix build` failed there; `tail` is the end of its output.
-    fn build_error(&self, derivation: &StorePath, code: i32, tail: &[u8]) -> Error {
-        let text = String::from_utf8_lossy(tail);
+    /// Why `guix build` failed there.
+    fn build_error(&self, derivation: &StorePath, code: i32, ending: Ending) -> Error {
         let machine = self.destination.name().to_owned();
-        let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
-        let words = |line: &str| {
-            let (_, words) = line.split_once(" error: ").unwrap_or(("", line));
-            words.trim().to_owned()
+        let words = |line: String| match line.split_once(" error: ") {
+            Some((_, words)) => words.trim().to_owned(),
+            None => line.trim().to_owned(),
         };
-        let last = text.lines().rev().find(|line| !line.trim().is_empty());
-        let mut message = last.map_or_else(|| format!("exit code {code}"), words);
-        let remark = text
-            .lines()
-            .rev()
-            .find(|line| line.starts_with("builder for `") || line.contains(" timed out after "));
-        if let Some(remark) = remark.filter(|remark| *remark != message) {
-            message += &format!(" ({remark})");
-        }
+        let last_line = ending.last_line.map(words);
+        let message = last_line.unwrap_or_else(|| format!("exit code {code}"));
+        let remark = ending.remark;
+        let is_late = remark
+            .as_ref()
+            .is_some_and(|remark| remark.contains(" timed out after "));
+        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
         let status = match code {
             100 => status::BUILD_FAILED,
             101 => status::TIMED_OUT,
-            1 if says(&[" timed out after "]) => status::TIMED_OUT,
-            1 if says(&["builder for `", "build of `"]) => status::BUILD_FAILED,
+            1 if is_late => status::TIMED_OUT,
+            // Guix's `guix build' has this exit code for all failures.
+            1 if !ending.is_framed && (remark.is_some() || says(&["build of `"])) => {
+                status::BUILD_FAILED
+            }
             1 if says(&["failed to connect to", "Connection refused"]) => {
                 return Error::NoDaemon {
                     machine,
@@ -145,9 +142,9 @@ impl CommandsTransport {
                 return remote_command::failure(&machine, &doing, code, &message);
             }
         };
-        let full = says(&["may have been caused by lack of free disk space"])
-            || probe::is_full(&self.destination);
-        Error::of_build(&machine, derivation, status, message, full)
+        let (said, says_full) = ((status, message), ending.disk_full);
+        let is_full = || probe::is_full(&self.destination);
+        Error::of_build(&machine, derivation, said, remark, says_full, is_full)
     }
 }
 
@@ -205,15 +202,17 @@ impl Transport for CommandsTransport {
             Some(cores) => format!("--cores={cores} "),
             None => String::new(),
         };
+        let secret = format!("{:032x}", rand::random::<u128>());
         // Its standard input ends when this process ends: then nobody wants the build any more.
         let script = format!(
             "exec 3<&0; \
-             {guix} build -r {roots}/result --no-offload --fallback {cores}--max-silent-time={} \
+             {variable} {guix} build -r {roots}/result --no-offload --fallback {cores}--max-silent-time={} \
              --timeout={} {drv} </dev/null 3<&- 2>&1 >/dev/null & b=$!; \
              {{ cat <&3; kill $b; }} >/dev/null 2>&1 & w=$!; exec 3<&-; \
              wait $b; s=$?; kill $w 2>/dev/null; exit $s",
             limits.max_silent_time,
             limits.timeout,
+            variable = BuildOutput::variable(&secret),
             guix = guix(&self.destination),
             drv = quote(derivation.as_str()),
         );
@@ -222,29 +221,24 @@ impl Transport for CommandsTransport {
             .deadline()
             .unwrap_or_else(|| Instant::now() + FOREVER);
         let mut buffer = vec![0; BUFFER];
-        let mut tail: Vec<u8> = Vec::new();
         let write_error = |source| Error::Local {
             doing: "writing the build log".to_owned(),
             source,
         };
-        let mut log = CommandLog::new(log, derivation.as_str());
+        let mut output = BuildOutput::new(log, derivation.as_str(), &secret);
         loop {
             let count = command.read(&mut buffer, deadline)?;
             if count == 0 {
                 break;
             }
-            log.write(&buffer[..count]).map_err(write_error)?;
-            tail.extend_from_slice(&buffer[..count]);
-            let surplus = tail.len().saturating_sub(TAIL);
-            tail.drain(..surplus);
+            output.write(&buffer[..count]).map_err(write_error)?;
         }
-        log.finish().map_err(write_error)?;
         let (code, stderr) = command.wait(Instant::now() + ANSWER_TIMEOUT)?;
-        if code == 0 {
-            return Ok(());
+        let ending = output.finish(&stderr).map_err(write_error)?;
+        match code {
+            0 => Ok(()),
+            code => Err(self.build_error(derivation, code, ending)),
         }
-        tail.extend_from_slice(stderr.as_bytes());
-        Err(self.build_error(derivation, code, &tail))
     }
 
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {

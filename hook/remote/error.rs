@@ -184,32 +184,43 @@ impl Error {
         }
     }
 
-    /// A build that the daemon reports as failed. `full`: the machine had no disk space left.
+    /// A build that the daemon reports as failed. `remark`: what else is known about the failure;
+    /// it may quote the builder, so nothing is concluded from it. `says_full`: the daemon there says
+    /// that a disk was full. `is_full` finds out whether its store is full now.
     pub(super) fn of_build(
         machine: &str,
         derivation: &StorePath,
-        code: u32,
-        message: String,
-        full: bool,
+        (code, message): (u32, String),
+        remark: Option<String>,
+        says_full: bool,
+        is_full: impl FnOnce() -> bool,
     ) -> Error {
+        let machine = machine.to_owned();
+        let doing = format!("building '{derivation}'");
+        // A daemon that could not start the build reports why, in another message.
+        let is_refusal = code == status::FAILURE && !is_verdict(&message);
+        let is_exhaustion = is_refusal && is_exhaustion(&message);
+        let message = match remark {
+            Some(remark) if remark != message => format!("{message} ({remark})"),
+            _ => message,
+        };
         // A build that exceeds a time limit does not do so for lack of space.
-        if code != status::TIMED_OUT && (full || is_exhaustion(&message)) {
+        if code != status::TIMED_OUT && (says_full || is_full()) || is_exhaustion {
             return Error::Exhausted {
-                machine: machine.to_owned(),
-                doing: format!("building '{derivation}'"),
+                machine,
+                doing,
                 message,
             };
         }
-        // A daemon that could not start the build reports why, in another message.
-        if code == status::FAILURE && !is_verdict(&message) {
+        if is_refusal {
             return Error::Refused {
-                machine: machine.to_owned(),
-                doing: format!("building '{derivation}'"),
+                machine,
+                doing,
                 message,
             };
         }
         Error::Build {
-            machine: machine.to_owned(),
+            machine,
             derivation: derivation.clone(),
             status: code,
             message,
@@ -269,7 +280,11 @@ mod tests {
             .join("00000000000000000000000000000000-x.drv")
             .unwrap();
         let failed = |code, message: &str, full| {
-            Error::of_build("m", &derivation, code, message.to_owned(), full).is_build_failure()
+            // Builders can write whatever a remark quotes.
+            let remark = Some("builder for `No space left on device'".to_owned());
+            let said = (code, message.to_owned());
+            let error = Error::of_build("m", &derivation, said, remark, full, || false);
+            error.is_build_failure()
         };
         assert_eq!(failed(100, "build of `x' failed", false), Some(100));
         assert_eq!(failed(101, "timed out", true), Some(101));

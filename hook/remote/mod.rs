@@ -19,13 +19,14 @@
 //! | `probe.rs` | load, space and clock |
 //! | `archive_stream.rs`, `guix_commands.rs` | archives through `guix archive` |
 //! | `root_links.rs` | GC roots without a connection to the daemon |
-//! | `daemon_log.rs`, `command_log.rs` | builder output, told apart from the daemon's own messages |
+//! | `daemon_log.rs`, `command_log.rs`, `build_output.rs` | builder output, told apart from the daemon's own messages |
 //! | `commands_transport.rs`, `socket_transport.rs` | the two transports |
 //! | `connect.rs` | which of them a machine gets |
 //! | `check.rs` | everything that must hold for a machine to work |
 
 mod archive_stream;
 mod build_limits;
+mod build_output;
 mod check;
 mod command_log;
 mod commands_transport;

@@ -79,18 +79,23 @@ pub(super) fn probe(destination: &Destination, deadline: Instant) -> Result<Vita
         })
 }
 
-/// Whether the file system of its store is known to be full: then a build may have failed there
-/// for lack of space.
+/// Whether the file system of its store is known to be full, of data or of files: then a build may
+/// have failed there for lack of space.
 pub(super) fn is_full(destination: &Destination) -> bool {
     let (doing, deadline) = ("asking for free space", Instant::now() + OPTIONAL_TIMEOUT);
-    let script = format!(
-        "df -Pk {} | tail -n 1",
-        quote(destination.directories.store.as_str())
-    );
-    remote_command::run(destination, doing, &script, b"", 4096, deadline)
-        .ok()
-        .and_then(|reply| free_bytes(&String::from_utf8_lossy(&reply.stdout)))
-        .is_some_and(|free| free < FULL)
+    let store = quote(destination.directories.store.as_str());
+    let script = format!("df -Pk {store} | tail -n 1; df -Pi {store} | tail -n 1");
+    let reply = remote_command::run(destination, doing, &script, b"", 4096, deadline);
+    reply.is_ok_and(|reply| is_full_according_to(&String::from_utf8_lossy(&reply.stdout)))
+}
+
+/// From the last lines of `df -Pk` and `df -Pi`.
+fn is_full_according_to(text: &str) -> bool {
+    let mut lines = text.lines();
+    let (space, files) = (lines.next(), lines.next());
+    space.and_then(free_bytes).is_some_and(|free| free < FULL)
+        // A file system without a table of files has `-' there, not a percentage.
+        || files.and_then(free_bytes).is_some_and(|free| free == 0)
 }
 
 /// The output of the script.
@@ -177,6 +182,18 @@ fn free_bytes(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_is_full_of_data_or_of_files() {
+        let space = |blocks: u64| format!("/dev/sda 100000 50000 {blocks} 40% /gnu\n");
+        let files = |free: u64| format!("/dev/sda 1000 400 {free} 40% /gnu\n");
+        let full = |text: &str| is_full_according_to(text);
+        assert!(!full(&format!("{}{}", space(20_000), files(1))));
+        assert!(full(&format!("{}{}", space(10_000), files(1))));
+        assert!(full(&format!("{}{}", space(20_000), files(0))));
+        assert!(!full(&format!("{}btrfs 0 0 0 - /gnu\n", space(20_000))));
+        assert!(!full("") && full(&space(0)));
+    }
 
     #[test]
     fn an_answer_is_read() {

@@ -315,7 +315,7 @@ impl Transport for SocketTransport {
             outputs,
         } = build;
         let is_marked = self.daemon.version().minor() >= MARKS_BUILDER_OUTPUT;
-        let mut log = DaemonLog::new(log, is_marked);
+        let mut log = DaemonLog::new(log, derivation.as_str(), is_marked);
         let doing = format!("building '{derivation}'");
         let options = self.options(limits);
         let named = |error| Error::of_daemon(self.destination.name(), &doing, error);
@@ -369,13 +369,11 @@ impl Transport for SocketTransport {
         match built {
             Ok(_) => Ok(()),
             Err(client::Error::Daemon { message, status }) => {
-                let message = match log.remark {
-                    Some(remark) => format!("{message} ({remark})"),
-                    None => message,
-                };
-                let full = log.disk_full || probe::is_full(&self.destination);
-                let name = self.destination.name();
-                Err(Error::of_build(name, derivation, status, message, full))
+                let (name, said) = (self.destination.name(), (status, message));
+                let (remark, says_full) = (log.remark, log.disk_full);
+                let is_full = || probe::is_full(&self.destination);
+                let failed = Error::of_build(name, derivation, said, remark, says_full, is_full);
+                Err(failed)
             }
             Err(error) => Err(Error::of_daemon(self.destination.name(), &doing, error)),
         }

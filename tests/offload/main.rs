@@ -12,6 +12,7 @@
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
+//! | `blame.rs` | whose fault a failure is |
 //! | `leftovers.rs` | clients and hooks that are killed |
 //! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
@@ -25,6 +26,7 @@
 mod harness;
 
 mod bad_cables;
+mod blame;
 mod building;
 mod cable;
 mod choosing;

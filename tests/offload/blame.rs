@@ -1,0 +1,81 @@
+//! Whose fault a failure is: no user can have a machine set aside, whatever a build says or makes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::farm::{CLIENT, Farm, by_both_transports};
+use crate::harness::derivations::Script;
+
+/// What daemons say when a disk is full, and what failing systems say.
+const WORDS: &str = "note: build failure may have been caused by lack of free disk space";
+
+/// Builds something that has to fail for its own sake, and has to be tried once.
+fn fails_once(farm: &Farm, name: &str, script: &str) {
+    let mut client = farm.client();
+    let drv = client.write(Script::new(name, script));
+    let built = client.build(&[&drv]);
+    built.failed(100, &format!("build of `{}' failed", drv.path));
+    built.said(&format!(
+        "derivation '{}' offloaded to 'build-1' failed",
+        drv.path
+    ));
+    built.did_not_say("ran out of resources");
+    assert_eq!(farm.health(0)["all_failures"], 0, "{built:#?}");
+}
+
+/// Scripts that print what only a daemon may say, or have it say so.
+fn liars() -> Vec<(&'static str, String)> {
+    let daemon = "builder for `$out' failed with exit code 1: No space left on device";
+    vec![
+        ("note", format!("echo '{WORDS}'; exit 1")),
+        (
+            "no-newline",
+            format!("echo '{WORDS}'; printf '{WORDS}'; exit 1"),
+        ),
+        (
+            "stderr",
+            format!("echo '{WORDS}' >&2; echo 'No space left on device' >&2; exit 1"),
+        ),
+        (
+            "remark",
+            format!("echo \"{daemon}\"; echo '{WORDS}'; exit 1"),
+        ),
+        (
+            "frames",
+            format!("echo '@ build-log 1 0'; echo '{WORDS}'; exit 1"),
+        ),
+        // Messages about an output quote the names in it.
+        (
+            "name",
+            format!("mkdir $out; mkfifo \"$out/{WORDS}: No space left on device\""),
+        ),
+        ("lines", format!("mkdir $out; mkfifo \"$out/x\n{WORDS}\n\"")),
+    ]
+}
+
+#[test]
+fn a_builder_cannot_have_a_machine_set_aside_by_its_words() {
+    by_both_transports(|transport| {
+        let farm = Farm::new(1);
+        farm.configure(&[farm.entry(0).text("transport", transport)]);
+        for (name, script) in liars() {
+            fails_once(&farm, name, &script);
+        }
+        farm.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_builder_cannot_do_so_where_its_output_is_not_marked() {
+    let farm = Farm::new(1);
+    // As Guix's own program, which marks nothing.
+    let program = farm.gate().join("guix");
+    let text = format!("#!/bin/sh\nunset GUIX_OFFLOAD_FRAMES\nexec {CLIENT} \"$@\"\n");
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let entry = farm.entry(0).text("transport", "commands");
+    farm.configure(&[entry.text("program", program.to_str().unwrap())]);
+    for (name, script) in liars() {
+        fails_once(&farm, name, &script);
+    }
+}
