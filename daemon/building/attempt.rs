@@ -115,12 +115,14 @@ impl Attempt {
         self.log(LogRecord::Trace(trace.to_string()));
     }
 
-    /// Waits until at least one request has room for more output, or the attempt is stopped. A
-    /// builder whose log nobody reads is paused, but a slow reader does not pause it for others.
-    pub(super) fn wait_for_room(&self) {
+    /// Waits until at least one request has room for more output, the attempt is stopped, or
+    /// `deadline`. A builder whose log nobody reads is paused, but a slow reader does not pause it
+    /// for others.
+    pub(super) fn wait_for_room(&self, deadline: Option<Instant>) {
         loop {
             let key = self.resumed.key();
-            if self.cancel.is_cancelled() {
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over || self.cancel.is_cancelled() {
                 return;
             }
             {
@@ -132,7 +134,7 @@ impl Attempt {
                     return;
                 }
             }
-            self.resumed.wait(key);
+            self.resumed.wait(key, deadline);
         }
     }
 

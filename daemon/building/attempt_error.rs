@@ -14,6 +14,10 @@ use crate::request_error::RequestError;
 pub(super) enum AttemptError {
     /// The derivation can't be built, for the reason in the text.
     Failed(Failure, String),
+    /// It takes too long: the text says how long.
+    TimedOut(String),
+    /// No request shares the attempt any more.
+    Cancelled,
     /// The request can't go on.
     General(RequestError),
 }
@@ -35,6 +39,15 @@ impl AttemptError {
     pub(super) fn outcome(self, job: &Job, attempt: &Attempt) -> Result<Outcome, RequestError> {
         match self {
             AttemptError::General(error) => Err(error),
+            AttemptError::Cancelled => Ok(Outcome::Failed(Failure::Misc)),
+            AttemptError::TimedOut(message) => {
+                attempt.message(Level::Error, message);
+                attempt.trace(Trace::BuildFailed {
+                    derivation: job.path.as_str(),
+                    failure: BuildFailure::Timeout,
+                });
+                Ok(Outcome::Failed(Failure::TimedOut))
+            }
             AttemptError::Failed(failure, message) => {
                 attempt.message(Level::Error, message.as_str());
                 report_failure(job, attempt, failure, &message).map(Outcome::Failed)

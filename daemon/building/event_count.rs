@@ -4,6 +4,8 @@
 //! it since it took the key. So no notification is lost, although the condition is not guarded by
 //! one lock.
 
+use std::time::Instant;
+
 use system::sync::{Condvar, Mutex, MutexGuard};
 
 /// The state of an [`EventCount`] at one moment.
@@ -33,11 +35,20 @@ impl EventCount {
         self.changed.notify_all();
     }
 
-    /// Sleeps until the next notification after `key` was taken.
-    pub(super) fn wait(&self, key: EventKey) {
+    /// Sleeps until the next notification after `key` was taken, or until `deadline`.
+    pub(super) fn wait(&self, key: EventKey, deadline: Option<Instant>) {
         let mut count = self.count();
         while *count == key.0 {
-            count = self.changed.wait(count);
+            count = match deadline {
+                None => self.changed.wait(count),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return;
+                    }
+                    self.changed.wait_timeout(count, left)
+                }
+            };
         }
     }
 }
@@ -46,20 +57,29 @@ impl EventCount {
 mod tests {
     use super::*;
     use std::sync::Arc;
+    use std::time::Duration;
 
     #[test]
     fn a_notification_between_key_and_wait_is_not_lost() {
         let events = Arc::new(EventCount::default());
         let key = events.key();
         events.notify();
-        events.wait(key); // returns at once
+        events.wait(key, None); // returns at once
         let key = events.key();
         let waiter = std::thread::spawn({
             let events = events.clone();
-            move || events.wait(key)
+            move || events.wait(key, None)
         });
         events.notify();
         waiter.join().expect("waiter");
         assert_ne!(events.key(), key);
+    }
+
+    #[test]
+    fn waiting_ends_at_the_deadline() {
+        let events = EventCount::default();
+        let deadline = Instant::now() + Duration::from_millis(10);
+        events.wait(events.key(), Some(deadline));
+        assert!(Instant::now() >= deadline);
     }
 }

@@ -141,7 +141,7 @@ impl Fetch {
         self.agents.put_back(agent);
         let (status, reason) = match reply {
             SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
-                return self.check(&hash, nar_size, destination).map(Ok);
+                return self.check(&hash, nar_size, destination, attempt).map(Ok);
             }
             SubstituteReply::Success { .. } => (
                 BString::from("success"),
@@ -193,6 +193,7 @@ impl Fetch {
         hash: &BString,
         nar_size: u64,
         destination: &Path,
+        attempt: &Attempt,
     ) -> Result<(Hash, u64), RequestError> {
         let bad = || RequestError::new(format!("bad hash from substituter: {hash}"));
         let text = hash.to_str().map_err(|_| bad())?;
@@ -204,7 +205,7 @@ impl Fetch {
                 nar_size,
             )),
             // The database takes SHA-256 only.
-            _ => Ok(self.engine.store.hash_path(destination)?),
+            _ => Ok(self.engine.store.hash_path(destination, attempt)?),
         }
     }
 

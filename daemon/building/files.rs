@@ -97,16 +97,21 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Replaces a tree by a copy of itself, to which no process has an open descriptor.
-pub(super) fn replace_by_copy(path: &Path) -> Result<(), RequestError> {
+/// Replaces a tree by a copy of itself, to which no process has an open descriptor, unless
+/// `progress` stops it.
+pub(super) fn replace_by_copy(
+    path: &Path,
+    progress: &dyn store::Progress,
+) -> Result<(), RequestError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".tmp");
     let copy = Path::new(&copy);
     remove(copy)?;
     let (dir, name) = split(path)?;
     let copy_name = copy.file_name().unwrap_or_default();
-    let copied =
-        copy_tree(&dir, name, &dir, copy_name).map_err(|e| tree_failed("copying", path, e));
+    let interrupted = || progress.interrupted();
+    let copied = copy_tree(&dir, name, &dir, copy_name, &interrupted)
+        .map_err(|e| tree_failed("copying", path, e));
     if let Err(error) = copied {
         let _ = remove(copy);
         return Err(error);

@@ -12,6 +12,7 @@ use system::{pipe, signal};
 
 use super::attempt::Attempt;
 use super::attempt_error::{AttemptError, report_failure};
+use super::deadline::Deadline;
 use super::files;
 use super::hook::HookProcess;
 use super::job::Job;
@@ -36,7 +37,8 @@ pub(super) fn build(
             .compute_closure([&job.path], Closure::default())?,
     );
     let lines = [line(&inputs), line(missing)].concat();
-    let ended = supervise(job, attempt, hook, &lines)?;
+    let deadline = Deadline::start(job, attempt);
+    let ended = supervise(job, &deadline, hook, &lines)?;
     match ended {
         Ended::Cancelled => Ok(Outcome::Failed(Failure::Misc)),
         Ended::TimedOut => {
@@ -46,7 +48,7 @@ pub(super) fn build(
             });
             Ok(Outcome::Failed(Failure::TimedOut))
         }
-        Ended::Exited(status) => judge(job, attempt, status, missing),
+        Ended::Exited(status) => judge(job, &deadline, status, missing),
     }
 }
 
@@ -64,7 +66,7 @@ fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
 /// Sends the hook the paths, and watches it until it ends.
 fn supervise(
     job: &Job,
-    attempt: &Attempt,
+    deadline: &Deadline<'_>,
     hook: HookProcess,
     lines: &[u8],
 ) -> Result<Ended, RequestError> {
@@ -75,6 +77,7 @@ fn supervise(
         unread,
         mut child,
     } = hook;
+    let attempt = deadline.attempt();
     let settings = &job.engine.settings;
     let keep = job
         .session
@@ -100,8 +103,9 @@ fn supervise(
     }
     let monitor = Monitor {
         attempt,
-        name: format!("building of `{}'", job.path),
+        name: job.description(),
         limits: Limits::of(&job.session),
+        started: deadline.started(),
         log: log_file,
     };
     let mut sources = [
@@ -123,17 +127,18 @@ fn supervise(
 /// What the exit status of the hook says about the build.
 fn judge(
     job: &Job,
-    attempt: &Attempt,
+    deadline: &Deadline<'_>,
     status: ExitStatus,
     missing: &BTreeSet<StorePath>,
 ) -> Result<Outcome, RequestError> {
+    let attempt = deadline.attempt();
     let message = format!(
         "builder for `{}' {}",
         job.path,
         signal::describe_exit(status)
     );
     match status.code() {
-        Some(0) => succeeded(job, attempt, status, missing),
+        Some(0) => succeeded(job, deadline, status, missing),
         Some(100) => {
             let full = files::is_full(job.engine.store.dir().as_path());
             let transient = full || job.is_fixed_output();
@@ -167,10 +172,11 @@ fn failed(job: &Job, attempt: &Attempt, status: ExitStatus, message: &str) -> Ou
 
 fn succeeded(
     job: &Job,
-    attempt: &Attempt,
+    deadline: &Deadline<'_>,
     status: ExitStatus,
     missing: &BTreeSet<StorePath>,
 ) -> Result<Outcome, RequestError> {
+    let attempt = deadline.attempt();
     let valid = job.engine.store.query_valid_paths(missing)?;
     let rest: BTreeSet<StorePath> = missing.difference(&valid).cloned().collect();
     for path in &rest {
@@ -189,12 +195,13 @@ fn succeeded(
             last: true,
             previous: None,
         };
-        match outputs::take(job, attempt, &rest, &place, None, &round) {
+        let taken = outputs::take(job, deadline, &rest, &place, None, &round);
+        match taken.map_err(|error| deadline.explain(error)) {
             Ok(_) => {}
-            Err(AttemptError::General(error)) => return Err(error),
             Err(AttemptError::Failed(_, message)) => {
                 return Ok(failed(job, attempt, status, &message));
             }
+            Err(error) => return error.outcome(job, attempt),
         }
     }
     attempt.trace(Trace::BuildSucceeded {

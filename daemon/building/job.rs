@@ -56,6 +56,11 @@ impl Job {
             .filter(|word| !word.is_empty())
     }
 
+    /// The subject of messages about limits.
+    pub(super) fn description(&self) -> String {
+        format!("building of `{}'", self.path)
+    }
+
     /// The derivation's system.
     pub(super) fn platform(&self) -> String {
         self.derivation.system.to_str_lossy().into_owned()

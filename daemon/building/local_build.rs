@@ -15,13 +15,14 @@ use system::signal;
 
 use super::attempt::Attempt;
 use super::attempt_error::AttemptError;
+use super::deadline::Deadline;
 use super::files::{self, failed};
 use super::job::Job;
 use super::log_file::LogFile;
 use super::monitor::{Carries, Ended, Limits, Monitor, Source};
 use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Produced, Round};
-use super::references_graph;
+use super::references_graph::{self, Graph};
 use super::sandbox::{
     self, BuildDirectory, BuildUser, Identity, Network, OutputDirectory, Plan, Program, Root,
     RootRequest,
@@ -89,7 +90,7 @@ fn rounds(
         let places = |path: &StorePath| build.place(path);
         let taken = outputs::take(
             job,
-            attempt,
+            &build.deadline,
             missing,
             &places,
             Some(build.identity.uid()),
@@ -98,6 +99,7 @@ fn rounds(
         match taken {
             Ok(produced) => previous = Some(produced),
             Err(error) => {
+                let error = build.deadline.explain(error);
                 build.clean_up(attempt, false)?;
                 return Err(error);
             }
@@ -114,6 +116,7 @@ fn rounds(
 struct Build<'a> {
     job: &'a Job,
     missing: &'a BTreeSet<StorePath>,
+    deadline: Deadline<'a>,
     user: Option<BuildUser>,
     identity: Identity,
     directory: BuildDirectory,
@@ -125,13 +128,13 @@ struct Build<'a> {
 impl<'a> Build<'a> {
     fn prepare(
         job: &'a Job,
-        attempt: &Attempt,
+        attempt: &'a Attempt,
         missing: &'a BTreeSet<StorePath>,
     ) -> Result<Build<'a>, AttemptError> {
         let store = &job.engine.store;
         let is_builtin = job.derivation.builtin().is_some();
         let in_chroot = job.session.use_chroot && !is_builtin;
-        let graphs = references_graph::files(job)?;
+        let graphs = references_graph::wanted(job)?;
         if !in_chroot && !is_builtin {
             if Path::new("/homeless-shelter").exists() {
                 let text = "directory `/homeless-shelter' exists; please remove it";
@@ -155,6 +158,7 @@ impl<'a> Build<'a> {
         let mut build = Build {
             job,
             missing,
+            deadline: Deadline::start(job, attempt),
             user,
             identity,
             directory,
@@ -164,7 +168,7 @@ impl<'a> Build<'a> {
         // The build directory exists from here on.
         if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
             let _ = build.directory.clone().delete();
-            return Err(error);
+            return Err(build.deadline.explain(error));
         }
         Ok(build)
     }
@@ -172,14 +176,10 @@ impl<'a> Build<'a> {
     fn fill(
         &mut self,
         attempt: &Attempt,
-        graphs: &[(String, Vec<u8>)],
+        graphs: &[Graph],
         in_chroot: bool,
     ) -> Result<(), AttemptError> {
-        for (name, text) in graphs {
-            let path = self.directory.outside().join(name);
-            std::fs::write(&path, text)
-                .map_err(|e| failed(format!("writing `{}'", path.display()), e))?;
-        }
+        references_graph::write(self.job, graphs, self.directory.outside(), &self.deadline)?;
         let job = self.job;
         if job.derivation.builtin().is_some() {
             let made = OutputDirectory::create(job.path.as_path(), &self.identity);
@@ -273,8 +273,9 @@ impl<'a> Build<'a> {
         });
         let monitor = Monitor {
             attempt,
-            name: format!("building of `{}'", job.path),
+            name: job.description(),
             limits: Limits::of(&job.session),
+            started: self.deadline.started(),
             log,
         };
         let mut sources = [Source::new(running.log.into(), Carries::Log)];

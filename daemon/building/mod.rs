@@ -70,7 +70,7 @@
 //! `EventQueue` of each request, and only the request's thread takes events out and writes. Pushing
 //! never blocks. If the client reads slowly, its queue fills: then the attempt pauses before it
 //! reads more of the builder's output, unless another request that shares it has room. It goes on
-//! when the worker has taken enough events out.
+//! when the worker has taken enough events out, or when a limit on the build's time ends it.
 //!
 //! # Which thread blocks, and why
 //!
@@ -82,7 +82,7 @@
 //! | an attempt's | a permit to ask a hook (`semaphore`) | another question is answered, or cancellation |
 //! | | the hook's reply | the reply, a timeout, or cancellation |
 //! | | the output and the end of hook or builder (`monitor`) | either, a limit, or cancellation |
-//! | | room in a queue (`event_count`) | a worker has read, a request joins or leaves, or cancellation |
+//! | | room in a queue (`event_count`) | a worker has read, a request joins or leaves, a limit, or cancellation |
 //!
 //! # Files
 //!
@@ -93,7 +93,7 @@
 //! | `scheduler` | what sessions call |
 //! | `worker` | one request's event loop |
 //! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph` | an attempt to build, by a hook or here |
-//! | `attempt_error` | how it goes wrong |
+//! | `deadline`, `attempt_error` | how long it may go on, and how it goes wrong |
 //! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
 //! | `job`, `fetch` | what an attempt's thread needs to know |
 //! | `hook/` | hook processes, and asking them |
@@ -110,6 +110,7 @@ mod attempt_thread;
 mod attempts;
 mod blocked;
 mod build_steps;
+mod deadline;
 mod engine;
 mod event_count;
 mod event_queue;

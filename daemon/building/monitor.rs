@@ -101,6 +101,8 @@ pub(super) struct Monitor<'a> {
     pub(super) name: String,
     /// Its limits.
     pub(super) limits: Limits,
+    /// When the time that [`Limits::total`] limits began.
+    pub(super) started: Instant,
     /// The process's log.
     pub(super) log: LogFile,
 }
@@ -132,8 +134,8 @@ impl Monitor<'_> {
         let cancelled = CancelEvent::new(self.attempt.cancel())
             .map_err(|e| RequestError::new(format!("creating an event descriptor: {e}")))?;
         let pid = child.pid().unsigned_abs();
-        let started = Instant::now();
-        let mut last_output = started;
+        let started = self.started;
+        let mut last_output = Instant::now();
         let mut log_bytes = 0u64;
         let mut exited_since: Option<Instant> = None;
         let mut buffer = [0u8; CHUNK];
@@ -190,7 +192,10 @@ impl Monitor<'_> {
                         data: data.into(),
                     });
                 }
-                self.attempt.wait_for_room();
+                // The limits hold while nobody reads, too: a builder must not outlive them because
+                // its client has stopped.
+                let deadline = self.end_of_pause(started, last_output, exited_since, lingering);
+                self.attempt.wait_for_room(deadline);
             }
             if exited_since.is_some() && lingering {
                 continue;
@@ -215,6 +220,21 @@ impl Monitor<'_> {
         self.attempt.message(Level::Error, text);
         kill(child)?;
         Ok(Ended::TimedOut)
+    }
+
+    /// How long, at most, the output may be held back for want of a reader.
+    fn end_of_pause(
+        &self,
+        started: Instant,
+        last_output: Instant,
+        exited_since: Option<Instant>,
+        lingering: bool,
+    ) -> Option<Instant> {
+        let limit = Instant::now().checked_add(self.until_limit(started, last_output));
+        let linger = exited_since
+            .filter(|_| lingering)
+            .map(|since| since + LINGER);
+        limit.into_iter().chain(linger).min()
     }
 
     fn until_limit(&self, started: Instant, last_output: Instant) -> Duration {

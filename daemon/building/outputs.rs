@@ -2,6 +2,7 @@
 //! (`doc/spec/build-environment.md`, sections 8 and 10).
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,14 @@ use protocol::operations::BuildMode;
 use protocol::trace::Trace;
 use store::{Closure, FileHashes, InodesSeen, NewPath};
 
-use super::attempt::Attempt;
 use super::attempt_error::{AttemptError, rejected};
+use super::deadline::Deadline;
 use super::files::{self, failed};
 use super::job::Job;
 use crate::request_error::RequestError;
+
+/// How much of a file is hashed at once, in bytes.
+const PIECE: usize = 256 << 10;
 
 /// The part of a round in a build of several rounds.
 pub(super) struct Round<'a> {
@@ -37,7 +41,7 @@ pub(super) struct Produced {
 /// has to own their files; `None`, for the outputs of a hook, checks no owner.
 pub(super) fn take(
     job: &Job,
-    attempt: &Attempt,
+    deadline: &Deadline<'_>,
     missing: &BTreeSet<StorePath>,
     place: &dyn Fn(&StorePath) -> PathBuf,
     owner: Option<u32>,
@@ -45,7 +49,7 @@ pub(super) fn take(
 ) -> Result<Vec<Produced>, AttemptError> {
     let mut taker = Taker {
         job,
-        attempt,
+        deadline,
         owner,
     };
     if job.is_fixed_output() && owner.is_some() {
@@ -53,11 +57,12 @@ pub(super) fn take(
             let made = place(path);
             taker.check_owner(path, &made)?;
             let mut seen = InodesSeen::new();
-            if let Err(error) = job.engine.store.canonicalise(&made, owner, &mut seen) {
+            let store = &job.engine.store;
+            if let Err(error) = store.canonicalise(&made, owner, &mut seen, deadline) {
                 return rejected(error.to_string());
             }
             // A process that escaped the sandbox may have an open descriptor of the original.
-            files::replace_by_copy(&made)?;
+            files::replace_by_copy(&made, deadline)?;
         }
         taker.owner = Some(system::ids::effective_uid());
     }
@@ -107,7 +112,7 @@ fn suffixed(path: &StorePath) -> PathBuf {
 
 struct Taker<'a> {
     job: &'a Job,
-    attempt: &'a Attempt,
+    deadline: &'a Deadline<'a>,
     owner: Option<u32>,
 }
 
@@ -125,7 +130,7 @@ impl Taker<'_> {
         if let Some(expected) = output.fixed_hash().map_err(RequestError::new)? {
             self.check_hash(output, &expected, made, &status)?;
         }
-        if let Err(error) = store.canonicalise(made, self.owner, seen) {
+        if let Err(error) = store.canonicalise(made, self.owner, seen, self.deadline) {
             return rejected(error.to_string());
         }
         let mut place = made;
@@ -138,10 +143,10 @@ impl Taker<'_> {
             if job.mode != BuildMode::Check {
                 place = path.as_path();
                 // Moving a directory has changed its times.
-                store.canonicalise(place, None, &mut InodesSeen::new())?;
+                store.canonicalise(place, None, &mut InodesSeen::new(), self.deadline)?;
             }
         }
-        let scan = store.scan_and_hash(place, candidates)?;
+        let scan = store.scan_and_hash(place, candidates, self.deadline)?;
         if job.mode == BuildMode::Check {
             self.compare_with_registered(path, place, &scan.hash)?;
             return Ok(None);
@@ -198,11 +203,11 @@ impl Taker<'_> {
                 "output path `{path}' should be a non-executable regular file"
             ));
         }
-        let actual = hash_of(self.job, made, expected)?;
+        let actual = hash_of(self.job, made, expected, self.deadline)?;
         if actual != expected.hash {
             let algorithm = &output.algorithm;
             let (wanted, got) = (expected.hash.hex_or_base32(), actual.hex_or_base32());
-            self.attempt.trace(Trace::HashMismatch {
+            self.deadline.attempt().trace(Trace::HashMismatch {
                 path: path.as_str(),
                 algorithm,
                 expected: &wanted,
@@ -317,7 +322,8 @@ impl Taker<'_> {
             registered => registered?,
         };
         for one in produced {
-            store.deduplicate(&one.info.path, Some(&one.files), self.attempt)?;
+            let attempt = self.deadline.attempt();
+            store.deduplicate(&one.info.path, Some(&one.files), attempt)?;
             self.job.checked.mark_good(&one.info.path);
         }
         Ok(())
@@ -346,16 +352,28 @@ fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<()
 }
 
 /// The hash of a fixed output, computed as its derivation says.
-fn hash_of(job: &Job, made: &Path, expected: &FixedHash) -> Result<Hash, AttemptError> {
+fn hash_of(
+    job: &Job,
+    made: &Path,
+    expected: &FixedHash,
+    deadline: &Deadline<'_>,
+) -> Result<Hash, AttemptError> {
     let store = &job.engine.store;
     let algorithm = expected.hash.algorithm();
     let reading = |e| failed(format!("reading `{}'", made.display()), e);
     let mut hasher = Hasher::new(algorithm);
     if expected.recursive {
-        store.dump_tree(made, &mut hasher)?;
+        store.dump_tree(made, &mut hasher, deadline)?;
     } else {
         let mut file = std::fs::File::open(made).map_err(reading)?;
-        std::io::copy(&mut file, &mut hasher).map_err(reading)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            deadline.check()?;
+            match file.read(&mut piece).map_err(reading)? {
+                0 => break,
+                count => hasher.update(&piece[..count]),
+            }
+        }
     }
     Ok(hasher.finish().0)
 }

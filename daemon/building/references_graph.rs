@@ -1,12 +1,21 @@
 //! `exportReferencesGraph`: files that tell a builder the references between items
 //! (`doc/spec/build-environment.md`, section 10).
+//!
+//! A derivation may ask for thousands of files, each as large as the store has items. So they are
+//! written as they are made, and the build's [`Deadline`] holds.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use bstr::ByteSlice;
+use formats::store_path::StorePath;
 use store::Closure;
 
 use super::attempt_error::AttemptError;
+use super::deadline::Deadline;
+use super::files::failed;
 use super::job::Job;
 use super::outcome::Failure;
 
@@ -14,8 +23,14 @@ fn refuse<T>(reason: String) -> Result<T, AttemptError> {
     Err(AttemptError::Failed(Failure::InputRejected, reason))
 }
 
-/// The names and contents of the files.
-pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
+/// A file to write: its name, and the item that it is about.
+pub(super) struct Graph {
+    name: String,
+    item: StorePath,
+}
+
+/// The files that the derivation asks for.
+pub(super) fn wanted(job: &Job) -> Result<Vec<Graph>, AttemptError> {
     let words: Vec<&[u8]> = job.words("exportReferencesGraph").collect();
     if !words.len().is_multiple_of(2) {
         let all = words.join(&b' ').to_str_lossy().into_owned();
@@ -24,7 +39,7 @@ pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
         ));
     }
     let store = &job.engine.store;
-    let mut files = Vec::new();
+    let mut graphs = Vec::new();
     for pair in words.chunks_exact(2) {
         let (name, item) = (pair[0].to_str_lossy(), pair[1].as_bstr());
         if let Err(error) = store.dir().check_name(&name) {
@@ -40,25 +55,52 @@ pub(super) fn files(job: &Job) -> Result<Vec<(String, Vec<u8>)>, AttemptError> {
                 "`exportReferencesGraph' contains an invalid path `{item}'"
             ));
         }
-        let mut paths: BTreeSet<_> = store
-            .compute_closure([&item], Closure::default())?
-            .into_iter()
-            .collect();
-        let mut outputs = BTreeSet::new();
-        for path in paths.iter().filter(|path| path.is_derivation()) {
-            outputs.extend(store.read_derivation(path)?.output_paths().cloned());
-        }
-        paths.extend(store.compute_closure(&outputs, Closure::default())?);
-        let mut text = String::new();
-        for path in &paths {
-            let references = store.query_references(path)?;
+        graphs.push(Graph {
+            name: name.into_owned(),
+            item,
+        });
+    }
+    Ok(graphs)
+}
+
+/// Writes the files to the build directory.
+pub(super) fn write(
+    job: &Job,
+    graphs: &[Graph],
+    directory: &Path,
+    deadline: &Deadline<'_>,
+) -> Result<(), AttemptError> {
+    for graph in graphs {
+        let path = directory.join(&graph.name);
+        let writing = |e| failed(format!("writing `{}'", path.display()), e);
+        let mut file = BufWriter::new(File::create(&path).map_err(writing)?);
+        for path in described(job, &graph.item, deadline)? {
+            deadline.check()?;
+            let references = job.engine.store.query_references(&path)?;
             // The empty line stands for the deriver, which is left out.
-            text += &format!("{path}\n\n{}\n", references.len());
+            writeln!(file, "{path}\n\n{}", references.len()).map_err(writing)?;
             for reference in references {
-                text += &format!("{reference}\n");
+                writeln!(file, "{reference}").map_err(writing)?;
             }
         }
-        files.push((name.into_owned(), text.into_bytes()));
+        file.flush().map_err(writing)?;
     }
-    Ok(files)
+    Ok(())
+}
+
+/// The items in a file: the closure of `item` and, for derivations in it, of their outputs.
+fn described(
+    job: &Job,
+    item: &StorePath,
+    deadline: &Deadline<'_>,
+) -> Result<BTreeSet<StorePath>, AttemptError> {
+    let store = &job.engine.store;
+    let mut paths = store.compute_closure([item], Closure::default())?;
+    let mut outputs = BTreeSet::new();
+    for path in paths.iter().filter(|path| path.is_derivation()) {
+        deadline.check()?;
+        outputs.extend(store.read_derivation(path)?.output_paths().cloned());
+    }
+    paths.extend(store.compute_closure(&outputs, Closure::default())?);
+    Ok(paths)
 }

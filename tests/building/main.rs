@@ -18,6 +18,7 @@ mod fork_server;
 #[cfg(have_daemon_offload_hook)]
 mod hook;
 mod hostile;
+mod interruption;
 mod limits;
 mod network;
 mod outputs;

@@ -9,6 +9,7 @@ use system::tree::{Descend, Kind, Visit, Visited, walk};
 
 use crate::dump::open_parent;
 use crate::error::{Error, Result, from_tree, into_io};
+use crate::progress::{Progress, check};
 use crate::store::Store;
 
 /// Files (by device and inode number) made canonical already: among the outputs of one build, a
@@ -25,16 +26,20 @@ impl Store {
     ///
     /// With `owner`, every file has to belong to that user, or be in `seen`; without this check
     /// a builder could link a file that isn't its own into its output, to have it made readable.
+    ///
+    /// When `progress` says so, it stops at the next file.
     pub fn canonicalise(
         &self,
         path: &Path,
         owner: Option<u32>,
         seen: &mut InodesSeen,
+        progress: &dyn Progress,
     ) -> Result<()> {
         let (parent, name, place) = open_parent(path)?;
         let mut visitor = Canonicaliser {
             owner,
             seen,
+            progress,
             place,
             us: (effective_uid(), effective_gid()),
         };
@@ -45,6 +50,7 @@ impl Store {
 struct Canonicaliser<'a> {
     owner: Option<u32>,
     seen: &'a mut InodesSeen,
+    progress: &'a dyn Progress,
     place: &'a Path,
     us: (u32, u32),
 }
@@ -57,6 +63,7 @@ impl Canonicaliser<'_> {
 
 impl Visit for Canonicaliser<'_> {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        check(self.progress).map_err(into_io)?;
         let (parent, name, stat) = (file.parent, file.name, file.stat);
         if stat.kind() == Kind::Other {
             return Err(into_io(Error::UnsupportedType(self.name(file))));

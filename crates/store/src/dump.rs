@@ -11,22 +11,26 @@ use system::tree::{Descend, Dir, Kind, Visit, Visited, walk};
 
 use crate::error::{Context, Error, Result, from_tree, into_io};
 use crate::file_hash::{DEDUPLICATION_MINIMUM, FileHasher};
+use crate::progress::{Progress, check};
 
 /// How much of a file is read at once.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// Writes the nar of `name` in `parent` (called `place` in messages) to `out`. The hashes of
-/// files that may be deduplicated are added to `files`.
+/// files that may be deduplicated are added to `files`. It stops within a piece of a file when
+/// `progress` says so.
 pub(crate) fn dump_tree(
     parent: &Dir,
     name: &std::ffi::OsStr,
     place: &Path,
     out: &mut dyn Write,
     files: Option<&mut Vec<(PathBuf, Hash)>>,
+    progress: &dyn Progress,
 ) -> Result<()> {
     let mut dumper = Dumper {
         writer: nar::Writer::new(out),
         files,
+        progress,
         buffer: Vec::new(),
     };
     walk(parent, name, &mut dumper).map_err(|error| from_tree(error, place))
@@ -52,6 +56,7 @@ pub(crate) fn open_parent(path: &Path) -> Result<(Dir, &std::ffi::OsStr, &Path)>
 struct Dumper<'a> {
     writer: nar::Writer<&'a mut dyn Write>,
     files: Option<&'a mut Vec<(PathBuf, Hash)>>,
+    progress: &'a dyn Progress,
     buffer: Vec<u8>,
 }
 
@@ -61,9 +66,10 @@ impl Dumper<'_> {
         let (size, executable) = (file.stat.size(), file.stat.mode() & 0o100 != 0);
         let mut hasher = (self.files.is_some() && size >= DEDUPLICATION_MINIMUM)
             .then(|| FileHasher::new(executable, size));
-        let writer = &mut self.writer;
+        let (writer, progress) = (&mut self.writer, self.progress);
         writer.begin_regular(executable, size)?;
         read_whole(&mut source, size, &mut self.buffer, |data| {
+            check(progress).map_err(into_io)?;
             if let Some(hasher) = &mut hasher {
                 hasher.update(data);
             }
@@ -81,6 +87,7 @@ impl Dumper<'_> {
 
 impl Visit for Dumper<'_> {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
+        check(self.progress).map_err(into_io)?;
         if file.depth > 0 {
             self.writer.entry(file.name.as_bytes().as_bstr())?;
         }

@@ -9,7 +9,7 @@ use formats::wire::WriteExt;
 
 use crate::dump::{CHUNK, dump_tree};
 use crate::error::{Context, Error, Result};
-use crate::progress::{Level, Progress, check, say};
+use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::store::Store;
 
 /// Signs what leaves the store and verifies the signatures of what arrives. Errors are texts for
@@ -62,7 +62,8 @@ impl Store {
         let out = BufWriter::with_capacity(CHUNK, out);
         let mut out = HashWriter::new(out, Algorithm::Sha256);
         let name = path.base_name().as_ref();
-        dump_tree(&self.inner.root, name, self.dir().as_path(), &mut out, None)?;
+        let store = self.dir().as_path();
+        dump_tree(&self.inner.root, name, store, &mut out, None, &Quiet)?;
         out.flush().context(|| "writing archive")?;
         let (_, hash, size) = out.finish();
         Ok((hash, size))
@@ -80,7 +81,8 @@ impl Store {
         let writing = || "writing archive";
         let mut out = HashWriter::new(out, Algorithm::Sha256);
         let name = path.base_name().as_ref();
-        dump_tree(&self.inner.root, name, self.dir().as_path(), &mut out, None)?;
+        let store = self.dir().as_path();
+        dump_tree(&self.inner.root, name, store, &mut out, None, progress)?;
         let (hash, _) = out.current();
         // A hash of zeros is one that nobody computed.
         if hash != info.hash && info.hash.bytes().iter().any(|byte| *byte != 0) {

@@ -329,7 +329,7 @@ impl Visit for Linker<'_> {
             );
             return Ok(Descend::Over);
         }
-        let hash = hash_file(file, &mut self.buffer)?;
+        let hash = hash_file(file, &mut self.buffer, self.progress)?;
         let candidate = Candidate {
             dir: file.parent,
             name: file.name,

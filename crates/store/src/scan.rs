@@ -10,8 +10,9 @@ use formats::store_path::StorePath;
 use system::tree::Visited;
 
 use crate::dump::{dump_tree, open_parent, read_whole};
-use crate::error::Result;
+use crate::error::{Result, into_io};
 use crate::file_hash::FileHasher;
+use crate::progress::{Progress, check};
 use crate::store::Store;
 
 /// The hashes of the files of a tree that are large enough to be deduplicated.
@@ -36,10 +37,13 @@ pub struct Scan {
 
 impl Store {
     /// Reads the tree at `path` (anywhere) once: its hash, and which of `candidates` it mentions.
+    /// A file may be a hole of any size, so that this can take as long as its maker likes, unless
+    /// `progress` stops it.
     pub fn scan_and_hash<'a>(
         &self,
         path: &Path,
         candidates: impl IntoIterator<Item = &'a StorePath>,
+        progress: &dyn Progress,
     ) -> Result<Scan> {
         let (parent, name, place) = open_parent(path)?;
         let mut files = self.options().deduplicate.then(Vec::new);
@@ -47,7 +51,7 @@ impl Store {
             hasher: Hasher::sha256(),
             scanner: Scanner::new(candidates.into_iter().cloned()),
         };
-        dump_tree(&parent, name, place, &mut out, files.as_mut())?;
+        dump_tree(&parent, name, place, &mut out, files.as_mut(), progress)?;
         let (hash, nar_size) = out.hasher.finish();
         Ok(Scan {
             hash,
@@ -60,21 +64,26 @@ impl Store {
     }
 
     /// Writes the nar of the tree at `path` (anywhere).
-    pub fn dump_tree(&self, path: &Path, out: &mut dyn Write) -> Result<()> {
+    pub fn dump_tree(
+        &self,
+        path: &Path,
+        out: &mut dyn Write,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let (parent, name, place) = open_parent(path)?;
-        dump_tree(&parent, name, place, out, None)
+        dump_tree(&parent, name, place, out, None, progress)
     }
 
     /// The SHA-256 and the size of the nar of the tree at `path` (anywhere).
-    pub fn hash_path(&self, path: &Path) -> Result<(Hash, u64)> {
+    pub fn hash_path(&self, path: &Path, progress: &dyn Progress) -> Result<(Hash, u64)> {
         let (parent, name, place) = open_parent(path)?;
         let mut hasher = Hasher::sha256();
-        dump_tree(&parent, name, place, &mut hasher, None)?;
+        dump_tree(&parent, name, place, &mut hasher, None, progress)?;
         Ok(hasher.finish())
     }
 
     /// The SHA-256 and the size of the nar of an item.
-    pub(crate) fn hash_item(&self, path: &StorePath) -> Result<(Hash, u64)> {
+    pub(crate) fn hash_item(&self, path: &StorePath, progress: &dyn Progress) -> Result<(Hash, u64)> {
         let mut hasher = Hasher::sha256();
         let name = path.base_name().as_ref();
         dump_tree(
@@ -83,17 +92,23 @@ impl Store {
             self.dir().as_path(),
             &mut hasher,
             None,
+            progress,
         )?;
         Ok(hasher.finish())
     }
 }
 
 /// The hash of the nar of one regular file.
-pub(crate) fn hash_file(file: &Visited<'_>, buffer: &mut Vec<u8>) -> io::Result<Hash> {
+pub(crate) fn hash_file(
+    file: &Visited<'_>,
+    buffer: &mut Vec<u8>,
+    progress: &dyn Progress,
+) -> io::Result<Hash> {
     let size = file.stat.size();
     let mut hasher = FileHasher::new(file.stat.mode() & 0o100 != 0, size);
     let mut source = file.parent.open_file(file.name)?;
     read_whole(&mut source, size, buffer, |data| {
+        check(progress).map_err(into_io)?;
         hasher.update(data);
         Ok(())
     })?;

@@ -180,7 +180,7 @@ impl Store {
         say(progress, Level::Talkative, || {
             format!("checking contents of `{path}'")
         });
-        let (hash, size) = self.hash_item(path)?;
+        let (hash, size) = self.hash_item(path, progress)?;
         let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
         if !unknown && info.hash != hash {
             progress.message(
@@ -246,7 +246,7 @@ impl Store {
             *errors = true;
             return Ok(());
         }
-        self.canonicalise(path.as_path(), None, &mut InodesSeen::new())?;
+        self.canonicalise(path.as_path(), None, &mut InodesSeen::new(), progress)?;
         progress.message(Level::Error, &format!("removed them from `{path}'"));
         Ok(())
     }
@@ -273,7 +273,7 @@ impl Store {
             .context(|| format!("getting status of `{path}'"))?
             .is_some();
         let unknown = info.hash.bytes().iter().all(|byte| *byte == 0);
-        let good = exists && (unknown || self.hash_item(path)?.0 == info.hash);
+        let good = exists && (unknown || self.hash_item(path, progress)?.0 == info.hash);
         if good {
             self.check_attributes(path, true, progress, &mut false)?;
         }

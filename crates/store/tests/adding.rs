@@ -99,7 +99,7 @@ fn trees_are_unpacked_with_canonical_metadata_and_deduplicated() {
         (Hash::sha256(&nar), nar.len() as u64)
     );
     assert_eq!(
-        fixture.store.hash_path(path.as_path()).unwrap(),
+        fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap(),
         (info.hash, info.nar_size)
     );
     // Two files are large enough for `.links`; the same tree under another name shares them.
@@ -148,7 +148,7 @@ fn flat_files_are_named_by_their_contents_and_never_executable() {
         assert_eq!(fs::metadata(path.as_path()).unwrap().mode() & 0o7777, 0o444);
         let info = fixture.store.path_info(&path).unwrap();
         assert_eq!(
-            fixture.store.hash_path(path.as_path()).unwrap(),
+            fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap(),
             (info.hash, info.nar_size)
         );
     }
@@ -228,7 +228,7 @@ fn leftovers_are_replaced_and_repairing_replaces_what_is_valid() {
             path
         );
         assert_eq!(
-            fixture.store.hash_path(path.as_path()).unwrap().0,
+            fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap().0,
             Hash::sha256(&nar)
         );
     };
@@ -421,18 +421,18 @@ fn outputs_are_scanned_made_canonical_and_registered_together() {
     assert!(
         fixture
             .store
-            .canonicalise(out.as_path(), Some(us + 1), &mut seen)
+            .canonicalise(out.as_path(), Some(us + 1), &mut seen, &store::Quiet)
             .is_err()
     );
     fixture
         .store
-        .canonicalise(out.as_path(), Some(us), &mut seen)
+        .canonicalise(out.as_path(), Some(us), &mut seen, &store::Quiet)
         .unwrap();
     assert_canonical(out.as_path());
     let candidates = [&input, &unused, &out];
     let scan = fixture
         .store
-        .scan_and_hash(out.as_path(), candidates)
+        .scan_and_hash(out.as_path(), candidates, &store::Quiet)
         .unwrap();
     assert_eq!(
         scan.references,
@@ -517,7 +517,7 @@ fn files_that_are_not_the_builders_are_refused() {
     let mut seen = store::InodesSeen::new();
     fixture
         .store
-        .canonicalise(out.as_path(), Some(BUILDER), &mut seen)
+        .canonicalise(out.as_path(), Some(BUILDER), &mut seen, &store::Quiet)
         .unwrap();
     assert_canonical(out.as_path());
     // Among the outputs of the same build, too; but not in those of another.
@@ -529,7 +529,7 @@ fn files_that_are_not_the_builders_are_refused() {
     fs::hard_link(file("one"), other.as_path()).unwrap();
     fixture
         .store
-        .canonicalise(other.as_path(), Some(BUILDER), &mut seen)
+        .canonicalise(other.as_path(), Some(BUILDER), &mut seen, &store::Quiet)
         .unwrap();
     let error = fixture
         .store
@@ -537,6 +537,7 @@ fn files_that_are_not_the_builders_are_refused() {
             other.as_path(),
             Some(BUILDER),
             &mut store::InodesSeen::new(),
+            &store::Quiet,
         )
         .unwrap_err();
     assert_eq!(
@@ -550,7 +551,7 @@ fn files_that_are_not_the_builders_are_refused() {
     assert!(made.success());
     let error = fixture
         .store
-        .canonicalise(out.as_path(), None, &mut store::InodesSeen::new())
+        .canonicalise(out.as_path(), None, &mut store::InodesSeen::new(), &store::Quiet)
         .unwrap_err();
     assert!(
         error.to_string().ends_with("has an unsupported type"),

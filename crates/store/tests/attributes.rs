@@ -62,7 +62,7 @@ fn canonical_trees_have_none() {
     let mut seen = InodesSeen::new();
     fixture
         .store
-        .canonicalise(&files[0], None, &mut seen)
+        .canonicalise(&files[0], None, &mut seen, &store::Quiet)
         .unwrap();
     for file in files {
         assert_eq!(attributes(&file), [""; 0], "{}", file.display());

@@ -219,7 +219,7 @@ proptest! {
         }
         if fixture.store.is_valid(&tree).unwrap() {
             let info = fixture.store.path_info(&tree).unwrap();
-            prop_assert_eq!(fixture.store.hash_path(tree.as_path()).unwrap().0, info.hash);
+            prop_assert_eq!(fixture.store.hash_path(tree.as_path(), &store::Quiet).unwrap().0, info.hash);
         }
         fixture.collect(GcAction::DeleteDead);
         prop_assert!(fixture.entries().is_empty());

@@ -138,7 +138,7 @@ fn copies_share_nothing_and_keep_modes_and_times() {
         .set_times_at("link", None, 1)
         .unwrap();
     fs::set_permissions(root.join("sub"), fs::Permissions::from_mode(0o555)).unwrap();
-    copy_tree(&dir, "t", &dir, "copy").unwrap();
+    copy_tree(&dir, "t", &dir, "copy", &|| false).unwrap();
     let copy = scratch.path().join("copy");
     let program = fs::metadata(copy.join("sub/program")).unwrap();
     assert_eq!(
@@ -155,17 +155,73 @@ fn copies_share_nothing_and_keep_modes_and_times() {
         fs::metadata(copy.join("sub")).unwrap().mode() & 0o7777,
         0o555
     );
-    assert!(copy_tree(&dir, "t", &dir, "copy").is_err());
+    assert!(copy_tree(&dir, "t", &dir, "copy", &|| false).is_err());
     let status = std::process::Command::new("mkfifo")
         .arg(root.join("pipe"))
         .status()
         .unwrap();
     assert!(status.success());
-    let error = copy_tree(&dir, "t", &dir, "copy2").unwrap_err();
+    let error = copy_tree(&dir, "t", &dir, "copy2", &|| false).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot copy `t/pipe': it has an unsupported type"
     );
+}
+
+#[test]
+fn copies_of_holes_are_holes() {
+    let (scratch, dir) = scratch();
+    let (size, at) = (1 << 40, 1 << 39);
+    let file = fs::File::create(scratch.path().join("f")).unwrap();
+    file.set_len(size).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"data", at).unwrap();
+    copy_tree(&dir, "f", &dir, "copy", &|| false).unwrap();
+    let copy = fs::File::open(scratch.path().join("copy")).unwrap();
+    let mut found = [0; 6];
+    std::os::unix::fs::FileExt::read_exact_at(&copy, &mut found, at - 1).unwrap();
+    assert_eq!(&found, b"\0data\0");
+    let metadata = copy.metadata().unwrap();
+    assert_eq!(metadata.len(), size);
+    assert!(metadata.blocks() < 1024, "{}", metadata.blocks());
+}
+
+#[test]
+fn copying_a_deep_tree_keeps_few_descriptors_open() {
+    let (_scratch, dir) = scratch();
+    deep(&dir, 3000);
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let most = std::cell::Cell::new(0);
+    // It is asked at each directory.
+    copy_tree(&dir, "d", &dir, "copy", &|| {
+        most.set(most.get().max(open()));
+        false
+    })
+    .unwrap();
+    // Other tests have descriptors, too.
+    assert!(most.get() < before + 500, "{} of {before}", most.get());
+    let mut copy = Paths(Vec::new());
+    walk(&dir, "copy", &mut copy).unwrap();
+    let mut original = Paths(Vec::new());
+    walk(&dir, "d", &mut original).unwrap();
+    assert_eq!(copy.0.len(), original.0.len());
+    remove_tree(&dir, "copy").unwrap();
+    remove_tree(&dir, "d").unwrap();
+}
+
+#[test]
+fn copying_can_be_stopped() {
+    let (scratch, dir) = scratch();
+    fs::create_dir(scratch.path().join("t")).unwrap();
+    fs::write(scratch.path().join("t/f"), "x").unwrap();
+    let asked = std::cell::Cell::new(0);
+    let error = copy_tree(&dir, "t", &dir, "copy", &|| {
+        asked.set(asked.get() + 1);
+        asked.get() > 1
+    })
+    .unwrap_err();
+    assert_eq!(error.source.kind(), io::ErrorKind::Interrupted);
+    assert!(!scratch.path().join("copy/f").exists());
 }
 
 #[test]

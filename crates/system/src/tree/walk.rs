@@ -8,7 +8,7 @@ use super::{Dir, Error, Stat};
 
 /// How many directories are kept open. Deeper in the tree, the outermost ones are closed, and
 /// found again through `..` on the way back, which must then lead to the same directory.
-const OPEN_DIRECTORIES: usize = 32;
+pub(super) const OPEN_DIRECTORIES: usize = 32;
 
 /// What to do with a directory that has been visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,7 +194,8 @@ fn leave(root: &Dir, frames: &mut Vec<Frame>, visitor: &mut impl Visit) -> Resul
         .map_err(|e| fail(visitor.action(), e, frames))
 }
 
-fn same(dir: &Dir, expected: &Stat) -> io::Result<()> {
+/// Whether `dir` is the directory that was seen before, as an error if it is not.
+pub(super) fn same(dir: &Dir, expected: &Stat) -> io::Result<()> {
     if dir.stat()?.identity() == expected.identity() {
         Ok(())
     } else {
