@@ -242,3 +242,34 @@ fn nothing_is_left_beside_the_outputs() {
     assert_eq!(found, expected);
     assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
 }
+
+#[test]
+fn an_output_that_no_nar_reader_takes_is_refused() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let nested = |depth: u32| {
+        // The first is the output itself.
+        format!("mkdir $out; cd -P $out; for i in $(seq 2 {depth}); do mkdir d; cd -P d; done")
+    };
+    let drv = client.write(Script::new("deep", &nested(2048)));
+    client.build(&[&drv]).succeeded();
+    let unknown = Hash::sha256(b"something else");
+    for depth in [2049, 5000] {
+        let script = nested(depth);
+        for script in [
+            Script::new("deeper", &script),
+            Script::new("deeper-fixed", &script).fixed(true, unknown),
+        ] {
+            let drv = client.write(script);
+            let built = client.build(&[&drv]);
+            built.failed(1, &format!("build of `{}' failed", drv.path));
+            built.said("are nested deeper than 2048\n");
+            built.said(&format!("@ build-failed {} - 1 directories in `", drv.path));
+            assert!(!client.is_valid(drv.out()));
+        }
+    }
+    assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
+}

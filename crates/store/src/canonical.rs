@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
+use formats::nar::MAX_DEPTH;
 use system::ids::{effective_gid, effective_uid};
 use system::tree::{Descend, Kind, Visit, Visited, walk};
 
@@ -26,6 +27,7 @@ impl Store {
     ///
     /// With `owner`, every file has to belong to that user, or be in `seen`; without this check
     /// a builder could link a file that isn't its own into its output, to have it made readable.
+    /// And the tree has to be one that [`nar::Reader`](formats::nar) can read again, elsewhere.
     ///
     /// When `progress` says so, it stops at the next file.
     pub fn canonicalise(
@@ -67,6 +69,12 @@ impl Visit for Canonicaliser<'_> {
         let (parent, name, stat) = (file.parent, file.name, file.stat);
         if stat.kind() == Kind::Other {
             return Err(into_io(Error::UnsupportedType(self.name(file))));
+        }
+        if self.owner.is_some() && stat.is_dir() && file.depth >= MAX_DEPTH {
+            let path = file.path();
+            let root = path.components().next().map(|name| self.place.join(name));
+            let root = root.unwrap_or_default().display().to_string();
+            return Err(into_io(Error::TooDeep(root)));
         }
         if self.owner.is_some_and(|owner| owner != stat.uid()) {
             if stat.is_dir() || !self.seen.contains(&stat.identity()) {

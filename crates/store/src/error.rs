@@ -3,6 +3,7 @@
 use std::io;
 
 use formats::graph::Cycle;
+use formats::nar::MAX_DEPTH;
 use formats::store_path::StorePath;
 use system::errno;
 
@@ -56,6 +57,9 @@ pub enum Error {
     /// A file is neither regular, directory nor symbolic link.
     #[error("file `{0}' has an unsupported type")]
     UnsupportedType(String),
+    /// Its archive could not be read: no reader of nars takes one that is nested so deeply.
+    #[error("directories in `{0}' are nested deeper than {MAX_DEPTH}")]
+    TooDeep(String),
     /// An item on its way out does not have the contents that were registered.
     #[error("hash of path `{path}' has changed from `{expected}' to `{actual}'!")]
     HashChanged {
