@@ -5,6 +5,7 @@ use std::sync::Arc;
 use store::Store;
 
 use super::attempts::Attempts;
+use super::build_users::BuildUsers;
 use super::sandbox::ForkServer;
 use crate::settings::Settings;
 use crate::spawner::Spawner;
@@ -15,6 +16,8 @@ pub(super) struct Engine {
     pub(super) settings: Arc<Settings>,
     pub(super) spawner: Spawner,
     pub(super) fork_server: ForkServer,
+    /// Where builds wait for build users.
+    pub(super) build_users: BuildUsers,
     /// The attempts in progress.
     pub(super) attempts: Attempts,
 }
@@ -29,6 +32,7 @@ impl Engine {
             settings,
             spawner,
             fork_server: ForkServer::new(move |program| starting.start(program)),
+            build_users: BuildUsers::default(),
             attempts: Attempts::default(),
         }
     }

@@ -259,8 +259,18 @@ pub(super) fn keep_for(
     Ok(())
 }
 
-/// Whether the file system of `path` is (nearly) full, which may be why a build failed.
+/// Bytes without which a file system counts as full.
+const NEEDED_BYTES: u64 = 8 << 20;
+/// Inodes without which a file system counts as full.
+const NEEDED_INODES: u64 = 32;
+
+/// Whether the file system of `path`, or the quota of its project, is (nearly) full, which may be
+/// why a build failed.
 pub(super) fn is_full(path: &Path) -> bool {
-    nix::sys::statvfs::statvfs(path)
-        .is_ok_and(|stat| stat.blocks_available().saturating_mul(stat.fragment_size()) < 8 << 20)
+    nix::sys::statvfs::statvfs(path).is_ok_and(|stat| {
+        let bytes = stat.blocks_available().saturating_mul(stat.fragment_size());
+        // File systems that make inodes as they need them say that they have none at all.
+        let has_inodes = stat.files() == 0 || stat.files_available() >= NEEDED_INODES;
+        bytes < NEEDED_BYTES || !has_inodes
+    })
 }

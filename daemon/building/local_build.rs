@@ -15,6 +15,7 @@ use system::signal;
 
 use super::attempt::Attempt;
 use super::attempt_error::AttemptError;
+use super::build_users::AcquiredUser;
 use super::deadline::Deadline;
 use super::files::{self, failed};
 use super::job::Job;
@@ -28,6 +29,9 @@ use super::sandbox::{
     RootRequest,
 };
 use crate::request_error::RequestError;
+
+/// Guix's words, which hooks look for.
+const LACK_OF_SPACE: &str = "note: build failure may have been caused by lack of free disk space";
 
 /// Builds the missing outputs of a derivation, whose locks the caller holds.
 pub(super) fn build(
@@ -99,7 +103,7 @@ fn rounds(
         match taken {
             Ok(produced) => previous = Some(produced),
             Err(error) => {
-                let error = build.deadline.explain(error);
+                let error = build.excuse(attempt, build.deadline.explain(error));
                 build.clean_up(attempt, false)?;
                 return Err(error);
             }
@@ -117,7 +121,7 @@ struct Build<'a> {
     job: &'a Job,
     missing: &'a BTreeSet<StorePath>,
     deadline: Deadline<'a>,
-    user: Option<BuildUser>,
+    user: Option<AcquiredUser>,
     identity: Identity,
     directory: BuildDirectory,
     root: Option<Root>,
@@ -151,8 +155,8 @@ impl<'a> Build<'a> {
                 }
             }
         }
-        let user = build_user(job, in_chroot || is_builtin)?;
-        let identity = user.as_ref().map_or(Identity::Own, BuildUser::identity);
+        let user = build_user(job, attempt, in_chroot || is_builtin)?;
+        let identity = user.as_ref().map_or(Identity::Own, |user| user.identity());
         let directory = BuildDirectory::create(job.path.name(), &identity, in_chroot)
             .map_err(|e| failed("creating the build directory", e))?;
         let mut build = Build {
@@ -368,21 +372,46 @@ impl<'a> Build<'a> {
     /// Cleans up after a builder that failed.
     fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, AttemptError> {
         let job = self.job;
-        let full = files::is_full(job.engine.store.dir().as_path())
-            || files::is_full(self.directory.outer());
+        let failure = match job.is_fixed_output() {
+            true => Failure::Transient,
+            false => Failure::Permanent,
+        };
+        let message = format!("builder for `{}' {described}", job.path);
+        let error = self.excuse(attempt, AttemptError::Failed(failure, message));
         if let (Some(root), BuildMode::Normal) = (&self.root, job.mode)
             && let Err(error) = self.leave_outputs(root)
         {
             attempt.message(Level::Error, error.to_string());
         }
         self.clean_up(attempt, false)?;
-        let message = format!("builder for `{}' {described}", job.path);
-        let failure = if full || job.is_fixed_output() {
-            Failure::Transient
-        } else {
-            Failure::Permanent
-        };
-        Err(AttemptError::Failed(failure, message))
+        Err(error)
+    }
+
+    /// A failure that may be due to a full file system is not the derivation's, and not one to
+    /// remember.
+    fn excuse(&self, attempt: &Attempt, error: AttemptError) -> AttemptError {
+        match error {
+            AttemptError::Failed(_, message) if !self.has_space() => {
+                attempt.message(Level::Error, LACK_OF_SPACE);
+                AttemptError::Failed(Failure::Transient, message)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether there is space left wherever the builder could write.
+    fn has_space(&self) -> bool {
+        let inside = self
+            .root
+            .as_ref()
+            .map(|root| root.outside(Path::new("/tmp")));
+        let store = self.job.engine.store.dir().as_path();
+        let places = [
+            Some(store),
+            Some(self.directory.outside()),
+            inside.as_deref(),
+        ];
+        !places.into_iter().flatten().any(files::is_full)
     }
 
     /// Moves the outputs of a failed builder to their store paths, so that people can look at them.
@@ -451,26 +480,41 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The user that the build runs as, with nothing of an earlier build; `None` for a daemon that isn't
-/// root: its builds run as its own user.
-fn build_user(job: &Job, writes_elsewhere: bool) -> Result<Option<BuildUser>, RequestError> {
+/// The user that the build runs as, with nothing of an earlier build; waits until one is free.
+/// `None` for a daemon that isn't root: its builds run as its own user.
+fn build_user(
+    job: &Job,
+    attempt: &Attempt,
+    writes_elsewhere: bool,
+) -> Result<Option<AcquiredUser>, AttemptError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
+    let engine = &job.engine;
     let group = job.session.build_users_group.to_str_lossy();
-    let pool = job.engine.settings.directories.state.join("userpool");
-    let user = match group.is_empty() {
-        false => BuildUser::acquire(&group, &pool),
-        true if writes_elsewhere => BuildUser::allocate(&pool),
+    let pool = engine.settings.directories.state.join("userpool");
+    if group.is_empty() && !writes_elsewhere {
         // It would need root's permission to write to the store.
-        true => {
-            let text =
-                "without a chroot, no build can run safely as root: use `--build-users-group'";
-            return Err(RequestError::new(text));
+        let text = "without a chroot, no build can run safely as root: use `--build-users-group'";
+        return Err(RequestError::new(text).into());
+    }
+    let try_acquire = || match group.is_empty() {
+        false => BuildUser::acquire(&group, &pool),
+        true => BuildUser::allocate(&pool),
+    };
+    let on_wait = || {
+        if job.slots.is_first_wait_for_user() {
+            let text = "waiting for a build user: all are in use...";
+            attempt.message(Level::Error, text);
         }
     };
-    let user = user.map_err(RequestError::new)?;
-    user.kill_processes(&job.engine.fork_server)
+    let acquired = engine
+        .build_users
+        .acquire(&group, attempt.cancel(), try_acquire, on_wait);
+    let Some(user) = acquired.map_err(RequestError::new)? else {
+        return Err(AttemptError::Cancelled);
+    };
+    user.kill_processes(&engine.fork_server)
         .map_err(|e| failed("killing processes of the build user", e))?;
     Ok(Some(user))
 }

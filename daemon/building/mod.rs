@@ -81,6 +81,7 @@
 //! | | the question what can be substituted | the agent's reply, or cancellation |
 //! | an attempt's | a permit to ask a hook (`semaphore`) | another question is answered, or cancellation |
 //! | | the hook's reply | the reply, a timeout, or cancellation |
+//! | | its turn to have a build user (`build_users`) | one is free, or cancellation |
 //! | | the output and the end of hook or builder (`monitor`) | either, a limit, or cancellation |
 //! | | room in a queue (`event_count`) | a worker has read, a request joins or leaves, a limit, or cancellation |
 //!
@@ -97,7 +98,7 @@
 //! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
 //! | `job`, `fetch` | what an attempt's thread needs to know |
 //! | `hook/` | hook processes, and asking them |
-//! | `monitor`, `log_file`, `files`, `slots` | what attempts use |
+//! | `monitor`, `log_file`, `files`, `slots`, `build_users` | what attempts use |
 //! | `attempt_thread`, `engine`, `blocked`, `attempts`, `attempt` | starting, sharing and ending attempts |
 //! | `goals`, `wait_graph`, `postponement` | the request's goals, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
@@ -110,6 +111,7 @@ mod attempt_thread;
 mod attempts;
 mod blocked;
 mod build_steps;
+mod build_users;
 mod deadline;
 mod engine;
 mod event_count;

@@ -1,6 +1,8 @@
 //! How many local builds one client may have at a time (`--max-jobs`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use system::sync::Mutex;
 
 use super::event_queue::{Event, EventQueue};
@@ -9,6 +11,8 @@ use super::event_queue::{Event, EventQueue};
 pub(super) struct Slots {
     max: u32,
     used: Mutex<u32>,
+    /// A build with a slot has had to wait for a build user.
+    waited_for_user: AtomicBool,
     queue: Arc<EventQueue>,
 }
 
@@ -18,6 +22,7 @@ impl Slots {
         Arc::new(Slots {
             max,
             used: Mutex::new(0),
+            waited_for_user: AtomicBool::new(false),
             queue,
         })
     }
@@ -42,6 +47,12 @@ impl Slots {
     /// Whether a slot is free now.
     pub(super) fn is_free(&self) -> bool {
         self.free() > 0
+    }
+
+    /// To be called when a build with a slot has to wait for a build user: whether it is the
+    /// request's first, and the client is to be told.
+    pub(super) fn is_first_wait_for_user(&self) -> bool {
+        !self.waited_for_user.swap(true, Ordering::Relaxed)
     }
 
     /// Whether there are no slots at all.

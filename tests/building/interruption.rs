@@ -142,7 +142,11 @@ fn writing_references_graphs_ends_in_time() {
     building.hang_up();
     let left = Instant::now();
     assert!(eventually(|| build_threads(&setup.daemon) == 0));
-    assert!(left.elapsed() < Duration::from_secs(3), "{:?}", left.elapsed());
+    assert!(
+        left.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        left.elapsed()
+    );
     assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
 }
 
@@ -153,7 +157,10 @@ fn limits_hold_while_the_client_does_not_read() {
     }
     for (option, message) in [
         ("build-timeout", "timed out after 2 seconds\n"),
-        ("build-max-silent-time", "timed out after 2 seconds of silence\n"),
+        (
+            "build-max-silent-time",
+            "timed out after 2 seconds of silence\n",
+        ),
     ] {
         let setup = Setup::new(&[]);
         let mut client = setup.client();
@@ -164,15 +171,14 @@ fn limits_hold_while_the_client_does_not_read() {
         let target = drv.path.clone().into();
         let stopped = std::thread::spawn(move || {
             let mut log = Vec::new();
-            let result = client.connection.build_paths(
-                vec![target],
-                BuildMode::Normal,
-                &mut |text| {
-                    // The first text stops it, until the sender is gone.
-                    let _ = wait.recv();
-                    log.extend_from_slice(text);
-                },
-            );
+            let result =
+                client
+                    .connection
+                    .build_paths(vec![target], BuildMode::Normal, &mut |text| {
+                        // The first text stops it, until the sender is gone.
+                        let _ = wait.recv();
+                        log.extend_from_slice(text);
+                    });
             (result, String::from_utf8_lossy(&log).into_owned())
         });
         assert!(eventually(|| !processes_with(&marker).is_empty()));

@@ -181,20 +181,6 @@ fn a_daemon_without_offloading_ignores_hooks_and_the_wish_for_them() {
 }
 
 #[test]
-fn more_builds_than_build_users_is_an_error_not_a_mixture() {
-    let setup = Setup::new(&["--max-jobs=8"]);
-    let Some(users) = &setup.users else { return };
-    let mut client = setup.client();
-    let drvs: Vec<_> = (0..=users.uids.len())
-        .map(|number| client.write(endless(&format!("job-{number}"), "").0))
-        .collect();
-    let all: Vec<_> = drvs.iter().collect();
-    client
-        .build(&all)
-        .failed(1, "all build users are currently in use; ");
-}
-
-#[test]
 fn each_build_has_a_user_of_its_own() {
     let setup = Setup::new(&["--max-jobs=2"]);
     let Some(users) = &setup.users else { return };

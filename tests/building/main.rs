@@ -10,11 +10,13 @@
 mod harness;
 
 mod again;
+mod build_users;
 mod clients;
 mod environment;
 mod failures;
 mod fixed;
 mod fork_server;
+mod full_disk;
 #[cfg(have_daemon_offload_hook)]
 mod hook;
 mod hostile;

@@ -83,7 +83,11 @@ impl Store {
     }
 
     /// The SHA-256 and the size of the nar of an item.
-    pub(crate) fn hash_item(&self, path: &StorePath, progress: &dyn Progress) -> Result<(Hash, u64)> {
+    pub(crate) fn hash_item(
+        &self,
+        path: &StorePath,
+        progress: &dyn Progress,
+    ) -> Result<(Hash, u64)> {
         let mut hasher = Hasher::sha256();
         let name = path.base_name().as_ref();
         dump_tree(

@@ -99,7 +99,10 @@ fn trees_are_unpacked_with_canonical_metadata_and_deduplicated() {
         (Hash::sha256(&nar), nar.len() as u64)
     );
     assert_eq!(
-        fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap(),
+        fixture
+            .store
+            .hash_path(path.as_path(), &store::Quiet)
+            .unwrap(),
         (info.hash, info.nar_size)
     );
     // Two files are large enough for `.links`; the same tree under another name shares them.
@@ -148,7 +151,10 @@ fn flat_files_are_named_by_their_contents_and_never_executable() {
         assert_eq!(fs::metadata(path.as_path()).unwrap().mode() & 0o7777, 0o444);
         let info = fixture.store.path_info(&path).unwrap();
         assert_eq!(
-            fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap(),
+            fixture
+                .store
+                .hash_path(path.as_path(), &store::Quiet)
+                .unwrap(),
             (info.hash, info.nar_size)
         );
     }
@@ -228,7 +234,11 @@ fn leftovers_are_replaced_and_repairing_replaces_what_is_valid() {
             path
         );
         assert_eq!(
-            fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap().0,
+            fixture
+                .store
+                .hash_path(path.as_path(), &store::Quiet)
+                .unwrap()
+                .0,
             Hash::sha256(&nar)
         );
     };
@@ -551,7 +561,12 @@ fn files_that_are_not_the_builders_are_refused() {
     assert!(made.success());
     let error = fixture
         .store
-        .canonicalise(out.as_path(), None, &mut store::InodesSeen::new(), &store::Quiet)
+        .canonicalise(
+            out.as_path(),
+            None,
+            &mut store::InodesSeen::new(),
+            &store::Quiet,
+        )
         .unwrap_err();
     assert!(
         error.to_string().ends_with("has an unsupported type"),

@@ -180,9 +180,17 @@ fn outputs_and_derivations_keep_each_other_as_asked() {
     fs::write(out.as_path(), "built").unwrap();
     fixture
         .store
-        .canonicalise(out.as_path(), None, &mut store::InodesSeen::new(), &store::Quiet)
+        .canonicalise(
+            out.as_path(),
+            None,
+            &mut store::InodesSeen::new(),
+            &store::Quiet,
+        )
         .unwrap();
-    let scan = fixture.store.scan_and_hash(out.as_path(), [], &store::Quiet).unwrap();
+    let scan = fixture
+        .store
+        .scan_and_hash(out.as_path(), [], &store::Quiet)
+        .unwrap();
     let new = store::NewPath {
         path: out.clone(),
         hash: scan.hash,
@@ -346,7 +354,10 @@ fn nothing_that_sessions_hold_goes_while_others_collect() {
                         for path in [&base, &tree, &top] {
                             assert!(fixture.store.is_valid(path).unwrap());
                             let info = fixture.store.path_info(path).unwrap();
-                            let found = fixture.store.hash_path(path.as_path(), &store::Quiet).unwrap();
+                            let found = fixture
+                                .store
+                                .hash_path(path.as_path(), &store::Quiet)
+                                .unwrap();
                             assert_eq!(found.0, info.hash, "{path}");
                         }
                     }

@@ -42,7 +42,7 @@ mod start;
 pub use directory::BuildDirectory;
 pub use fork_server::ForkServer;
 pub use fork_server_process::run_if_fork_server;
-pub use identity::{BuildUser, Identity};
+pub use identity::{BuildUser, BuildUserError, Identity};
 pub use network::of_fixed_output;
 pub use output_directory::OutputDirectory;
 pub use plan::{Network, Plan, Program};

@@ -1,0 +1,149 @@
+//! Build users that are all in use: builds wait for one, first come, first served.
+
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::*;
+
+/// What a client is told that has to wait.
+const WAITING: &str = "waiting for a build user: all are in use...\n";
+
+#[test]
+fn builds_wait_for_build_users() {
+    let setup = Setup::new(&["--max-jobs=8"]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    let mut client = setup.client();
+    let drvs: Vec<_> = (0..3 * users.uids.len())
+        .map(|number| {
+            client.write(Script::new(
+                &format!("job-{number}"),
+                "sleep 0.1; echo >$out",
+            ))
+        })
+        .collect();
+    let built = client.build(&drvs.iter().collect::<Vec<_>>());
+    built.succeeded();
+    // It is told once.
+    assert_eq!(built.log.matches(WAITING).count(), 1, "{}", built.log);
+}
+
+#[test]
+fn clients_that_wait_for_build_users_are_served_in_turn() {
+    let setup = Setup::new(&["--max-jobs=8"]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    let mut greedy = setup.client();
+    let gate = setup.gate();
+    let gate = gate.display();
+    let drvs: Vec<_> = (0..users.uids.len())
+        .map(|number| {
+            let wait = setup.await_gate(&format!("end-{number}"));
+            let script = format!("touch {gate}/begun-{number}; {wait}; echo >$out");
+            greedy.write(Script::new(&format!("first-{number}"), &script))
+        })
+        .collect();
+    let greedy = greedy.start(&drvs.iter().collect::<Vec<_>>());
+    let begun = || {
+        let names = names(&setup.gate());
+        names
+            .iter()
+            .filter(|name| name.starts_with("begun"))
+            .count()
+    };
+    assert!(eventually(|| begun() == users.uids.len()));
+    let waiting: Vec<_> = (0..4)
+        .map(|number| {
+            let mut client = setup.client();
+            let script = format!("echo {number} >>{gate}/order; sleep 0.1; echo >$out");
+            let drv = client.write(Script::new(&format!("second-{number}"), &script));
+            let building = client.start(&[&drv]);
+            building.wait_for(WAITING);
+            building
+        })
+        .collect();
+    assert_eq!(setup.read("order"), "");
+    // One build user is free, for one after the other.
+    setup.open("end-0");
+    for building in waiting {
+        building.finish().1.succeeded();
+    }
+    assert_eq!(setup.read("order"), "0\n1\n2\n3\n");
+    for number in 1..users.uids.len() {
+        setup.open(&format!("end-{number}"));
+    }
+    greedy.finish().1.succeeded();
+}
+
+#[test]
+fn build_users_of_another_daemon_are_waited_for() {
+    let setup = Setup::new(&["--max-jobs=8"]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    let pool = setup.site.state().join("userpool");
+    fs::create_dir_all(&pool).unwrap();
+    let held: Vec<fs::File> = users
+        .uids
+        .iter()
+        .map(|uid| {
+            let file = fs::File::create(pool.join(uid.to_string())).unwrap();
+            fcntl(&file, FcntlArg::F_SETLK(&whole_file())).unwrap();
+            file
+        })
+        .collect();
+    let mut client = setup.client();
+    let drv = client.write(Script::new("patient", "echo >$out"));
+    let building = client.start(&[&drv]);
+    building.wait_for(WAITING);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!building.is_finished());
+    drop(held);
+    building.finish().1.succeeded();
+}
+
+/// A lock for writing on a whole file.
+fn whole_file() -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[test]
+fn clients_that_leave_leave_the_queue() {
+    let setup = Setup::new(&["--max-jobs=8"]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    let mut greedy = setup.client();
+    let wait = setup.await_gate("end");
+    let drvs: Vec<_> = (0..users.uids.len())
+        .map(|number| {
+            let script = format!("{wait}; echo >$out");
+            greedy.write(Script::new(&format!("first-{number}"), &script))
+        })
+        .collect();
+    let greedy = greedy.start(&drvs.iter().collect::<Vec<_>>());
+    assert!(eventually(
+        || names(&setup.site.path("tmp")).len() == users.uids.len()
+    ));
+    let mut leaving = setup.client();
+    let drv = leaving.write(Script::new("never", "echo >$out"));
+    let building = leaving.start(&[&drv]);
+    building.wait_for(WAITING);
+    building.hang_up();
+    let mut next = setup.client();
+    let drv = next.write(Script::new("next", "echo >$out"));
+    let building = next.start(&[&drv]);
+    building.wait_for(WAITING);
+    setup.open("end");
+    building.finish().1.succeeded();
+    greedy.finish().1.succeeded();
+}

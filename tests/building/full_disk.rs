@@ -1,0 +1,78 @@
+//! A build that fails where there is no space left fails for want of space: that may pass.
+
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+
+use super::*;
+
+const NOTE: &str = "note: build failure may have been caused by lack of free disk space\n";
+
+/// A daemon that remembers failures, whose build directories are on a file system of its own;
+/// `None` on a machine where tests may not mount any.
+fn on_small_file_system(options: &str) -> Option<Setup> {
+    if !nix::unistd::geteuid().is_root() {
+        skip("needs root, for a file system of its own");
+        return None;
+    }
+    let site = Site::new();
+    // It goes with this test's thread and daemon.
+    system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    system::mount::make_private(Path::new("/")).unwrap();
+    let options = format!("mode=1777,{options}");
+    let directory = site.path("tmp");
+    system::mount::mount_new("tmpfs", &directory, MsFlags::empty(), &options).unwrap();
+    Some(Setup::at(site, &["--cache-failures"]))
+}
+
+/// The script has to fail for want of space, and be tried again the next time.
+fn fails_for_want_of_space(options: &str, script: &str) {
+    let Some(setup) = on_small_file_system(options) else {
+        return;
+    };
+    let mut client = setup.client();
+    let script = format!("echo again >>{}/tries; {script}", setup.gate().display());
+    let drv = client.write(Script::new("large", &script));
+    for _ in 0..2 {
+        let built = client.build(&[&drv]);
+        built.failed(1, &format!("build of `{}' failed", drv.path));
+        built.said(NOTE);
+    }
+    assert_eq!(setup.read("tries"), "again\nagain\n");
+    assert_eq!(client.connection.query_failed_paths().unwrap(), [].into());
+}
+
+#[test]
+fn no_blocks_in_the_build_directory() {
+    let script = "dd if=/dev/zero of=big bs=1M count=10 || exit 1; echo >$out";
+    fails_for_want_of_space("size=3m", script);
+}
+
+#[test]
+fn no_inodes_in_the_build_directory() {
+    if !is_ours() {
+        return;
+    }
+    let script = "for i in $(seq 60); do echo >file-$i || exit 1; done; echo >$out";
+    fails_for_want_of_space("nr_inodes=40", script);
+}
+
+#[test]
+fn a_builder_that_does_not_notice() {
+    if !is_ours() {
+        return;
+    }
+    let script = "dd if=/dev/zero of=big bs=1M count=10 || exit 0; echo >$out";
+    fails_for_want_of_space("size=3m", script);
+}
+
+#[test]
+fn failures_with_space_left_are_the_builds_own() {
+    let Some(setup) = on_small_file_system("size=64m,nr_inodes=1000") else {
+        return;
+    };
+    let mut client = setup.client();
+    let drv = client.write(Script::new("bad", "exit 1"));
+    let built = client.build(&[&drv]);
+    built.failed(100, "failed");
+    built.did_not_say("disk space");
+}
