@@ -86,7 +86,7 @@ fn a_hole_in_a_fixed_output_stays_a_hole() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();
     let size = 64 << 20;
-    let hash = Hash::sha256(&vec![0; size]);
+    let hash = Hash::sha256(vec![0; size]);
     let script = "dd if=/dev/zero of=$out bs=1M seek=64 count=0 2>/dev/null";
     let drv = client.write(Script::new("sparse", script).fixed(false, hash));
     client.build(&[&drv]).succeeded();
