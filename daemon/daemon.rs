@@ -56,6 +56,16 @@ impl Daemon {
         Ok(store)
     }
 
+    /// Leaves a database that is whole without its log, once all sessions have ended.
+    pub fn close_store(&self) {
+        let store = self.open.lock().clone();
+        if let Some(store) = store
+            && let Err(error) = store.checkpoint()
+        {
+            tracing::warn!("warning: {error}");
+        }
+    }
+
     /// The scheduler of all builds in `store`.
     pub fn scheduler(&self, store: &Store) -> &Scheduler {
         self.scheduler

@@ -81,6 +81,8 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     let running = server.connections.end_all(SHUTDOWN_TIMEOUT);
     if running > 0 {
         tracing::warn!("{running} sessions did not end in time");
+    } else {
+        server.daemon.close_store();
     }
     end_by_signal(signal)
 }

@@ -25,12 +25,18 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
         let file = directories.database.join("db.sqlite");
         findings.wrong(
             format!("the database `{}' cannot be read: {error}", file.display()),
-            format!(
-                "sqlite3 {} .recover | sqlite3 recovered.sqlite",
-                file.display()
-            ),
+            recovery(&file),
         );
     }
+}
+
+/// The command that makes a new database of what can be read of a damaged one. (`.recover` fails
+/// where SQLite was built without the virtual table that it needs, as in Debian 12.)
+fn recovery(file: &Path) -> String {
+    format!(
+        "sqlite3 {} .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 recovered.sqlite",
+        file.display()
+    )
 }
 
 /// Checks the schema's version. Whether there is a database that can be opened.
@@ -83,10 +89,7 @@ fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
     } else {
         findings.wrong(
             format!("the database is damaged: {verdict}"),
-            format!(
-                "sqlite3 {} .recover | sqlite3 recovered.sqlite",
-                file.display()
-            ),
+            recovery(&file),
         );
     }
     let mut statement = database.prepare("SELECT path FROM ValidPaths")?;

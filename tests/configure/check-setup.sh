@@ -66,3 +66,18 @@ status=0
 [ $status = 1 ]
 grep -q 'groupadd --system no-such-group' "$work/said"
 look 0 ' 0 wrong'
+
+# A damaged database, and what is said to do about it.
+if command -v sqlite3 >/dev/null; then
+    database=$GUIX_DATABASE_DIRECTORY/db.sqlite
+    page=$(sqlite3 "$database" "select rootpage - 1 from sqlite_master where name = 'IndexReferrer'")
+    size=$(sqlite3 "$database" 'pragma page_size')
+    dd if=/dev/urandom of="$database" bs="$size" seek="$page" count=1 conv=notrunc 2>/dev/null
+    look 1 'the database is damaged'
+    (cd "$work" && sed -n 's/^ *-> \(sqlite3 .*recovered.*\)/\1/p' said >remedy && sh -e remedy)
+    mv "$work/recovered.sqlite" "$database"
+    look 0 ' 0 wrong'
+    grep -q 'right  all of the 1 valid items are in the store' "$work/said"
+else
+    echo 'SKIPPED: the remedy for a damaged database (needs sqlite3)'
+fi

@@ -27,6 +27,7 @@ mod locks;
 mod memory;
 mod nars;
 mod numbers;
+mod private;
 mod queries;
 mod roots;
 mod sockets;

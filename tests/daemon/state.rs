@@ -13,6 +13,7 @@ use protocol::operations::{GcAction, PathInfo};
 
 use crate::harness::{Site, program};
 use crate::items::*;
+use crate::only_ours;
 use crate::support::*;
 
 /// Why the daemon won't serve anybody.
@@ -85,6 +86,26 @@ fn the_database_says_what_guix_would() {
         )
         .unwrap();
     assert_eq!(references, 1);
+}
+
+#[test]
+fn an_orderly_stop_leaves_a_whole_database() {
+    only_ours!();
+    let mut fixture = Fixture::new();
+    let mut client = fixture.client();
+    for number in 0..300 {
+        add_text(&mut client, &format!("text-{number}"), "x", &[]);
+    }
+    // The client is still there.
+    fixture.daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    fixture.daemon.wait();
+    let copy = fixture.site.path("backup");
+    fs::copy(fixture.site.state().join("db/db.sqlite"), &copy).unwrap();
+    let database = rusqlite::Connection::open(&copy).unwrap();
+    let count: i64 = database
+        .query_row("select count(*) from ValidPaths", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 300);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How a store is opened: the settings of Guix's daemon that concern the store.
 
+use std::time::Duration;
+
 /// Settings for [`Store::open`](crate::Store::open); the defaults are Guix's.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -7,6 +9,8 @@ pub struct StoreOptions {
     pub sync_metadata: bool,
     /// `use-sqlite-wal`: whether the database has a write-ahead log.
     pub write_ahead_log: bool,
+    /// How long nothing is written before the write-ahead log is written back to the database.
+    pub checkpoint_after: Duration,
     /// `sync-before-registering`: whether everything is synced before an item is registered.
     pub sync_before_registering: bool,
     /// `auto-optimise-store`: whether new items' files are deduplicated.
@@ -26,6 +30,7 @@ impl Default for StoreOptions {
         StoreOptions {
             sync_metadata: true,
             write_ahead_log: true,
+            checkpoint_after: Duration::from_secs(60),
             sync_before_registering: false,
             deduplicate: true,
             reserved_space: 8 * 1024 * 1024,

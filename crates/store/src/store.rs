@@ -13,7 +13,7 @@ use system::lock::{LockFile, Mode};
 use system::sync::Mutex;
 use system::tree::Dir;
 
-use crate::database::Database;
+use crate::database::{Database, make_private};
 use crate::directories::Directories;
 use crate::error::{Context, Error, Result};
 use crate::options::StoreOptions;
@@ -100,7 +100,7 @@ impl Store {
         let mut create = false;
         if !options.read_only {
             reserve_space(&directories, &options, true);
-            big_lock = Some(take_big_lock(&directories, progress)?);
+            let lock = take_big_lock(&directories, progress)?;
             create = schema_version(&directories)? == 0;
             // What access(2) would say, as Guix asks it before it blames SQLite.
             nix::unistd::access(
@@ -111,6 +111,8 @@ impl Store {
                 let directory = directories.database.display();
                 format!("store database directory `{directory}' is not writable")
             })?;
+            make_private(&directories.database.join("db.sqlite"), &lock);
+            big_lock = Some(lock);
         }
         let database = Database::open(&directories.database, &options, create)?;
         if create {
@@ -159,6 +161,12 @@ impl Store {
     /// disk (what a client says at the handshake). Failure to do so is no error, as in Guix.
     pub fn set_reserved_space(&self, reserve: bool) {
         reserve_space(&self.inner.directories, &self.inner.options, reserve);
+    }
+
+    /// Writes everything that is known to `db.sqlite`, so that it can be copied alone. This also
+    /// happens [some time](StoreOptions::checkpoint_after) after the last change.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.inner.database.checkpoint()
     }
 
     /// Creates `profiles/per-user/NAME` for the user `uid`, if it doesn't exist.

@@ -5,9 +5,10 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use rusqlite::Connection;
@@ -156,6 +157,8 @@ fn the_log_does_not_grow_while_questions_are_asked() {
     writer
         .execute_batch("create table Filler (x); insert into Filler values (zeroblob(1000000))")
         .unwrap();
+    // Otherwise it would be replaced.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let store = Store::open(directories, StoreOptions::default(), &Quiet).unwrap();
     let roots = store.temp_roots();
     let path = store
@@ -175,4 +178,50 @@ fn the_log_does_not_grow_while_questions_are_asked() {
         .unwrap()
         .len();
     assert!(log < 60_000 * u64::from(PAGE), "{log} bytes");
+}
+
+/// How many items a copy of `db.sqlite` alone has; nothing if it has no tables.
+fn items_in_copy(fixture: &Fixture) -> Option<i64> {
+    let copy = fixture.root().join("copy");
+    // By another process: closing a file gives up the locks that SQLite has on it in this one.
+    let copied = Command::new("cp")
+        .arg(fixture.root().join("state/db/db.sqlite"))
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    let database = Connection::open(&copy).unwrap();
+    database
+        .query_row("select count(*) from ValidPaths", [], |row| row.get(0))
+        .ok()
+}
+
+#[test]
+fn after_some_time_without_changes_the_database_is_whole() {
+    let options = StoreOptions {
+        checkpoint_after: Duration::from_secs(1),
+        ..StoreOptions::default()
+    };
+    let fixture = Fixture::with(options);
+    let roots = fixture.store.temp_roots();
+    for round in 1..=2 {
+        for item in 0..50 {
+            fixture.add(&roots, &format!("{round}-{item}"), "x", &[]);
+        }
+        assert_ne!(items_in_copy(&fixture), Some(round * 50));
+        let started = Instant::now();
+        while items_in_copy(&fixture) != Some(round * 50) {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn the_database_is_whole_when_it_is_asked_for() {
+    let fixture = Fixture::new();
+    let roots = fixture.store.temp_roots();
+    fixture.add(&roots, "x", "x", &[]);
+    assert_eq!(items_in_copy(&fixture), None);
+    fixture.store.checkpoint().unwrap();
+    assert_eq!(items_in_copy(&fixture), Some(1));
 }

@@ -4,20 +4,26 @@
 //! Readers and the writer are separate connections, so that with the write-ahead log questions
 //! never wait for a registration. Statements are prepared once per connection.
 
+mod checkpoint;
 mod connection;
 mod log_index;
+mod private;
 mod readers;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use system::sync::Mutex;
 
+use self::checkpoint::Writer;
 use self::connection::{WARN_AFTER, connect, is_busy, pause};
 use self::log_index::LogIndex;
 use self::readers::Readers;
+
+pub(crate) use self::private::make_private;
 
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
@@ -32,7 +38,7 @@ const WRITER_CACHE_KIB: i64 = -16_384;
 /// The open database.
 pub(crate) struct Database {
     readers: Readers,
-    writer: Mutex<Connection>,
+    writer: Arc<Mutex<Writer>>,
 }
 
 impl Database {
@@ -56,10 +62,26 @@ impl Database {
             false => log_index(&connection, &file)
                 .map_err(|error| Error::database("setting up the store database", error))?,
         };
-        Ok(Database {
-            readers: Readers::new(file, options.clone(), index),
-            writer: Mutex::new(connection),
-        })
+        let readers = Readers::new(file.clone(), options.clone(), index);
+        let writer = Writer::new(connection, options.checkpoint_after, readers.snapshots());
+        let database = Database {
+            readers,
+            writer: Arc::new(Mutex::new(writer)),
+        };
+        // What another process, or the schema, has left in the log.
+        if !options.read_only && checkpoint::has_log(&file) {
+            database.writer.lock().will_checkpoint(&database.writer);
+        }
+        Ok(database)
+    }
+
+    /// Writes the log back to `db.sqlite`, which then has everything.
+    pub(crate) fn checkpoint(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        writer
+            .checkpoint()
+            .map(drop)
+            .map_err(|error| Error::database("writing the log back to the database", error))
     }
 
     /// Answers a question, with all that anybody has committed before. `question` may be called
@@ -86,13 +108,14 @@ impl Database {
         progress: &dyn Progress,
         mut change: impl FnMut(&Connection) -> Result<T>,
     ) -> Result<T> {
-        let mut connection = self.writer.lock();
+        let mut writer = self.writer.lock();
         let mut backoff = Backoff::default();
         loop {
-            match attempt(&mut connection, action, &mut change) {
+            match attempt(&mut writer.connection, action, &mut change) {
                 Err(error) if is_busy(&error) => backoff.wait(Some(progress), action)?,
                 result => {
                     self.readers.end_snapshots();
+                    writer.will_checkpoint(&self.writer);
                     return result;
                 }
             }

@@ -79,7 +79,22 @@ struct Idle {
     ending: bool,
 }
 
+/// The snapshots that idle readers keep.
+pub(super) struct Snapshots(Arc<Mutex<Idle>>);
+
+impl Snapshots {
+    /// Ends them all.
+    pub(super) fn end(&self) {
+        self.0.lock().end_snapshots();
+    }
+}
+
 impl Readers {
+    /// The snapshots of these readers.
+    pub(super) fn snapshots(&self) -> Snapshots {
+        Snapshots(self.idle.clone())
+    }
+
     pub(super) fn new(file: PathBuf, options: StoreOptions, index: Option<LogIndex>) -> Readers {
         Readers {
             file,
