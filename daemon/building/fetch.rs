@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use system::sync::Mutex;
 
-use bstr::{BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
 use formats::store_path::StorePath;
 use protocol::operations::Substitutable;
@@ -106,7 +106,11 @@ impl Fetch {
         destination: &Path,
     ) -> Result<Result<(Hash, u64), Outcome>, RequestError> {
         let path = &self.path;
-        let mut agent = self.agent()?;
+        let options = self.options()?;
+        let mut agent = match self.agent(options.as_bstr()) {
+            Ok(agent) => agent,
+            Err(error) => return Ok(Err(self.agent_failed(attempt, &error))),
+        };
         attempt.trace(Trace::SubstituterStarted {
             path: path.as_str(),
         });
@@ -135,7 +139,7 @@ impl Fetch {
                 });
                 return Ok(Err(Outcome::Failed(Failure::TimedOut)));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(self.agent_failed(attempt, &error))),
         };
         // It has answered completely, and can be asked again.
         self.agents.put_back(agent);
@@ -209,10 +213,31 @@ impl Fetch {
         }
     }
 
-    fn agent(&self) -> Result<Agent, RequestError> {
+    /// The agent gave no answer: there is no substitute, and the item may be built.
+    fn agent_failed(&self, attempt: &Attempt, error: &Error) -> Outcome {
+        attempt.message(
+            Level::Error,
+            format!("warning: cannot substitute `{}': {error}", self.path),
+        );
+        attempt.trace(Trace::SubstituterFailed {
+            path: self.path.as_str(),
+            reason: &error.to_string(),
+        });
+        Outcome::Failed(Failure::Misc)
+    }
+
+    /// An agent that has nothing to do, or a new one.
+    fn agent(&self, options: &BStr) -> Result<Agent, Error> {
         if let Some(agent) = self.agents.take() {
             return Ok(agent);
         }
+        let guix = &self.engine.settings.directories.guix;
+        let spawner = &self.engine.spawner;
+        Agent::start(spawner, guix, AgentMode::Substitute, options)
+    }
+
+    /// What an agent is told of the client's settings.
+    fn options(&self) -> Result<BString, RequestError> {
         let mut options = self.session.pack().map_err(RequestError::new)?;
         let deduplicate = if self.session.auto_optimise_store {
             "yes"
@@ -220,9 +245,6 @@ impl Fetch {
             "no"
         };
         options.extend_from_slice(format!("deduplicate={deduplicate}").as_bytes());
-        let guix = &self.engine.settings.directories.guix;
-        let spawner = &self.engine.spawner;
-        let options = options.as_bstr();
-        Ok(Agent::start(spawner, guix, AgentMode::Substitute, options)?)
+        Ok(options)
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Planner<'a> {
     pub(super) checked: Arc<Checked>,
     /// Answers what can be substituted; started with the first question.
     pub(super) query_agent: Option<Agent>,
+    /// Asking has failed: the request does without substitutes.
+    pub(super) query_failed: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -45,6 +47,7 @@ impl<'a> Planner<'a> {
             goals: Goals::new(request.settings.keep_going),
             checked: Arc::default(),
             query_agent: None,
+            query_failed: false,
         }
     }
 

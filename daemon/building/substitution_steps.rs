@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bstr::ByteSlice;
+use bstr::{BStr, ByteSlice};
 use formats::store_path::StorePath;
 use protocol::operations::Substitutable;
 
@@ -13,7 +13,7 @@ use super::goal::{SubstitutionId, SubstitutionState};
 use super::outcome::Failure;
 use super::planner::{Advance, Planner};
 use crate::request_error::RequestError;
-use crate::substituter::{Agent, AgentMode, Conversation};
+use crate::substituter::{Agent, AgentMode, Conversation, Error};
 
 /// Takes steps until the goal waits for others, can be attempted, or has ended.
 pub(super) fn advance(
@@ -71,22 +71,40 @@ fn wait_for_references(
     }
 }
 
-/// Asks the request's agent, which is started for the first question, for a substitute.
+/// Asks the request's agent for a substitute. An agent that fails costs the request its
+/// substitutes, and a warning.
 fn query(
     planner: &mut Planner<'_>,
     path: &StorePath,
 ) -> Result<Option<Substitutable>, RequestError> {
-    let (engine, request) = (planner.engine, planner.request);
-    let guix = &engine.settings.directories.guix;
-    if !request.settings.use_substitutes || !Agent::available(guix) {
+    let request = planner.request;
+    let guix = &planner.engine.settings.directories.guix;
+    if planner.query_failed || !request.settings.use_substitutes || !Agent::available(guix) {
         return Ok(None);
     }
+    let options = request.settings.pack().map_err(RequestError::new)?;
+    match ask(planner, path, options.as_bstr()) {
+        Ok(found) => Ok(found),
+        Err(Error::Interrupted) => Err(Error::Interrupted.into()),
+        Err(error) => {
+            planner.query_failed = true;
+            planner.error(format!("warning: {error}; going on without substitutes"));
+            Ok(None)
+        }
+    }
+}
+
+/// Asks the agent, which is started for the first question.
+fn ask(
+    planner: &mut Planner<'_>,
+    path: &StorePath,
+    options: &BStr,
+) -> Result<Option<Substitutable>, Error> {
+    let (engine, request) = (planner.engine, planner.request);
+    let guix = &engine.settings.directories.guix;
     let mut agent = match planner.query_agent.take() {
         Some(agent) => agent,
-        None => {
-            let options = request.settings.pack().map_err(RequestError::new)?;
-            Agent::start(&engine.spawner, guix, AgentMode::Query, options.as_bstr())?
-        }
+        None => Agent::start(&engine.spawner, guix, AgentMode::Query, options)?,
     };
     let mut log = |text: &[u8]| request.log.helper_output(None, text);
     let mut conversation = Conversation::new(&mut log, &request.cancel)?.with_prefixed_lines();

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bstr::ByteSlice;
+use bstr::{BStr, ByteSlice};
 use formats::store_path::StorePath;
 use protocol::operations::{
     HasSubstitutes, MaybeSubstitutable, QuerySubstitutablePathInfo, QuerySubstitutablePathInfos,
     QuerySubstitutablePaths, Substitutable, SubstituteURLs,
 };
+use store::{Level, Progress};
 
 use super::session::{Outcome, Session};
 use crate::building::LogSink;
@@ -77,8 +78,8 @@ fn substitutable_infos(
     })
 }
 
-/// Asks the agent, which is started for the first question. One that failed is not asked again,
-/// because where its next answer begins is not known.
+/// Asks the agent for substitutes. One that fails costs the answer, and a warning; it is not asked
+/// again, because where its next answer begins is not known.
 fn ask<T: Default>(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
@@ -88,17 +89,33 @@ fn ask<T: Default>(
     if paths.is_empty() || !session.settings.use_substitutes || !Agent::available(guix) {
         return Ok(T::default());
     }
+    let options = session.settings.pack().map_err(RequestError::new)?;
+    match ask_agent(session, options.as_bstr(), question) {
+        Err(Error::Interrupted) => Err(Error::Interrupted.into()),
+        Err(error) => {
+            let warning = format!("warning: {error}; going on without substitutes");
+            session.log.message(Level::Error, &warning);
+            Ok(T::default())
+        }
+        Ok(answer) => Ok(answer),
+    }
+}
+
+/// Asks the agent, which is started for the first question.
+fn ask_agent<T>(
+    session: &mut Session<'_>,
+    options: &BStr,
+    question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let guix = &session.daemon.settings.directories.guix;
     let mut agent = match session.substituter.take() {
         Some(agent) => agent,
-        None => {
-            let options = session.settings.pack().map_err(RequestError::new)?;
-            Agent::start(
-                session.scheduler().spawner(),
-                guix,
-                AgentMode::Query,
-                options.as_bstr(),
-            )?
-        }
+        None => Agent::start(
+            session.scheduler().spawner(),
+            guix,
+            AgentMode::Query,
+            options,
+        )?,
     };
     let mut hear = |words: &[u8]| session.log.helper_output(None, words);
     let mut conversation = Conversation::new(&mut hear, &session.cancel)?.with_prefixed_lines();

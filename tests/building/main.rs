@@ -26,6 +26,7 @@ mod network;
 mod outputs;
 mod reach;
 mod references;
+mod substituter;
 mod unprivileged;
 
 use std::fs;
@@ -56,11 +57,17 @@ impl Setup {
 
     /// The same with directories made already.
     fn at(site: Site, options: &[&str]) -> Setup {
+        let options = [&["--no-substitutes"], options].concat();
+        Setup::with_substitutes(site, &options)
+    }
+
+    /// The same with substitutes.
+    fn with_substitutes(site: Site, options: &[&str]) -> Setup {
         let users = BuildUsers::claim();
         let group = users
             .as_ref()
             .map(|users| format!("--build-users-group={}", users.group));
-        let (daemon, site) = start(site, group.as_deref(), options);
+        let (daemon, site) = start_substituting(site, group.as_deref(), options);
         Setup {
             daemon,
             site,
@@ -135,13 +142,18 @@ impl Setup {
     }
 }
 
-/// Starts a daemon that has a directory [`Setup::gate`], and keeps logs uncompressed.
+/// Starts a daemon without substitutes, as [`start_substituting`].
 fn start(site: Site, group: Option<&str>, options: &[&str]) -> (Daemon, Site) {
+    start_substituting(site, group, &[&["--no-substitutes"], options].concat())
+}
+
+/// Starts a daemon that has a directory [`Setup::gate`], and keeps logs uncompressed.
+fn start_substituting(site: Site, group: Option<&str>, options: &[&str]) -> (Daemon, Site) {
     let gate = site.path("gate");
     fs::create_dir(&gate).unwrap();
     fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
     let gate = format!("--chroot-directory={}", gate.display());
-    let mut all = vec!["--no-substitutes", "--log-compression=none", &gate];
+    let mut all = vec!["--log-compression=none", &gate];
     all.extend(group);
     all.extend(options);
     (site.start(&all), site)
