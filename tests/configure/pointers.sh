@@ -2,7 +2,8 @@
 # Every pointer in comments and pages leads somewhere: to a file or directory of this tree, and,
 # for `doc/spec/PAGE.md, section N', to a section of that page.
 #
-# What counts as a pointer, in Rust, scripts, Makefile and Cargo.toml (comments only) and in pages:
+# What counts as a pointer, in pages and in the comments of everything else (Rust, C, scripts, which
+# are known by their `#!', m4 macros, templates, Makefile and TOML files):
 #   daemon/…, crates/…, doc/… and so on   a path from the top of the tree, or of its own crate
 #   DIRECTORY/NAME.md                     a page, from the top of the tree or from the file's directory
 #   NAME.md, NAME.rs, DIRECTORY/NAME.rs   a page by its name, a source file by the end of its path
@@ -124,7 +125,11 @@ FNR == 1 { check_block(); here = FILENAME; fenced = 0 }
         if (line ~ /^ *```/) fenced = !fenced
         if (fenced || line ~ /^ *```/) { check_block(); next }
     } else {
-        leader = here ~ /\.rs$/ ? "(^|[ \t])//[/!]?( |$)" : "(^|[ \t])#+( |$)"
+        leader = "(^|[ \t])#+( |$)"
+        if (here ~ /\.rs$/) leader = "(^|[ \t])//[/!]?( |$)"
+        if (here ~ /\.c$/) leader = "(^|[ \t])/[/*]+( |$)|^[ \t]*\\*( |$)"
+        if (here ~ /\.scm(\.in)?$/) leader = "(^|[ \t]);+( |$)"
+        if (here ~ /\.m4$/) leader = "(^|[ \t])(#+|dnl)( |$)"
         if (!match(line, leader)) { check_block(); next }
         line = substr(line, RSTART + RLENGTH)
     }
@@ -147,8 +152,10 @@ wrong_in() {
     cd "$1"
     find . \( -name target -o -name .git -o -name corpus \) -prune -o -type f -print |
         sed 's|^\./||' | sort >"$work/tree"
-    grep -E '\.(rs|md|sh)$|(^|/)(Makefile|Cargo\.toml|configure|check)$' "$work/tree" |
-        grep -vx 'tests/configure/pointers.sh' >"$work/files"
+    {
+        grep -E '\.(rs|md|c|m4|in|toml)$|(^|/)Makefile$' "$work/tree"
+        xargs awk 'FNR == 1 { if (/^#!/) print FILENAME; nextfile }' <"$work/tree"
+    } | grep -vx 'tests/configure/pointers.sh' | sort -u >"$work/files"
     awk -v tree="$work/tree" -f "$work/pointers.awk" $(cat "$work/files")
 }
 
@@ -160,7 +167,13 @@ printf '//! `doc/spec/page.md`, sections 1\n//! to 4. See `spec/page.md`, `DESIG
 printf 'fn f() {} // daemon/gone.rs\n/// daemon/main.rs\nconst NAME: &str = "DESIGN.md";\n' >daemon/f.rs
 printf '[one](doc/spec/page.md#1-one) [two](doc/spec/page.md#two) tests/gone\n' >README.md
 printf '# tests/check makes this; daemon/gone\nall:\n' >Makefile
-mkdir tests; printf '# %s\n' 'Runs `building/gone.rs` and main.rs.' >tests/check
+mkdir tests demo
+printf '#!/bin/sh\n# %s\n' 'Runs `building/gone.rs` and main.rs.' >tests/check
+printf '#! /bin/sh\n# See daemon/lost.\n' >demo/run
+printf '# daemon/lost of a file that is no script\n' >demo/data
+printf '/* See daemon/f.rs\n * and daemon/lost. */\nint x; // gone.rs\nint *y = "daemon/lost";\n' >tests/attack.c
+printf 'dnl daemon/lost\n# daemon/gone\nAC_DEFUN([daemon/lost])\n' >tests/guix.m4
+printf '# daemon/lost\nx = "daemon/lost"\n' | tee tests/unit.in >tests/deny.toml
 wrong_in "$work/planted" | sort >"$work/found"
 cat >"$work/expected" <<'FOUND'
 Makefile:1: `daemon/gone' leads nowhere
@@ -170,9 +183,16 @@ daemon/f.rs:1: `daemon/gone.rs' leads nowhere
 daemon/main.rs:1: `doc/spec/page.md' has no section 4
 daemon/main.rs:2: `DESIGN.md' leads nowhere
 daemon/main.rs:2: `spec/page.md' leads nowhere
+demo/run:2: `daemon/lost' leads nowhere
 doc/spec/page.md:5: `doc/spec/page.md' has no section 2
 doc/spec/page.md:5: `doc/spec/page.md' has no section 3
-tests/check:1: `building/gone.rs' leads nowhere
+tests/attack.c:2: `daemon/lost' leads nowhere
+tests/attack.c:3: `gone.rs' leads nowhere
+tests/check:2: `building/gone.rs' leads nowhere
+tests/deny.toml:1: `daemon/lost' leads nowhere
+tests/guix.m4:1: `daemon/lost' leads nowhere
+tests/guix.m4:2: `daemon/gone' leads nowhere
+tests/unit.in:1: `daemon/lost' leads nowhere
 FOUND
 diff "$work/expected" "$work/found" || { echo 'planted pointers: < expected, > found'; exit 1; }
 
