@@ -44,7 +44,7 @@ printf 'pub struct B;\npub mod deeper { pub struct C; pub struct D; }\n' >crates
 printf 'pub fn f() { super::d::g(); }\n' >crates/one-two/src/c.rs
 printf "pub fn g<'a>(x: &'a str) { let _ = r#\"super::e::E\"#; crate::A::new(); }\n" >crates/one-two/src/d.rs
 printf 'pub(crate) mod inner;\npub struct Deep;\n' >crates/one-two/src/deep/mod.rs
-printf 'use super::super::e::E;\n#[cfg(test)]\nuse super::Deep;\n' >crates/one-two/src/deep/inner.rs
+printf 'use super::super::e::E;\npub(in crate::deep) struct F(pub(in super::super) u8);\n#[cfg(test)]\nuse super::Deep;\n' >crates/one-two/src/deep/inner.rs
 printf 'pub struct E;\n' >crates/one-two/src/e.rs
 printf 'fn main() { one_two::b::B; }\n' >daemon/main.rs
 echo 'pub struct H;' >hook/lib.rs

@@ -185,6 +185,12 @@ impl Sources {
                     module = self.add_inline(module, text(tokens, i + 1));
                     i += 2;
                 }
+                // Who may see an item: the path after `in` is no import.
+                "pub" if text(tokens, i + 1) == "(" && text(tokens, i + 2) == "in" => {
+                    while i + 1 < tokens.len() && text(tokens, i) != ")" {
+                        i += 1;
+                    }
+                }
                 "{" => braces.push((module, false)),
                 "}" => module = braces.pop().map_or(module, |(outer, _)| outer),
                 "macro_rules" => {
