@@ -10,7 +10,7 @@ fail() { echo "$1"; cat "$work/found"; exit 1; }
 
 copy=$work/copy
 (cd "$top" && find . -name target -prune -o -name .git -prune -o \
-    \( -name '*.rs' -o -name Cargo.toml \) -type f -print) |
+    \( -name '*.rs' -o -name Cargo.toml -o -name dependencies.md \) -type f -print) |
     while read -r file; do
         mkdir -p "$copy/${file%/*}"
         cp "$top/$file" "$copy/$file"
@@ -33,6 +33,7 @@ sed -i -e 's/^\[dependencies\]/&\nplanted-two = { version = "1" }/' \
     -e 's/^\[dev-dependencies\]/&\nplanted-three.workspace = true/' \
     -e 's/^\[workspace.dependencies\]/&\nplanted-four = "1"/' "$copy/Cargo.toml"
 for name in two three four; do expect "uses planted-$name of"; done
+expect 'doc/dependencies.md does not list planted-four'
 sed -i '/planted-/d' "$copy/Cargo.toml"
 
 # Functions, in a library and in the hook's, of which one is named by a comment, by an export and by
