@@ -1,8 +1,8 @@
 //! Shows the daemon's log: its messages, the output of builders, and its `@` lines in words.
 //!
 //! Builders' output comes in frames, a [`Trace::BuildLog`] line and then as many bytes, so that a
-//! builder can't forge events. Inside a frame, only `@ build-remote` and `@ download-…` are events
-//! (`doc/spec/worker-protocol.md`, section 7).
+//! builder can't forge events. Inside a frame, only few lines are events, those that
+//! [`Trace::may_begin_builder_event`] recognises.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -79,7 +79,8 @@ impl<W: Write> Log<W> {
 
     fn daemon_output(&mut self, piece: &[u8], complete: bool) {
         self.line.extend_from_slice(piece);
-        let may_be_event = !self.inside_line && begins_like(&self.line, b"@ ");
+        let begins_like_event = self.line.starts_with(b"@ ") || b"@ ".starts_with(&self.line);
+        let may_be_event = !self.inside_line && begins_like_event;
         if !complete && may_be_event && self.line.len() < MAX_LINE {
             return;
         }
@@ -97,12 +98,11 @@ impl<W: Write> Log<W> {
         for piece in output.split_inclusive(|&byte| byte == b'\n') {
             line.extend_from_slice(piece);
             let complete = piece.ends_with(b"\n");
-            let event = |prefix| begins_like(&line, prefix);
-            let may_be_event = !inside_line && (event(b"@ build-remote ") || event(b"@ download-"));
+            let may_be_event = !inside_line && Trace::may_begin_builder_event(&line);
             if may_be_event && !complete && line.len() < MAX_LINE {
                 continue;
             }
-            if may_be_event && complete && line.len() > b"@ download-".len() {
+            if may_be_event && complete {
                 self.event(&line);
             } else if self.detail == Detail::Everything {
                 self.show(&line);
@@ -216,12 +216,6 @@ impl<W: Write> Log<W> {
 const BOLD: &str = "\x1b[1m";
 const GREEN: &str = "\x1b[1;32m";
 const RED: &str = "\x1b[1;31m";
-
-/// Whether `line`, of which there may be more to come, begins with `prefix`.
-fn begins_like(line: &[u8], prefix: &[u8]) -> bool {
-    let length = line.len().min(prefix.len());
-    line[..length] == prefix[..length]
-}
 
 #[cfg(test)]
 mod tests {

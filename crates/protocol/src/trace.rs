@@ -273,6 +273,15 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Whether a line that begins like `line` can be an event that a builder's output may carry:
+    /// [`Trace::BuildRemote`], which a hook prints, or one of the downloads, which a builtin
+    /// builder prints. Any other event there is forged.
+    pub fn may_begin_builder_event(line: &[u8]) -> bool {
+        [&b"@ build-remote "[..], b"@ download-"]
+            .iter()
+            .any(|prefix| line.starts_with(prefix) || prefix.starts_with(line))
+    }
+
     /// Reads a line, with or without the line feed or carriage return at its end; `None` if it is
     /// no trace line that is known. More fields than expected are ignored.
     ///
@@ -518,6 +527,23 @@ mod tests {
         fn any_line_is_read_or_refused(name in "[a-z-]{0,20}", rest in "(?s).{0,60}") {
             let _ = Trace::parse(&format!("@ {name} {rest}"));
             let _ = Trace::parse(&rest);
+        }
+    }
+
+    #[test]
+    fn builders_have_events_of_hooks_and_downloads_only() {
+        for line in [
+            "",
+            "@",
+            "@ build-rem",
+            "@ build-remote /x.drv machine",
+            "@ download-st",
+            "@ download-started /x http://x -",
+        ] {
+            assert!(Trace::may_begin_builder_event(line.as_bytes()), "{line}");
+        }
+        for line in ["x", "@ x", "@ build-succeeded /x.drv -", "@ build-remote\n"] {
+            assert!(!Trace::may_begin_builder_event(line.as_bytes()), "{line}");
         }
     }
 
