@@ -1,10 +1,10 @@
 //! What a build would build and download.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 
 use anyhow::{Context, Result};
+use formats::graph::{DepthFirst, Step};
 use formats::{Derivation, StoreDir, StorePath};
 use protocol::client::{Connection, Error};
 
@@ -88,26 +88,22 @@ impl Derivations {
     ) -> Derivations {
         let mut order: Vec<StorePath> = Vec::new();
         let mut known: HashMap<StorePath, Derivation> = HashMap::new();
-        for target in targets.iter().filter(|path| path.is_derivation()) {
-            // The derivations being visited, innermost last, and their inputs yet to visit.
-            let mut open: Vec<(StorePath, Vec<StorePath>)> = Vec::new();
-            let mut next = Some(target.clone());
-            loop {
-                if let Some(path) = next.take()
-                    && let Entry::Vacant(unknown) = known.entry(path)
-                    && let Some(derivation) = read(unknown.key())
-                {
-                    let inputs = derivation.inputs.keys().rev().cloned().collect();
-                    open.push((unknown.key().clone(), inputs));
-                    unknown.insert(derivation);
+        let starts = targets.iter().filter(|path| path.is_derivation());
+        let mut walk = DepthFirst::new(starts.cloned());
+        while let Some(step) = walk.next() {
+            match step {
+                Step::Found(path) => {
+                    if let Some(derivation) = read(&path) {
+                        let inputs: Vec<_> = derivation.inputs.keys().cloned().collect();
+                        walk.enter(path, derivation, inputs);
+                    }
                 }
-                match open.last_mut() {
-                    None => break,
-                    Some((_, inputs)) => match inputs.pop() {
-                        Some(input) => next = Some(input),
-                        None => order.extend(open.pop().map(|(path, _)| path)),
-                    },
+                Step::Leave(path, derivation) => {
+                    order.push(path.clone());
+                    known.insert(path, derivation);
                 }
+                // No derivation's hash can depend on itself; the daemon refuses such files.
+                Step::Cycle(_) => {}
             }
         }
         Derivations { order, known }

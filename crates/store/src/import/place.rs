@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::slice;
 
 use formats::derivation::Derivation;
+use formats::graph::{DepthFirst, Step};
 use formats::store_path::StorePath;
 
 use super::arrival::{Arrival, ImportOptions};
@@ -140,7 +141,7 @@ impl Store {
     }
 }
 
-/// The items in their order, but those that others refer to before those.
+/// The items in their order, but referenced items before their referrers.
 fn references_first(items: Vec<Arrival<'_>>) -> impl Iterator<Item = Arrival<'_>> {
     let mut rest: Vec<Option<Arrival<'_>>> = items.into_iter().map(Some).collect();
     let order = order(
@@ -155,26 +156,27 @@ fn references_first(items: Vec<Arrival<'_>>) -> impl Iterator<Item = Arrival<'_>
         .filter_map(move |index| rest[index].take())
 }
 
-/// The indices of items of these paths and references in that order.
+/// The indices of items with these paths and references in that order. Items in a cycle follow
+/// each other; registration refuses them.
 fn order(items: &[(&StorePath, &BTreeSet<StorePath>)]) -> Vec<usize> {
-    let mut to_come: HashMap<&StorePath, usize> = HashMap::new();
-    for (path, _) in items {
-        *to_come.entry(path).or_default() += 1;
+    // An item may come twice.
+    let mut indices: HashMap<&StorePath, Vec<usize>> = HashMap::new();
+    for (index, (path, _)) in items.iter().enumerate() {
+        indices.entry(path).or_default().push(index);
     }
-    let mut rest: Vec<usize> = (0..items.len()).collect();
     let mut order = Vec::with_capacity(items.len());
-    while !rest.is_empty() {
-        let ready = |index: &usize| {
-            let (path, references) = items[*index];
-            let is_there = |reference| to_come.get(reference).is_none_or(|count| *count == 0);
-            references
-                .iter()
-                .all(|reference| reference == path || is_there(reference))
-        };
-        // Those in a circle stay as they are; it is for the registration to refuse them.
-        let next = rest.remove(rest.iter().position(ready).unwrap_or(0));
-        to_come.entry(items[next].0).and_modify(|count| *count -= 1);
-        order.push(next);
+    let mut walk = DepthFirst::new(0..items.len());
+    while let Some(step) = walk.next() {
+        match step {
+            Step::Found(index) => {
+                let (path, references) = items[index];
+                let others = references.iter().filter(|other| *other != path);
+                let before = others.filter_map(|other| indices.get(other)).flatten();
+                walk.enter(index, (), before.copied());
+            }
+            Step::Leave(index, ()) => order.push(index),
+            Step::Cycle(_) => {}
+        }
     }
     order
 }
