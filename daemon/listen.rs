@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use listenfd::ListenFd;
+use protocol::client::DEFAULT_PORT;
 use system::errno;
 use system::socket::{self, BindError};
 
@@ -27,11 +28,8 @@ use crate::stream::Stream;
 /// How long to wait until the daemon before us has given up its socket: it may be shutting down,
 /// and if it was killed, one of its children may have the socket until it executes its program.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often to look whether it has.
+/// How often to try again: nothing tells when another process closes its socket.
 const TAKEOVER_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The TCP port of an endpoint that names none.
-const DEFAULT_PORT: u16 = 44146;
 
 /// All sockets that clients connect to.
 #[derive(Debug)]

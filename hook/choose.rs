@@ -5,21 +5,18 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use system::clock::unix_time;
 
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
-use crate::remote::{self, Vitals};
+use crate::remote::{self, PROBE_TIMEOUT, Vitals};
 use crate::request::Request;
 use crate::slots::{self, Slot};
 use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel, stderr_line};
-
-/// How long a machine may take to report its load and free space.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A machine that will do, and the right to use it.
 pub struct Chosen<'a> {

@@ -22,8 +22,8 @@ use super::error::Error;
 use super::reply::SubstituteReply;
 use crate::spawner::Spawner;
 
-/// The longest line that the agent may send, in bytes.
-const LINE_LIMIT: usize = 1 << 20;
+/// The longest line of a reply that the agent may send, in bytes.
+const REPLY_LINE_LIMIT: usize = 1 << 20;
 /// The most references that one item may have.
 const REFERENCES_LIMIT: u64 = 1 << 20;
 
@@ -241,7 +241,7 @@ impl Agent {
                 conversation.flush();
                 return Ok(line.into());
             }
-            if self.pending.len() > LINE_LIMIT {
+            if self.pending.len() > REPLY_LINE_LIMIT {
                 return Err(Error::TooLong);
             }
             if !self.wait(false, conversation)? {

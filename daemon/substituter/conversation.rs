@@ -9,7 +9,7 @@ use super::error::Error;
 use crate::cancel::{CancelEvent, CancellationToken};
 
 /// A line of the log that is longer than this, in bytes, is forwarded in pieces.
-const LINE_LIMIT: usize = 1 << 20;
+const LOG_LINE_LIMIT: usize = 1 << 20;
 
 /// One exchange with the agent.
 pub struct Conversation<'a> {
@@ -111,7 +111,7 @@ impl<'a> Conversation<'a> {
             let line = std::mem::replace(&mut self.partial_line, rest);
             (self.log)(&[b"substitute: ", line.as_slice()].concat());
         }
-        if self.partial_line.len() > LINE_LIMIT {
+        if self.partial_line.len() > LOG_LINE_LIMIT {
             self.flush();
         }
     }

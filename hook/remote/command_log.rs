@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use bstr::ByteSlice;
 
 /// The longest line of `guix build` that is looked at.
-const LINE_LIMIT: usize = 8 << 10;
+const GUIX_BUILD_LINE_LIMIT: usize = 8 << 10;
 
 /// Removes from the standard error of `guix build` its own lines about the derivation.
 pub(super) struct CommandLog<'a> {
@@ -58,7 +58,9 @@ impl<'a> CommandLog<'a> {
             let line = &self.held[..];
             let (shown, swallowed) = match self.find_own(line) {
                 // A line is not held back without limit, whoever prints it.
-                Some(start) if complete || line.len() - start > LINE_LIMIT => (start, line.len()),
+                Some(start) if complete || line.len() - start > GUIX_BUILD_LINE_LIMIT => {
+                    (start, line.len())
+                }
                 Some(start) => (start, start),
                 None if complete => (line.len(), line.len()),
                 None => {

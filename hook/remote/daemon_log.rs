@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use protocol::trace::Trace;
 
 /// The longest line of the daemon that is looked at.
-const LINE_LIMIT: usize = 8 << 10;
+const DAEMON_LINE_LIMIT: usize = 8 << 10;
 /// The daemon's line about a build that failed while a disk was (nearly) full.
 const DISK_FULL: &str = "note: build failure may have been caused by lack of free disk space";
 
@@ -66,7 +66,7 @@ impl<'a> DaemonLog<'a> {
             }
             let end = text.iter().position(|&byte| byte == b'\n');
             let (piece, rest) = text.split_at(end.map_or(text.len(), |end| end + 1));
-            let room = LINE_LIMIT.saturating_sub(self.line.len());
+            let room = DAEMON_LINE_LIMIT.saturating_sub(self.line.len());
             self.line.extend_from_slice(&piece[..piece.len().min(room)]);
             if end.is_some() {
                 self.daemon_line();

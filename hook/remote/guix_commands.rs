@@ -15,8 +15,8 @@ use super::shell::quote;
 
 /// How long a simple question may take. (On a small machine, Guile alone needs some time.)
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
-/// How long nothing may move while items are sent.
-const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(900);
+/// How long nothing may move while items are sent, which the machine unpacks and hashes.
+pub(super) const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Shell words that set the environment of Guix's commands. A value that is set there takes
 /// precedence, as it does for Guix's own hook.

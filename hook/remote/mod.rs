@@ -55,7 +55,7 @@ use destination::Destination;
 pub use build_limits::BuildLimits;
 pub use check::{Check, check};
 pub use error::{Error, SshFailure};
-pub use probe::{REQUIRED_FREE_BYTES, Vitals};
+pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 
 /// Asks a machine for its vitals, over the shared connection, which is made if necessary.

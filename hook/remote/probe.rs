@@ -7,6 +7,9 @@ use super::error::Error;
 use super::remote_command::{self, RemoteCommand};
 use super::shell::quote;
 
+/// How long a machine may take to report its load and free space.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
 const DOING: &str = "asking how it is";
 /// The first line of the output that counts: shells' start-up files may print something before.
 const READY: &str = "guix-offload-ready";

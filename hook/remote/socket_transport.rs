@@ -18,6 +18,7 @@ use super::build_limits::BuildLimits;
 use super::daemon_log::DaemonLog;
 use super::destination::Destination;
 use super::error::Error;
+use super::guix_commands::TRANSFER_IDLE_TIMEOUT;
 use super::timed_stream::{TimedStream, Timeouts};
 use super::transport::{RemoteBuild, Transport};
 use super::{guix_commands, master, probe};
@@ -35,8 +36,6 @@ const DOING: &str = "connecting to its build daemon";
 /// How long the daemon may be silent before it answers a simple question or takes roots, which it
 /// delays while it collects garbage.
 const ANSWER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the daemon may be silent while items are sent, which it unpacks and hashes.
-const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 /// Archives of more bytes are worth the start of a command that compresses them.
 const WORTH_COMPRESSING: u64 = 64 << 10;
 /// An upper bound for the bytes of the options and of the requests to import and to build.

@@ -1,6 +1,6 @@
 //! The status of one machine, and how it is found out.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,12 +10,9 @@ use system::clock::unix_time;
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
-use crate::remote::{self, Vitals};
+use crate::remote::{self, PROBE_TIMEOUT, Vitals};
 use crate::slots::{self, Occupant};
 use crate::{host_locks, parallel};
-
-/// How long a machine may take to answer.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The status of one machine. The fields are those of the JSON output.
 #[derive(Debug, Serialize)]

@@ -26,7 +26,7 @@ use crate::progress::Quiet;
 use crate::store::Store;
 
 /// How many directories are kept open at each end of the way to the innermost one.
-const OPEN_DIRECTORIES: usize = 32;
+const OPEN_AT_EACH_END: usize = 32;
 
 /// Unpacks one tree.
 pub(crate) struct Restorer {
@@ -102,7 +102,7 @@ impl Restorer {
         };
         for index in nearest.map_or(0, |index| index + 1)..=last {
             at = at.open_dir(&self.levels[index].name)?;
-            if index + OPEN_DIRECTORIES > last {
+            if index + OPEN_AT_EACH_END > last {
                 self.levels[index].dir = Some(at.try_clone()?);
             }
         }
@@ -233,8 +233,8 @@ impl Sink for Restorer {
             name,
         });
         // Keep both ends open: the outer ones to come back by, the inner ones to work in.
-        if let Some(far) = self.levels.len().checked_sub(OPEN_DIRECTORIES + 1)
-            && far >= OPEN_DIRECTORIES
+        if let Some(far) = self.levels.len().checked_sub(OPEN_AT_EACH_END + 1)
+            && far >= OPEN_AT_EACH_END
         {
             self.levels[far].dir = None;
         }

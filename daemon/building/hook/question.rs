@@ -13,7 +13,7 @@ use super::process::HookProcess;
 use crate::cancel::CancelEvent;
 
 /// A longer line before the reply is passed on in pieces.
-const LINE_LIMIT: usize = 64 << 10;
+const OUTPUT_LINE_LIMIT: usize = 64 << 10;
 
 /// What a hook needs to know to decide.
 pub(in super::super) struct Question<'a> {
@@ -157,7 +157,7 @@ impl HookProcess {
                 Wake::Ready => dead = !self.read_more()?,
                 // The pipe still has what it wrote before it died.
                 Wake::Exited => {
-                    while self.unread.len() < LINE_LIMIT
+                    while self.unread.len() < OUTPUT_LINE_LIMIT
                         && self.read_some().is_ok_and(|count| count > 0)
                     {}
                     dead = true;
@@ -177,7 +177,7 @@ impl HookProcess {
     fn next_line(&mut self) -> Option<Vec<u8>> {
         let end = match self.unread.iter().position(|byte| *byte == b'\n') {
             Some(end) => end,
-            None if self.unread.len() >= LINE_LIMIT => {
+            None if self.unread.len() >= OUTPUT_LINE_LIMIT => {
                 return Some(std::mem::take(&mut self.unread));
             }
             None => return None,

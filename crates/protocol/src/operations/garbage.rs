@@ -10,9 +10,9 @@ use crate::version::Version;
 /// What to do with garbage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GcAction {
-    /// Only say what is none.
+    /// Only list what is not garbage.
     ReturnLive,
-    /// Only say what it is.
+    /// Only list the garbage.
     ReturnDead,
     /// Delete it.
     DeleteDead,

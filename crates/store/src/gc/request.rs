@@ -4,18 +4,17 @@ use formats::store_path::StorePath;
 
 use crate::temp_roots::TempRoots;
 
-/// What the collector is to do; the numbers are the protocol's.
+/// What the collector is to do. (The same as in the protocol, which this crate does not know.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum GcAction {
-    /// Say what is reachable.
-    ReturnLive = 0,
-    /// Say what is not.
-    ReturnDead = 1,
-    /// Delete what is not.
-    DeleteDead = 2,
-    /// Delete certain paths, if they are not.
-    DeleteSpecific = 3,
+    /// List what is reachable.
+    ReturnLive,
+    /// List what is unreachable.
+    ReturnDead,
+    /// Delete what is unreachable.
+    DeleteDead,
+    /// Delete certain paths, if they are unreachable.
+    DeleteSpecific,
 }
 
 /// A request to collect.
