@@ -14,7 +14,7 @@ use super::attempt::Attempt;
 use super::attempt_error::{AttemptError, report_failure};
 use super::deadline::Deadline;
 use super::files;
-use super::hook::HookProcess;
+use super::hook::{HookPipes, HookProcess};
 use super::job::Job;
 use super::log_file::LogFile;
 use super::log_sink::LogRecord;
@@ -70,13 +70,13 @@ fn supervise(
     hook: HookProcess,
     lines: &[u8],
 ) -> Result<Ended, RequestError> {
-    let HookProcess {
+    let (mut child, pipes) = hook.into_parts();
+    let HookPipes {
         mut requests,
         output,
         log,
         unread,
-        mut child,
-    } = hook;
+    } = pipes;
     let attempt = deadline.attempt();
     let settings = &job.engine.settings;
     let keep = job

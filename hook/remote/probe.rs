@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use system::clock::since_epoch;
+
 use super::destination::Destination;
 use super::error::Error;
 use super::remote_command::{self, RemoteCommand};
@@ -155,11 +157,7 @@ impl Answer {
         };
         let first = |word: &str| line(word)?.split_whitespace().next();
         let theirs: f64 = first("clock")?.parse().ok()?;
-        let ours = asked_at
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()?
-            .as_secs_f64()
-            + round_trip.as_secs_f64() / 2.0;
+        let ours = (since_epoch(asked_at) + round_trip / 2).as_secs_f64();
         Some(Vitals {
             load: first("load")?.parse().ok()?,
             cores: first("cores")?.parse().ok().filter(|cores| *cores > 0)?,

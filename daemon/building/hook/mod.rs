@@ -3,8 +3,8 @@
 //! | file | |
 //! |---|---|
 //! | `pool` | the hook processes of one request that wait for a question |
-//! | `question` | asking a process whether it takes a derivation |
-//! | `process` | a hook process and its pipes |
+//! | `process` | a hook process and its pipes; asking it whether it takes a derivation |
+//! | `question` | the question and the answers, as they are written |
 //!
 //! A hook process serves one request of one client. It is asked about one derivation after the
 //! other until it accepts one; then it belongs to that build ([`super::hook_build`]). Guix's
@@ -18,5 +18,5 @@ mod process;
 mod question;
 
 pub(super) use pool::{HookPool, Reply};
-pub(super) use process::HookProcess;
+pub(super) use process::{HookPipes, HookProcess};
 pub(super) use question::Question;
