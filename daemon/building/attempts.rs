@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn goal(number: usize) -> GoalId {
-        GoalId::Build(BuildId(number))
+        GoalId::Build(BuildId::numbered(number))
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_goal_has_one_blocker() {
         let mut blocked = Blocked::default();
-        let [one, two]: [GoalId; 2] = [BuildId(1).into(), BuildId(2).into()];
+        let [one, two]: [GoalId; 2] = [BuildId::numbered(1).into(), BuildId::numbered(2).into()];
         blocked.insert(one, Blocker::Slot);
         blocked.insert(two, Blocker::Slot);
         assert!(!blocked.is_hopeful());

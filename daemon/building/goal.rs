@@ -5,19 +5,54 @@ use std::sync::Arc;
 
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
-use protocol::operations::BuildMode;
+use protocol::operations::{BuildMode, Substitutable};
 
 use super::input_closure::InputClosure;
 use super::outcome::Failure;
-use protocol::operations::Substitutable;
 
 /// Names a derivation to build, within its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct BuildId(pub(super) usize);
+pub(super) struct BuildId(usize);
 
 /// Names an item to substitute, within its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct SubstitutionId(pub(super) usize);
+pub(super) struct SubstitutionId(usize);
+
+/// Makes the ids of a request's goals, each once.
+#[derive(Debug, Default)]
+pub(super) struct GoalIds {
+    last: usize,
+}
+
+impl GoalIds {
+    /// For a derivation to build.
+    pub(super) fn new_build(&mut self) -> BuildId {
+        self.last += 1;
+        BuildId(self.last)
+    }
+
+    /// For an item to substitute.
+    pub(super) fn new_substitution(&mut self) -> SubstitutionId {
+        self.last += 1;
+        SubstitutionId(self.last)
+    }
+}
+
+#[cfg(test)]
+impl BuildId {
+    /// The id with this number, without a goal.
+    pub(super) fn numbered(number: usize) -> BuildId {
+        BuildId(number)
+    }
+}
+
+#[cfg(test)]
+impl SubstitutionId {
+    /// The id with this number, without a goal.
+    pub(super) fn numbered(number: usize) -> SubstitutionId {
+        SubstitutionId(number)
+    }
+}
 
 /// Names a goal of either kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

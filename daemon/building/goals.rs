@@ -6,7 +6,8 @@ use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 
 use super::goal::{
-    BuildGoal, BuildId, GoalId, GoalResult, SubstitutionGoal, SubstitutionId, SubstitutionState,
+    BuildGoal, BuildId, GoalId, GoalIds, GoalResult, SubstitutionGoal, SubstitutionId,
+    SubstitutionState,
 };
 use super::outcome::Failure;
 use super::wait_graph::{FailedDependencies, WaitGraph};
@@ -30,7 +31,7 @@ pub(super) struct Priority {
 
 /// All goals of a request that have not ended. Each derivation and each item has one at most.
 pub(super) struct Goals {
-    next: usize,
+    ids: GoalIds,
     builds: HashMap<BuildId, BuildGoal>,
     build_ids: HashMap<StorePath, BuildId>,
     substitutions: HashMap<SubstitutionId, SubstitutionGoal>,
@@ -47,7 +48,7 @@ impl Goals {
     /// No goals; `keep_going` works on independent goals after a failure.
     pub(super) fn new(keep_going: bool) -> Goals {
         Goals {
-            next: 0,
+            ids: GoalIds::default(),
             builds: HashMap::new(),
             build_ids: HashMap::new(),
             substitutions: HashMap::new(),
@@ -57,11 +58,6 @@ impl Goals {
             failures: HashMap::new(),
             dropped: Vec::new(),
         }
-    }
-
-    fn next_number(&mut self) -> usize {
-        self.next += 1;
-        self.next
     }
 
     /// The goal of building (the wanted outputs of) a derivation; a new one is awake.
@@ -77,7 +73,7 @@ impl Goals {
             goal.want(wanted);
             return id;
         }
-        let id = BuildId(self.next_number());
+        let id = self.ids.new_build();
         let goal = BuildGoal::new(path.clone(), wanted, mode);
         self.builds.insert(id, goal);
         self.build_ids.insert(path.clone(), id);
@@ -91,7 +87,7 @@ impl Goals {
         if let Some(id) = self.substitution_ids.get(path) {
             return *id;
         }
-        let id = SubstitutionId(self.next_number());
+        let id = self.ids.new_substitution();
         let goal = SubstitutionGoal {
             path: path.clone(),
             repair,

@@ -196,7 +196,7 @@ mod tests {
     use crate::building::goal::{BuildId, SubstitutionId};
 
     fn build(number: usize) -> GoalId {
-        BuildId(number).into()
+        BuildId::numbered(number).into()
     }
 
     /// A graph in which goal 0 is the client's, and each pair is a waiter and its dependency.
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_missing_substitute_is_counted_and_nothing_is_given_up() {
         let mut graph = graph(false, 2, &[(0, 1)]);
-        let substitution: GoalId = SubstitutionId(7).into();
+        let substitution: GoalId = SubstitutionId::numbered(7).into();
         graph.add(substitution);
         graph.wait_for(build(0), substitution);
         assert_eq!(

@@ -25,7 +25,8 @@ pub(super) const MASTERS: u32 = 64;
 
 /// How long the first command may take.
 const FIRST_COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the start of a connection is checked.
+/// How often it is checked whether a connection that is being started is open. (ssh tells nobody;
+/// only its control socket appears.)
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Ensures that a connection is open. Returns whether it is new.
@@ -90,16 +91,17 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
     // ssh exits when the connection is open and the command has run; its child stays in the
     // background. If the account is forced to run another command, which may never end, we wait
     // only a little after the connection has opened.
-    let stands = || destination.ssh_directory.join(&control).exists();
-    let mut stood = None;
+    let is_open = || destination.ssh_directory.join(&control).exists();
+    let mut open_since = None;
     let status = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let status = child.wait_timeout(left.min(POLL_INTERVAL)).map_err(local)?;
-        if stood.is_none() && stands() {
-            stood = Some(Instant::now());
+        if open_since.is_none() && is_open() {
+            open_since = Some(Instant::now());
         }
-        let enough = stood.is_some_and(|stood| stood.elapsed() > FIRST_COMMAND_TIMEOUT);
-        if status.is_some() || enough || left.is_zero() {
+        let timed_out =
+            open_since.is_some_and(|since: Instant| since.elapsed() > FIRST_COMMAND_TIMEOUT);
+        if status.is_some() || timed_out || left.is_zero() {
             break status;
         }
     };

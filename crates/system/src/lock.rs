@@ -90,8 +90,10 @@ impl LockFile {
         }
     }
 
-    /// Waits for the lock until `give_up` says so, asking it at least ten times a second.
+    /// Waits for the lock until `give_up` says so, which is asked at least every 10 ms.
     /// Returns whether the lock was taken.
+    ///
+    /// It polls: no call waits for a lock and for something else together.
     pub fn lock_unless(&self, mode: Mode, give_up: impl Fn() -> bool) -> io::Result<bool> {
         let mut pause = Duration::from_millis(1);
         loop {
