@@ -46,7 +46,24 @@ fn the_status_of_machines() {
     let building = client.start(&[&slow]);
     assert_eq!(farm.wait_for_builder("go"), "build-1");
 
-    let table = status(&farm, &[]);
+    check_table(&status(&farm, &[]));
+    check_json(&farm, slow.path.as_str());
+    check_metrics(&status(&farm, &["--prometheus"]));
+    farm.open("go");
+    building.finish().1.succeeded();
+
+    let chosen: Value =
+        serde_json::from_str(&status(&farm, &["--json", &file(&farm), "build-2"])).unwrap();
+    assert_eq!(chosen.as_array().unwrap().len(), 1);
+    assert_eq!(chosen[0]["name"], "build-2");
+    // The hook itself can tell, too.
+    assert!(farm.run(HOOK, &["status"]).contains("build-1"));
+    let (succeeded, _) = farm.try_run(CLIENT, &["offload", "status", "/nonexistent.toml"]);
+    assert!(!succeeded);
+}
+
+/// The table of the machines of [`the_status_of_machines`].
+fn check_table(table: &str) {
     for heading in [
         "machine",
         "systems",
@@ -73,8 +90,11 @@ fn the_status_of_machines() {
     ] {
         assert!(squeezed.contains(text), "{text}: {table}");
     }
+}
 
-    let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+/// The same as JSON, while `derivation` is built.
+fn check_json(farm: &Farm, derivation: &str) {
+    let json: Value = serde_json::from_str(&status(farm, &["--json"])).unwrap();
     let [one, two, nowhere] = &json.as_array().unwrap()[..] else {
         panic!("{json:#}")
     };
@@ -91,7 +111,7 @@ fn the_status_of_machines() {
     );
     assert_eq!((&one["builds"], &one["failures"]), (&1.into(), &0.into()));
     assert_eq!(one["host_name"], "build-1");
-    assert_eq!(one["building"][0]["derivation"], slow.path.as_str());
+    assert_eq!(one["building"][0]["derivation"], derivation);
     let hook = farm.hooks()[0].pid;
     assert_eq!(one["building"][0]["pid"], hook);
     assert!(one["free_bytes"].as_u64().unwrap() > 1 << 20);
@@ -110,8 +130,10 @@ fn the_status_of_machines() {
             .unwrap()
             .contains("its name cannot be resolved")
     );
+}
 
-    let metrics = status(&farm, &["--prometheus"]);
+/// The same for Prometheus.
+fn check_metrics(metrics: &str) {
     for line in [
         "# TYPE guix_offload_up gauge",
         "guix_offload_up{machine=\"build-1:22\"} 1",
@@ -134,17 +156,6 @@ fn the_status_of_machines() {
         );
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
-    farm.open("go");
-    building.finish().1.succeeded();
-
-    let chosen: Value =
-        serde_json::from_str(&status(&farm, &["--json", &file(&farm), "build-2"])).unwrap();
-    assert_eq!(chosen.as_array().unwrap().len(), 1);
-    assert_eq!(chosen[0]["name"], "build-2");
-    // The hook itself can tell, too.
-    assert!(farm.run(HOOK, &["status"]).contains("build-1"));
-    let (succeeded, _) = farm.try_run(CLIENT, &["offload", "status", "/nonexistent.toml"]);
-    assert!(!succeeded);
 }
 
 fn file(farm: &Farm) -> String {
