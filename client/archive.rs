@@ -15,11 +15,11 @@ use crate::graph;
 use crate::keys;
 use crate::options::BuildOptions;
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::TransferProgress;
 use crate::tree;
 
 /// How much is moved at a time.
-const BUFFER: usize = 128 * 1024;
+const TRANSFER_BUFFER_SIZE: usize = 128 * 1024;
 
 /// What to do, and with which items.
 #[derive(Args)]
@@ -78,11 +78,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             _ => self::missing(daemon)?,
         }
     } else if let Some(directory) = &arguments.extract {
-        let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
+        let mut input = BufReader::with_capacity(TRANSFER_BUFFER_SIZE, io::stdin().lock());
         nar::read(&mut input, &mut tree::Restore::new(directory))
             .with_context(|| format!("extracting to `{}'", directory.display()))?;
     } else if arguments.list {
-        let mut input = BufReader::with_capacity(BUFFER, io::stdin().lock());
+        let mut input = BufReader::with_capacity(TRANSFER_BUFFER_SIZE, io::stdin().lock());
         let mut out = output::stdout();
         nar::read(&mut input, &mut tree::List::new(&mut out))?;
         out.flush()?;
@@ -116,7 +116,7 @@ fn export(mut daemon: Daemon, arguments: &Arguments) -> Result<()> {
             total += connection.query_path_info(path)?.nar_size;
         }
     }
-    let progress = Progress::new("exporting", Some(total));
+    let progress = TransferProgress::new("exporting", Some(total));
     let mut out = progress.writer(output::stdout());
     connection.export_paths(&paths, true, &mut out)?;
     out.flush()?;
@@ -125,7 +125,7 @@ fn export(mut daemon: Daemon, arguments: &Arguments) -> Result<()> {
 
 /// Sends the daemon the archive on standard input.
 fn import(mut daemon: Daemon) -> Result<()> {
-    let progress = std::sync::Arc::new(Progress::new("importing", None));
+    let progress = std::sync::Arc::new(TransferProgress::new("importing", None));
     let bar = progress.clone();
     daemon.connection.set_log(move |text| bar.print(text));
     daemon

@@ -12,10 +12,10 @@ use formats::StorePath;
 use protocol::operations::{BuildMode, Target};
 
 use crate::daemon::Daemon;
-use crate::log::{Detail, Log};
+use crate::log::{Detail, LogPrinter};
 use crate::options::BuildOptions;
 use crate::output;
-use crate::plan::{self, Plan, read_derivation};
+use crate::plan::{self, BuildPlan, read_derivation};
 use crate::roots;
 
 /// Set by offload hooks that run this program on a build machine, to a word that no builder knows:
@@ -148,7 +148,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     }
     // `guix-client build … 2>&1 | head` must not build to the end, however silent the builder.
     output::end_with_reader_of_stderr();
-    let mut log = Log::new(output::stderr(), detail, output::is_watched());
+    let mut log = LogPrinter::new(output::stderr(), detail, output::is_watched());
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| log.write(text));
@@ -209,7 +209,7 @@ fn target(daemon: &Daemon, argument: &OsString) -> Result<Target> {
 }
 
 /// Prints what will, or would, be done, in the words of Guix.
-fn print_plan(plan: &Plan, dry_run: bool) {
+fn print_plan(plan: &BuildPlan, dry_run: bool) {
     let mut err = output::stderr();
     let will = if dry_run { "would" } else { "will" };
     let mut list = |one: &str, many: &str, verb: &str, paths: &[&StorePath]| {

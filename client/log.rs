@@ -25,7 +25,7 @@ pub enum Detail {
 }
 
 /// Shows a log on `out`.
-pub struct Log<W> {
+pub struct LogPrinter<W> {
     out: W,
     detail: Detail,
     colors: bool,
@@ -42,10 +42,10 @@ pub struct Log<W> {
     files: HashMap<String, String>,
 }
 
-impl<W: Write> Log<W> {
+impl<W: Write> LogPrinter<W> {
     /// Shows on `out`, with `colors` if that is a terminal.
     pub fn new(out: W, detail: Detail, colors: bool) -> Self {
-        Log {
+        LogPrinter {
             out,
             detail,
             colors,
@@ -225,7 +225,7 @@ mod tests {
     fn shown(log: &str, detail: Detail) -> String {
         let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
             let mut out = Vec::new();
-            let mut printer = Log::new(&mut out, detail, false);
+            let mut printer = LogPrinter::new(&mut out, detail, false);
             log.as_bytes()
                 .chunks(step)
                 .for_each(|piece| printer.write(piece));

@@ -17,12 +17,12 @@ use system::poll::{PollFd, PollFlags, poll};
 use system::signal::end_by_broken_pipe;
 
 /// How much output is buffered.
-const BUFFER: usize = 128 * 1024;
+const OUTPUT_BUFFER_SIZE: usize = 128 * 1024;
 
 /// Standard output, with a buffer. Flush it: what is left in a buffer that is dropped is lost if
 /// it can't be written.
 pub fn stdout() -> BufWriter<impl Write> {
-    BufWriter::with_capacity(BUFFER, Stdout(io::stdout().lock()))
+    BufWriter::with_capacity(OUTPUT_BUFFER_SIZE, Stdout(io::stdout().lock()))
 }
 
 /// Standard error.

@@ -10,7 +10,7 @@ use protocol::client::{Connection, Error};
 
 /// What is yet to be done.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct BuildPlan {
     /// Derivations to build, each after those that it needs.
     pub build: Vec<StorePath>,
     /// Items to download.
@@ -19,7 +19,7 @@ pub struct Plan {
     pub unobtainable: Vec<StorePath>,
 }
 
-impl Plan {
+impl BuildPlan {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.build.is_empty() && self.download.is_empty()
@@ -39,7 +39,7 @@ pub fn of_build(
     targets: &[StorePath],
     substitutes: bool,
     again: bool,
-) -> Result<Plan> {
+) -> Result<BuildPlan> {
     let store = daemon.store().clone();
     let read = |path: &StorePath| read_derivation(path, &store).ok();
     let graph = Derivations::needed_by(targets, read);
@@ -121,8 +121,8 @@ impl Derivations {
         valid: &BTreeSet<StorePath>,
         substitutable: &BTreeSet<StorePath>,
         again: bool,
-    ) -> Plan {
-        let mut plan = Plan::default();
+    ) -> BuildPlan {
+        let mut plan = BuildPlan::default();
         let targets: HashSet<&StorePath> = targets.iter().collect();
         // The outputs that derivations to be built need of others.
         let mut wanted: HashMap<&StorePath, BTreeSet<&String>> = HashMap::new();
@@ -205,7 +205,7 @@ mod tests {
             valid: &[StorePath],
             substitutable: &[StorePath],
             again: bool,
-        ) -> Plan {
+        ) -> BuildPlan {
             let targets: Vec<StorePath> = targets.iter().map(|&path| path.clone()).collect();
             let set = |paths: &[StorePath]| paths.iter().cloned().collect();
             Derivations::needed_by(&targets, |path| self.0.get(path).cloned()).plan(

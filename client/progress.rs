@@ -7,11 +7,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::output;
 
 /// A progress bar on standard error if that is a terminal; otherwise it shows nothing.
-pub struct Progress(ProgressBar);
+pub struct TransferProgress(ProgressBar);
 
-impl Progress {
+impl TransferProgress {
     /// A bar for a transfer of `total` bytes, if that is known.
-    pub fn new(what: &str, total: Option<u64>) -> Progress {
+    pub fn new(what: &str, total: Option<u64>) -> TransferProgress {
         let bar = match total {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::new_spinner(),
@@ -29,7 +29,7 @@ impl Progress {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());
-        Progress(bar)
+        TransferProgress(bar)
     }
 
     /// Counts what is read through the result.
@@ -48,7 +48,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for TransferProgress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -229,7 +229,7 @@ mod tests {
     };
 
     fn admit(connections: &Arc<Connections>, uid: u32) -> Result<Admission, Refusal> {
-        let peer = Peer::Local(system::socket::Peer {
+        let peer = Peer::Local(system::socket::PeerCredentials {
             pid: 1,
             uid,
             gid: uid,

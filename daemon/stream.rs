@@ -21,7 +21,7 @@ pub enum Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A process on this machine, as it was when it connected.
-    Local(socket::Peer),
+    Local(socket::PeerCredentials),
     /// A client over TCP, of which nothing but the address is known.
     Remote(IpAddr),
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::host::{Host, make_directories};
-use crate::{Implementation, PATIENCE, proxy};
+use crate::{Implementation, TEST_TIMEOUT, proxy};
 
 /// A head and its machines. The head builds nothing by itself.
 pub struct Farm {
@@ -120,7 +120,7 @@ impl Farm {
         BufReader::new(output).read_line(&mut line)?;
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TEST_TIMEOUT {
                 bail!("the sshd of machine {number} does not start");
             }
             std::thread::sleep(Duration::from_millis(20));

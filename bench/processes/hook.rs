@@ -15,7 +15,7 @@ use system::lock::{LockFile, Mode};
 
 use crate::host::Host;
 use crate::work::derivation;
-use crate::{PATIENCE, Task};
+use crate::{TEST_TIMEOUT, Task};
 
 /// The tasks.
 pub const TASKS: &[Task<Host>] = &[
@@ -84,7 +84,7 @@ pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<V
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let watch = std::thread::spawn(move || {
-        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        if waiting.recv_timeout(TEST_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
             let _ = kill(pid, Signal::SIGKILL);
         }
     });

@@ -60,7 +60,7 @@ fn import(host: &Host, round: usize) -> Result<Duration> {
     while let Err(error) =
         daemon.collect_garbage(GcAction::DeleteSpecific, all.clone(), u64::MAX, &mut |_| {})
     {
-        if begun.elapsed() > crate::PATIENCE {
+        if begun.elapsed() > crate::TEST_TIMEOUT {
             return Err(error.into());
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -32,7 +32,7 @@ use farm::Farm;
 use host::Host;
 
 /// How long to wait for something that should happen soon.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The programs of one implementation.
 pub struct Implementation {

@@ -19,7 +19,7 @@ use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 
 /// The most that is read and logged at once, in bytes.
-const CHUNK: usize = 4096;
+const OUTPUT_CHUNK_SIZE: usize = 4096;
 
 /// How long the pipes of a hook that has ended are read further, if a process it left behind keeps
 /// them open.
@@ -138,7 +138,7 @@ impl Monitor<'_> {
         let mut last_output = Instant::now();
         let mut log_bytes = 0u64;
         let mut exited_since: Option<Instant> = None;
-        let mut buffer = [0u8; CHUNK];
+        let mut buffer = [0u8; OUTPUT_CHUNK_SIZE];
         loop {
             let all_read = sources.iter().all(|source| source.file.is_none());
             if exited_since

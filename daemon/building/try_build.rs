@@ -20,7 +20,7 @@ use store::{Level, PathLocks};
 
 use super::attempt::Attempt;
 use super::files;
-use super::hook::{Question, Reply};
+use super::hook::{Decision, Question};
 use super::hook_build;
 use super::job::Job;
 use super::local_build;
@@ -132,15 +132,15 @@ fn offload(
         features: features.iter().map(String::as_str).collect(),
     };
     match hooks.ask(attempt, &question) {
-        Reply::Accepted(hook) => {
+        Decision::Accepted(hook) => {
             let build = || hook_build::build(job, attempt, *hook, missing);
             let outcome = log_for_administrator(job, "by a hook", build)?;
             locks.set_deletion(matches!(outcome, Outcome::Done));
             Ok(Some(outcome))
         }
-        Reply::Postponed => Ok(Some(Outcome::Postponed)),
-        Reply::Declined => Ok(None),
-        Reply::Cancelled => Ok(Some(Outcome::Failed(Failure::Misc))),
+        Decision::Postponed => Ok(Some(Outcome::Postponed)),
+        Decision::Declined => Ok(None),
+        Decision::Cancelled => Ok(Some(Outcome::Failed(Failure::Misc))),
     }
 }
 

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     fn local(uid: u32) -> Peer {
-        Peer::Local(system::socket::Peer {
+        Peer::Local(system::socket::PeerCredentials {
             pid: 1,
             uid,
             gid: 2,

@@ -117,8 +117,8 @@ fn ask_agent<T>(
             options,
         )?,
     };
-    let mut hear = |words: &[u8]| session.log.helper_output(None, words);
-    let mut conversation = Conversation::new(&mut hear, &session.cancel)?.with_prefixed_lines();
+    let mut on_log = |words: &[u8]| session.log.helper_output(None, words);
+    let mut conversation = Conversation::new(&mut on_log, &session.cancel)?.with_prefixed_lines();
     let answer = question(&mut agent, &mut conversation)?;
     drop(conversation);
     session.substituter = Some(agent);

@@ -28,9 +28,9 @@ fn ask<T>(
     let (_directory, program) = guix(body);
     let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "a=b\n".into()).unwrap();
     let mut heard = Vec::new();
-    let mut hear = |words: &[u8]| heard.extend_from_slice(words);
+    let mut on_log = |words: &[u8]| heard.extend_from_slice(words);
     let cancel = CancellationToken::new();
-    let mut conversation = Conversation::new(&mut hear, &cancel)
+    let mut conversation = Conversation::new(&mut on_log, &cancel)
         .unwrap()
         .with_prefixed_lines();
     let answer = question(&mut agent, &mut conversation);
@@ -115,8 +115,8 @@ fn a_client_that_goes_is_not_kept_waiting() {
         std::thread::sleep(Duration::from_millis(50));
         canceller.cancel();
     });
-    let mut hear = |_: &[u8]| {};
-    let mut conversation = Conversation::new(&mut hear, &cancel).unwrap();
+    let mut on_log = |_: &[u8]| {};
+    let mut conversation = Conversation::new(&mut on_log, &cancel).unwrap();
     let answer = agent.have(&paths(), &store(), &mut conversation);
     assert!(matches!(answer, Err(Error::Interrupted)));
     thread.join().unwrap();

@@ -28,7 +28,7 @@ pub struct Field {
 }
 
 /// A value, or the message that says what was expected instead.
-type Checked<T> = Result<T, String>;
+type FieldResult<T> = Result<T, String>;
 
 impl Entry {
     /// The machine that the fields describe, or all that is wrong with them.
@@ -97,7 +97,7 @@ impl Entry {
     }
 }
 
-fn set(machine: &mut Machine, field: &Field) -> Checked<()> {
+fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
     let value = &field.value;
     match field.name.as_str() {
         "name" => machine.name = host_name(value)?,
@@ -165,12 +165,12 @@ fn set(machine: &mut Machine, field: &Field) -> Checked<()> {
     Ok(())
 }
 
-fn expected<T>(what: &str, value: &Datum) -> Checked<T> {
+fn expected<T>(what: &str, value: &Datum) -> FieldResult<T> {
     let shown: String = value.to_string().chars().take(80).collect();
     Err(format!("expected {what}, got {shown}"))
 }
 
-fn string(value: &Datum) -> Checked<String> {
+fn string(value: &Datum) -> FieldResult<String> {
     match &value.value {
         Value::String(s) if s.contains(['\0', '\n']) => Err("contains a control character".into()),
         Value::String(s) if s.is_empty() => Err("is empty".into()),
@@ -179,7 +179,7 @@ fn string(value: &Datum) -> Checked<String> {
     }
 }
 
-fn strings(value: &Datum) -> Checked<Vec<String>> {
+fn strings(value: &Datum) -> FieldResult<Vec<String>> {
     match value.list() {
         Some(items) => items.iter().map(string).collect(),
         None => expected("a list of strings", value),
@@ -187,7 +187,7 @@ fn strings(value: &Datum) -> Checked<Vec<String>> {
 }
 
 /// A host name, which is also used as a directory name and as an argument of `ssh`.
-fn host_name(value: &Datum) -> Checked<String> {
+fn host_name(value: &Datum) -> FieldResult<String> {
     let name = string(value)?;
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
     if name.starts_with(['-', '.']) || !name.chars().all(fine) || name.len() > 253 {
@@ -196,7 +196,7 @@ fn host_name(value: &Datum) -> Checked<String> {
     Ok(name)
 }
 
-fn user_name(value: &Datum) -> Checked<String> {
+fn user_name(value: &Datum) -> FieldResult<String> {
     let name = string(value)?;
     let fine = |c: char| !c.is_whitespace() && !matches!(c, '\'' | '"' | '`' | '$' | '\\' | ';');
     if name.starts_with('-') || !name.chars().all(fine) {
@@ -206,7 +206,7 @@ fn user_name(value: &Datum) -> Checked<String> {
 }
 
 /// `TYPE BASE64 [COMMENT]`, without the comment.
-fn host_key(value: &Datum) -> Checked<String> {
+fn host_key(value: &Datum) -> FieldResult<String> {
     let text = string(value)?;
     let mut words = text.split_ascii_whitespace();
     match (words.next(), words.next()) {
@@ -222,7 +222,7 @@ fn host_key(value: &Datum) -> Checked<String> {
     }
 }
 
-fn absolute(value: &Datum) -> Checked<PathBuf> {
+fn absolute(value: &Datum) -> FieldResult<PathBuf> {
     let name = string(value)?;
     if !name.starts_with('/') {
         return Err(format!("`{name}' is not an absolute file name"));
@@ -230,7 +230,7 @@ fn absolute(value: &Datum) -> Checked<PathBuf> {
     Ok(name.into())
 }
 
-fn integer(value: &Datum, least: i64, most: i64) -> Checked<i64> {
+fn integer(value: &Datum, least: i64, most: i64) -> FieldResult<i64> {
     match value.value {
         Value::Number(n) if n.fract() == 0.0 && n >= least as f64 && n <= most as f64 => {
             Ok(n as i64)
@@ -239,7 +239,7 @@ fn integer(value: &Datum, least: i64, most: i64) -> Checked<i64> {
     }
 }
 
-fn positive(value: &Datum) -> Checked<f64> {
+fn positive(value: &Datum) -> FieldResult<f64> {
     match value.value {
         Value::Number(n) if n.is_finite() && n >= 0.0 => Ok(n),
         _ => expected("a number that is not negative", value),

@@ -24,7 +24,7 @@ const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
 /// The first line of the output that counts: shells' start-up files may print something before.
 const READY: &str = "guix-offload-ready";
 /// How many bytes of the build's output are read at a time.
-const BUFFER: usize = 128 << 10;
+const BUFFER_SIZE: usize = 128 << 10;
 
 /// A machine on which Guix's commands can be run.
 pub(super) struct CommandsTransport {
@@ -220,7 +220,7 @@ impl Transport for CommandsTransport {
         let deadline = limits
             .deadline()
             .unwrap_or_else(|| Instant::now() + FOREVER);
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER_SIZE];
         let write_error = |source| Error::Local {
             doing: "writing the build log".to_owned(),
             source,

@@ -416,15 +416,15 @@ impl Transport for SocketTransport {
 
 /// Whether a file of temporary roots in `directory` has this root, near its end.
 fn has_root(directory: &Path, root: &StorePath) -> io::Result<bool> {
-    const TAIL: u64 = 4 << 10;
+    const TAIL_SIZE: u64 = 4 << 10;
     for entry in fs::read_dir(directory)? {
         let Ok(mut file) = fs::File::open(entry?.path()) else {
             continue;
         };
         let length = file.metadata()?.len();
-        file.seek(io::SeekFrom::Start(length.saturating_sub(TAIL)))?;
+        file.seek(io::SeekFrom::Start(length.saturating_sub(TAIL_SIZE)))?;
         let mut tail = Vec::new();
-        file.take(TAIL).read_to_end(&mut tail)?;
+        file.take(TAIL_SIZE).read_to_end(&mut tail)?;
         if bstr::ByteSlice::contains_str(&tail[..], root.as_str()) {
             return Ok(true);
         }

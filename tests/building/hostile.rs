@@ -226,7 +226,7 @@ fn a_process_left_behind_that_stops_or_kills_all_others_of_its_user_is_killed_to
     let marker = format!("leaver-{}", rand::random::<u32>());
     let setup = Setup::new(&["--disable-chroot"]);
     let mut client = setup.client();
-    client.set_patience(Duration::from_secs(60));
+    client.set_read_timeout(Duration::from_secs(60));
     for signal in ["STOP", "KILL", "STOP", "KILL"] {
         // Among those that it gets at is whoever becomes this user to kill it.
         let script = format!(

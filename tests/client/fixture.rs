@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::users::BuildUsers;
-use crate::harness::{Daemon, PATIENCE, Site, eventually, is_ours};
+use crate::harness::{Daemon, Site, TEST_TIMEOUT, eventually, is_ours};
 
 /// The program under test.
 pub const GUIX_CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
@@ -187,7 +187,7 @@ impl Fixture {
 /// Waits for a process to end by itself.
 #[track_caller]
 pub fn wait(mut child: Child, what: &str) -> ExitStatus {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * TEST_TIMEOUT;
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait().unwrap() {
             return status;

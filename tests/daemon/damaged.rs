@@ -219,7 +219,7 @@ fn play(fixture: &Fixture, bytes: &[u8], hangs_up: bool) {
     while stream.read(&mut answer).is_ok_and(|count| count > 0) {}
     let _ = stream.shutdown(Shutdown::Write);
     stream
-        .set_read_timeout(Some(crate::harness::PATIENCE))
+        .set_read_timeout(Some(crate::harness::TEST_TIMEOUT))
         .unwrap();
     loop {
         match stream.read(&mut answer) {

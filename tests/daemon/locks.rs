@@ -11,7 +11,7 @@ use protocol::codec::Done;
 use protocol::operations::{GcAction, SyncWithGC};
 use system::lock::{LockFile, Mode};
 
-use crate::harness::PATIENCE;
+use crate::harness::TEST_TIMEOUT;
 use crate::items::*;
 use crate::support::*;
 
@@ -35,7 +35,9 @@ fn waits_for(lock: LockFile, work: impl FnOnce() + Send) {
         });
         assert_waits(&is_done);
         drop(lock);
-        is_done.recv_timeout(PATIENCE).expect("it goes on waiting");
+        is_done
+            .recv_timeout(TEST_TIMEOUT)
+            .expect("it goes on waiting");
     });
 }
 
@@ -100,7 +102,7 @@ fn an_item_that_another_has_made_meanwhile_is_not_made_again() {
         drop(lock);
         assert_waits(&is_done);
         drop(next);
-        assert_eq!(is_done.recv_timeout(PATIENCE).unwrap(), path);
+        assert_eq!(is_done.recv_timeout(TEST_TIMEOUT).unwrap(), path);
     });
 }
 

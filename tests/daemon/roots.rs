@@ -36,17 +36,17 @@ fn temporary_roots_keep_items_while_the_session_lasts() {
 #[test]
 fn temporary_roots_may_come_before_the_item() {
     let fixture = Fixture::new();
-    let mut keeper = fixture.client();
+    let mut holder = fixture.client();
     let path = fixture
         .dir()
         .text_path("x", &formats::Hash::sha256("x"), [])
         .unwrap();
-    keeper.add_temp_root(&path).unwrap();
-    keeper.add_temp_root(&path).unwrap();
+    holder.add_temp_root(&path).unwrap();
+    holder.add_temp_root(&path).unwrap();
     let many: Vec<_> = (0..500)
         .map(|number| fixture.path(&format!("root-{number}")))
         .collect();
-    keeper.add_temp_roots(&many).unwrap();
+    holder.add_temp_roots(&many).unwrap();
     assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), path);
     assert_eq!(
         collect(&mut fixture.client(), GcAction::DeleteDead, &[]).paths,

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use protocol::client::{Connection, Error, Options};
 use protocol::operations::{Collected, GcAction};
 
-use crate::harness::{Bytes, Daemon, End, PATIENCE, RawClient, Site, is_ours};
+use crate::harness::{Bytes, Daemon, End, RawClient, Site, TEST_TIMEOUT, is_ours};
 use crate::items::{Tree, new_keys};
 
 /// Whoever isn't root here.
@@ -333,8 +333,8 @@ pub fn connect_often_as(user: u32, socket: &Path, count: usize) -> Vec<UnixStrea
     let receive = |_| {
         let (_, mut fds) = system::socket::receive_with_fds(&ours, &mut [0; 4]).unwrap();
         let stream = UnixStream::from(fds.pop().expect("a connection"));
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream
     };
     let streams = (0..count).map(receive).collect();

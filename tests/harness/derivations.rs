@@ -207,8 +207,8 @@ impl Client {
     }
 
     /// How long the daemon may be silent.
-    pub fn set_patience(&self, patience: Duration) {
-        self.stream.set_read_timeout(Some(patience)).unwrap();
+    pub fn set_read_timeout(&self, timeout: Duration) {
+        self.stream.set_read_timeout(Some(timeout)).unwrap();
     }
 
     /// The store item with `bin/busybox`.

@@ -30,7 +30,7 @@ const MANY: usize = 100;
 /// Between one fault and the next.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a client may hear nothing.
-const PATIENCE: Duration = Duration::from_secs(120);
+const FAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The head's daemon, which is killed, too. Nobody connects meanwhile.
 struct Head<'a> {
@@ -59,7 +59,7 @@ impl Head<'_> {
     fn build(&self, drv: &Drv) {
         loop {
             let mut client = offloading(&self.daemon.lock().unwrap());
-            client.set_patience(PATIENCE);
+            client.set_read_timeout(FAULT_TIMEOUT);
             let built = client.build(&[drv]);
             match built.result {
                 Err((_, 0)) => {

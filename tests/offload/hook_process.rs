@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use formats::StorePath;
 
 use crate::farm::{Farm, HOOK, SYSTEM};
-use crate::harness::PATIENCE;
+use crate::harness::TEST_TIMEOUT;
 use crate::harness::derivations::Drv;
 
 /// A running hook. Killed when dropped.
@@ -75,7 +75,7 @@ impl HookProcess {
     /// Waits for a line of output that begins like this. Returns the rest of it.
     #[track_caller]
     pub fn wait_for_line(&mut self, beginning: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
@@ -117,7 +117,7 @@ impl HookProcess {
     #[track_caller]
     pub fn end(&mut self) -> Option<i32> {
         self.close();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             match self.lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => self.output += &format!("{line}\n"),

@@ -146,10 +146,11 @@ fn a_hook_that_is_killed() {
         let hooks = farm.hooks();
         assert_eq!(hooks.len(), 1);
         // What removes the links there when the hook ends does not live to see it.
-        let mut keepers = farm.machines[0].processes("sh");
-        keepers.retain(|keeper| keeper.line.contains("trap") && keeper.line.contains("gcroots"));
-        assert_eq!(keepers.is_empty(), transport == "socket");
-        keepers.iter().for_each(crate::farm::Process::kill);
+        let mut root_holders = farm.machines[0].processes("sh");
+        root_holders
+            .retain(|holder| holder.line.contains("trap") && holder.line.contains("gcroots"));
+        assert_eq!(root_holders.is_empty(), transport == "socket");
+        root_holders.iter().for_each(crate::farm::Process::kill);
         hooks[0].kill();
         // Another hook tries again; the links that the first one left are removed by it.
         farm.wait_for_builder("go");

@@ -14,7 +14,7 @@ use crate::file_hash::{DEDUPLICATION_MINIMUM, FileHasher};
 use crate::progress::{Progress, check};
 
 /// How much of a file is read at once.
-pub(crate) const CHUNK: usize = 256 * 1024;
+pub(crate) const FILE_CHUNK_SIZE: usize = 256 * 1024;
 
 /// Writes the nar of `name` in `parent` (called `place` in messages) to `out`. The hashes of
 /// files that may be deduplicated are added to `files`. It stops within a piece of a file when
@@ -125,7 +125,7 @@ pub(crate) fn read_whole(
     buffer: &mut Vec<u8>,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let wanted = size.min(CHUNK as u64) as usize;
+    let wanted = size.min(FILE_CHUNK_SIZE as u64) as usize;
     if buffer.len() < wanted {
         buffer.resize(wanted, 0);
     }

@@ -7,7 +7,7 @@ use formats::hash::{Algorithm, Hash, HashWriter};
 use formats::store_path::StorePath;
 use formats::wire::WriteExt;
 
-use crate::dump::{CHUNK, dump_tree};
+use crate::dump::{FILE_CHUNK_SIZE, dump_tree};
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::store::Store;
@@ -33,7 +33,7 @@ impl Store {
         out: &mut dyn Write,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let mut out = BufWriter::with_capacity(CHUNK, out);
+        let mut out = BufWriter::with_capacity(FILE_CHUNK_SIZE, out);
         self.export_to(path, authority, &mut out, progress)?;
         out.flush().context(|| "writing archive")
     }
@@ -47,7 +47,7 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<()> {
         let writing = || "writing archive";
-        let mut out = BufWriter::with_capacity(CHUNK, out);
+        let mut out = BufWriter::with_capacity(FILE_CHUNK_SIZE, out);
         for path in paths {
             check(progress)?;
             out.write_u64(formats::export::ITEM).context(writing)?;
@@ -59,7 +59,7 @@ impl Store {
 
     /// Writes the nar of an item, checked for nothing, and says its hash and size.
     pub fn dump(&self, path: &StorePath, out: &mut dyn Write) -> Result<(Hash, u64)> {
-        let out = BufWriter::with_capacity(CHUNK, out);
+        let out = BufWriter::with_capacity(FILE_CHUNK_SIZE, out);
         let mut out = HashWriter::new(out, Algorithm::Sha256);
         let name = path.base_name().as_ref();
         let store = self.dir().as_path();

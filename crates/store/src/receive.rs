@@ -84,8 +84,8 @@ impl<'a> Receiver<'a> {
             let mut leftover = Leftover::new(self.store, name.to_owned());
             let mut restorer = Restorer::new(self.store, name);
             for event in std::mem::take(&mut self.events) {
-                let told = event.tell(&mut restorer);
-                told.map_err(|error| from_io(error, moving))?;
+                let result = event.tell(&mut restorer);
+                result.map_err(|error| from_io(error, moving))?;
             }
             if restorer.is_file() {
                 link_item(self.store, name, hash, size)?;

@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use system::tree::{Dir, Kind};
 
 use crate::canonical::MTIME;
-use crate::dump::{CHUNK, read_whole};
+use crate::dump::{FILE_CHUNK_SIZE, read_whole};
 use crate::error::{Error, into_io};
 use crate::file_hash::{DEDUPLICATION_MINIMUM, FileHasher};
 use crate::links::{Candidate, OptimiseStats, set_own_time};
@@ -32,7 +32,7 @@ const OPEN_AT_EACH_END: usize = 32;
 pub(crate) struct Restorer {
     store: Store,
     /// The directories we are in, outermost first.
-    levels: Vec<Level>,
+    levels: Vec<OpenLevel>,
     /// The name of the next node, in the innermost directory or in the store.
     next: OsString,
     deduplicate: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Restorer {
     buffer: Vec<u8>,
 }
 
-struct Level {
+struct OpenLevel {
     /// Open, unless it is far from both ends.
     dir: Option<Dir>,
     name: OsString,
@@ -118,7 +118,7 @@ impl Restorer {
         let mode = if executable { 0o555 } else { 0o444 };
         let linkable = self.deduplicate && size >= DEDUPLICATION_MINIMUM && !self.levels.is_empty();
         let mut buffer = std::mem::take(&mut self.buffer);
-        let result = if size <= CHUNK as u64 {
+        let result = if size <= FILE_CHUNK_SIZE as u64 {
             self.write_small(mode, size, contents, linkable, &mut buffer)
         } else {
             self.write_large(mode, size, contents, linkable, &mut buffer)
@@ -228,7 +228,7 @@ impl Sink for Restorer {
         };
         let dir = make().map_err(|error| self.failed("creating directory", error))?;
         let name = std::mem::take(&mut self.next);
-        self.levels.push(Level {
+        self.levels.push(OpenLevel {
             dir: Some(dir),
             name,
         });

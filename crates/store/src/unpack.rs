@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use bstr::{BStr, BString};
 use formats::nar::Sink;
 
-use crate::dump::CHUNK;
+use crate::dump::FILE_CHUNK_SIZE;
 use crate::restore::Restorer;
 
 /// How much is told to the thread at once.
@@ -187,7 +187,7 @@ impl Sink for Unpacker {
         self.tell(PIECE, Event::Large(executable, size, contents_there))?;
         let mut left = size;
         while left > 0 {
-            let most = left.min(CHUNK as u64);
+            let most = left.min(FILE_CHUNK_SIZE as u64);
             let mut chunk = Vec::with_capacity(most as usize);
             if contents.take(most).read_to_end(&mut chunk)? as u64 != most {
                 return Err(io::ErrorKind::UnexpectedEof.into());

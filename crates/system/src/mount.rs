@@ -7,16 +7,16 @@ pub use nix::mount::{MntFlags, MsFlags};
 use nix::mount::{mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-const NONE: Option<&Path> = None;
+const NO_PATH: Option<&Path> = None;
 
 /// Makes a mount and everything below it private: no mount events come in or go out.
 pub fn make_private(target: &Path) -> io::Result<()> {
     Ok(mount(
-        NONE,
+        NO_PATH,
         target,
-        NONE,
+        NO_PATH,
         MsFlags::MS_PRIVATE | MsFlags::MS_REC,
-        NONE,
+        NO_PATH,
     )?)
 }
 
@@ -25,9 +25,9 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(mount(
         Some(source),
         target,
-        NONE,
+        NO_PATH,
         MsFlags::MS_BIND | MsFlags::MS_REC,
-        NONE,
+        NO_PATH,
     )?)
 }
 
@@ -48,7 +48,7 @@ pub fn remount_read_only(target: &Path) -> io::Result<()> {
             flags |= keep;
         }
     }
-    Ok(mount(NONE, target, NONE, flags, NONE)?)
+    Ok(mount(NO_PATH, target, NO_PATH, flags, NO_PATH)?)
 }
 
 /// Mounts a new file system.
@@ -60,11 +60,11 @@ pub fn mount_new(kind: &str, target: &Path, flags: MsFlags, options: &str) -> io
 /// Changes an existing mount's flags.
 pub fn remount(target: &Path, flags: MsFlags) -> io::Result<()> {
     Ok(mount(
-        NONE,
+        NO_PATH,
         target,
-        NONE,
+        NO_PATH,
         flags | MsFlags::MS_REMOUNT,
-        NONE,
+        NO_PATH,
     )?)
 }
 

@@ -17,7 +17,7 @@ use crate::tree::Dir;
 
 /// Who is at the other end of a Unix connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
+pub struct PeerCredentials {
     /// The process, as it was when it connected.
     pub pid: i32,
     /// Its effective user.
@@ -111,9 +111,9 @@ fn with_short_name<T>(path: &Path, use_name: impl FnOnce(&Path) -> io::Result<T>
 }
 
 /// Who is at the other end.
-pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
+pub fn peer(stream: &UnixStream) -> io::Result<PeerCredentials> {
     let credentials = nix::sys::socket::getsockopt(stream, sockopt::PeerCredentials)?;
-    Ok(Peer {
+    Ok(PeerCredentials {
         pid: credentials.pid(),
         uid: credentials.uid(),
         gid: credentials.gid(),

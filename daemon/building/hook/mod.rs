@@ -17,6 +17,6 @@ mod pool;
 mod process;
 mod question;
 
-pub(super) use pool::{HookPool, Reply};
+pub(super) use pool::{Decision, HookPool};
 pub(super) use process::{HookPipes, HookProcess};
 pub(super) use question::Question;

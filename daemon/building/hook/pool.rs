@@ -36,8 +36,8 @@ fn reply_timeout() -> Duration {
     seconds.map_or(REPLY_TIMEOUT, Duration::from_secs)
 }
 
-/// The reply of the hooks to a question.
-pub(in super::super) enum Reply {
+/// What the hooks decided about a derivation.
+pub(in super::super) enum Decision {
     /// The process builds it.
     Accepted(Box<HookProcess>),
     /// Ask again later.
@@ -113,37 +113,37 @@ impl HookPool {
     }
 
     /// Asks a hook whether it builds a derivation. A hook that fails counts as one that declines.
-    pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Reply {
+    pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Decision {
         let Some(_permit) = self.questions.acquire(attempt.cancel()) else {
-            return Reply::Cancelled;
+            return Decision::Cancelled;
         };
         let Some(mut hook) = self.take(attempt) else {
-            return Reply::Declined;
+            return Decision::Declined;
         };
         let answer = hook.ask(attempt, question, self.reply_timeout);
         match answer {
             Answer::Accept => {
                 self.failures.store(0, Ordering::Release);
-                Reply::Accepted(Box::new(hook))
+                Decision::Accepted(Box::new(hook))
             }
             Answer::Decline | Answer::Postpone => {
                 self.failures.store(0, Ordering::Release);
                 self.put_back(hook);
                 match answer {
-                    Answer::Postpone => Reply::Postponed,
-                    _ => Reply::Declined,
+                    Answer::Postpone => Decision::Postponed,
+                    _ => Decision::Declined,
                 }
             }
             Answer::DeclinePermanently => {
                 self.failures.store(FAILURE_LIMIT, Ordering::Release);
-                Reply::Declined
+                Decision::Declined
             }
             Answer::Failed(reason) => {
                 drop(hook); // ends it, if it has not ended
                 self.count_failure(attempt, &reason);
-                Reply::Declined
+                Decision::Declined
             }
-            Answer::Cancelled => Reply::Cancelled,
+            Answer::Cancelled => Decision::Cancelled,
         }
     }
 

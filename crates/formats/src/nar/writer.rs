@@ -8,7 +8,7 @@ use super::{MAGIC, Sink};
 use crate::wire::WriteExt;
 
 /// How many bytes of a file are moved at a time.
-const CHUNK: usize = 128 * 1024;
+const FILE_CHUNK_SIZE: usize = 128 * 1024;
 
 /// Writes a nar, node by node: what `read` tells a [`Sink`] can be told a writer. `W` gets
 /// small pieces and should be buffered; whole files go to it in large ones.
@@ -92,7 +92,7 @@ impl<W: Write> Writer<W> {
 
     /// Writes `size` bytes of `contents`, through `buffer`.
     fn copy(&mut self, size: u64, contents: &mut dyn Read, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let most = size.min(CHUNK as u64) as usize;
+        let most = size.min(FILE_CHUNK_SIZE as u64) as usize;
         if buffer.len() < most {
             buffer.resize(most, 0);
         }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use bstr::BString;
 use formats::{Algorithm, Hash, StorePath, export, nar};
 
-use super::{Connection, Error, Log, Streams};
+use super::{Connection, Error, LogCallback, Streams};
 use crate::operations::*;
 
 /// Methods that only wrap a request.
@@ -113,7 +113,7 @@ impl Connection {
         &mut self,
         targets: Vec<Target>,
         mode: BuildMode,
-        on_log: &mut Log<'_>,
+        on_log: &mut LogCallback<'_>,
     ) -> Result<(), Error> {
         let streams = Streams::new(on_log);
         self.call_with(&BuildPaths { targets, mode }, streams)
@@ -121,7 +121,11 @@ impl Connection {
     }
 
     /// Substitutes an item if it isn't valid; `on_log` gets what is said meanwhile.
-    pub fn ensure_path(&mut self, path: &StorePath, on_log: &mut Log<'_>) -> Result<(), Error> {
+    pub fn ensure_path(
+        &mut self,
+        path: &StorePath,
+        on_log: &mut LogCallback<'_>,
+    ) -> Result<(), Error> {
         let streams = Streams::new(on_log);
         self.call_with(&EnsurePath { path: path.clone() }, streams)
             .map(drop)
@@ -165,7 +169,7 @@ impl Connection {
     }
 
     /// Makes equal files share their space; `on_log` gets the summary.
-    pub fn optimise_store(&mut self, on_log: &mut Log<'_>) -> Result<(), Error> {
+    pub fn optimise_store(&mut self, on_log: &mut LogCallback<'_>) -> Result<(), Error> {
         let streams = Streams::new(on_log);
         self.call_with(&OptimiseStore {}, streams).map(drop)
     }
@@ -176,7 +180,7 @@ impl Connection {
         action: GcAction,
         paths: BTreeSet<StorePath>,
         max_freed: u64,
-        on_log: &mut Log<'_>,
+        on_log: &mut LogCallback<'_>,
     ) -> Result<Collected, Error> {
         let request = CollectGarbage {
             action,

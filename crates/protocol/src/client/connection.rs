@@ -6,7 +6,7 @@ use formats::StoreDir;
 use formats::wire::ReadExt;
 
 use super::Error;
-use super::exchange::{BUFFER, BodyWriter, Log, Streams, work};
+use super::exchange::{BUFFER_SIZE, BodyWriter, LogCallback, Streams, work};
 use crate::codec::{Source, put_bytes, put_long};
 use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
 use crate::operations::{Call, ImportPaths};
@@ -81,7 +81,7 @@ impl Connection {
     ) -> Result<Connection, Error> {
         let doing = "shaking hands with the build daemon";
         let mut connection = Connection {
-            reader: BufReader::with_capacity(BUFFER, reader),
+            reader: BufReader::with_capacity(BUFFER_SIZE, reader),
             writer,
             version: Version::CURRENT,
             store: store.clone(),
@@ -166,7 +166,7 @@ impl Connection {
     /// Does something with the listener of its own ([`Connection::set_log`]).
     pub(super) fn listening<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, &mut Log<'_>) -> T,
+        work: impl FnOnce(&mut Connection, &mut LogCallback<'_>) -> T,
     ) -> T {
         let mut log = std::mem::replace(&mut self.log, Box::new(|_| {}));
         let done = work(self, &mut *log);
@@ -299,7 +299,7 @@ impl Connection {
             // A daemon that refuses a request may say why before it hangs up.
             Err(error @ Error::Io { .. }) => {
                 return Err(match work(reader, writer, *version, doing, streams) {
-                    Err(told @ Error::Daemon { .. }) => told,
+                    Err(daemon_error @ Error::Daemon { .. }) => daemon_error,
                     _ => error,
                 });
             }
@@ -319,7 +319,7 @@ impl Connection {
             .write_all(&self.message)
             .and_then(|()| self.writer.flush());
         self.message.clear();
-        self.message.shrink_to(BUFFER);
+        self.message.shrink_to(BUFFER_SIZE);
         sent.map_err(|source| Error::Io {
             doing: doing.to_owned(),
             source,

@@ -9,13 +9,13 @@ use crate::codec::put_long;
 use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
 use crate::version::Version;
 
-/// Who listens to what the daemon says.
-pub type Log<'a> = dyn FnMut(&[u8]) + 'a;
+/// Receives the daemon's log output, piece by piece.
+pub type LogCallback<'a> = dyn FnMut(&[u8]) + 'a;
 
 /// What is exchanged with the daemon while it works.
 pub struct Streams<'a> {
-    /// Gets what the daemon has to say.
-    pub log: &'a mut Log<'a>,
+    /// Receives the daemon's log output.
+    pub log: &'a mut LogCallback<'a>,
     /// Yields what the daemon asks for.
     pub source: Option<&'a mut dyn Read>,
     /// Takes what the daemon sends.
@@ -27,7 +27,7 @@ pub struct Streams<'a> {
 
 impl<'a> Streams<'a> {
     /// Only listens.
-    pub fn new(log: &'a mut Log<'a>) -> Streams<'a> {
+    pub fn new(log: &'a mut LogCallback<'a>) -> Streams<'a> {
         Streams {
             log,
             source: None,
@@ -38,7 +38,7 @@ impl<'a> Streams<'a> {
 }
 
 /// How much is moved at a time.
-pub(super) const BUFFER: usize = 128 * 1024;
+pub(super) const BUFFER_SIZE: usize = 128 * 1024;
 /// The most that is sent in answer to one READ.
 const MAX_PIECE: u64 = crate::frames::READ_MOST as u64;
 
@@ -63,10 +63,10 @@ impl<'a> BodyWriter<'a> {
 
 impl Write for BodyWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() + data.len() > BUFFER {
+        if self.buffer.len() + data.len() > BUFFER_SIZE {
             self.flush()?;
         }
-        if data.len() < BUFFER {
+        if data.len() < BUFFER_SIZE {
             self.buffer.extend_from_slice(data);
             return Ok(data.len());
         }
@@ -143,7 +143,7 @@ pub(super) fn work(
                 let Some(sink) = &mut streams.sink else {
                     return Err(unexpected("the daemon sends data".to_owned()));
                 };
-                piece.resize(BUFFER, 0);
+                piece.resize(BUFFER_SIZE, 0);
                 let mut left = size;
                 while left > 0 {
                     let most = left.min(piece.len() as u64) as usize;

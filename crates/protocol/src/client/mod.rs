@@ -13,4 +13,4 @@ mod exchange;
 pub use address::{Address, DEFAULT_PORT};
 pub use connection::{Connection, ONE_PIECE, Options};
 pub use error::Error;
-pub use exchange::{Log, Streams};
+pub use exchange::{LogCallback, Streams};

@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::version::Version;
 
 /// How much is read from the client at a time.
-const BUFFER: usize = 128 * 1024;
+const BUFFER_SIZE: usize = 128 * 1024;
 
 /// What can be seen of the client without reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl<R: Read> Connection<R> {
         watch: Box<dyn Watch>,
         store: StoreDir,
     ) -> Result<(Self, Hello), Error> {
-        let mut reader = BufReader::with_capacity(BUFFER, reader);
+        let mut reader = BufReader::with_capacity(BUFFER_SIZE, reader);
         match reader.read_int() {
             Ok(CLIENT_MAGIC) => {}
             Ok(_) | Err(wire::Error::Integer) => return Err(Error::Mismatch),

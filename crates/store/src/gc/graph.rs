@@ -23,7 +23,7 @@ use crate::store::Store;
 pub(super) type Node = u32;
 
 /// No node.
-const NONE: u32 = u32::MAX;
+const NO_NODE: u32 = u32::MAX;
 
 /// All valid paths, in the order of their numbers in the database.
 pub(super) struct Graph {
@@ -85,7 +85,7 @@ impl Ids<'_> {
         let last = ids.last().copied().unwrap_or(0);
         match usize::try_from(last) {
             Ok(last) if last <= ids.len() * 8 + 1_000_000 => {
-                let mut dense = vec![NONE; last + 1];
+                let mut dense = vec![NO_NODE; last + 1];
                 for (node, id) in ids.iter().enumerate() {
                     if let Some(slot) = usize::try_from(*id).ok().and_then(|id| dense.get_mut(id)) {
                         *slot = node as u32;
@@ -103,7 +103,7 @@ impl Ids<'_> {
                 let node = usize::try_from(id)
                     .ok()
                     .and_then(|id| dense.get(id).copied())?;
-                (node != NONE).then_some(node)
+                (node != NO_NODE).then_some(node)
             }
             Ids::Sparse(ids) => ids.binary_search(&id).ok().map(|node| node as u32),
         }
