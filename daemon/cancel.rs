@@ -1,4 +1,4 @@
-//! Cancelling what a client asked for, when the client goes or the daemon ends.
+//! Cancelling a client's operation when the client disconnects or the daemon shuts down.
 
 use std::fmt;
 use std::io;
@@ -17,8 +17,8 @@ struct CancelState {
     callbacks: Vec<(u64, Callback)>,
 }
 
-/// A cancellation token: cancelled once, by any thread, after which it calls back everybody who
-/// waits for that. Clones share the state.
+/// A cancellation token: cancelled once, by any thread, and then calls all registered callbacks.
+/// Clones share the state.
 #[derive(Clone, Default)]
 pub struct CancellationToken(Arc<Mutex<CancelState>>);
 
@@ -28,7 +28,7 @@ impl CancellationToken {
         Self::default()
     }
 
-    /// Cancels the token and runs the callbacks. Further calls do nothing.
+    /// Cancels the token and runs the callbacks. Later calls do nothing.
     pub fn cancel(&self) {
         let callbacks = {
             let mut state = self.state();
@@ -45,8 +45,8 @@ impl CancellationToken {
         self.state().cancelled
     }
 
-    /// Calls `callback` once, when the token is cancelled (now, if it already is), unless the
-    /// returned guard is dropped before.
+    /// Calls `callback` once, when the token is cancelled (immediately, if it already is), unless
+    /// the returned guard is dropped before.
     pub fn on_cancel(&self, callback: impl Fn() + Send + 'static) -> CancelGuard {
         let mut state = self.state();
         let id = state.next;
@@ -99,13 +99,13 @@ pub struct CancelEvent {
 }
 
 impl CancelEvent {
-    /// For `token`, which may be cancelled already.
+    /// An event for `token`, which may already be cancelled.
     pub fn new(token: &CancellationToken) -> io::Result<CancelEvent> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = Arc::new(EventFd::from_flags(flags)?);
         let written = event.clone();
         let guard = token.on_cancel(move || {
-            // The counter of an eventfd that nobody reads is full only after 2^64 - 2 of these.
+            // The counter of an eventfd that nobody reads overflows only after 2^64 - 2 writes.
             let _ = written.write(1);
         });
         Ok(CancelEvent {

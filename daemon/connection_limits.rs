@@ -1,36 +1,36 @@
-//! How many clients may be connected at a time, so that none of them keeps the others out.
+//! How many clients may be connected at a time, so that none of them locks the others out.
 //!
-//! A session takes descriptors, a thread and memory maps, and there is a limit for each: that of
-//! the process, of its control group, and of the kernel. Sessions get a part of what the daemon
-//! has when it starts; the rest is for builds. A thread that finds no memory maps left would
-//! abort the whole process, so sessions stay far below that limit.
+//! A session needs descriptors, a thread and memory maps, each of which is limited: by the process,
+//! its control group, and the kernel. Sessions get a part of what is available when the daemon
+//! starts; the rest is for builds. A thread that can't get a memory map would abort the whole
+//! process, so the limit of sessions stays far below that.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
-/// What an idle session has open, with room for what its operations open: its socket, its
-/// temporary roots, locks.
+/// Descriptors of an idle session, with some to spare for operations: its socket, its temporary
+/// roots, locks.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
-/// What a session's thread maps: its stack, its stack for signals, a guard page for each, the
+/// Memory maps of a session's thread: its stack, its signal stack, a guard page for each, the
 /// buffer of its connection, and its share of the allocator's arenas.
 const MAPS_PER_SESSION: u64 = 8;
-/// The fewest sessions at a time, and the most.
+/// The minimum and the maximum of simultaneous sessions.
 const SESSIONS: (u64, u64) = (8, 4096);
 
-/// How many sessions there may be at a time.
+/// How many simultaneous sessions are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// All together.
+    /// In total.
     pub total: usize,
-    /// All but those of root.
+    /// Of all users except root.
     pub unprivileged: usize,
-    /// Those of one user who isn't root, or of one address over TCP.
+    /// Of one user other than root, or of one address over TCP.
     pub per_client: usize,
 }
 
-/// What there is of each resource that sessions use.
+/// The available amount of each resource that sessions use.
 #[derive(Clone, Copy, Debug)]
 struct Resources {
     descriptors: u64,
@@ -39,7 +39,7 @@ struct Resources {
 }
 
 impl ConnectionLimits {
-    /// The limits that follow from what this process may have.
+    /// Computes the limits from those of this process.
     pub fn of_this_process() -> ConnectionLimits {
         ConnectionLimits::from(Resources::of_this_process())
     }
@@ -47,7 +47,8 @@ impl ConnectionLimits {
 
 impl From<Resources> for ConnectionLimits {
     fn from(resources: Resources) -> ConnectionLimits {
-        // Half of the descriptors and maps, and a quarter of the tasks: builds have processes.
+        // Half of the descriptors and maps, and a quarter of the tasks, since builds need
+        // processes.
         let total = (resources.descriptors / DESCRIPTORS_PER_SESSION / 2)
             .min(resources.memory_maps / MAPS_PER_SESSION / 2)
             .min(resources.tasks / 4)
@@ -83,7 +84,7 @@ fn kernel_limit(name: &str) -> u64 {
     read_limit(&Path::new("/proc/sys").join(name))
 }
 
-/// The number in a file; without limit, if there is no such file or it says `max`.
+/// Reads a limit from a file; unlimited, if the file doesn't exist or contains `max`.
 fn read_limit(file: &Path) -> u64 {
     fs::read_to_string(file)
         .ok()
@@ -91,8 +92,8 @@ fn read_limit(file: &Path) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// The files with the limit of tasks for the control groups that `/proc/self/cgroup` names, and
-/// those above them: see `cgroups(7)`.
+/// The files with the task limits of the control groups in `/proc/self/cgroup`, and of their
+/// ancestors: see `cgroups(7)`.
 fn task_limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

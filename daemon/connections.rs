@@ -1,7 +1,7 @@
-//! The clients that are connected: who they are, and whether another may be.
+//! The connected clients, and whether another one is admitted.
 //!
-//! An [`Admission`] is a client's place. It is counted against the [`ConnectionLimits`] until it
-//! is dropped; if the client does not say in time who it is, its connection is shut down.
+//! An [`Admission`] counts against the [`ConnectionLimits`] until it is dropped; if the client does
+//! not complete its part of the handshake in time, its connection is shut down.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::stream::{Peer, Stream};
 /// How long a client may take to send its part of the handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Those whose connections are counted together.
+/// Connections of equal clients are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Client {
     User(u32),
@@ -33,18 +33,18 @@ impl From<&Peer> for Client {
     }
 }
 
-/// Why a client is not served.
+/// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// This client has as many connections as one may have.
+    /// This client has the maximum number of connections.
     #[error(
         "too many connections: you have {0} to this daemon already; close some, or try again later"
     )]
     TooManyOfClient(usize),
-    /// All clients together have as many as they may have.
+    /// All clients together have the maximum number of connections.
     #[error("too many connections: this daemon serves {0} clients already; try again later")]
     TooMany(usize),
-    /// The system has no more threads for the daemon.
+    /// The system can't create another thread for the daemon.
     #[error("the daemon cannot start a thread for this connection; try again later")]
     NoThread,
 }
@@ -60,11 +60,11 @@ pub struct Connections {
 struct State {
     next: u64,
     sessions: HashMap<u64, Session>,
-    /// How many each client has.
+    /// The number of connections of each client.
     counts: HashMap<Client, usize>,
-    /// How many of the connections are not root's.
+    /// The number of connections that aren't root's.
     unprivileged: usize,
-    /// The sessions whose handshake may not have ended, by their deadlines.
+    /// The sessions that may still be in their handshake, by deadline.
     greeting: VecDeque<(Instant, u64)>,
 }
 
@@ -76,7 +76,7 @@ struct Session {
 }
 
 impl Connections {
-    /// No connections yet.
+    /// No connections.
     pub fn new(limits: ConnectionLimits) -> Arc<Connections> {
         Arc::new(Connections {
             limits,
@@ -85,7 +85,7 @@ impl Connections {
         })
     }
 
-    /// Gives a client its place, if there is one. `cancel` ends its session.
+    /// Admits a client, if the limits allow it. `cancel` ends its session.
     pub fn admit(
         self: &Arc<Self>,
         peer: &Peer,
@@ -133,8 +133,8 @@ impl Connections {
         })
     }
 
-    /// Shuts down the connections whose handshake has not ended by its deadline. Returns when to
-    /// look again, if there are others in their handshake.
+    /// Shuts down the connections whose handshake has exceeded its deadline. Returns the next
+    /// deadline, if other connections are in their handshake.
     pub fn end_silent(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         while let Some(&(deadline, number)) = state.greeting.front() {
@@ -153,8 +153,8 @@ impl Connections {
         None
     }
 
-    /// Cancels all sessions, and waits until they have ended or `timeout` has passed. Returns
-    /// how many have not ended.
+    /// Cancels all sessions, and waits until they have ended or `timeout` has passed. Returns the
+    /// number of remaining sessions.
     pub fn end_all(&self, timeout: Duration) -> usize {
         let deadline = Instant::now() + timeout;
         let mut state = self.state.lock();
@@ -195,14 +195,14 @@ impl Connections {
     }
 }
 
-/// A client's place among the connections, free again when dropped.
+/// A client's place in the limits; released on drop.
 pub struct Admission {
     connections: Arc<Connections>,
     number: u64,
 }
 
 impl Admission {
-    /// The client has sent its part of the handshake.
+    /// Records that the client has sent its part of the handshake.
     pub fn greeted(&self) {
         let mut state = self.connections.state.lock();
         if let Some(session) = state.sessions.get_mut(&self.number) {

@@ -1,4 +1,4 @@
-//! What all sessions share: the settings, the keys, and the one store with its one scheduler.
+//! The state that all sessions share: the settings, the keys, the store and its scheduler.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,14 +16,14 @@ pub struct Daemon {
     pub settings: Arc<Settings>,
     /// Keys and ACL.
     pub keys: Keys,
-    /// Notices clients that hang up.
+    /// Detects clients that disconnect.
     pub hangup_watcher: HangupWatcher,
     open: Mutex<Option<Store>>,
     scheduler: OnceLock<Scheduler>,
 }
 
 impl Daemon {
-    /// A daemon with these settings, which has opened nothing yet.
+    /// A daemon with these settings; opens nothing yet.
     pub fn new(settings: Settings, hangup_watcher: HangupWatcher) -> Daemon {
         Daemon {
             keys: Keys::new(&settings.directories.configuration),
@@ -34,7 +34,7 @@ impl Daemon {
         }
     }
 
-    /// The store, which the first session opens. If that fails, the next session tries again.
+    /// The store, which the first session opens. If opening fails, the next session tries again.
     pub fn store(&self, progress: &dyn store::Progress) -> store::Result<Store> {
         let mut open = self.open.lock();
         if let Some(store) = &*open {

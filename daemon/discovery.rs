@@ -5,8 +5,8 @@ use system::signal::Signal;
 
 use crate::settings::Settings;
 
-/// Starts `guix discover`, if the administrator wants it. It ends when the result is dropped, or
-/// with the daemon. A failure is logged: the daemon works without.
+/// Starts `guix discover`, if it is enabled. It is ended on drop, or with the daemon. A failure is
+/// only logged.
 pub fn start(settings: &Settings) -> Option<Child> {
     if !settings.discover {
         return None;

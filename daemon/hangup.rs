@@ -1,9 +1,9 @@
-//! Noticing that a client has hung up while the daemon works for it.
+//! Detecting that a client disconnects during an operation.
 //!
-//! One thread watches the connections of all clients that have asked for an operation that may
-//! take long. The kernel reports that the other end is closed
-//! ([`EPOLLRDHUP`](EpollFlags::EPOLLRDHUP)), also when nobody reads from the connection; during
-//! such an operation, the client's [`CancellationToken`] is triggered then.
+//! One thread watches the connections of all clients that have requested an operation that may take
+//! long. The kernel reports that the peer has closed the connection
+//! ([`EPOLLRDHUP`](EpollFlags::EPOLLRDHUP)) even when nobody reads from it; during such an
+//! operation, this cancels the client's [`CancellationToken`].
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ pub struct HangupWatcher(Arc<Inner>);
 struct Inner {
     epoll: Epoll,
     next_token: AtomicU64,
-    /// The clients that have not hung up, by the token that epoll reports.
+    /// The clients that are still connected, by their token in epoll.
     clients: Mutex<HashMap<u64, Arc<Client>>>,
 }
 
@@ -37,7 +37,7 @@ struct Client {
 
 #[derive(Default)]
 struct State {
-    /// Whether an operation runs that ends when the client hangs up.
+    /// Whether an operation is running that should be cancelled when the client disconnects.
     operation_runs: bool,
     hung_up: bool,
 }
@@ -70,7 +70,7 @@ impl HangupWatcher {
         Ok(HangupWatcher(inner))
     }
 
-    /// Watches `stream` until the result is dropped. What is done for its client ends by `cancel`.
+    /// Watches `stream` until the result is dropped; `cancel` cancels the client's operations.
     pub fn watch(
         &self,
         stream: Arc<Stream>,
@@ -116,7 +116,7 @@ impl Inner {
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => {
-                    // From now on, hang-ups are noticed only when the client is written to.
+                    // From now on, a disconnect is only noticed when the client is written to.
                     tracing::error!("cannot watch connections: {error}");
                     return;
                 }
@@ -125,8 +125,8 @@ impl Inner {
     }
 }
 
-/// A connection that is watched until this is dropped. It costs system calls when it is made and
-/// dropped only, not for each operation.
+/// A connection that is watched until this is dropped. It costs system calls only when it is
+/// created and dropped, not for each operation.
 #[must_use = "the connection is watched for as long as this lives"]
 pub struct WatchedConnection {
     watcher: Arc<Inner>,
@@ -136,8 +136,8 @@ pub struct WatchedConnection {
 }
 
 impl WatchedConnection {
-    /// While the result lives, the client's [`CancellationToken`] is triggered if the client hangs up, or has
-    /// already.
+    /// Until the result is dropped, the client's [`CancellationToken`] is cancelled if the client
+    /// disconnects, or already has.
     pub fn cancel_on_hangup(&self) -> CancelOnHangup {
         self.client.change(|state| state.operation_runs = true);
         CancelOnHangup(self.client.clone())
@@ -152,7 +152,7 @@ impl Drop for WatchedConnection {
     }
 }
 
-/// The duration of an operation that ends when the client hangs up.
+/// An operation that is cancelled when the client disconnects.
 #[must_use = "a hang-up is ignored once this is dropped"]
 pub struct CancelOnHangup(Arc<Client>);
 
@@ -212,7 +212,7 @@ mod tests {
         assert!(eventually(|| watcher.0.clients().is_empty()));
         thread::sleep(Duration::from_millis(50));
         assert!(!cancel.is_cancelled());
-        // It counts as soon as an operation begins.
+        // It takes effect as soon as an operation begins.
         let _guard = connection.cancel_on_hangup();
         assert!(eventually(|| cancel.is_cancelled()));
     }

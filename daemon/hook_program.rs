@@ -1,9 +1,9 @@
-//! The build hook: the program that is asked to build derivations elsewhere.
+//! The build hook: the program that is asked to build derivations on other machines.
 //!
-//! `NIX_BUILD_HOOK` names it, as in Guix of 2014. If it is unset, the hook is the installed one, or
-//! in the development tree the one beside the daemon; if it is empty, there is none. The file is
-//! checked before each use, so that a hook installed later is found; one that cannot be used is
-//! reported once.
+//! Its name is in `NIX_BUILD_HOOK`, as in Guix of 2014. If that is unset, the hook is the installed
+//! one, or in a development tree the one next to the daemon; if it is empty, there is none. The
+//! file is checked before each use, so that a hook that is installed later is found; an unusable
+//! hook is reported once.
 
 use std::env;
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::errno;
 
-/// The environment variable that names the hook.
+/// The environment variable with the hook's file name.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";
 
 /// How a hook is called.
@@ -43,7 +43,7 @@ impl HookProgram {
         }
     }
 
-    /// The hook that the environment names, or else the installed one.
+    /// The hook in the environment, or else the installed one.
     pub fn from_environment(directories: &Directories) -> HookProgram {
         let program = match env::var_os(VARIABLE) {
             Some(name) if name.is_empty() => None,
@@ -56,7 +56,8 @@ impl HookProgram {
         }
     }
 
-    /// The program and how it is called, if it can be executed. If not, a warning is logged once.
+    /// The program and its calling convention, if it is executable. If not, a warning is logged
+    /// once.
     pub fn usable(&self) -> Option<(&Path, Convention)> {
         let program = self.program.as_deref()?;
         match check(program) {
@@ -84,14 +85,14 @@ impl HookProgram {
     }
 }
 
-/// A relative name is relative to the directory in which the daemon was started, which it leaves.
+/// Makes a name absolute: the daemon leaves the directory in which it was started.
 fn absolute(name: OsString) -> PathBuf {
     let path = PathBuf::from(name);
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// The installed hook. If a whole installation was moved (`make install prefix=…`), that is the one
-/// at the same place relative to the daemon.
+/// The installed hook. If the whole installation was moved (`make install prefix=…`), the one at
+/// the same place relative to the daemon.
 fn installed(libexec: &Path) -> PathBuf {
     let hook = libexec.join("guix/offload");
     let moved = || {

@@ -1,8 +1,8 @@
 //! The sockets that clients connect to.
 //!
-//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets of socket
-//! activation take precedence over all of them. The file that a dead daemon has left is replaced,
-//! a daemon that is shutting down is waited for, and the socket of a running daemon is never taken.
+//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets from socket
+//! activation take precedence over all endpoints. The socket of a dead daemon is replaced, a daemon
+//! that is shutting down is waited for, and the socket of a running daemon is never taken.
 //! Documented in the manual, "Invoking guix-daemon".
 
 use std::ffi::{OsStr, OsString};
@@ -25,8 +25,8 @@ use system::socket::{self, BindError};
 use crate::settings::Settings;
 use crate::stream::Stream;
 
-/// How long to wait until the daemon before us has given up its socket: it may be shutting down,
-/// and if it was killed, one of its children may have the socket until it executes its program.
+/// How long to wait for the previous daemon to release its socket: it may be shutting down, and if
+/// it was killed, one of its children may hold the socket until it executes its program.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to try again: nothing tells when another process closes its socket.
 const TAKEOVER_INTERVAL: Duration = Duration::from_millis(10);
@@ -35,20 +35,20 @@ const TAKEOVER_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Listeners {
     listeners: Vec<Listener>,
-    /// The files of those that this process has made.
+    /// The files of the sockets that this process has created.
     files: Vec<SocketFile>,
 }
 
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub enum Listener {
-    /// Local clients, whose identity the kernel knows.
+    /// For local clients, whose identity the kernel knows.
     Unix(UnixListener),
-    /// Clients from anywhere.
+    /// For remote clients.
     Tcp(TcpListener),
 }
 
-/// What an argument of `--listen` names.
+/// An argument of `--listen`.
 #[derive(Debug, PartialEq, Eq)]
 enum Endpoint {
     Unix(PathBuf),
@@ -80,9 +80,9 @@ fn lookup_failed(endpoint: &str, reason: &str) -> anyhow::Error {
     anyhow!("failed to look up '{endpoint}': {reason}")
 }
 
-/// Opens the sockets that `settings` name, unless there are sockets of socket activation.
+/// Opens the sockets in `settings`, or uses those from socket activation.
 ///
-/// To be called before there are other threads: it changes the environment.
+/// Has to be called before there are other threads, because it changes the environment.
 pub fn open(settings: &Settings) -> Result<Listeners> {
     let activated = activated().context("cannot use the sockets of socket activation")?;
     let mut all = Listeners {
@@ -122,7 +122,7 @@ fn activated() -> io::Result<Vec<Listener>> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..sockets.len() {
-        // A socket of the other kind is left in its place.
+        // A socket of the other type is left in its place.
         let listener = match sockets.take_unix_listener(index) {
             Ok(listener) => listener.map(Listener::Unix),
             Err(_) => sockets.take_tcp_listener(index)?.map(Listener::Tcp),
@@ -203,17 +203,17 @@ impl Listeners {
         Ok(())
     }
 
-    /// Closes the sockets, and deletes the files of those that this process has made.
+    /// Closes the sockets, and deletes the files of those that this process has created.
     pub fn close(self) {
-        // The files first: a daemon that takes our place waits until the sockets are closed, and
-        // then makes files of its own.
+        // The files first: a new daemon waits until the sockets are closed, and then creates its
+        // own files.
         for file in &self.files {
             file.delete();
         }
     }
 }
 
-/// The file of a socket that this process has made.
+/// The file of a socket that this process has created.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -229,7 +229,7 @@ impl SocketFile {
         })
     }
 
-    /// Deletes the file, unless it is another daemon's by now.
+    /// Deletes the file, unless it was replaced by another daemon.
     fn delete(&self) {
         if identity(&self.path) == Some(self.identity) {
             let _ = std::fs::remove_file(&self.path);
@@ -243,7 +243,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl Listener {
-    /// Takes a waiting connection, if one is still there.
+    /// Accepts a waiting connection, if there still is one.
     pub fn accept(&self) -> io::Result<Option<Stream>> {
         let accepted = match self {
             Listener::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),

@@ -1,8 +1,8 @@
-//! `guix-daemon`: a stand-in for GNU Guix's build daemon.
+//! `guix-daemon`: a replacement for GNU Guix's build daemon.
 //!
-//! One run, from start to end: the command line becomes [`settings`]; the sockets are opened
-//! ([`listen`]); each client gets a thread ([`serve`], [`session`]), which answers from the
-//! [`store`] and hands builds to the one scheduler ([`building`]).
+//! One run, from start to end: the command line is parsed to [`settings`]; the sockets are opened
+//! ([`listen`]); each client gets a thread ([`serve`], [`session`]), which answers queries from the
+//! [`store`] and passes builds to the scheduler ([`building`]).
 
 mod building;
 mod cancel;
@@ -36,7 +36,7 @@ use crate::options::Parsed;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    // The process that forks builders is this program, started under another name.
+    // The process that forks builders is this same program, started with another name.
     building::sandbox::run_if_fork_server();
     match run() {
         Ok(code) => code,
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Sets up the whole process before there is a second thread, and serves.
+/// Sets up the process before there is a second thread, and serves.
 fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
     system::signal::expect_children()?;

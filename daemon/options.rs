@@ -1,8 +1,8 @@
 //! The command line of `guix-daemon`: every option that Guix's daemon has or had, as data.
 //!
-//! Parsing is clap's; the spellings, the abbreviations, the order in which options take effect,
-//! the messages and the exit codes are those of GNU argp in Guix's `guix-daemon.cc`. Documented in
-//! the manual, section "Invoking guix-daemon". What the options do is in [`crate::settings`].
+//! Parsed by clap; the spellings, the abbreviations, the order in which options take effect, the
+//! messages and the exit codes are those of GNU argp in Guix's `guix-daemon.cc`. Documented in the
+//! manual, section "Invoking guix-daemon". What the options do is in [`crate::settings`].
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,9 +11,9 @@ use clap::builder::{StyledStr, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
-/// The exit code for a bad command line: `EX_USAGE`.
+/// The exit code for an invalid command line: `EX_USAGE`.
 const USAGE_EXIT_CODE: u8 = 64;
-/// What argp calls the program.
+/// The program's name in argp's messages.
 pub const PROGRAM: &str = "guix-daemon";
 
 /// Whether an option has an argument, and its name in the help text.
@@ -160,7 +160,7 @@ const CHECK_SETUP: &str = "check-setup";
 /// An option as given, with its argument if there is one.
 pub type Given = (Name, Option<OsString>);
 
-/// What a command line asks the program to do.
+/// What to do according to the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Serve, with these options, which take effect in this order.
@@ -173,7 +173,7 @@ pub enum Parsed {
     Refuse(String, u8),
 }
 
-/// The command line for clap. Completions and the manual page are made from it, too.
+/// The command line for clap, from which completions and the manual page are also generated.
 pub fn command() -> Command {
     let mut command = Command::new(PROGRAM)
         .about("perform derivation builds and store accesses")
@@ -207,7 +207,8 @@ pub fn command() -> Command {
         arg = match row.takes {
             Nothing => arg.num_args(0).default_missing_value(""),
             One(name) => arg.num_args(1).value_name(name),
-            // clap does not distinguish an empty argument from none, so none is read as NUL.
+            // clap does not distinguish an empty argument from a missing one, so a missing one is
+            // read as NUL.
             MaybeOne(name) => arg
                 .num_args(0..=1)
                 .require_equals(true)
@@ -336,8 +337,8 @@ fn refusal(reason: &str) -> String {
     )
 }
 
-/// The message of argp for this error. `last` is the last word of the command line: if an option
-/// lacks its argument, that is the option as it was typed, of which clap reports the long name only.
+/// argp's message for this error. `last` is the last word of the command line: if an option lacks
+/// its argument, that is the option as it was typed, of which clap only reports the long name.
 fn usage_error(error: &clap::Error, last: &str) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -346,7 +347,7 @@ fn usage_error(error: &clap::Error, last: &str) -> String {
     };
     let argument = context(ContextKind::InvalidArg);
     let given = context(ContextKind::InvalidValue);
-    // clap names an option with its value's name: "--system <SYSTEM>".
+    // clap includes the name of the option's value: "--system <SYSTEM>".
     let option = argument.split([' ', '[', '=']).next().unwrap_or_default();
     let reason = match error.kind() {
         ErrorKind::UnknownArgument if option.starts_with("--") => {

@@ -1,9 +1,10 @@
 //! Standard output and standard error, which may be closed or full.
 //!
-//! * If the reader of standard output is gone, the program ends by `SIGPIPE`, as Unix programs do.
-//!   The signal is ignored otherwise, so that a client that hangs up is an error of its session.
-//! * If standard output takes no more (a full disk, say), that is an error of the program.
-//! * If standard error takes no more, the message is lost.
+//! * If standard output is a closed pipe, the program ends by `SIGPIPE`, like other Unix programs.
+//!   Otherwise, the signal is ignored, so that a client that disconnects only affects its session.
+//! * If standard output can't be written otherwise (because of a full disk, for example), that is
+//!   an error of the program.
+//! * If standard error can't be written, the message is lost.
 
 use std::fmt::Display;
 use std::io::{self, Write};

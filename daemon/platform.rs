@@ -1,12 +1,12 @@
-//! Which systems' programs a machine runs.
+//! Which systems' programs a machine can run.
 
-/// Systems whose programs the processors of another system run too, in 32-bit mode.
+/// Systems whose programs also run on another system's processors, in 32-bit mode.
 const NARROW: [(&str, &str); 2] = [
     ("i686-linux", "x86_64-linux"),
     ("armhf-linux", "aarch64-linux"),
 ];
 
-/// Whether `system` is the 32-bit counterpart of `own`, whose kernel runs its programs.
+/// Whether `system` is the 32-bit counterpart of `own`, whose kernel can run its programs.
 pub fn is_32_bit_counterpart(system: &str, own: &str) -> bool {
     NARROW.contains(&(system, own))
 }

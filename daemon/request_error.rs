@@ -1,4 +1,4 @@
-//! Why an operation failed, as the client is told: one type for sessions and builds.
+//! The error of an operation, as reported to the client; used by sessions and builds.
 
 use std::fmt;
 use std::io;
@@ -9,14 +9,14 @@ use protocol::frames::status;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
-    /// For the person at the client.
+    /// The message for the user.
     pub message: String,
-    /// What kind of failure it is; see [`protocol::frames::status`].
+    /// The kind of failure; see [`protocol::frames::status`].
     pub status: u32,
 }
 
 impl RequestError {
-    /// Any failure but that of a build.
+    /// Any failure except a failed build.
     pub fn new(message: impl fmt::Display) -> RequestError {
         RequestError {
             message: message.to_string(),

@@ -1,6 +1,6 @@
-//! Accepting clients, a thread for each, until a signal shuts the daemon down.
+//! Accepting clients, with a thread for each, until a signal shuts the daemon down.
 //!
-//! SIGTERM, SIGINT and SIGHUP begin a graceful shutdown: all sessions are cancelled, which ends
+//! SIGTERM, SIGINT and SIGHUP start a graceful shutdown: all sessions are cancelled, which ends
 //! their builds. When they have ended, or the shutdown has timed out, the process ends by the
 //! signal, as if it had not been caught.
 
@@ -28,20 +28,20 @@ use crate::stream::{Peer, Stream};
 
 /// The signals that shut the daemon down.
 const SHUTDOWN_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-/// How long the sessions may take to end once they are cancelled.
+/// How long cancelled sessions may take to end.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
-/// The stack of a session; nothing in it recurses on what clients send.
+/// The stack size of a session's thread; nothing in it recurses on data from clients.
 const STACK: usize = 1 << 20;
-/// How long a refused client has to read why, and how many such clients are kept at a time.
+/// How long a refused client has to read the reason before its connection is closed.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 const REFUSED_LIMIT: usize = 16;
-/// How often refusals are logged at most.
+/// The minimum interval between log messages about refusals.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves clients until a signal ends the daemon.
 pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     let signals: SigSet = SHUTDOWN_SIGNALS.into_iter().collect();
-    // Before there are threads, which inherit this; programs we start get the usual mask.
+    // Before there are threads, which inherit this; programs that we start get the default mask.
     signals.thread_block().context("cannot block signals")?;
     let shutdown = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")?;
@@ -70,7 +70,7 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!("error processing connection: {error}");
-                    // Out of descriptors, accepting fails until a client hangs up.
+                    // Without free descriptors, accepting fails until a client disconnects.
                     thread::sleep(Duration::from_millis(50));
                 }
             }
@@ -87,8 +87,8 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     end_by_signal(signal)
 }
 
-/// Waits for clients or a signal, until the deadline if there is one; returns the indices of the
-/// listeners where a client waits.
+/// Waits for clients, a signal, or the deadline, if there is one; returns the indices of the
+/// listeners with waiting clients.
 fn wait(
     listeners: &[Listener],
     shutdown: &SignalFd,
@@ -107,7 +107,7 @@ fn wait(
         .collect())
 }
 
-/// What the accepting loop works on.
+/// The state of the accepting loop.
 struct Server {
     daemon: Arc<Daemon>,
     connections: Arc<Connections>,
@@ -115,7 +115,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts a session in a thread of its own, or tells the client why there is none.
+    /// Starts a session in its own thread, or sends the client the reason why not.
     fn start_session(&mut self, stream: Stream) {
         let peer = match stream.peer() {
             Ok(peer) => peer,
@@ -132,7 +132,7 @@ impl Server {
             Err(refusal) => return self.refused.add(&peer, stream, refusal),
         };
         tracing::info!("accepted connection from {}", describe(&peer));
-        // `guix-client processes' looks for these names.
+        // `guix-client processes' searches for these names.
         let name = match &peer {
             Peer::Local(peer) => format!("client {}", peer.pid),
             Peer::Remote(_) => "remote client".to_owned(),
@@ -141,7 +141,7 @@ impl Server {
         let (daemon, client) = (self.daemon.clone(), stream.clone());
         let started = thread.spawn(move || {
             let run = AssertUnwindSafe(|| session::run(&daemon, client, peer, cancel, &admission));
-            // A panic ends its session only.
+            // A panic only ends its own session.
             if std::panic::catch_unwind(run).is_err() {
                 tracing::error!("a session ended by a bug in this program; the others go on");
             }
@@ -153,8 +153,8 @@ impl Server {
     }
 }
 
-/// Clients that have been told why they are not served. Their connections are closed a little
-/// later: a client that cannot send its greeting would never read the reason.
+/// Clients that were refused. Their connections are closed a little later: a client that can't send
+/// its greeting would never read the reason.
 #[derive(Default)]
 struct RefusedClients {
     open: VecDeque<(Instant, Arc<Stream>)>,
@@ -162,7 +162,7 @@ struct RefusedClients {
 }
 
 impl RefusedClients {
-    /// Tells a client why it is not served.
+    /// Sends a client the reason why it is refused.
     fn add(&mut self, peer: &Peer, stream: Arc<Stream>, refusal: Refusal) {
         let now = Instant::now();
         if (self.last_logged).is_none_or(|last| now - last >= REFUSAL_LOG_INTERVAL) {
@@ -177,7 +177,7 @@ impl RefusedClients {
         self.open.push_back((now + REFUSED_TIMEOUT, stream));
     }
 
-    /// Closes the connections whose time is over. Returns when to look again, if there are more.
+    /// Closes the connections whose time is over. Returns the next time, if there are more.
     fn close_old(&mut self, now: Instant) -> Option<Instant> {
         while let Some((deadline, _)) = self.open.front() {
             if now < *deadline {
@@ -202,7 +202,7 @@ fn describe(peer: &Peer) -> String {
     }
 }
 
-/// Ends the process by the signal that shut it down.
+/// Ends the process with the signal that shut it down.
 fn end_by_signal(signal: Signal) -> Result<()> {
     // It was only blocked: its action is still the default.
     raise(signal).context("raising a signal")?;

@@ -1,7 +1,7 @@
 //! The thread that starts builders, hooks and substituters.
 //!
-//! They are tied to the daemon with a parent-death signal, which the kernel sends when the
-//! *thread* that started the process ends. So they are started by a thread that never does.
+//! These are killed when the daemon dies, by a parent-death signal, which the kernel sends when the
+//! *thread* that started the process ends. So they are started by a thread that never ends.
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use system::sync::Mutex;
 
 type Order = (Spawn, Sender<io::Result<Child>>);
 
-/// Starts programs that die with the daemon. Clones share the thread, which is started with the
-/// first of them.
+/// Starts programs that are killed when the daemon dies. Clones share the thread, which is started
+/// with the first program.
 #[derive(Clone, Default)]
 pub struct Spawner(Arc<Mutex<Option<Sender<Order>>>>);
 
@@ -38,9 +38,9 @@ impl Spawner {
             .name("spawner".to_owned())
             .spawn(move || {
                 for (program, reply) in orders {
-                    // Whoever had this thread started may be bound to a client's processor.
+                    // The session that started this thread may be bound to a client's processor.
                     processors::follow(std::process::id().cast_signed());
-                    // If nobody takes the child any more, dropping it ends it.
+                    // If the receiver has gone, the child is dropped and thereby killed.
                     let _ = reply.send(program.parent_death_signal(Signal::SIGKILL).spawn());
                 }
             })?;

@@ -1,4 +1,4 @@
-//! A client's socket, and who is at its other end.
+//! A client's socket, and the client's identity.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -11,18 +11,18 @@ use system::socket;
 /// A client's socket.
 #[derive(Debug)]
 pub enum Stream {
-    /// A Unix socket: the client is on this machine.
+    /// A Unix socket, for clients on this machine.
     Unix(UnixStream),
-    /// A TCP socket: the client is anywhere.
+    /// A TCP socket, for remote clients.
     Tcp(TcpStream),
 }
 
-/// The client at the other end.
+/// The client's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// A process on this machine, as it was when it connected.
     Local(socket::PeerCredentials),
-    /// A client over TCP, of which nothing but the address is known.
+    /// A client over TCP, of which only the address is known.
     Remote(IpAddr),
 }
 
@@ -34,7 +34,7 @@ impl Peer {
 }
 
 impl Stream {
-    /// The client at the other end.
+    /// The client's identity.
     pub fn peer(&self) -> io::Result<Peer> {
         match self {
             Stream::Unix(stream) => Ok(Peer::Local(socket::peer(stream)?)),
@@ -42,20 +42,20 @@ impl Stream {
         }
     }
 
-    /// Sends small messages at once (`TCP_NODELAY`). If that fails, they are only late.
+    /// Sends small messages immediately (`TCP_NODELAY`). If that fails, they are only delayed.
     pub fn set_nodelay(&self) {
         if let Stream::Tcp(stream) = self {
             let _ = stream.set_nodelay(true);
         }
     }
 
-    /// Sends as much of `data` as can be sent at once. If that fails, nobody is told.
+    /// Sends as much of `data` as possible without blocking. Errors are ignored.
     pub fn send_without_waiting(&self, data: &[u8]) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let _ = send(self.as_fd().as_raw_fd(), data, flags);
     }
 
-    /// Ends what is sent to the client, which may still send.
+    /// Shuts down sending to the client, which may still send.
     pub fn end_sending(&self) {
         let _ = match self {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
@@ -63,7 +63,7 @@ impl Stream {
         };
     }
 
-    /// Ends the connection: whoever reads from it or writes to it, on either side, is woken.
+    /// Shuts down the connection and wakes all its readers and writers, on both sides.
     pub fn shut_down(&self) {
         let _ = match self {
             Stream::Unix(stream) => stream.shutdown(Shutdown::Both),

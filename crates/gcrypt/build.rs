@@ -1,7 +1,7 @@
-//! Makes the bindings to libgcrypt: the few functions this crate calls, and nothing else.
+//! Generates the bindings to libgcrypt, for the functions that this crate calls and no others.
 //!
-//! They are made here and not by the root package's `build.rs` because Cargo gives each package
-//! an output directory of its own.
+//! This isn't done by the root package's `build.rs` because Cargo gives each package its own output
+//! directory.
 
 use std::path::PathBuf;
 

@@ -17,13 +17,13 @@ use super::log_sink::LogRecord;
 use super::outcome::Outcome;
 use crate::cancel::CancellationToken;
 
-/// Bytes of log that are kept for requests that join later.
+/// How many bytes of log are kept for requests that join later.
 const HISTORY: usize = 256 << 10;
-/// How long the last request waits for an attempt that it has stopped. Killing is immediate, save
-/// for processes that the kernel can't interrupt.
+/// How long the last request waits for an attempt that it has cancelled. Killing is immediate,
+/// except for processes that the kernel can't interrupt.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What an attempt is about; two with equal keys are one.
+/// Identifies an attempt: requests with equal keys share one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum AttemptKey {
     /// Building a derivation.
@@ -32,11 +32,11 @@ pub(super) enum AttemptKey {
     Substitution { path: StorePath, repair: bool },
 }
 
-/// A goal of a request that shares an attempt.
+/// A request's goal that shares an attempt.
 pub(super) struct Subscriber {
     pub(super) queue: Arc<EventQueue>,
     pub(super) goal: GoalId,
-    /// Whether the request started the attempt: then its settings hold.
+    /// Whether the request started the attempt, which then uses its settings.
     pub(super) is_starter: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Attempt {
     key: AttemptKey,
     state: Mutex<State>,
     ended: Condvar,
-    /// Notified when one of the reasons to pause may be gone.
+    /// Notified when a reason to pause may have gone.
     resumed: Arc<EventCount>,
     cancel: CancellationToken,
 }
@@ -79,7 +79,7 @@ impl Attempt {
         self.state.lock()
     }
 
-    /// What the attempt is about.
+    /// What is being built or substituted.
     pub(super) fn key(&self) -> &AttemptKey {
         &self.key
     }
@@ -115,9 +115,9 @@ impl Attempt {
         self.log(LogRecord::Trace(trace.to_string()));
     }
 
-    /// Waits until at least one request has room for more output, the attempt is stopped, or
-    /// `deadline`. A builder whose log nobody reads is paused, but a slow reader does not pause it
-    /// for others.
+    /// Waits until at least one request has room for more output, the attempt is cancelled, or
+    /// `deadline` has passed. A builder is paused if nobody reads its log, but a slow reader does
+    /// not pause it for others.
     pub(super) fn wait_for_room(&self, deadline: Option<Instant>) {
         loop {
             let key = self.resumed.key();
@@ -138,8 +138,8 @@ impl Attempt {
         }
     }
 
-    /// Adds a request, which gets the history of the log; false if the attempt is being stopped:
-    /// the request is told when it has ended.
+    /// Adds a request, which gets the log so far. Returns false if the attempt is being stopped:
+    /// the request is notified when it has ended.
     pub(super) fn join(&self, subscriber: Subscriber) -> bool {
         let mut state = self.state();
         if self.cancel.is_cancelled() || state.ended {
@@ -154,7 +154,7 @@ impl Attempt {
         true
     }
 
-    /// Removes a request. The last one stops the attempt, and waits for its end.
+    /// Removes a request. The last one cancels the attempt, and waits for its end.
     pub(super) fn leave(&self, queue: &Arc<EventQueue>, goal: GoalId) {
         let is_me = |other: &Subscriber| other.goal == goal && Arc::ptr_eq(&other.queue, queue);
         let mut state = self.state();
@@ -163,7 +163,7 @@ impl Attempt {
         }
         if state.subscribers.len() > 1 {
             state.subscribers.retain(|other| !is_me(other));
-            // Those that stay may have room.
+            // Those that remain may have room.
             self.resumed.notify();
             return;
         }
@@ -180,8 +180,8 @@ impl Attempt {
         }
     }
 
-    /// Tells every request how the attempt has ended. Those that did not start it try again if
-    /// the outcome may be due to the settings of the one that did.
+    /// Notifies every request of the outcome. Those that did not start the attempt try again if the
+    /// outcome may be due to the settings of the one that did.
     pub(super) fn end(&self, outcome: &Outcome) {
         let mut state = self.state();
         state.ended = true;

@@ -1,5 +1,5 @@
-//! What goes wrong with one build: either a failure of the build itself, or an error that ends
-//! the whole request.
+//! Errors of one build: either a failure of the build itself, or an error that ends the whole
+//! request.
 
 use protocol::trace::{BuildFailure, Trace};
 use store::Level;
@@ -14,11 +14,11 @@ use crate::request_error::RequestError;
 pub(super) enum AttemptError {
     /// The derivation can't be built, for the reason in the text.
     Failed(Failure, String),
-    /// It takes too long: the text says how long.
+    /// It timed out: the text has the limit.
     TimedOut(String),
     /// No request shares the attempt any more.
     Cancelled,
-    /// The request can't go on.
+    /// An error that ends the request.
     General(RequestError),
 }
 
@@ -28,14 +28,14 @@ impl<E: Into<RequestError>> From<E> for AttemptError {
     }
 }
 
-/// An output that is not acceptable.
+/// Rejects an output.
 pub(super) fn rejected<T>(reason: String) -> Result<T, AttemptError> {
     Err(AttemptError::Failed(Failure::OutputRejected, reason))
 }
 
 impl AttemptError {
-    /// Reports a failure to everybody who waits, as [`report_failure`] does, and returns how the
-    /// attempt ends.
+    /// Reports a failure to every waiting request, as [`report_failure`] does, and returns the
+    /// outcome of the attempt.
     pub(super) fn outcome(self, job: &Job, attempt: &Attempt) -> Result<Outcome, RequestError> {
         match self {
             AttemptError::General(error) => Err(error),
@@ -56,7 +56,7 @@ impl AttemptError {
     }
 }
 
-/// Traces the failure of a build and, if failures are remembered, remembers it.
+/// Traces the failure of a build and, if failures are cached, caches it.
 pub(super) fn report_failure(
     job: &Job,
     attempt: &Attempt,
@@ -67,7 +67,7 @@ pub(super) fn report_failure(
         derivation: job.path.as_str(),
         failure: BuildFailure::Other { status: 1, message },
     });
-    // A failure for want of a network or of space may not happen another time.
+    // A failure for lack of a network or of space may not happen again.
     let would_repeat = matches!(failure, Failure::Permanent | Failure::OutputRejected);
     if would_repeat && !job.is_fixed_output() && job.session.cache_failure {
         for (_, output) in job.outputs() {

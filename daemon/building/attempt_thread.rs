@@ -1,4 +1,4 @@
-//! Starting attempts, each on a thread of its own.
+//! Starting attempts, each on its own thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::goal::GoalId;
 use super::outcome::Outcome;
 use crate::request_error::RequestError;
 
-/// Joins the attempt at `key` or, if there is none, starts it: then `run` makes it, on a new
-/// thread. `None` if the attempt is being stopped.
+/// Joins the attempt at `key` or, if there is none, starts one that calls `run` on a new thread.
+/// `None` if the attempt is being stopped.
 pub(super) fn join_or_start(
     engine: &Arc<Engine>,
     key: AttemptKey,

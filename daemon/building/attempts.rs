@@ -1,11 +1,11 @@
 //! The attempts in progress, of all requests.
 //!
-//! A derivation (or an item to substitute) that two clients want at the same time is brought about
-//! once. The first request starts the attempt, later ones join it: they get its log so far (as far
-//! as it is kept), everything that follows, and the outcome. When the last one has left, the
-//! attempt is stopped. Limits (`max-jobs`, timeouts, what becomes of a failed build's directory)
-//! are those of the request that started it; if it fails because of them, the others try again
-//! with theirs.
+//! If two clients request the same derivation (or the same item to substitute) at the same time, it
+//! is built once. The first request starts the attempt, later ones join it: they get its log so far
+//! (as far as it is kept), everything that follows, and the outcome. When the last one has left,
+//! the attempt is cancelled. Limits (`max-jobs`, timeouts, whether a failed build's directory is
+//! kept) are those of the request that started it; if it fails because of them, the others try
+//! again with theirs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::outcome::Outcome;
 
-/// A request's part in an attempt; leaves it when dropped.
+/// A request's share of an attempt; leaves it on drop.
 pub(super) struct Participation {
     attempt: Arc<Attempt>,
     queue: Arc<EventQueue>,
@@ -35,7 +35,7 @@ pub(super) enum Joined {
     Existing(Participation),
     /// The caller is the first, and has to start it.
     New(Participation, Arc<Attempt>),
-    /// The attempt is being stopped: [`Event::StoppedAttemptEnded`] will tell when to try again.
+    /// The attempt is being stopped: [`Event::StoppedAttemptEnded`] reports when to try again.
     Stopping,
 }
 
@@ -43,7 +43,7 @@ pub(super) enum Joined {
 #[derive(Default)]
 pub(super) struct Attempts {
     running: Mutex<HashMap<AttemptKey, Arc<Attempt>>>,
-    /// The requests in progress, which learn of every build that ends.
+    /// The requests in progress, which are notified of every build that ends.
     requests: Mutex<Vec<Weak<EventQueue>>>,
 }
 
@@ -60,7 +60,7 @@ impl Attempts {
         requests.push(Arc::downgrade(queue));
     }
 
-    /// Joins the attempt at `key`, or makes a new one for the caller to start.
+    /// Joins the attempt at `key`, or creates one for the caller to start.
     pub(super) fn join(&self, key: AttemptKey, queue: &Arc<EventQueue>, goal: GoalId) -> Joined {
         let mut running = self.running();
         let subscriber = |is_starter| Subscriber {
@@ -84,7 +84,7 @@ impl Attempts {
         Joined::New(participation(&attempt), attempt)
     }
 
-    /// Ends an attempt, and tells the requests.
+    /// Ends an attempt, and notifies its requests.
     pub(super) fn end(&self, attempt: &Attempt, outcome: &Outcome) {
         let mut running = self.running();
         running.remove(attempt.key());
@@ -175,7 +175,7 @@ mod tests {
         drop(two);
         builder.join().expect("builder");
         assert!(attempts.running().is_empty());
-        // Who came while it was being stopped is told when to try again.
+        // A request that came while it was being stopped is told when to try again.
         assert!(
             matches!(late.poll(), Some(Event::StoppedAttemptEnded { goal: one }) if one == goal(3))
         );

@@ -1,4 +1,4 @@
-//! The goals that wait for something other than goals, and for what.
+//! The goals that wait for something other than goals, and what they wait for.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(super) enum Blocker {
     StoppedAttempt,
     /// One of the request's slots, or its limit of attempts.
     Slot,
-    /// Another try: another process has a lock, or the hook has postponed the build.
+    /// A retry: another process holds a lock, or the hook has postponed the build.
     Retry,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Blocked {
     counts: Counts,
 }
 
-/// How many goals have each blocker.
+/// The number of goals with each blocker.
 #[derive(Default)]
 struct Counts {
     attempts: usize,
@@ -52,7 +52,7 @@ impl Blocked {
         self.goals.insert(id, blocker);
     }
 
-    /// Unblocks a goal; an attempt is left.
+    /// Unblocks a goal; if it shares an attempt, leaves that.
     pub(super) fn remove(&mut self, id: GoalId) -> Option<Blocker> {
         let blocker = self.goals.remove(&id)?;
         *self.counts.of(&blocker) -= 1;
@@ -64,17 +64,17 @@ impl Blocked {
         self.goals.get(&id)
     }
 
-    /// How many attempts the request shares.
+    /// The number of attempts that the request shares.
     pub(super) fn attempts(&self) -> usize {
         self.counts.attempts
     }
 
-    /// Whether a goal waits for another try.
+    /// Whether a goal waits for a retry.
     pub(super) fn has_retries(&self) -> bool {
         self.counts.retries > 0
     }
 
-    /// Whether some goal will be unblocked without a slot becoming free.
+    /// Whether a goal will be unblocked even if no slot becomes free.
     pub(super) fn is_hopeful(&self) -> bool {
         self.counts.slots < self.goals.len()
     }
@@ -84,7 +84,7 @@ impl Blocked {
         self.with(|blocker| matches!(blocker, Blocker::Slot))
     }
 
-    /// The goals that wait for another try.
+    /// The goals that wait for a retry.
     pub(super) fn for_retry(&self) -> Vec<GoalId> {
         self.with(|blocker| matches!(blocker, Blocker::Retry))
     }

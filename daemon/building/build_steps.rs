@@ -22,7 +22,7 @@ use super::outcome::Failure;
 use super::planner::{Advance, Planner};
 use crate::request_error::RequestError;
 
-/// What a step leads to.
+/// The result of a step.
 enum Next {
     State(BuildState),
     End(GoalResult),
@@ -37,7 +37,7 @@ struct Known {
 }
 
 impl Known {
-    /// The same derivation, with another step to take.
+    /// The same derivation, with a different next step.
     fn next(&self, step: BuildStep) -> Next {
         Next::State(BuildState::Read(self.derivation.clone(), step))
     }
@@ -87,7 +87,7 @@ pub(super) fn advance(
     Ok(Advance::Waiting)
 }
 
-/// The `.drv` may have to be substituted itself.
+/// The `.drv` may itself have to be substituted.
 fn need_derivation(
     planner: &mut Planner<'_>,
     id: BuildId,
@@ -151,8 +151,7 @@ fn check_outputs(planner: &mut Planner<'_>, known: &Known) -> Result<Next, Reque
     Ok(known.next(BuildStep::OutputsSubstituted))
 }
 
-/// The wanted outputs that are not valid or, when repairing, have other contents than those that
-/// were registered.
+/// The wanted outputs that are not valid or, when repairing, do not have their registered contents.
 fn invalid_outputs(
     planner: &Planner<'_>,
     known: &Known,
@@ -187,7 +186,7 @@ fn need_inputs(planner: &mut Planner<'_>, known: &Known) -> Result<Next, Request
         )));
     }
     if let Some(goal) = planner.goals.build_mut(id) {
-        // With what the substitutes refer to built here, they can be used after all.
+        // Once the references of the substitutes are built here, they can be used after all.
         goal.retry_substitutes = failed.incomplete_closure > 0 && !goal.substitutes_retried;
         if std::mem::take(&mut goal.more_wanted) {
             return Ok(known.next(BuildStep::CheckOutputs));
@@ -256,7 +255,7 @@ fn have_inputs(planner: &mut Planner<'_>, known: &Known) -> Next {
     })
 }
 
-/// The outputs are good; items that they refer to may not be.
+/// The outputs are intact; items in their closure may not be.
 fn repair_closure(planner: &mut Planner<'_>, known: &Known) -> Result<(), RequestError> {
     let store = planner.store();
     let outputs: BTreeSet<StorePath> = known.derivation.output_paths().cloned().collect();

@@ -1,9 +1,9 @@
 //! The queue of builds that wait for a build user.
 //!
-//! Each build has a build user for itself (`sandbox::BuildUser`). If all are in use, builds wait
-//! for one: those of all clients in one queue for each group, first come, first served. A build
-//! user that this daemon frees wakes the queue. Nothing tells us when another daemon frees one, so
-//! the first in the queue also looks at intervals.
+//! Each build has a build user of its own (`sandbox::BuildUser`). If all are in use, builds wait
+//! for one: those of all clients in one queue for each group, first come, first served. When this
+//! daemon frees a build user, the queue is notified. There is no notification when another daemon
+//! frees one, so the first build in the queue also polls.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::event_count::EventCount;
 use super::sandbox::{BuildUser, BuildUserError};
 use crate::cancel::CancellationToken;
 
-/// How often the first in the queue looks whether another daemon has freed a build user.
+/// How often the first in the queue checks whether another daemon has freed a build user.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The builds that wait, of the whole daemon.
+/// The daemon's builds that wait for a build user.
 #[derive(Default)]
 pub(super) struct BuildUsers {
     queue: Mutex<Queue>,
@@ -29,11 +29,11 @@ pub(super) struct BuildUsers {
 #[derive(Default)]
 struct Queue {
     next: u64,
-    /// The waiting builds' tickets, each with the group that it needs a member of.
+    /// The tickets of the waiting builds, each with the group that it needs a member of.
     waiting: Vec<(u64, String)>,
 }
 
-/// A build user that a build has; the next in the queue is woken when it is dropped.
+/// A build user assigned to a build; on drop, the next build in the queue is notified.
 pub(super) struct AcquiredUser {
     // Dropped in this order.
     user: BuildUser,
@@ -56,7 +56,7 @@ impl Drop for NotifyWhenDropped {
     }
 }
 
-/// A place in the queue, left when dropped.
+/// A place in the queue, which is left on drop.
 struct Ticket<'a> {
     users: &'a BuildUsers,
     number: u64,
@@ -80,8 +80,8 @@ impl Ticket<'_> {
 }
 
 impl BuildUsers {
-    /// Waits for a build user of `group`, which `try_acquire` takes if one is free; `None` if the
-    /// build is cancelled meanwhile. `on_wait` is called once if there is none at first.
+    /// Waits for a build user of `group`; `try_acquire` takes one if one is free. `None` if the
+    /// build is cancelled. `on_wait` is called once if none is free at first.
     pub(super) fn acquire(
         &self,
         group: &str,
@@ -99,7 +99,7 @@ impl BuildUsers {
         }))
     }
 
-    /// Waits until it is this caller's turn and `take` returns something, or it is cancelled.
+    /// Waits until it is this caller's turn and `take` returns a value, or until cancellation.
     fn wait_for<T, E>(
         &self,
         group: &str,
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// Waits on a thread of its own for one of `free`, and notes in `order` that it has it.
+    /// Waits on a new thread for one of `free`, and adds itself to `order` when it has it.
     fn wait(
         users: &Arc<BuildUsers>,
         (group, name): (&'static str, u32),

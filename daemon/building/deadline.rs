@@ -1,10 +1,11 @@
-//! How long a build may go on: until its time is over (`--timeout`), or nobody wants it any more.
+//! How long a build may run: until its timeout (`--timeout`), or until no request wants it any
+//! more.
 //!
-//! The time counts from when the build has all that it waits for (locks, a slot, a build user) until
-//! its outputs are registered: references graphs, sandbox, builder, and the checking, copying,
-//! hashing and scanning of the outputs. All of that can take as long as the author of a derivation
-//! likes: an output may be a hole of terabytes. Deduplication, after registration, ends only with
-//! the attempt.
+//! The time is counted from when the build has everything that it waits for (locks, a slot, a build
+//! user) until its outputs are registered: references graphs, sandbox, builder, and checking,
+//! copying, hashing and scanning the outputs. The author of a derivation can make each of these
+//! take arbitrarily long: an output may be a sparse file of terabytes. Deduplication, after
+//! registration, only ends with the attempt.
 
 use std::time::Instant;
 
@@ -14,10 +15,10 @@ use super::attempt::Attempt;
 use super::attempt_error::AttemptError;
 use super::job::Job;
 
-/// The limit on one round of a build.
+/// The deadline of one round of a build.
 pub(super) struct Deadline<'a> {
     attempt: &'a Attempt,
-    /// The subject of the message about it.
+    /// The subject of the timeout message.
     name: String,
     started: Instant,
     /// Zero means no limit.
@@ -25,7 +26,7 @@ pub(super) struct Deadline<'a> {
 }
 
 impl<'a> Deadline<'a> {
-    /// The time begins now.
+    /// Starts counting now.
     pub(super) fn start(job: &Job, attempt: &'a Attempt) -> Deadline<'a> {
         Deadline {
             attempt,
@@ -35,12 +36,12 @@ impl<'a> Deadline<'a> {
         }
     }
 
-    /// When the time began.
+    /// When counting started.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
 
-    /// The attempt that ends when the time is over.
+    /// The attempt, which is ended at the deadline.
     pub(super) fn attempt(&self) -> &'a Attempt {
         self.attempt
     }
@@ -49,7 +50,7 @@ impl<'a> Deadline<'a> {
         self.seconds != 0 && self.started.elapsed().as_secs() >= self.seconds
     }
 
-    /// Fails if the build must not go on.
+    /// Fails if the build must not continue.
     pub(super) fn check(&self) -> Result<(), AttemptError> {
         if self.attempt.cancel().is_cancelled() {
             return Err(AttemptError::Cancelled);
@@ -62,14 +63,14 @@ impl<'a> Deadline<'a> {
         Ok(())
     }
 
-    /// The reason for an error of the work that this is to stop: if the build must not go on, the
-    /// work ended with an error because of that.
+    /// Replaces an error by its cause: if the build must not continue, interrupting the work caused
+    /// the error.
     pub(super) fn explain(&self, error: AttemptError) -> AttemptError {
         self.check().err().unwrap_or(error)
     }
 }
 
-/// Long operations of the store report to every request, and stop in time.
+/// Long operations of the store report to every request, and are interrupted at the deadline.
 impl Progress for Deadline<'_> {
     fn message(&self, level: Level, text: &str) {
         self.attempt.message(level, text);

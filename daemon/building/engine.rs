@@ -10,13 +10,13 @@ use super::sandbox::ForkServer;
 use crate::settings::Settings;
 use crate::spawner::Spawner;
 
-/// The store, the settings, and what starts processes: one for the whole daemon.
+/// The store, the settings, and the starter of processes; shared by the whole daemon.
 pub(super) struct Engine {
     pub(super) store: Store,
     pub(super) settings: Arc<Settings>,
     pub(super) spawner: Spawner,
     pub(super) fork_server: ForkServer,
-    /// Where builds wait for build users.
+    /// The queue for build users.
     pub(super) build_users: BuildUsers,
     /// The attempts in progress.
     pub(super) attempts: Attempts,

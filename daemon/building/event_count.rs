@@ -1,8 +1,8 @@
 //! An event count: how a thread waits for a condition that many others can make true.
 //!
-//! The waiting thread takes a key, looks at the condition, and sleeps only if nobody has notified
-//! it since it took the key. So no notification is lost, although the condition is not guarded by
-//! one lock.
+//! The waiting thread takes a key, checks the condition, and sleeps only if there was no
+//! notification since it took the key. So no notification is lost, although the condition is not
+//! guarded by a single lock.
 
 use std::time::Instant;
 
@@ -24,12 +24,12 @@ impl EventCount {
         self.count.lock()
     }
 
-    /// To be taken before the condition is looked at.
+    /// Has to be taken before the condition is checked.
     pub(super) fn key(&self) -> EventKey {
         EventKey(*self.count())
     }
 
-    /// Wakes every waiting thread, which looks at its condition again.
+    /// Wakes every waiting thread, which then checks its condition again.
     pub(super) fn notify(&self) {
         *self.count() += 1;
         self.changed.notify_all();

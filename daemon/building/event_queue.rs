@@ -1,10 +1,10 @@
 //! The events of one request: a queue that attempts fill and the request's thread empties.
 //!
-//! Attempts run on threads of their own and never write to a client's connection. They put their
-//! log records into the queue of every request that waits for them, and the request's thread
-//! passes them on. A client that reads slowly therefore delays nobody else. Two limits bound what
-//! is kept for it: at [`ROOM`] bytes of output, attempts that only this client waits for pause
-//! (see [`EventQueue::has_room_or_notify`]); at four times that, output is dropped.
+//! Attempts run on their own threads and never write to a client's connection. They push their log
+//! records to the queue of every request that waits for them, and the request's thread forwards
+//! them. So a client that reads slowly delays nobody else. Two limits bound the size of its queue:
+//! at [`ROOM`] bytes of output, attempts that only this client waits for pause (see
+//! [`EventQueue::has_room_or_notify`]); at four times that, output is dropped.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::goal::GoalId;
 use super::log_sink::LogRecord;
 use super::outcome::Outcome;
 
-/// Bytes of output that one client may have in its queue before its builds are paused.
+/// The number of bytes of output in one client's queue at which its builds are paused.
 const ROOM: usize = 1 << 20;
 
-/// What can happen to a request that waits.
+/// An event for a waiting request.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Something for the client to see.
+    /// A log record for the client.
     Log(LogRecord),
     /// The attempt that the goal has joined has ended.
     AttemptEnded { goal: GoalId, outcome: Outcome },
@@ -34,7 +34,7 @@ pub(super) enum Event {
     SlotFreed,
     /// A build of the daemon has ended: locks and build machines may be free.
     BuildEnded,
-    /// The client has gone.
+    /// The client has disconnected.
     Cancelled,
 }
 
@@ -51,9 +51,9 @@ impl Event {
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
-    /// Bytes of output among the events.
+    /// The number of bytes of output in the events.
     bytes: usize,
-    /// Bytes of output dropped since the last event that was kept.
+    /// The number of bytes of output dropped since the last event that was kept.
     lost: usize,
     /// Attempts that are paused until there is room again.
     paused: Vec<Arc<EventCount>>,
@@ -71,8 +71,8 @@ impl EventQueue {
         self.queue.lock()
     }
 
-    /// Adds an event. Output that finds no room is dropped, and a message tells how much;
-    /// everything else is always kept.
+    /// Adds an event. Output that doesn't fit is dropped, and a message reports how much; all other
+    /// events are always kept.
     pub(super) fn push(&self, event: Event) {
         let mut queue = self.queue();
         let size = event.output_size();
@@ -183,7 +183,7 @@ mod tests {
         while let Some(Event::Log(record)) = queue.poll() {
             shown += record.size();
         }
-        // An attempt that paused was notified.
+        // A paused attempt was notified.
         assert_ne!(attempt.key(), key);
         assert!(queue.has_room_or_notify(&attempt));
         queue.push(output(1));

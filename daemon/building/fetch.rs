@@ -1,4 +1,4 @@
-//! Fetching an item, for which a substituter was found, instead of building it
+//! Fetching an item for which a substitute was found, instead of building it
 //! (`doc/spec/build-environment.md`, section 1; Guix's `SubstitutionGoal`).
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 use crate::substituter::{Agent, AgentMode, Conversation, Error, SubstituteReply};
 
-/// The agents of one request that fetch, while they have nothing to do.
+/// The idle agents of one request that fetch items.
 #[derive(Default)]
 pub(super) struct IdleAgents(Mutex<Vec<Agent>>);
 
@@ -35,21 +35,21 @@ impl IdleAgents {
     }
 }
 
-/// An item to fetch, as the attempt's thread needs to know it.
+/// An item to fetch; what the attempt's thread needs to know.
 pub(super) struct Fetch {
     pub(super) engine: Arc<Engine>,
     pub(super) session: Arc<SessionSettings>,
     pub(super) agents: Arc<IdleAgents>,
     pub(super) path: StorePath,
-    /// The item is valid, but damaged.
+    /// Whether the item is valid, but damaged.
     pub(super) repair: bool,
     pub(super) found: Arc<Substitutable>,
-    /// What the request knows of the contents of valid items.
+    /// The request's cache of checks of valid items' contents.
     pub(super) checked: Arc<Checked>,
 }
 
 impl Fetch {
-    /// Makes the attempt: fetches and registers the item.
+    /// The attempt: fetches and registers the item.
     pub(super) fn run(&self, attempt: &Attempt) -> Outcome {
         self.with_lock(attempt).unwrap_or_else(Outcome::Error)
     }
@@ -99,7 +99,7 @@ impl Fetch {
         Ok(Outcome::Done)
     }
 
-    /// Has an agent fetch the item. Returns its hash and size, or how the attempt ends.
+    /// Has an agent fetch the item. Returns its hash and size, or the outcome of the attempt.
     fn fetch(
         &self,
         attempt: &Attempt,
@@ -141,7 +141,7 @@ impl Fetch {
             }
             Err(error) => return Ok(Err(self.agent_failed(attempt, &error))),
         };
-        // It has answered completely, and can be asked again.
+        // Its reply was complete, so it can be reused.
         self.agents.put_back(agent);
         let (status, reason) = match reply {
             SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
@@ -191,7 +191,7 @@ impl Fetch {
         Ok(Err(Outcome::Failed(Failure::Misc)))
     }
 
-    /// Converts what the agent says of the nar to what the database takes.
+    /// Checks the agent's hash, and converts it to the one that is registered.
     fn check(
         &self,
         hash: &BString,
@@ -208,12 +208,12 @@ impl Fetch {
                 Hash::parse(Algorithm::Sha256, digest).map_err(RequestError::new)?,
                 nar_size,
             )),
-            // The database takes SHA-256 only.
+            // The database only takes SHA-256.
             _ => Ok(self.engine.store.hash_path(destination, attempt)?),
         }
     }
 
-    /// The agent gave no answer: there is no substitute, and the item may be built.
+    /// The agent did not reply: there is no substitute, and the item may be built.
     fn agent_failed(&self, attempt: &Attempt, error: &Error) -> Outcome {
         attempt.message(
             Level::Error,
@@ -226,7 +226,7 @@ impl Fetch {
         Outcome::Failed(Failure::Misc)
     }
 
-    /// An agent that has nothing to do, or a new one.
+    /// An idle agent, or a new one.
     fn agent(&self, options: &BStr) -> Result<Agent, Error> {
         if let Some(agent) = self.agents.take() {
             return Ok(agent);
@@ -236,7 +236,7 @@ impl Fetch {
         Agent::start(spawner, guix, AgentMode::Substitute, options)
     }
 
-    /// What an agent is told of the client's settings.
+    /// The client's settings, encoded for an agent.
     fn options(&self) -> Result<BString, RequestError> {
         let mut options = self.session.pack().map_err(RequestError::new)?;
         let deduplicate = if self.session.auto_optimise_store {

@@ -10,7 +10,7 @@ use system::tree::{self, Dir, copy_tree, remove_tree};
 use super::sandbox::BuildDirectory;
 use crate::request_error::RequestError;
 
-/// Converts an error of the system to one for the client.
+/// Converts a system error to an error for the client.
 pub(super) fn failed(action: impl Into<String>, error: impl Into<io::Error>) -> RequestError {
     store::Error::io(action, error).into()
 }
@@ -29,7 +29,7 @@ fn tree_failed(action: &str, path: &Path, error: tree::Error) -> RequestError {
     RequestError::new(format!("{action} `{}': {error}", path.display()))
 }
 
-/// Deletes a file or a tree, if there is one.
+/// Deletes a file or a tree, if it exists.
 pub(super) fn remove(path: &Path) -> Result<(), RequestError> {
     if !exists(path)? {
         return Ok(());
@@ -41,12 +41,12 @@ pub(super) fn remove(path: &Path) -> Result<(), RequestError> {
     }
 }
 
-/// Whether something has that name, be it a dangling link.
+/// Whether the path exists; a dangling link counts.
 pub(super) fn exists(path: &Path) -> Result<bool, RequestError> {
     Ok(status(path)?.is_some())
 }
 
-/// The result of `lstat`; `None` if nothing has that name.
+/// The result of `lstat`; `None` if the path does not exist.
 pub(super) fn status(path: &Path) -> Result<Option<fs::Metadata>, RequestError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -68,8 +68,8 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), RequestError> {
     })
 }
 
-/// Moves a tree to another directory of the same file system. A directory that moves has to be
-/// writable itself, and is made so meanwhile.
+/// Moves a tree to another directory of the same file system. To be moved, a directory has to be
+/// writable itself, so it is made writable meanwhile.
 pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     use std::os::unix::fs::PermissionsExt;
     let metadata = fs::symlink_metadata(from).map_err(|e| {
@@ -97,8 +97,8 @@ pub(super) fn move_tree(from: &Path, to: &Path) -> Result<(), RequestError> {
     Ok(())
 }
 
-/// Replaces a tree by a copy of itself, to which no process has an open descriptor, unless
-/// `progress` stops it.
+/// Replaces a tree by a copy, to which no process has an open descriptor, unless `progress`
+/// interrupts it.
 pub(super) fn replace_by_copy(
     path: &Path,
     progress: &dyn store::Progress,
@@ -120,7 +120,7 @@ pub(super) fn replace_by_copy(
     rename(copy, path)
 }
 
-/// Moves `new` to `path`, which may exist. There is a moment at which `path` does not exist.
+/// Moves `new` to `path`, which may exist. For a moment, `path` does not exist.
 pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     let mut old = path.as_os_str().to_owned();
     old.push(format!(
@@ -142,9 +142,9 @@ pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     remove(old)
 }
 
-/// Takes setuid and setgid bits, others' write permission and access lists from everything in the
-/// tree that a failed build has left in its directory, and gives it to `owner` (user, group).
-/// Devices are an error.
+/// Removes setuid and setgid bits, write permission for others and access control lists from
+/// everything in the tree that a failed build has left in its directory, and changes its owner to
+/// `owner` (user, group). Devices are an error.
 fn make_kept_tree_harmless(
     path: &Path,
     owner: Option<(u32, Option<u32>)>,
@@ -159,8 +159,8 @@ fn make_kept_tree_harmless(
     )
 }
 
-/// Makes an output of a failed build fit to be looked at in the store: nobody can write to it, nor
-/// execute it as its maker. What can't be in a store item is an error.
+/// Makes an output of a failed build safe for inspection in the store: nobody can write to it, or
+/// execute it with its builder's privileges. File types that a store item can't have are an error.
 pub(super) fn make_failed_output_harmless(path: &Path) -> Result<(), RequestError> {
     let owner = nix::unistd::geteuid()
         .is_root()
@@ -182,9 +182,9 @@ fn secure(path: &Path, mut visitor: Harmless) -> Result<(), RequestError> {
 
 struct Harmless {
     owner: Option<(u32, Option<u32>)>,
-    /// Permission bits that are taken away.
+    /// Permission bits to remove.
     forbidden: u32,
-    /// Whether pipes and sockets are errors, too, as they are in store items.
+    /// Whether pipes and sockets are errors, too, as in store items.
     only_items: bool,
 }
 
@@ -201,7 +201,8 @@ impl tree::Visit for Harmless {
                 ));
             }
         }
-        // Access lists first: they may let more people write than the mode says.
+        // Access control lists first: they may give write permission to more users than the mode
+        // does.
         file.parent.remove_foreign_attributes_at(file.name)?;
         let mode = file.stat.mode();
         if file.stat.kind() != tree::Kind::Symlink && mode & self.forbidden != 0 {
@@ -218,10 +219,10 @@ impl tree::Visit for Harmless {
     }
 }
 
-/// Gives a kept build directory to the user who asked for the build.
+/// Gives a kept build directory to the user who requested the build.
 ///
 /// For root, and for unknown clients, it stays below a directory that others can't enter, because
-/// it may hold setuid programs of a build user.
+/// it may contain setuid programs of a build user.
 pub(super) fn keep_for(
     directory: &BuildDirectory,
     uid: Option<u32>,
@@ -245,7 +246,7 @@ pub(super) fn keep_for(
         make_kept_tree_harmless(top, owner)?;
     }
     if top != outer {
-        // The client was told the outer directory's name.
+        // The client was told the name of the outer directory.
         let mut pivot = outer.as_os_str().to_owned();
         pivot.push(".pivot");
         let pivot = Path::new(&pivot);
@@ -259,9 +260,9 @@ pub(super) fn keep_for(
     Ok(())
 }
 
-/// Bytes without which a file system counts as full.
+/// A file system with less free space than this, in bytes, counts as full.
 const NEEDED_BYTES: u64 = 8 << 20;
-/// Inodes without which a file system counts as full.
+/// A file system with fewer free inodes than this counts as full.
 const NEEDED_INODES: u64 = 32;
 
 /// Whether the file system of `path`, or the quota of its project, is (nearly) full, which may be
@@ -269,7 +270,7 @@ const NEEDED_INODES: u64 = 32;
 pub(super) fn is_full(path: &Path) -> bool {
     nix::sys::statvfs::statvfs(path).is_ok_and(|stat| {
         let bytes = stat.blocks_available().saturating_mul(stat.fragment_size());
-        // File systems that make inodes as they need them say that they have none at all.
+        // File systems that allocate inodes dynamically report a total of zero.
         let has_inodes = stat.files() == 0 || stat.files_available() >= NEEDED_INODES;
         bytes < NEEDED_BYTES || !has_inodes
     })

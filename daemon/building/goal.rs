@@ -1,4 +1,4 @@
-//! The two kinds of goals, and how far each has come.
+//! The two kinds of goals, and their states.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use protocol::operations::{BuildMode, Substitutable};
 use super::input_closure::InputClosure;
 use super::outcome::Failure;
 
-/// Names a derivation to build, within its request.
+/// Identifies a derivation to build, within its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BuildId(usize);
 
-/// Names an item to substitute, within its request.
+/// Identifies an item to substitute, within its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct SubstitutionId(usize);
 
@@ -54,7 +54,7 @@ impl SubstitutionId {
     }
 }
 
-/// Names a goal of either kind.
+/// Identifies a goal of either kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum GoalId {
     Substitution(SubstitutionId),
@@ -81,13 +81,13 @@ pub(super) struct BuildGoal {
     /// The derivation's file.
     pub(super) path: StorePath,
     pub(super) mode: BuildMode,
-    /// The names of the outputs that are wanted; `None` for all.
+    /// The names of the wanted outputs; `None` for all.
     pub(super) wanted: Option<BTreeSet<String>>,
-    /// More outputs are wanted than when substitutes were looked for.
+    /// Whether outputs were added since substitutes were looked for.
     pub(super) more_wanted: bool,
-    /// Substitutes are to be tried once more when the inputs are there.
+    /// Whether to try substitutes once more when the inputs are valid.
     pub(super) retry_substitutes: bool,
-    /// That has happened.
+    /// Whether that has been done.
     pub(super) substitutes_retried: bool,
     pub(super) inputs: Arc<InputClosure>,
     /// How often a hook accepted the derivation and then failed.
@@ -96,7 +96,7 @@ pub(super) struct BuildGoal {
 }
 
 impl BuildGoal {
-    /// A goal of which nothing was done yet.
+    /// A goal in its initial state.
     pub(super) fn new(
         path: StorePath,
         wanted: Option<BTreeSet<String>>,
@@ -115,7 +115,7 @@ impl BuildGoal {
         }
     }
 
-    /// Adds outputs to those that are wanted.
+    /// Adds to the wanted outputs.
     pub(super) fn want(&mut self, more: Option<BTreeSet<String>>) {
         match (&mut self.wanted, more) {
             (None, _) => {}
@@ -129,26 +129,26 @@ impl BuildGoal {
     }
 }
 
-/// What is known of a derivation to build.
+/// How much is known about a derivation to build.
 pub(super) enum BuildState {
     /// Nothing.
     New,
     /// The `.drv` is valid, or could not be substituted.
     DerivationSubstituted,
-    /// The derivation has been read; the step is to be taken next.
+    /// The derivation has been read; this is the next step.
     Read(Arc<Derivation>, BuildStep),
 }
 
 /// The next step of a derivation that has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BuildStep {
-    /// See which outputs are missing, and look for substitutes.
+    /// Check which outputs are missing, and look for substitutes.
     CheckOutputs,
-    /// The outputs were substituted, as far as possible: see which inputs are needed.
+    /// The outputs were substituted as far as possible: check which inputs are needed.
     OutputsSubstituted,
     /// The inputs are valid, or could not be built.
     InputsRealised,
-    /// The bad items in the closure of the outputs are repaired, or could not be.
+    /// The damaged items in the closure of the outputs are repaired, or could not be.
     ClosureRepaired,
     /// Start an attempt.
     Attempt,
@@ -157,15 +157,15 @@ pub(super) enum BuildStep {
 /// An item to substitute.
 pub(super) struct SubstitutionGoal {
     pub(super) path: StorePath,
-    /// The item is valid, but damaged.
+    /// Whether the item is valid, but damaged.
     pub(super) repair: bool,
     pub(super) state: SubstitutionState,
 }
 
-/// What is known of an item to substitute.
+/// How much is known about an item to substitute.
 pub(super) enum SubstitutionState {
     /// Nothing.
     New,
-    /// A substituter has it. It is fetched when its references are valid.
+    /// There is a substitute. It is fetched when its references are valid.
     Found(Arc<Substitutable>),
 }

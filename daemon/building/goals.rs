@@ -19,8 +19,8 @@ enum GoalKind {
     Build,
 }
 
-/// The place of a goal in the order of work: substitutions first, then by name, so that the order
-/// is the same in every run.
+/// The priority of a goal: substitutions first, then by name, so that the order is the same in
+/// every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Priority {
     kind: GoalKind,
@@ -29,7 +29,7 @@ pub(super) struct Priority {
     id: GoalId,
 }
 
-/// All goals of a request that have not ended. Each derivation and each item has one at most.
+/// All goals of a request that have not ended. There is at most one for each derivation and item.
 pub(super) struct Goals {
     ids: GoalIds,
     builds: HashMap<BuildId, BuildGoal>,
@@ -38,14 +38,14 @@ pub(super) struct Goals {
     substitution_ids: HashMap<StorePath, SubstitutionId>,
     graph: WaitGraph,
     awake: BTreeSet<Priority>,
-    /// What has failed is not tried again in the same request.
+    /// Failed goals, which are not tried again in the same request.
     failures: HashMap<(GoalKind, StorePath), Failure>,
     /// Goals dropped since [`Goals::take_dropped`].
     dropped: Vec<GoalId>,
 }
 
 impl Goals {
-    /// No goals; `keep_going` works on independent goals after a failure.
+    /// An empty set; with `keep_going`, independent goals continue after a failure.
     pub(super) fn new(keep_going: bool) -> Goals {
         Goals {
             ids: GoalIds::default(),
@@ -60,7 +60,7 @@ impl Goals {
         }
     }
 
-    /// The goal of building (the wanted outputs of) a derivation; a new one is awake.
+    /// The goal of building (the wanted outputs of) a derivation; created, and awake, if it is new.
     pub(super) fn add_build(
         &mut self,
         path: &StorePath,
@@ -82,7 +82,7 @@ impl Goals {
         id
     }
 
-    /// The goal of substituting an item; a new one is awake.
+    /// The goal of substituting an item; created, and awake, if it is new.
     pub(super) fn add_substitution(&mut self, path: &StorePath, repair: bool) -> SubstitutionId {
         if let Some(id) = self.substitution_ids.get(path) {
             return *id;
@@ -105,7 +105,7 @@ impl Goals {
         self.builds.get(&id)
     }
 
-    /// The same, to be changed.
+    /// Like [`Goals::build`], mutable.
     pub(super) fn build_mut(&mut self, id: BuildId) -> Option<&mut BuildGoal> {
         self.builds.get_mut(&id)
     }
@@ -115,7 +115,7 @@ impl Goals {
         self.substitutions.get(&id)
     }
 
-    /// The same, to be changed.
+    /// Like [`Goals::substitution`], mutable.
     pub(super) fn substitution_mut(&mut self, id: SubstitutionId) -> Option<&mut SubstitutionGoal> {
         self.substitutions.get_mut(&id)
     }
@@ -144,7 +144,7 @@ impl Goals {
         })
     }
 
-    /// The first `count` of some goals, in the order of work.
+    /// The first `count` of some goals, by priority.
     pub(super) fn first(
         &self,
         goals: impl IntoIterator<Item = GoalId>,
@@ -158,7 +158,7 @@ impl Goals {
         order.into_iter().take(count).map(|one| one.id).collect()
     }
 
-    /// Has a goal worked on.
+    /// Makes a goal awake.
     pub(super) fn wake(&mut self, id: GoalId) {
         if let Some(priority) = self.priority(id) {
             self.awake.insert(priority);
@@ -170,12 +170,12 @@ impl Goals {
         self.awake.pop_first().map(|priority| priority.id)
     }
 
-    /// Marks a goal as asked for by the client.
+    /// Marks a goal as requested by the client.
     pub(super) fn set_top(&mut self, id: impl Into<GoalId>) {
         self.graph.set_top(id.into());
     }
 
-    /// Whether all that the client asked for is done, or given up.
+    /// Whether all goals requested by the client have ended.
     pub(super) fn are_done(&self) -> bool {
         !self.graph.has_tops()
     }
@@ -195,13 +195,13 @@ impl Goals {
         self.graph.failed(id.into())
     }
 
-    /// The same, which the goal then forgets.
+    /// Returns and clears the failed dependencies of a goal.
     pub(super) fn take_failed(&mut self, id: impl Into<GoalId>) -> FailedDependencies {
         self.graph.take_failed(id.into())
     }
 
-    /// An earlier failure of the same goal in this request. A missing substitute is not
-    /// remembered: there may be one by now.
+    /// An earlier failure of the same goal in this request. A missing substitute is not remembered,
+    /// since there may be one by now.
     pub(super) fn earlier_failure(&self, id: GoalId) -> Option<Failure> {
         let (kind, path) = self.key(id)?;
         self.failures
@@ -210,7 +210,7 @@ impl Goals {
             .filter(|failure| !failure.is_lack_of_substitutes())
     }
 
-    /// Ends a goal and wakes those that waited for it. Whether it was one of the client's own.
+    /// Ends a goal and wakes those that waited for it. Returns whether the client requested it.
     pub(super) fn end(&mut self, id: GoalId, result: GoalResult) -> bool {
         if let (Err(failure), Some((kind, path))) = (result, self.key(id)) {
             self.failures.insert((kind, path.clone()), failure);
@@ -229,7 +229,7 @@ impl Goals {
         consequences.was_top
     }
 
-    /// The goals that were dropped since the last call: their attempts are to be left.
+    /// The goals that were dropped since the last call, whose attempts have to be left.
     pub(super) fn take_dropped(&mut self) -> Vec<GoalId> {
         std::mem::take(&mut self.dropped)
     }

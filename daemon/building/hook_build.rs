@@ -52,7 +52,7 @@ pub(super) fn build(
     }
 }
 
-/// A line of paths as the hook reads it: a space follows each.
+/// A line of paths in the hook protocol: a space follows each.
 fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
     let mut text = Vec::new();
     for path in paths {
@@ -63,7 +63,7 @@ fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
     text
 }
 
-/// Sends the hook the paths, and watches it until it ends.
+/// Sends the paths to the hook, and watches it until it ends.
 fn supervise(
     job: &Job,
     deadline: &Deadline<'_>,
@@ -94,7 +94,7 @@ fn supervise(
     let talking = |e: io::Error| RequestError::new(format!("talking to the build hook: {e}"));
     pipe::set_nonblocking(&requests, false).map_err(talking)?;
     if !unread.is_empty() {
-        // Written together with the reply.
+        // The id was sent together with the reply.
         let pid = Some(pid.unsigned_abs());
         attempt.log(LogRecord::HelperOutput {
             pid,
@@ -113,8 +113,8 @@ fn supervise(
         Source::new(log, Carries::Log),
     ];
     std::thread::scope(|scope| {
-        // The lines may be longer than a pipe holds, and the hook may write before it reads them.
-        // If it never reads them, this ends when it is killed.
+        // The lines may be longer than a pipe's capacity, and the hook may write before it reads
+        // them. If it never reads them, this thread ends when it is killed.
         scope.spawn(move || {
             let _ = requests.write_all(lines);
         });
@@ -124,7 +124,7 @@ fn supervise(
     })
 }
 
-/// What the exit status of the hook says about the build.
+/// The outcome that corresponds to the hook's exit status.
 fn judge(
     job: &Job,
     deadline: &Deadline<'_>,
@@ -160,7 +160,7 @@ fn judge(
     }
 }
 
-/// The hook itself failed. The build may be tried again.
+/// The hook itself failed. The build may be retried.
 fn failed(job: &Job, attempt: &Attempt, status: ExitStatus, message: &str) -> Outcome {
     attempt.trace(Trace::HookFailed {
         derivation: job.path.as_str(),
@@ -189,7 +189,7 @@ fn succeeded(
         }
     }
     if !rest.is_empty() {
-        // It has brought them here but not registered them.
+        // The hook has copied the outputs here but not registered them.
         let place = |path: &StorePath| path.as_path().to_owned();
         let round = Round {
             last: true,

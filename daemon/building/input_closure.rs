@@ -1,4 +1,4 @@
-//! Everything that a derivation's builder can see.
+//! Everything that is visible to a derivation's builder.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use store::{Closure, Store};
 
 use crate::request_error::RequestError;
 
-/// The closure of a derivation's inputs, computed once: when the inputs are valid and somebody
-/// wants to know.
+/// The closure of a derivation's inputs, computed once, on first use, when the inputs are valid.
 #[derive(Default)]
 pub(super) struct InputClosure(Mutex<Option<Arc<BTreeSet<StorePath>>>>);
 

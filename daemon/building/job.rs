@@ -1,4 +1,4 @@
-//! A derivation to build, and everything that an attempt to build it needs.
+//! A derivation to build, and everything that an attempt needs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::platform::runs_natively;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 
-/// One build, as its thread needs to know it.
+/// One build; what its thread needs to know.
 pub(super) struct Job {
     pub(super) engine: Arc<Engine>,
     pub(super) session: Arc<SessionSettings>,
@@ -28,7 +28,7 @@ pub(super) struct Job {
     pub(super) path: StorePath,
     pub(super) derivation: Arc<Derivation>,
     pub(super) inputs: Arc<InputClosure>,
-    /// What the request knows of the contents of valid items.
+    /// The request's cache of checks of valid items' contents.
     pub(super) checked: Arc<Checked>,
     /// The hooks to ask first, if any.
     pub(super) hooks: Option<Arc<HookPool>>,
@@ -45,7 +45,7 @@ impl Job {
             .map(|(name, output)| (name.as_str(), &output.path))
     }
 
-    /// The blank-separated words of a variable of the derivation.
+    /// The words (separated by blanks) of a variable of the derivation.
     pub(super) fn words(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let text = self
             .derivation
@@ -74,7 +74,7 @@ impl Job {
             .all(|output| !output.hash.is_empty())
     }
 
-    /// Whether no hook is to be asked: the derivation prefers to be built here, and can be.
+    /// Whether no hook should be asked: the derivation prefers local builds, and can be built here.
     pub(super) fn must_be_local(&self) -> bool {
         let prefers_local = self
             .derivation

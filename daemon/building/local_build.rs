@@ -30,7 +30,7 @@ use super::sandbox::{
 };
 use crate::request_error::RequestError;
 
-/// Guix's words, which hooks look for.
+/// Guix's message, which hooks look for.
 const LACK_OF_SPACE: &str = "note: build failure may have been caused by lack of free disk space";
 
 /// Builds the missing outputs of a derivation, whose locks the caller holds.
@@ -116,7 +116,7 @@ fn rounds(
     Ok(Outcome::Done)
 }
 
-/// One round: one run of the builder.
+/// One round: one execution of the builder.
 struct Build<'a> {
     job: &'a Job,
     missing: &'a BTreeSet<StorePath>,
@@ -125,7 +125,7 @@ struct Build<'a> {
     identity: Identity,
     directory: BuildDirectory,
     root: Option<Root>,
-    /// Where a builtin builder puts its output.
+    /// The output directory of a builtin builder.
     output_directory: Option<OutputDirectory>,
 }
 
@@ -146,7 +146,7 @@ impl<'a> Build<'a> {
             }
             for (_, output) in job.outputs() {
                 if store.is_valid(output)? {
-                    // The builder would write over an output that others use.
+                    // The builder would overwrite an output that others use.
                     return Err(RequestError::new(format!(
                         "cannot build `{}' again outside a chroot while its output `{output}' is valid",
                         job.path
@@ -169,7 +169,7 @@ impl<'a> Build<'a> {
             root: None,
             output_directory: None,
         };
-        // The build directory exists from here on.
+        // From here on, the build directory exists.
         if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
             let _ = build.directory.clone().delete();
             return Err(build.deadline.explain(error));
@@ -231,7 +231,7 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Where an output is before it is taken into the store.
+    /// Where an output is before it is moved to the store.
     fn place(&self, output: &StorePath) -> PathBuf {
         match (&self.root, &self.output_directory) {
             (Some(root), _) => root.outside(output.as_path()),
@@ -343,7 +343,7 @@ impl<'a> Build<'a> {
         if job.derivation.builtin().is_some() {
             let options = job.session.pack().map_err(RequestError::new)?;
             set("_NIX_OPTIONS", &options);
-            // It may write to no other.
+            // A builtin may write to no other directory.
             set("TMPDIR", self.directory.outside().as_os_str().as_bytes());
             return Ok(environment);
         }
@@ -369,7 +369,7 @@ impl<'a> Build<'a> {
         Ok(environment)
     }
 
-    /// Cleans up after a builder that failed.
+    /// Cleans up after a failed builder.
     fn give_up(&self, attempt: &Attempt, described: &str) -> Result<Outcome, AttemptError> {
         let job = self.job;
         let failure = match job.is_fixed_output() {
@@ -387,8 +387,8 @@ impl<'a> Build<'a> {
         Err(error)
     }
 
-    /// A failure that may be due to a full file system is not the derivation's, and not one to
-    /// remember.
+    /// A failure that may be due to a full file system isn't the derivation's fault, and isn't
+    /// cached.
     fn excuse(&self, attempt: &Attempt, error: AttemptError) -> AttemptError {
         match error {
             AttemptError::Failed(_, message) if !self.has_space() => {
@@ -399,7 +399,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Whether there is space left wherever the builder could write.
+    /// Whether the file systems that the builder can write to have free space.
     fn has_space(&self) -> bool {
         let inside = self
             .root
@@ -414,8 +414,8 @@ impl<'a> Build<'a> {
         !places.into_iter().flatten().any(files::is_full)
     }
 
-    /// Moves the outputs of a failed builder to their store paths, so that people can look at them.
-    /// They stay invalid.
+    /// Moves the outputs of a failed builder to their store paths, for inspection. They stay
+    /// invalid.
     fn leave_outputs(&self, root: &Root) -> Result<(), RequestError> {
         for output in self.missing {
             let made = root.outside(output.as_path());
@@ -427,8 +427,8 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Makes harmless what a builder that failed, or whose outputs were rejected, has made without
-    /// a chroot, in the store itself.
+    /// Without a chroot, makes outputs safe that a failed build, or one with rejected outputs, has
+    /// left in the store itself.
     fn disarm_outputs(&self, attempt: &Attempt) -> Result<(), RequestError> {
         if self.root.is_some() || self.output_directory.is_some() {
             return Ok(());
@@ -445,8 +445,8 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// Deletes the build's directory, or keeps it if it is of a failed build and the client wants
-    /// to look at it.
+    /// Deletes the build's directory, or keeps it if the build failed and the client wants to
+    /// inspect it.
     fn clean_up(&self, attempt: &Attempt, succeeded: bool) -> Result<(), RequestError> {
         let job = self.job;
         if !succeeded {
@@ -480,7 +480,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// The user that the build runs as, with nothing of an earlier build; waits until one is free.
+/// The user that the build runs as, without processes of an earlier build; waits until one is free.
 /// `None` for a daemon that isn't root: its builds run as its own user.
 fn build_user(
     job: &Job,

@@ -26,8 +26,8 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Creates the log file of a build of `derivation` below the log directory, in place of an
-    /// older one. Without a directory, no log is kept.
+    /// Creates the log file of a build of `derivation` below the log directory, replacing an older
+    /// one. Without a directory, no log is kept.
     pub(super) fn create(
         directory: Option<&Path>,
         derivation: &StorePath,
@@ -48,7 +48,7 @@ impl LogFile {
             LogCompression::Gzip => ".gz",
             LogCompression::Bzip2 => ".bz2",
         };
-        // The doubled slash is Guix's; clients see the name in traces.
+        // The double slash is Guix's; clients see the name in traces.
         let directory = format!("{}/drvs/{prefix}/", directory.display());
         let name = format!("{directory}/{rest}{suffix}");
         let failed = |e: io::Error| RequestError::new(format!("creating log file `{name}': {e}"));
@@ -96,7 +96,7 @@ impl LogFile {
         result.map_err(|e| RequestError::new(format!("writing to log file `{}': {e}", self.name)))
     }
 
-    /// Writes out what is buffered.
+    /// Flushes and closes the log.
     pub(super) fn close(mut self) -> Result<(), RequestError> {
         let result = match self.writer.take() {
             None => Ok(()),

@@ -1,23 +1,23 @@
-//! What a client sees of its builds: messages, build output, output of helper programs, and
-//! trace lines.
+//! What a client sees of its builds: messages, build output, output of helper programs, and trace
+//! lines.
 
 use std::sync::Arc;
 
 use store::{Level, Progress};
 
-/// Receives what a client sees while it waits. Messages go through [`Progress::message`].
+/// Receives a waiting client's log. Messages are sent with [`Progress::message`].
 pub trait LogSink: Progress {
     /// A piece of a build's log, as read from the process `pid`. The sink frames it as the client
-    /// has asked for, and drops it if the client does not want it.
+    /// requested, and drops it if the client does not want it.
     fn build_output(&self, pid: u32, data: &[u8]);
-    /// Output of a hook or of a substituter. `pid` is given once the helper works on a build: its
+    /// Output of a hook or a substituter. `pid` is given once the helper works on a build: its
     /// output is then framed like build output, but shown at any verbosity.
     fn helper_output(&self, pid: Option<u32>, data: &[u8]);
-    /// A [`protocol::trace::Trace`] as text, for clients that asked for traces.
+    /// A [`protocol::trace::Trace`] as text, for clients that requested traces.
     fn trace(&self, line: &str);
 }
 
-/// One call of a [`LogSink`], to be made later.
+/// A recorded call of a [`LogSink`].
 #[derive(Clone, Debug)]
 pub(super) enum LogRecord {
     /// A message of the daemon, without the newline.
@@ -26,7 +26,7 @@ pub(super) enum LogRecord {
     Trace(String),
     /// A piece of a build's log.
     BuildOutput { pid: u32, data: Arc<[u8]> },
-    /// Output of a hook or of a substituter.
+    /// Output of a hook or a substituter.
     HelperOutput { pid: Option<u32>, data: Arc<[u8]> },
 }
 
@@ -41,7 +41,7 @@ impl LogRecord {
         }
     }
 
-    /// Whether it is output of a process, of which there may be any amount.
+    /// Whether it is output of a process, whose amount is unlimited.
     pub(super) fn is_output(&self) -> bool {
         matches!(
             self,
@@ -49,7 +49,7 @@ impl LogRecord {
         )
     }
 
-    /// Makes the call.
+    /// Replays the call.
     pub(super) fn send_to(&self, sink: &dyn LogSink) {
         match self {
             LogRecord::Message(level, text) => sink.message(*level, text),

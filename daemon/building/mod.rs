@@ -6,9 +6,9 @@
 //! # Overview
 //!
 //! A session calls [`Scheduler::build`] with a [`BuildRequest`] and waits. On the session's own
-//! thread, a `Worker` works on the request. It keeps the request's *goals*: derivations to build
+//! thread, a `Worker` processes the request. It keeps the request's *goals*: derivations to build
 //! and items to substitute. Goals wait for other goals: a derivation for its inputs, an item for
-//! its references. When everything that a goal needs is there, the worker starts an *attempt* on a
+//! its references. When everything that a goal needs is valid, the worker starts an *attempt* on a
 //! new thread, and gets *events* from it.
 //!
 //! Goals belong to one request and one thread, so they need no locks. Attempts belong to the
@@ -25,15 +25,15 @@
 //!    └─▶ LogSink (the client)                │
 //! ```
 //!
-//! # The life of a goal
+//! # The life cycle of a goal
 //!
 //! 1. The worker takes the next goal that is *awake*: substitutions before builds, then by name.
-//! 2. It advances the goal step by step (`build_steps`, `substitution_steps`). Steps look at the
-//!    store, and make new goals for what is missing. These are awake; the goal itself then waits
-//!    for them in the `WaitGraph`.
-//! 3. When the last goal that it waits for ends, the goal is woken, and advances further. If one
-//!    of them fails, the goal is woken at once, and what only it waited for is dropped (unless the
-//!    client said `--keep-going`).
+//! 2. It advances the goal step by step (`build_steps`, `substitution_steps`). Steps check the
+//!    store, and add goals for what is missing. These are awake; the goal itself then waits for
+//!    them in the `WaitGraph`.
+//! 3. When the last goal that it waits for ends, the goal is woken, and advances further. If one of
+//!    them fails, the goal is woken immediately, and the goals that only it waited for are dropped
+//!    (unless the client requested `--keep-going`).
 //! 4. A goal that needs nothing more joins the attempt that another request has started, or starts
 //!    one. It is now *blocked* by the attempt.
 //! 5. The outcome of the attempt ends the goal, or blocks it by something else.
@@ -48,28 +48,28 @@
 //! | a slot (`--max-jobs`) | `Blocker::Slot` | [`SlotFreed`](event_queue::Event::SlotFreed), when a local build or a fetch of this request ends |
 //! | a lock of another process, or a hook that is busy | `Blocker::Retry` | [`BuildEnded`](event_queue::Event::BuildEnded), when any build of the daemon ends (one goal), and the clock (all goals) |
 //!
-//! The clock is the only polling: nothing tells us when another process unlocks a file or when a
-//! build machine becomes free (see `postponement`). A goal is blocked by one thing at a time
-//! (`blocked`), and a goal that waits for goals is not blocked.
+//! There is no other polling than by the clock: there is no notification when another process
+//! unlocks a file or when a build machine becomes free (see `postponement`). A goal is blocked by
+//! one thing at a time (`blocked`), and a goal that waits for goals is not blocked.
 //!
 //! # Attempts and sharing
 //!
-//! An attempt to build (`try_build`) locks the outputs, looks again whether they are valid, asks a
-//! hook, and else takes a slot and builds here. The request that started it lends it its settings,
-//! its hooks and its slots. Requests that join later get the log so far and the same outcome. If
-//! an attempt fails for a reason that may lie in the settings of the request that started it (a
-//! timeout), the others try again with their own.
+//! An attempt to build (`try_build`) locks the outputs, checks again whether they are valid, asks a
+//! hook, and otherwise takes a slot and builds locally. It uses the settings, hooks and slots of
+//! the request that started it. Requests that join later get the log so far and the same outcome.
+//! If an attempt fails for a reason that may be due to the settings of the request that started it
+//! (a timeout), the others try again with their own.
 //!
-//! A request leaves an attempt when its goal is dropped or the client goes. The last one to leave
-//! cancels the attempt, which kills the hook or the builder, and waits for its end, so that
-//! nothing runs for a client that is gone.
+//! A request leaves an attempt when its goal is dropped or the client disconnects. The last one to
+//! leave cancels the attempt, which kills the hook or the builder, and waits for its end, so that
+//! nothing runs for a client that has disconnected.
 //!
 //! # The queue of events
 //!
 //! Attempts never write to a client's connection. They push log records and their outcome to the
 //! `EventQueue` of each request, and only the request's thread takes events out and writes. Pushing
 //! never blocks. If the client reads slowly, its queue fills: then the attempt pauses before it
-//! reads more of the builder's output, unless another request that shares it has room. It goes on
+//! reads more of the builder's output, unless another request that shares it has room. It continues
 //! when the worker has taken enough events out, or when a limit on the build's time ends it.
 //!
 //! # Which thread blocks, and why

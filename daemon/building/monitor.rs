@@ -1,5 +1,5 @@
-//! Watching a builder or a hook: its output, its limits, its end (`doc/spec/build-environment.md`,
-//! section 12; `doc/spec/hook-protocol.md`, section 6).
+//! Watching a builder or a hook: output, limits, and exit (`doc/spec/build-environment.md`, section
+//! 12; `doc/spec/hook-protocol.md`, section 6).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,11 +18,11 @@ use crate::cancel::CancelEvent;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 
-/// The most that is read and logged at once, in bytes.
+/// How much is read and logged at a time, in bytes.
 const OUTPUT_CHUNK_SIZE: usize = 4096;
 
-/// How long the pipes of a hook that has ended are read further, if a process it left behind keeps
-/// them open.
+/// How long to continue reading the pipes of a hook that has exited, if a process it left behind
+/// keeps them open.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The limits of a build; zero means none.
@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Limits {
     /// Seconds without output.
     pub(super) silence: u64,
-    /// Seconds altogether.
+    /// Seconds in total.
     pub(super) total: u64,
     /// Bytes of log.
     pub(super) log_size: u64,
@@ -48,7 +48,7 @@ impl Limits {
     }
 }
 
-/// What a pipe carries.
+/// The kind of data in a pipe.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carries {
     /// The build's output: sent to clients, kept in the log file, and limited in size.
@@ -64,7 +64,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The read end of a pipe.
+    /// A source that reads from a pipe.
     pub(super) fn new(fd: OwnedFd, carries: Carries) -> Source {
         Source {
             file: Some(File::from(fd)),
@@ -73,9 +73,9 @@ impl Source {
     }
 }
 
-/// How watching ended.
+/// Why watching ended.
 pub(super) enum Ended {
-    /// The process ended by itself.
+    /// The process exited.
     Exited(ExitStatus),
     /// It was killed, because it exceeded a limit (the message has been sent).
     TimedOut,
@@ -83,35 +83,35 @@ pub(super) enum Ended {
     Cancelled,
 }
 
-/// What a wait ended with.
+/// The result of a wait.
 struct Woken {
-    /// The attempt is to end.
+    /// Whether the attempt was cancelled.
     cancelled: bool,
     /// The child has exited.
     exited: bool,
-    /// For each source, whether it can be read.
+    /// Whether each source is readable.
     ready: Vec<bool>,
 }
 
 /// Watches one process.
 pub(super) struct Monitor<'a> {
-    /// Gets the output, and stops the process.
+    /// Receives the output, and cancels the process.
     pub(super) attempt: &'a Attempt,
     /// The subject of messages about limits.
     pub(super) name: String,
     /// Its limits.
     pub(super) limits: Limits,
-    /// When the time that [`Limits::total`] limits began.
+    /// When counting towards [`Limits::total`] started.
     pub(super) started: Instant,
     /// The process's log.
     pub(super) log: LogFile,
 }
 
 impl Monitor<'_> {
-    /// Passes on the output of the process until it has ended, then closes the log.
+    /// Forwards the output of the process until it has ended, then closes the log.
     ///
     /// `lingering` pipes may be held open by processes that outlive the child: they are read until
-    /// [`LINGER`] after its end. Others are read to their end.
+    /// [`LINGER`] after its exit. Others are read until end of file.
     pub(super) fn watch(
         mut self,
         child: &mut Child,
@@ -157,7 +157,7 @@ impl Monitor<'_> {
             }
             if woken.exited && exited_since.is_none() {
                 exited_since = Some(Instant::now());
-                // It is not reaped yet, so that its process group can't be another one by now.
+                // It isn't reaped yet, so its process group id can't have been reused.
                 child
                     .kill_group()
                     .map_err(|e| RequestError::new(format!("killing {}: {e}", self.name)))?;
@@ -192,7 +192,7 @@ impl Monitor<'_> {
                         data: data.into(),
                     });
                 }
-                // The limits hold while nobody reads, too: a builder must not outlive them because
+                // The limits also apply while nobody reads: a builder must not exceed them because
                 // its client has stopped.
                 let deadline = self.end_of_pause(started, last_output, exited_since, lingering);
                 self.attempt.wait_for_room(deadline);
@@ -222,7 +222,7 @@ impl Monitor<'_> {
         Ok(Ended::TimedOut)
     }
 
-    /// How long, at most, the output may be held back for want of a reader.
+    /// When to stop holding back output although nobody reads it.
     fn end_of_pause(
         &self,
         started: Instant,
@@ -245,8 +245,7 @@ impl Monitor<'_> {
         left(self.limits.silence, last_output).min(left(self.limits.total, started))
     }
 
-    /// Waits until something happens, or the timeout has passed. With `has_exited`, the child is
-    /// not looked at any more.
+    /// Waits for an event or the timeout. With `has_exited`, the child isn't polled any more.
     fn wait(
         &self,
         cancelled: &CancelEvent,
@@ -283,7 +282,7 @@ impl Monitor<'_> {
     }
 }
 
-/// Reads a piece and returns its length, which is 0 if there is nothing to read. At its end, the
+/// Reads a piece and returns its length, which is 0 if nothing is available. At end of file, the
 /// source is closed.
 fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, RequestError> {
     let Some(file) = &mut source.file else {

@@ -1,4 +1,4 @@
-//! How attempts and goals end, and what that means for the status of the request
+//! The results of attempts and goals, and the resulting status of the request
 //! (`doc/spec/build-environment.md`, section 13).
 
 use crate::request_error::RequestError;
@@ -10,26 +10,26 @@ pub(super) enum Failure {
     Permanent,
     /// The builder failed, but might succeed another time.
     Transient,
-    /// The builder succeeded, but what it made is not acceptable.
+    /// The builder succeeded, but its output was rejected.
     OutputRejected,
-    /// The derivation cannot be built as it is.
+    /// The derivation can't be built as it is.
     InputRejected,
-    /// The derivation failed before, and that was remembered.
+    /// The derivation failed before, and the failure was cached.
     Cached,
-    /// It took too long, or wrote too much.
+    /// It timed out, or wrote too much.
     TimedOut,
     /// A hook failed, or something else that the derivation did not cause.
     Misc,
     /// A dependency failed.
     Dependency,
-    /// No substituter has the item.
+    /// There is no substitute for the item.
     NoSubstitute,
-    /// A substituter has the item, but something it refers to can be neither found nor built.
+    /// There is a substitute, but one of its references can be neither substituted nor built.
     IncompleteClosure,
 }
 
 impl Failure {
-    /// Whether the failure makes the request's status 100.
+    /// Whether the failure gives the request the status 100.
     pub(super) fn is_permanent(self) -> bool {
         matches!(
             self,
@@ -46,14 +46,14 @@ impl Failure {
         }
     }
 
-    /// Whether there is no (complete) substitute. That is no failure of a build: the derivation
-    /// can still be built.
+    /// Whether there is no (complete) substitute. That isn't a failed build: the derivation can
+    /// still be built.
     pub(super) fn is_lack_of_substitutes(self) -> bool {
         matches!(self, Failure::NoSubstitute | Failure::IncompleteClosure)
     }
 }
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// The outputs, or the item, are valid now.
@@ -64,16 +64,16 @@ pub(super) enum Outcome {
     Locked,
     /// The hook asked to be asked again later.
     Postponed,
-    /// It has to be built here, and all the request's slots are taken.
+    /// It has to be built locally, and all slots of the request are taken.
     NeedsSlot,
-    /// The hook (not the build) failed: try again, perhaps otherwise.
+    /// The hook (not the build) failed: try again, perhaps without it.
     HookFailed,
     /// An error that ends the whole request.
     Error(RequestError),
 }
 
 impl Outcome {
-    /// Whether something was tried, so that locks and build machines may be free now.
+    /// Whether something was tried, so that locks and build machines may have become free.
     pub(super) fn is_final(&self) -> bool {
         !matches!(
             self,
@@ -81,7 +81,7 @@ impl Outcome {
         )
     }
 
-    /// Whether the settings of another request might have led to another outcome.
+    /// Whether another request's settings might have led to another outcome.
     pub(super) fn depends_on_settings(&self) -> bool {
         matches!(
             self,

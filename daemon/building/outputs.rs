@@ -20,25 +20,25 @@ use super::files::{self, failed};
 use super::job::Job;
 use crate::request_error::RequestError;
 
-/// How much of a file is hashed at once, in bytes.
+/// How much of a file is hashed at a time, in bytes.
 const PIECE: usize = 256 << 10;
 
 /// The part of a round in a build of several rounds.
 pub(super) struct Round<'a> {
-    /// The outputs are registered after this round.
+    /// Whether the outputs are registered after this round.
     pub(super) last: bool,
-    /// The outputs of the round before, which these have to equal.
+    /// The outputs of the previous round, which these must equal.
     pub(super) previous: Option<&'a [Produced]>,
 }
 
-/// An output that passed the checks.
+/// An output that has passed the checks.
 pub(super) struct Produced {
     info: NewPath,
     files: FileHashes,
 }
 
-/// Takes the outputs from where they were made (`place`) into the store. `owner` is the user who
-/// has to own their files; `None`, for the outputs of a hook, checks no owner.
+/// Moves the outputs from where they were built (`place`) to the store. `owner` is the user who
+/// must own their files; `None` for the outputs of a hook, whose owner isn't checked.
 pub(super) fn take(
     job: &Job,
     deadline: &Deadline<'_>,
@@ -61,7 +61,7 @@ pub(super) fn take(
             if let Err(error) = store.canonicalise(&made, owner, &mut seen, deadline) {
                 return rejected(error.to_string());
             }
-            // A process that escaped the sandbox may have an open descriptor of the original.
+            // A process that escaped from the sandbox may have an open descriptor of the original.
             files::replace_by_copy(&made, deadline)?;
         }
         taker.owner = Some(system::ids::effective_uid());
@@ -105,7 +105,7 @@ pub(super) fn take(
     Ok(produced)
 }
 
-/// Where an output is kept that differs from the output that it should equal.
+/// Where to keep an output that differs from the expected one.
 fn suffixed(path: &StorePath) -> PathBuf {
     PathBuf::from(format!("{path}-check"))
 }
@@ -166,7 +166,7 @@ impl Taker<'_> {
         }))
     }
 
-    /// The output has to exist, and nobody but the builder may be able to write to it.
+    /// The output has to exist, and only the builder may have write permission.
     fn check_owner(
         &self,
         path: &StorePath,
@@ -243,7 +243,7 @@ impl Taker<'_> {
         Err(RequestError::new(text).into())
     }
 
-    /// Checks `allowedReferences` and the three variables like it.
+    /// Checks `allowedReferences` and the three similar variables.
     fn check_references(
         &self,
         path: &StorePath,
@@ -272,7 +272,7 @@ impl Taker<'_> {
         Ok(())
     }
 
-    /// The closure of what an output refers to. Other outputs of the same build aren't valid yet.
+    /// The closure of an output's references. Other outputs of the same build aren't valid yet.
     fn requisites(
         &self,
         path: &StorePath,
@@ -293,7 +293,7 @@ impl Taker<'_> {
         Ok(all)
     }
 
-    /// The paths and the names of outputs in a variable, as paths.
+    /// The paths and output names in a variable, converted to paths.
     fn specified(&self, name: &str) -> Result<BTreeSet<StorePath>, AttemptError> {
         let dir = self.job.engine.store.dir();
         let mut paths = BTreeSet::new();
@@ -317,7 +317,7 @@ impl Taker<'_> {
         let store = &self.job.engine.store;
         let infos: Vec<NewPath> = produced.iter().map(|one| one.info.clone()).collect();
         match store.register_valid_paths(&infos) {
-            // A failure of this build; all other errors are general.
+            // This is a failure of the build; all other errors are general.
             Err(error @ store::Error::Cycle(_)) => return rejected(error.to_string()),
             registered => registered?,
         };
@@ -351,7 +351,7 @@ fn compare(job: &Job, previous: &[Produced], produced: &[Produced]) -> Result<()
     Ok(())
 }
 
-/// The hash of a fixed output, computed as its derivation says.
+/// The hash of a fixed output, computed as its derivation specifies.
 fn hash_of(
     job: &Job,
     made: &Path,

@@ -1,7 +1,7 @@
-//! The goals of one request, with what their steps need.
+//! The goals of one request, and what their steps need.
 //!
-//! Steps run on the request's thread and never block for long: they look at the store, ask for
-//! substitutes, and add goals to wait for. What takes long is an attempt.
+//! Steps run on the request's thread and never block for long: they query the store, ask for
+//! substitutes, and add goals to wait for. Long operations are done by attempts.
 
 use std::sync::Arc;
 
@@ -15,31 +15,31 @@ use super::request::BuildRequest;
 use crate::request_error::RequestError;
 use crate::substituter::Agent;
 
-/// How far the steps of a goal have come.
+/// The result of advancing a goal.
 pub(super) enum Advance<R> {
     /// The goal waits for others.
     Waiting,
-    /// Everything that an attempt needs is there.
+    /// Everything that an attempt needs is available.
     Ready(R),
     /// The goal has ended.
     Ended(GoalResult),
 }
 
-/// The goals and their surroundings.
+/// The goals, and what their steps need.
 pub(super) struct Planner<'a> {
     pub(super) engine: &'a Arc<Engine>,
     pub(super) request: &'a BuildRequest,
     pub(super) goals: Goals,
-    /// What is known of the contents of valid items.
+    /// The cache of checks of valid items' contents.
     pub(super) checked: Arc<Checked>,
-    /// Answers what can be substituted; started with the first question.
+    /// Answers what can be substituted; started when first needed.
     pub(super) query_agent: Option<Agent>,
-    /// Asking has failed: the request does without substitutes.
+    /// Whether it has failed: the request continues without substitutes.
     pub(super) query_failed: bool,
 }
 
 impl<'a> Planner<'a> {
-    /// For a request without goals.
+    /// A planner without goals.
     pub(super) fn new(engine: &'a Arc<Engine>, request: &'a BuildRequest) -> Planner<'a> {
         Planner {
             engine,
@@ -56,12 +56,12 @@ impl<'a> Planner<'a> {
         &self.engine.store
     }
 
-    /// For operations of the store that take long.
+    /// For long operations of the store.
     pub(super) fn progress(&self) -> &'a dyn Progress {
         &*self.request.log
     }
 
-    /// Whether the contents of a valid item are those that were registered.
+    /// Whether a valid item has its registered contents.
     pub(super) fn contents_good(&self, path: &StorePath) -> Result<bool, RequestError> {
         let good = self
             .store()
@@ -69,7 +69,7 @@ impl<'a> Planner<'a> {
         Ok(good)
     }
 
-    /// Shows an error to the client, which does not end the request.
+    /// Shows an error that does not end the request to the client.
     pub(super) fn error(&self, text: impl AsRef<str>) {
         self.request.log.message(Level::Error, text.as_ref());
     }

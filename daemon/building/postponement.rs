@@ -1,10 +1,10 @@
-//! When builds that could not be started are tried again.
+//! When to retry builds that could not be started.
 //!
-//! A build is postponed when another process holds the lock of an output, or when the hook says
-//! so. Nothing tells us when the other process unlocks or when a build machine becomes free, so
-//! here, and only here, the scheduler polls: it tries everything again at the interval
-//! `build-poll-interval` (5 seconds). The end of any build of this daemon may have made room, and
-//! is a reason to try one postponed goal at once.
+//! A build is postponed when another process holds the lock of an output, or when the hook
+//! postpones it. There is no notification when the other process releases the lock or when a build
+//! machine becomes free, so here, and only here, the scheduler polls: it retries everything at the
+//! interval `build-poll-interval` (5 seconds). The end of any build of this daemon may have freed a
+//! lock or a machine, so then one postponed goal is retried immediately.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ pub(super) struct Requirements {
 pub(super) struct Postponement {
     interval: Duration,
     last_try: Instant,
-    /// The client was told that it waits.
+    /// Whether the client was told that it waits.
     announced: bool,
-    /// The hook has postponed a build with these requirements, and would postpone all others.
+    /// Requirements with which the hook has postponed a build, and so would postpone others.
     postponed_by_hook: HashSet<Requirements>,
 }
 
 impl Postponement {
-    /// Nothing is postponed.
+    /// No goal is postponed.
     pub(super) fn new(interval: Duration, now: Instant) -> Postponement {
         Postponement {
             interval,
@@ -40,7 +40,8 @@ impl Postponement {
         }
     }
 
-    /// A goal is to be postponed; `is_first` if no other is. Whether the client should be told.
+    /// Records that a goal is postponed; `is_first` if it is the only one. Returns whether to tell
+    /// the client.
     pub(super) fn begin(&mut self, is_first: bool, now: Instant) -> bool {
         if !is_first || self.announced {
             return false;
@@ -60,7 +61,7 @@ impl Postponement {
         self.postponed_by_hook.contains(requirements)
     }
 
-    /// A build has ended: the hook may be asked again.
+    /// A build has ended, so the hook may be asked again.
     pub(super) fn build_ended(&mut self) {
         self.postponed_by_hook.clear();
     }
@@ -70,12 +71,12 @@ impl Postponement {
         self.announced &= !self.postponed_by_hook.is_empty();
     }
 
-    /// When the postponed goals are to be tried again.
+    /// When to retry the postponed goals.
     pub(super) fn next_try(&self) -> Instant {
         self.last_try + self.interval
     }
 
-    /// Whether it is time to try the postponed goals; the next time is an interval later.
+    /// Whether it is time to retry the postponed goals; if so, schedules the next time.
     pub(super) fn try_now(&mut self, now: Instant) -> bool {
         if now < self.next_try() {
             return false;
@@ -121,7 +122,7 @@ mod tests {
         postponement.begin(true, start);
         postponement.postponed_by_hook(kvm());
         assert!(postponement.would_be_postponed(&kvm()));
-        // Only one goal was tried meanwhile: the wait goes on, and is not announced again.
+        // Only one goal was retried meanwhile: waiting continues, and is not announced again.
         postponement.none_left();
         assert!(!postponement.begin(true, start));
         postponement.build_ended();

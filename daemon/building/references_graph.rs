@@ -1,8 +1,8 @@
-//! `exportReferencesGraph`: files that tell a builder the references between items
+//! `exportReferencesGraph`: files that describe the references between items to a builder
 //! (`doc/spec/build-environment.md`, section 10).
 //!
-//! A derivation may ask for thousands of files, each as large as the store has items. So they are
-//! written as they are made, and the build's [`Deadline`] holds.
+//! A derivation may request thousands of files, each as large as the number of items in the store.
+//! So they are streamed to disk, and the build's [`Deadline`] applies.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -23,13 +23,13 @@ fn refuse<T>(reason: String) -> Result<T, AttemptError> {
     Err(AttemptError::Failed(Failure::InputRejected, reason))
 }
 
-/// A file to write: its name, and the item that it is about.
+/// A file to write: its name, and the item that it describes.
 pub(super) struct Graph {
     name: String,
     item: StorePath,
 }
 
-/// The files that the derivation asks for.
+/// The files that the derivation requests.
 pub(super) fn wanted(job: &Job) -> Result<Vec<Graph>, AttemptError> {
     let words: Vec<&[u8]> = job.words("exportReferencesGraph").collect();
     if !words.len().is_multiple_of(2) {
@@ -77,7 +77,7 @@ pub(super) fn write(
         for path in described(job, &graph.item, deadline)? {
             deadline.check()?;
             let references = job.engine.store.query_references(&path)?;
-            // The empty line stands for the deriver, which is left out.
+            // The empty line stands for the deriver, which is omitted.
             writeln!(file, "{path}\n\n{}", references.len()).map_err(writing)?;
             for reference in references {
                 writeln!(file, "{reference}").map_err(writing)?;

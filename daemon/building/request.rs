@@ -1,4 +1,4 @@
-//! What a session asks of the scheduler.
+//! What sessions request from the scheduler.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use super::log_sink::LogSink;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
 
-/// Who asks: decides who owns a kept build directory, and what may be kept.
+/// The client's identity, which determines who owns a kept build directory, and what may be kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClientIdentity {
-    /// The user on the other side of a Unix socket.
+    /// The user id of the peer of a Unix socket.
     pub uid: Option<u32>,
-    /// That user's group.
+    /// That user's group id.
     pub gid: Option<u32>,
-    /// The client is root.
+    /// Whether the client is root.
     pub trusted: bool,
-    /// The client came over TCP.
+    /// Whether the client is connected over TCP.
     pub remote: bool,
 }
 
@@ -33,11 +33,11 @@ pub struct BuildRequest {
     pub settings: Arc<SessionSettings>,
     /// The client.
     pub client: ClientIdentity,
-    /// The temporary roots of the session: they protect everything that the request touches.
+    /// The temporary roots of the session: they protect everything that the request uses.
     pub temp_roots: Arc<TempRoots>,
-    /// Receives the client's messages. The scheduler calls it from the thread that made the
-    /// request only, in the order of the events.
+    /// Receives the client's log. The scheduler calls it only from the thread that made the
+    /// request, in the order of the events.
     pub log: Arc<dyn LogSink>,
-    /// Cancelled when the client has gone.
+    /// Cancelled when the client disconnects.
     pub cancel: CancellationToken,
 }

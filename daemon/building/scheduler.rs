@@ -1,4 +1,4 @@
-//! The daemon's one scheduler, as sessions see it.
+//! The scheduler of builds, which all sessions share.
 
 use std::sync::Arc;
 
@@ -23,20 +23,20 @@ impl Scheduler {
         Scheduler(Arc::new(Engine::new(store, settings)))
     }
 
-    /// Starts programs that are to die with the daemon.
+    /// Starts programs that are killed when the daemon dies.
     pub fn spawner(&self) -> &Spawner {
         &self.0.spawner
     }
 
-    /// Builds or substitutes the targets of a request. Returns when all are done, or when the
+    /// Builds or substitutes the targets of a request. Returns when all are valid, or when the
     /// request has failed or was cancelled.
     pub fn build(&self, request: BuildRequest) -> Result<(), RequestError> {
         Worker::new(&self.0, &request).build()
     }
 
-    /// Makes `path` valid, by substitution if need be (`EnsurePath`). In mode
-    /// [`BuildMode::Repair`], restores the registered contents, if need be by building the item
-    /// again. The request's targets are ignored.
+    /// Makes `path` valid, by substitution if necessary (`EnsurePath`). In mode
+    /// [`BuildMode::Repair`], restores the registered contents, if necessary by rebuilding the
+    /// item. The request's targets are ignored.
     pub fn ensure_path(&self, path: &StorePath, request: BuildRequest) -> Result<(), RequestError> {
         let repair = request.mode == BuildMode::Repair;
         if !repair && self.0.store.is_valid(path)? {

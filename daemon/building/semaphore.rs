@@ -1,4 +1,4 @@
-//! A counting semaphore whose waiting threads can be cancelled.
+//! A counting semaphore with cancellable waits.
 
 use std::sync::Arc;
 use system::sync::{Condvar, Mutex, MutexGuard};
@@ -28,7 +28,7 @@ impl Semaphore {
     pub(super) fn acquire(self: &Arc<Self>, cancel: &CancellationToken) -> Option<Permit> {
         let semaphore = self.clone();
         let _guard = cancel.on_cancel(move || {
-            // With the lock, so that no thread is between its look at the token and its sleep.
+            // With the lock held, so that no thread is between checking the token and sleeping.
             let _free = semaphore.free();
             semaphore.changed.notify_all();
         });
@@ -45,7 +45,7 @@ impl Semaphore {
     }
 }
 
-/// A permit in use; free again when dropped.
+/// A permit in use; released on drop.
 pub(super) struct Permit(Arc<Semaphore>);
 
 impl Drop for Permit {

@@ -1,4 +1,4 @@
-//! How many local builds one client may have at a time (`--max-jobs`).
+//! How many local builds one client may run at a time (`--max-jobs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::event_queue::{Event, EventQueue};
 pub(super) struct Slots {
     max: u32,
     used: Mutex<u32>,
-    /// A build with a slot has had to wait for a build user.
+    /// Whether a build with a slot has had to wait for a build user.
     waited_for_user: AtomicBool,
     queue: Arc<EventQueue>,
 }
@@ -38,7 +38,7 @@ impl Slots {
         None
     }
 
-    /// How many slots are free now.
+    /// The number of free slots.
     pub(super) fn free(&self) -> usize {
         let used = *self.used.lock();
         self.max.saturating_sub(used) as usize
@@ -49,8 +49,8 @@ impl Slots {
         self.free() > 0
     }
 
-    /// To be called when a build with a slot has to wait for a build user: whether it is the
-    /// request's first, and the client is to be told.
+    /// Called when a build with a slot has to wait for a build user. Returns whether it is the
+    /// request's first, so that the client should be told.
     pub(super) fn is_first_wait_for_user(&self) -> bool {
         !self.waited_for_user.swap(true, Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ impl Slots {
     }
 }
 
-/// A slot in use; free again when dropped.
+/// A slot in use; released on drop.
 pub(super) struct Slot(Arc<Slots>);
 
 impl Drop for Slot {

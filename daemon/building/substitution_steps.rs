@@ -1,7 +1,7 @@
 //! The steps of an item's goal, up to the attempt (`doc/spec/build-environment.md`, section 1).
 //!
-//! Two steps: find out whether a substituter has the item, and wait for its references. Then it
-//! can be fetched.
+//! There are two steps: find out whether there is a substitute for the item, and wait for its
+//! references. Then it can be fetched.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(super) fn advance(
     })))
 }
 
-/// Before an item is valid, everything that it refers to has to be.
+/// The references of an item have to be valid before it.
 fn wait_for_references(
     planner: &mut Planner<'_>,
     id: SubstitutionId,
@@ -71,8 +71,8 @@ fn wait_for_references(
     }
 }
 
-/// Asks the request's agent for a substitute. An agent that fails costs the request its
-/// substitutes, and a warning.
+/// Asks the request's agent for a substitute. If the agent fails, the request continues without
+/// substitutes, after a warning.
 fn query(
     planner: &mut Planner<'_>,
     path: &StorePath,
@@ -94,7 +94,7 @@ fn query(
     }
 }
 
-/// Asks the agent, which is started for the first question.
+/// Asks the agent, which is started when first needed.
 fn ask(
     planner: &mut Planner<'_>,
     path: &StorePath,

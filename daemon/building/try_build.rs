@@ -1,13 +1,13 @@
 //! An attempt to build a derivation: locks, hook, builder (`doc/spec/build-environment.md`,
 //! section 1, "try to build").
 //!
-//! It runs on a thread of its own, which may block. It begins with nothing held and ends with
-//! nothing held, whatever the outcome:
+//! It runs on its own thread, which may block. It holds nothing when it begins and when it ends,
+//! whatever the outcome:
 //!
 //! 1. Lock the outputs, or give up if another process has a lock.
-//! 2. Look again whether they are valid: the other process may have built them.
+//! 2. Check again whether they are valid: the other process may have built them.
 //! 3. Ask a hook, which builds the derivation, postpones it, or declines.
-//! 4. Take one of the request's slots, or give up if there is none, and build here.
+//! 4. Take one of the request's slots, or give up if none is free, and build locally.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -28,7 +28,7 @@ use super::outcome::{Failure, Outcome};
 use super::slots::Slot;
 use crate::request_error::RequestError;
 
-/// Makes the attempt. With `slot`, it was found that no hook need be asked.
+/// The attempt. A `slot` is passed if no hook needs to be asked.
 pub(super) fn try_build(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Outcome {
     with_locks(job, attempt, slot).unwrap_or_else(Outcome::Error)
 }
@@ -39,7 +39,7 @@ fn with_locks(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Result<Outcom
     let Some(mut locks) = PathLocks::try_acquire(store, &outputs)? else {
         return Ok(Outcome::Locked);
     };
-    // Another process may have built it meanwhile; now that we have the locks, none will.
+    // Another process may have built it meanwhile; now that we hold the locks, none will.
     let valid = good_outputs(job, attempt, &outputs)?;
     if job.mode != BuildMode::Check && valid.len() == outputs.len() {
         locks.set_deletion(true);
@@ -76,14 +76,14 @@ fn with_locks(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Result<Outcom
     let build = || local_build::build(job, attempt, &missing);
     let outcome = log_for_administrator(job, "here", build)?;
     if matches!(outcome, Outcome::Done) {
-        // A process that waits for the lock will find the outputs valid, and make no new lock
-        // file.
+        // A process that waits for the lock will find the outputs valid, and won't create a new
+        // lock file.
         locks.set_deletion(true);
     }
     Ok(outcome)
 }
 
-/// The outputs that are valid and, when repairing, have the contents that were registered.
+/// The outputs that are valid and, when repairing, have their registered contents.
 fn good_outputs(
     job: &Job,
     attempt: &Attempt,
@@ -103,7 +103,7 @@ fn good_outputs(
     Ok(good)
 }
 
-/// Asks a hook, and has it build; `None` if the derivation is to be built here.
+/// Asks a hook, and has it build; `None` if the derivation has to be built locally.
 fn offload(
     job: &Job,
     attempt: &Attempt,
@@ -113,7 +113,7 @@ fn offload(
     let Some(hooks) = &job.hooks else {
         return Ok(None);
     };
-    // The client chose it. It is one word of the question, which blanks would split.
+    // Chosen by the client. It is one word of the question, which blanks would split.
     let platform = job.platform();
     if platform.is_empty() || !platform.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(None);

@@ -1,22 +1,22 @@
-//! Which goals wait for which.
+//! Which goals wait for which others.
 //!
-//! A goal is woken when nothing it waits for is left. A goal that nobody waits for any more is
-//! dropped, with everything that only it waited for. Nothing here recurses: a chain of any length
-//! is walked with a queue.
+//! A goal is woken when everything it waits for has ended. A goal without waiters is dropped, with
+//! every goal that only it waited for. Nothing here recurses: a chain of any length is processed
+//! with a queue.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::goal::{GoalId, GoalResult};
 use super::outcome::Failure;
 
-/// How many of the goals that a goal waited for have failed.
+/// The number of failed goals among those that a goal waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FailedDependencies {
-    /// All of them.
+    /// In total.
     pub(super) total: u32,
-    /// For those of [`Failure::NoSubstitute`].
+    /// Those with [`Failure::NoSubstitute`].
     pub(super) no_substitute: u32,
-    /// For those of [`Failure::IncompleteClosure`].
+    /// Those with [`Failure::IncompleteClosure`].
     pub(super) incomplete_closure: u32,
 }
 
@@ -33,27 +33,27 @@ impl FailedDependencies {
 
 #[derive(Default)]
 struct Node {
-    /// The client itself asked for the goal.
+    /// Whether the client itself requested the goal.
     is_top: bool,
     waiters: BTreeSet<GoalId>,
     waits_for: BTreeSet<GoalId>,
     failed: FailedDependencies,
 }
 
-/// What follows from the end of a goal.
+/// The consequences of the end of a goal.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Consequences {
-    /// The client itself asked for the goal.
+    /// Whether the client itself requested the goal.
     pub(super) was_top: bool,
-    /// Goals that have nothing more to wait for. Some may be among the dropped, too.
+    /// Goals that have nothing left to wait for. Some may also be among the dropped.
     pub(super) woken: Vec<GoalId>,
-    /// Goals that nobody waits for any more; they are no longer in the graph.
+    /// Goals without waiters; they are no longer in the graph.
     pub(super) dropped: Vec<GoalId>,
 }
 
 /// The goals of one request.
 pub(super) struct WaitGraph {
-    /// Whether a failure leaves alone what is independent of it.
+    /// Whether goals that are independent of a failed one continue.
     keep_going: bool,
     nodes: HashMap<GoalId, Node>,
     tops: usize,
@@ -74,7 +74,7 @@ impl WaitGraph {
         self.nodes.entry(id).or_default();
     }
 
-    /// Marks a goal as asked for by the client: it is never dropped for want of waiters.
+    /// Marks a goal as requested by the client: it isn't dropped for lack of waiters.
     pub(super) fn set_top(&mut self, id: GoalId) {
         if let Some(node) = self.nodes.get_mut(&id)
             && !node.is_top
@@ -84,7 +84,7 @@ impl WaitGraph {
         }
     }
 
-    /// Whether a goal of the client is left.
+    /// Whether a goal requested by the client remains.
     pub(super) fn has_tops(&self) -> bool {
         self.tops > 0
     }
@@ -117,7 +117,7 @@ impl WaitGraph {
             .unwrap_or_default()
     }
 
-    /// The same, which the goal then forgets.
+    /// Returns and clears the failed dependencies of a goal.
     pub(super) fn take_failed(&mut self, id: GoalId) -> FailedDependencies {
         self.nodes
             .get_mut(&id)
@@ -132,7 +132,7 @@ impl WaitGraph {
             was_top: node.is_top,
             ..Consequences::default()
         };
-        // That there is no substitute is no reason to give up: the item can be built.
+        // A missing substitute is no reason to give up: the item can be built.
         let is_failure = matches!(result, Err(failure) if !failure.is_lack_of_substitutes());
         let give_up = is_failure && !self.keep_going;
         for waiter in node.waiters {
@@ -157,7 +157,7 @@ impl WaitGraph {
         Some(consequences)
     }
 
-    /// Drops, one after the other, all goals that nobody waits for any more.
+    /// Drops all goals without waiters, transitively.
     fn stop_waiting(
         &mut self,
         waiter: GoalId,
@@ -199,7 +199,7 @@ mod tests {
         BuildId::numbered(number).into()
     }
 
-    /// A graph in which goal 0 is the client's, and each pair is a waiter and its dependency.
+    /// A graph in which the client requested goal 0, and each pair is a waiter and its dependency.
     fn graph(keep_going: bool, goals: usize, waits: &[(usize, usize)]) -> WaitGraph {
         let mut graph = WaitGraph::new(keep_going);
         for number in 0..goals {
@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_failure_wakes_its_waiter_and_drops_what_nobody_else_needs() {
-        // 0 waits for 1 and 2; 2 waits for 3, which 4 (of the client, too) waits for as well.
+        // 0 waits for 1 and 2; 2 waits for 3, for which 4 (also requested by the client) waits as
+        // well.
         let mut graph = graph(false, 6, &[(0, 1), (0, 2), (2, 3), (2, 5), (4, 3)]);
         graph.set_top(build(4));
         let end = graph.end(build(1), Err(Failure::Permanent)).expect("goal");

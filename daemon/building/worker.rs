@@ -1,8 +1,8 @@
 //! One request, from its targets to the last of its goals: the event loop of the session's thread.
 //!
-//! The loop takes the steps of goals that are awake, then waits for an event. All state of the
+//! The loop runs the steps of goals that are awake, then waits for an event. All state of the
 //! request belongs to this one thread, so nothing here needs a lock, and the client sees everything
-//! in order. The page of [`super`] tells how goals, attempts and events play together.
+//! in order. The documentation of [`super`] describes how goals, attempts and events interact.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ use super::{build_steps, substitution_steps};
 use crate::request_error::RequestError;
 use protocol::operations::Substitutable;
 
-/// Hooks that may fail while they build a derivation before it is built without.
+/// After this many failures of hooks while they build a derivation, it is built without hooks.
 const HOOK_FAILURE_LIMIT: u32 = 3;
-/// Attempts that one request shares at a time: each has a thread.
+/// The number of attempts that one request shares at a time: each has a thread.
 const ATTEMPT_LIMIT: usize = 1024;
 
-/// A request at work.
+/// A request in progress.
 pub(super) struct Worker<'a> {
     planner: Planner<'a>,
     /// The goals that wait for something other than goals.
@@ -50,14 +50,15 @@ pub(super) struct Worker<'a> {
     failures: Failures,
 }
 
-/// The failures that decide the message and the status of the request.
+/// The failures that determine the message and the status of the request.
 #[derive(Default)]
 struct Failures {
     timed_out: bool,
     permanent: bool,
-    /// The client's own goals that failed.
+    /// The failed goals that the client requested.
     tops: BTreeSet<StorePath>,
-    /// A goal of the client did not succeed, be it only because there was no substitute.
+    /// Whether a goal requested by the client did not succeed, even if only for lack of a
+    /// substitute.
     any_top: bool,
 }
 
@@ -99,7 +100,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Builds or substitutes everything that was asked for.
+    /// Builds or substitutes all targets.
     pub(super) fn build(mut self) -> Result<(), RequestError> {
         let request = self.planner.request;
         let goals = &mut self.planner.goals;
@@ -123,7 +124,7 @@ impl<'a> Worker<'a> {
         Err(self.failures.error(text))
     }
 
-    /// Makes one item valid, by substitution or, if `repair`, by rebuilding it in the end.
+    /// Makes one item valid, by substitution or, if `repair`, by rebuilding it as a last resort.
     pub(super) fn ensure(mut self, path: &StorePath, repair: bool) -> Result<(), RequestError> {
         let id = self.planner.goals.add_substitution(path, repair);
         self.planner.goals.set_top(id);
@@ -174,7 +175,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes the steps of one goal, as far as possible, and starts its attempt if it is ready.
+    /// Runs the steps of one goal, as far as possible, and starts its attempt if it is ready.
     fn advance(&mut self, id: GoalId) -> Result<(), RequestError> {
         if let Some(Blocker::Attempt(_)) = self.blocked.get(id) {
             return Ok(());
@@ -200,7 +201,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Leaves the attempts of goals that nobody waits for any more.
+    /// Leaves the attempts of goals without waiters.
     fn leave_dropped(&mut self) {
         for id in self.planner.goals.take_dropped() {
             self.blocked.remove(id);
@@ -234,7 +235,7 @@ impl<'a> Worker<'a> {
                 }
             }
             Event::SlotFreed => self.wake_for_slots(),
-            // There may be room for a build that was postponed.
+            // There may be capacity for a build that was postponed.
             Event::BuildEnded => {
                 self.postponement.build_ended();
                 let postponed = self.blocked.for_retry();
@@ -247,7 +248,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Has a blocked goal try again.
+    /// Makes a blocked goal try again.
     fn unblock(&mut self, id: GoalId) {
         self.blocked.remove(id);
         self.planner.goals.wake(id);
@@ -337,8 +338,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// An error if no event will ever come: goals wait for slots that nothing will free, or for
-    /// each other.
+    /// Fails if no event will ever come: goals wait for slots that won't become free, or for each
+    /// other.
     fn check_standstill(&self) -> Result<(), RequestError> {
         if self.blocked.is_hopeful() || self.events.has_events() {
             return Ok(());
@@ -351,7 +352,7 @@ impl<'a> Worker<'a> {
         Err(RequestError::new(text))
     }
 
-    /// Has a derivation built whose inputs are valid, on a thread of its own.
+    /// Starts to build a derivation whose inputs are valid, on a new thread.
     fn start_build(&mut self, build: BuildId, derivation: Arc<Derivation>) {
         let id = GoalId::Build(build);
         let Some(goal) = self.planner.goals.build(build) else {
@@ -383,7 +384,7 @@ impl<'a> Worker<'a> {
             self.blocked.insert(id, Blocker::Slot);
             return;
         }
-        // Where no hook will be asked, nothing needs to be tried before there is a slot.
+        // If no hook will be asked, nothing can be tried before a slot is free.
         let mut slot = None;
         if job.hooks.is_none() {
             slot = self.slots.take(job.must_be_local());
@@ -396,7 +397,7 @@ impl<'a> Worker<'a> {
         self.join_or_start(id, key, move |attempt| try_build(&job, attempt, slot));
     }
 
-    /// Has an item fetched whose references are valid, on a thread of its own.
+    /// Starts to fetch an item whose references are valid, on a new thread.
     fn start_fetch(&mut self, item: SubstitutionId, found: Arc<Substitutable>) {
         let id = GoalId::Substitution(item);
         let Some(goal) = self.planner.goals.substitution(item) else {

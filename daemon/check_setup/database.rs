@@ -1,5 +1,5 @@
-//! The database: that its schema is the one we know, that SQLite finds it sound, and that its valid
-//! items are in the store.
+//! The database: its schema is the known one, SQLite finds no corruption, and its valid items are
+//! in the store.
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use store::Directories;
 
 use super::findings::Findings;
 
-/// What ends a file name in SQLite's URIs, or begins an escape.
+/// Characters that end a file name or begin an escape in SQLite's URIs.
 const URI_DELIMITERS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 
-/// The only schema that Guix's and our daemon know.
+/// The only schema version that Guix's and our daemon support.
 const SCHEMA: &str = "7";
 
 pub fn check(directories: &Directories, findings: &mut Findings) {
@@ -30,7 +30,7 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
     }
 }
 
-/// The command that makes a new database of what can be read of a damaged one. (`.recover` fails
+/// The command that makes a new database from what can be read of a damaged one. (`.recover` fails
 /// where SQLite was built without the virtual table that it needs, as in Debian 12.)
 fn recovery(file: &Path) -> String {
     format!(
@@ -39,7 +39,7 @@ fn recovery(file: &Path) -> String {
     )
 }
 
-/// Checks the schema's version. Whether there is a database that can be opened.
+/// Checks the schema's version. Returns whether there is a database that can be opened.
 fn schema(directory: &Path, findings: &mut Findings) -> bool {
     let file = directory.join("schema");
     match fs::read_to_string(&file) {
@@ -73,7 +73,7 @@ fn schema(directory: &Path, findings: &mut Findings) -> bool {
 
 fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
     let file = directory.join("db.sqlite");
-    // Without a write-ahead log, no process has the database open; SQLite would make a log.
+    // Without a write-ahead log, no process has the database open; SQLite would create a log.
     let immutable = if directory.join("db.sqlite-wal").exists() {
         ""
     } else {

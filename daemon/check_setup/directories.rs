@@ -1,4 +1,4 @@
-//! Directories: that they exist, belong to the daemon, are writable by nobody else, and are on a
+//! Directories: they exist, belong to the daemon, are writable by nobody else, and are on a
 //! suitable file system.
 
 use std::fs::{self, Metadata};
@@ -13,7 +13,7 @@ use system::ids;
 
 use super::findings::Findings;
 
-/// Less free space than this, in bytes, is noted.
+/// If less space than this is free, in bytes, that is noted.
 const LITTLE_SPACE: u64 = 1 << 30;
 
 pub fn check(directories: &Directories, group: &BStr, findings: &mut Findings) {
@@ -86,7 +86,7 @@ fn file_system(path: &Path, findings: &mut Findings) {
             format!("mount -o remount,exec {shown}"),
         );
     }
-    // The daemon makes it writable for itself, as root.
+    // As root, the daemon makes it writable for itself.
     if numbers.flags().contains(FsFlags::ST_RDONLY) && ids::effective_uid() != 0 {
         findings.wrong(
             format!("the file system of `{shown}' is read-only"),
@@ -109,7 +109,7 @@ fn file_system(path: &Path, findings: &mut Findings) {
     }
 }
 
-/// A directory that belongs to the daemon.
+/// Checks a directory that has to belong to the daemon.
 fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
     let shown = path.display();
     match fs::metadata(path) {
@@ -135,7 +135,7 @@ fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
     }
 }
 
-/// Whether only the daemon can change what is in the directory.
+/// Whether only the daemon can change the contents of the directory.
 fn is_private(what: &str, path: &Path, metadata: &Metadata, findings: &mut Findings) -> bool {
     let shown = path.display();
     let uid = ids::effective_uid();

@@ -1,6 +1,6 @@
-//! What was found, in order, and how it is shown.
+//! The findings, in order, and how they are printed.
 
-/// How a finding is judged.
+/// The severity of a finding.
 enum State {
     /// As it should be.
     Right,
@@ -10,7 +10,7 @@ enum State {
     Wrong,
 }
 
-/// What was found, in order.
+/// The findings, in order.
 #[derive(Default)]
 pub struct Findings(Vec<Finding>);
 
@@ -48,12 +48,12 @@ impl Findings {
         });
     }
 
-    /// How many findings there are.
+    /// The number of findings.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The findings as text for a person, and whether anything is wrong.
+    /// The findings as text for the administrator, and whether anything is wrong.
     pub fn report(&self) -> (String, bool) {
         let mut text = String::new();
         let (mut right, mut notes, mut wrong) = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! Keys, and whose signatures are accepted.
+//! Keys, and which keys are authorised.
 
 use std::fs;
 use std::io;

@@ -1,8 +1,8 @@
-//! `guix-daemon --check-setup`: looks over an installation and says, for each thing that a daemon
-//! needs, whether it is right, and if not, which command corrects it.
+//! `guix-daemon --check-setup`: checks, for each thing that a daemon needs, whether it is right,
+//! and if not, prints the command that corrects it.
 //!
-//! Nothing is changed: no file is written, no directory made, no lock taken; the database is
-//! opened read-only. Each of the files here checks one kind of thing.
+//! Nothing is changed: no file is written, no directory created, no lock taken; the database is
+//! opened read-only. Each file here checks one kind of thing.
 
 mod build_users;
 mod database;
@@ -21,7 +21,7 @@ use self::findings::Findings;
 use crate::output;
 use crate::settings::Settings;
 
-/// Looks at everything that a daemon with these settings would use.
+/// Checks everything that a daemon with these settings would use.
 pub fn run(settings: &Settings) -> Result<ExitCode> {
     let mut findings = Findings::default();
     let directories = &settings.directories;

@@ -20,9 +20,9 @@ pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> 
     })
 }
 
-/// The nar follows the request at once, so it is read before anything is sent to the client. A bad
-/// request or an error of the store is an error of the operation, and the nar is skipped; a bad nar
-/// ends the connection, because where it ends is not known.
+/// The nar follows the request immediately, so it is read before anything is sent to the client. An
+/// invalid request or an error of the store is an error of the operation, and the nar is skipped;
+/// an invalid nar ends the connection, because it is unknown where it ends.
 pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
     let added = read_nar(session, &request);
     let (result, whole) = added;
@@ -36,7 +36,7 @@ pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
     session.answer(request, |_, _| result)
 }
 
-/// Adds what the client sends. The second value says whether the nar was read to its end.
+/// Adds the files from the client. Also returns whether the nar was read to its end.
 fn read_nar(
     session: &mut Session<'_>,
     request: &AddToStore,

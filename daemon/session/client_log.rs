@@ -1,8 +1,8 @@
-//! What a client is sent during an operation.
+//! What is sent to a client during an operation.
 //!
-//! Messages, build logs and traces go through the tunnel of the connection, as far as the client's
-//! settings ask for them; between operations they go to the daemon's log. The framing of build logs is in
-//! `doc/spec/worker-protocol.md`, section 7.
+//! Messages, build logs and traces are sent through the connection's tunnel if the client's
+//! settings request them; between operations, messages go to the daemon's log. The framing of build
+//! logs is described in `doc/spec/worker-protocol.md`, section 7.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct ClientLog {
 }
 
 impl ClientLog {
-    /// A log for a client with these settings. If the client cannot be written to, `cancel` is
+    /// A log for a client with these settings. If writing to the client fails, `cancel` is
     /// cancelled.
     pub fn new(
         tunnel: Tunnel,
@@ -52,13 +52,13 @@ impl ClientLog {
         match self.tunnel.log(text) {
             Ok(true) => {}
             Ok(false) => tracing::info!("{}", text.trim_ascii_end().as_bstr()),
-            // The client has hung up.
+            // The client has disconnected.
             Err(_) => self.cancel.cancel(),
         }
     }
 
     /// Sends a message. It may quote untrusted text, so it is changed if it looks like a trace line
-    /// or has escape sequences for the client's terminal.
+    /// or contains escape sequences for the client's terminal.
     fn send_message(&self, level: Level, text: &str) {
         let mut shown = String::with_capacity(text.len());
         for line in printable_lines(text).split_inclusive('\n') {
@@ -79,7 +79,7 @@ impl ClientLog {
         }
     }
 
-    /// Sends a piece of the output of the process `pid`, framed if the client asked for that.
+    /// Sends output of the process `pid`, framed if the client requested that.
     fn send_output(&self, settings: &SessionSettings, pid: u32, data: &[u8]) {
         if settings.multiplexed_build_output {
             let length = data.len() as u64;

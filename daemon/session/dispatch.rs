@@ -5,7 +5,7 @@ use protocol::Request;
 use super::session::{Outcome, Session};
 use super::{add, build, garbage, maintenance, options, queries, roots, substitutes, transfer};
 
-/// Answers one request after the other, until the client goes. An error ends the connection.
+/// Answers requests one by one, until the client disconnects. An error ends the connection.
 pub fn serve(session: &mut Session<'_>) -> Outcome {
     loop {
         let end = match session.connection.next_request() {

@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::request_error::RequestError;
 use crate::stream::{Peer, Stream};
 
-/// Shakes hands with a client. `None` if it was told why it cannot be served.
+/// Performs the handshake with a client. `None` if it was refused.
 pub fn greet<'a>(
     daemon: &'a Daemon,
     stream: &Arc<Stream>,
@@ -63,7 +63,7 @@ pub fn greet<'a>(
     }))
 }
 
-/// What the handshake asks for, besides the greeting.
+/// Does what the handshake requests, besides the greeting.
 fn open(
     daemon: &Daemon,
     peer: &Peer,
@@ -72,7 +72,7 @@ fn open(
 ) -> Result<Store, RequestError> {
     if let Some(cpu) = hello.cpu {
         let mut processors = CpuSet::new();
-        // As in Guix, the client is not told if it cannot have that processor.
+        // As in Guix, the client is not told if that processor isn't available.
         if processors.set(cpu as usize).is_ok() {
             let _ = sched_setaffinity(Pid::from_raw(0), &processors);
         }

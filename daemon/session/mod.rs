@@ -1,4 +1,4 @@
-//! One client: the handshake, then one operation after the other until the client goes.
+//! One client: the handshake, then one operation after another until the client disconnects.
 //!
 //! | file | |
 //! |---|---|
@@ -36,7 +36,7 @@ use crate::connections::Admission;
 use crate::daemon::Daemon;
 use crate::stream::{Peer, Stream};
 
-/// Serves a client until it goes, or `cancel` is cancelled.
+/// Serves a client until it disconnects or `cancel` is cancelled.
 pub fn run(
     daemon: &Daemon,
     stream: Arc<Stream>,

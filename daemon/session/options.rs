@@ -43,7 +43,8 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> Outcome {
         Ok(settings) => {
             session.settings = Arc::new(settings);
             session.log.set_settings(session.settings.clone());
-            // The agent has the old settings in its environment. The next question starts another.
+            // The agent has the old settings in its environment, so the next question starts a new
+            // one.
             session.substituter = None;
             session.answer(request, |_, _| Ok(Nothing))
         }
@@ -51,7 +52,7 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> Outcome {
     }
 }
 
-/// Makes the profile directory of a user who connected over TCP.
+/// Creates the profile directory of a user who connected over TCP.
 fn create_profile(session: &Session<'_>, user: &BString) -> Result<(), String> {
     let name = user.to_str_lossy();
     match system::ids::user_by_name(&name) {
@@ -75,7 +76,7 @@ fn changed_settings(
 ) -> Result<SessionSettings, Error> {
     let truth = |value: bool| if value { "true" } else { "false" };
     let mut settings = settings.clone();
-    // A remote client could not reach the directory that it keeps, which would fill our disk.
+    // A remote client could not access the kept directory, which would fill our disk.
     settings.keep_failed = request.keep_failed && !client.remote;
     settings.keep_going = request.keep_going;
     settings.set("build-fallback", truth(request.fallback));
@@ -114,7 +115,7 @@ fn changed_settings(
         if UNPRIVILEGED.iter().any(|known| name == known) {
             settings.set(name.clone(), value.clone());
         } else if name == "user-name" && client.uid.is_none() {
-            // `create_profile' has used it.
+            // It is used in `create_profile'.
         } else if client.trusted {
             settings.set(name.clone(), value.clone());
         } else {

@@ -11,7 +11,7 @@ use crate::request_error::RequestError;
 
 pub fn is_valid_path(session: &mut Session<'_>, request: IsValidPath) -> Outcome {
     session.answer(request, |session, request| {
-        // Unlike everywhere else, a bad path is an error of the operation only.
+        // Unlike in other operations, an invalid path doesn't end the connection.
         let path = session.store.dir().parse(&request.path)?;
         Ok(session.store.is_valid(&path)?)
     })
@@ -100,7 +100,7 @@ pub fn query_path_info(session: &mut Session<'_>, request: QueryPathInfo) -> Out
             deriver: info.deriver,
             hash: info.hash,
             references: info.references,
-            // The protocol has room for 32 bits.
+            // The protocol only has 32 bits for this.
             registration_time: info.registration_time as u32,
             nar_size: info.nar_size,
         })

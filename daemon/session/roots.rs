@@ -1,4 +1,4 @@
-//! Roots, which keep items from the garbage collector.
+//! GC roots.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -18,7 +18,7 @@ pub fn add_temp_root(session: &mut Session<'_>, request: AddTempRoot) -> Outcome
 
 pub fn add_indirect_root(session: &mut Session<'_>, request: AddIndirectRoot) -> Outcome {
     session.answer(request, |session, request| {
-        // Relative names are relative to the daemon's working directory.
+        // Relative names are relative to the daemon's working directory, `/'.
         let link = Path::new("/").join(OsStr::from_bytes(&request.link));
         session.store.add_indirect_root(&link)?;
         Ok(Done)

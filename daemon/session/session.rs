@@ -1,8 +1,8 @@
-//! What all handlers of a client's operations use.
+//! What all handlers of operations use.
 //!
-//! The session owns the connection, the client's settings and its temporary roots. Here is what
-//! the operations have in common: when the client may be sent messages, which errors end the
-//! connection, and which operations are cancelled when the client hangs up.
+//! The session owns the connection, the client's settings and its temporary roots. This file
+//! implements what operations have in common: when the client may be sent messages, which errors
+//! end the connection, and which operations are cancelled when the client disconnects.
 
 use std::sync::Arc;
 
@@ -21,32 +21,32 @@ use crate::settings::SessionSettings;
 use crate::stream::Stream;
 use crate::substituter::Agent;
 
-/// What becomes of the connection after an operation: an error ends it.
+/// The result for the connection after an operation: an error ends it.
 pub type Outcome = Result<(), Error>;
 
 /// One client after the handshake.
 pub struct Session<'a> {
-    /// What all sessions share.
+    /// The state that all sessions share.
     pub daemon: &'a Daemon,
-    /// Where requests come from and replies go to.
+    /// The connection for requests and replies.
     pub connection: Connection<Reader>,
     /// The socket under the connection.
     pub stream: Arc<Stream>,
     /// The store.
     pub store: Store,
-    /// What the garbage collector spares until the session ends.
+    /// Protects items from the garbage collector until the session ends.
     pub temp_roots: Arc<TempRoots>,
-    /// Who the client is.
+    /// The client's identity.
     pub client: ClientIdentity,
-    /// The client's settings. The log has them too: see [`ClientLog::set_settings`].
+    /// The client's settings. The log has a copy: see [`ClientLog::set_settings`].
     pub settings: Arc<SessionSettings>,
-    /// What the client is told during an operation.
+    /// Sends messages and logs to the client.
     pub log: Arc<ClientLog>,
-    /// Ends whatever is being done for the client.
+    /// Cancels whatever is being done for the client.
     pub cancel: CancellationToken,
-    /// Set by the first operation that is cancelled when the client hangs up.
+    /// Set by the first operation that is cancelled when the client disconnects.
     pub hangup: Option<WatchedConnection>,
-    /// Set by the first question about substitutes.
+    /// Set by the first query about substitutes.
     pub substituter: Option<Agent>,
 }
 
@@ -64,7 +64,7 @@ impl Session<'_> {
         self.reply::<C>(result)
     }
 
-    /// Runs an operation that may take long, and replies. If the client hangs up, the operation
+    /// Runs an operation that may take long, and replies. If the client disconnects, the operation
     /// is cancelled.
     pub fn run_interruptibly<C: Call>(
         &mut self,
@@ -80,7 +80,7 @@ impl Session<'_> {
         self.reply::<C>(result)
     }
 
-    /// While the result lives, the session is cancelled if the client hangs up.
+    /// As long as the result lives, the session is cancelled if the client disconnects.
     pub fn cancel_on_hangup(&mut self) -> std::io::Result<CancelOnHangup> {
         let watched = match self.hangup.take() {
             Some(watched) => watched,
@@ -92,8 +92,8 @@ impl Session<'_> {
         Ok(self.hangup.insert(watched).cancel_on_hangup())
     }
 
-    /// Begins an operation, during which the client may be sent messages. `false` if the client
-    /// sent something out of turn and was told so: an error of this one operation, as in Guix.
+    /// Begins an operation, during which messages may be sent to the client. Returns `false` if the
+    /// client sent something out of turn, which is an error of this operation, as in Guix.
     pub fn begin(&mut self) -> Result<bool, Error> {
         match self.connection.begin() {
             Ok(()) => Ok(true),
@@ -117,13 +117,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells the client why an operation cannot even begin, which ends the connection.
+    /// Sends the client the reason why an operation can't even begin, which ends the connection.
     pub fn refuse(&mut self, message: &str) -> Outcome {
         self.connection.fail(message, 1)?;
         Err(Error::Gone)
     }
 
-    /// The scheduler of all builds.
+    /// The scheduler of builds.
     pub fn scheduler(&self) -> &Scheduler {
         self.daemon.scheduler(&self.store)
     }
@@ -141,7 +141,7 @@ impl Session<'_> {
         }
     }
 
-    /// How this client's items are added to the store.
+    /// The options for adding this client's items to the store.
     pub fn add_options(&self) -> AddOptions<'_> {
         AddOptions {
             temp_roots: &self.temp_roots,

@@ -56,7 +56,7 @@ pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> Ou
     session.answer(request, |session, _| Ok(session.settings.substitute_urls()))
 }
 
-/// Which of `paths` can be substituted.
+/// Returns which of `paths` have substitutes.
 fn substitutable(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
@@ -67,7 +67,7 @@ fn substitutable(
     })
 }
 
-/// What is known of those of `paths` that can be substituted.
+/// Returns what is known about the substitutes of `paths`.
 fn substitutable_infos(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
@@ -78,8 +78,8 @@ fn substitutable_infos(
     })
 }
 
-/// Asks the agent for substitutes. One that fails costs the answer, and a warning; it is not asked
-/// again, because where its next answer begins is not known.
+/// Asks the agent for substitutes. If it fails, the result is empty, with a warning; it is not
+/// asked again, because its next reply can't be found in its output.
 fn ask<T: Default>(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
@@ -101,7 +101,7 @@ fn ask<T: Default>(
     }
 }
 
-/// Asks the agent, which is started for the first question.
+/// Asks the agent, which is started when first needed.
 fn ask_agent<T>(
     session: &mut Session<'_>,
     options: &BStr,

@@ -11,8 +11,8 @@ use store::{Authority, ImportOptions};
 use super::session::{Outcome, Session};
 use crate::request_error::RequestError;
 
-/// The environment variable that names paths which the process that started the daemon has locked;
-/// see Guix's `pathlocks.cc`.
+/// The environment variable with paths that are locked by the process that started the daemon; see
+/// Guix's `pathlocks.cc`.
 const HELD_LOCKS: &str = "NIX_HELD_LOCKS";
 
 pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
@@ -24,7 +24,7 @@ pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
         let result = session
             .store
             .export_item(&request.path, authority, &mut sink, &*session.log);
-        // As in Guix, what was read before an error is sent.
+        // As in Guix, data that was read before an error is sent.
         sink.finish();
         result?;
         Ok(Done)

@@ -12,7 +12,7 @@ use system::poll::{PollFd, PollFlags, is_ready, poll};
 
 use crate::stream::Stream;
 
-/// Reads what the client sends.
+/// Reads from the client.
 pub struct Reader(pub Arc<Stream>);
 
 impl Read for Reader {
@@ -41,7 +41,7 @@ impl Write for Writer {
     }
 }
 
-/// Looks at what the client has sent without reading it.
+/// Checks for data from the client without reading it.
 pub struct Peeker(pub Arc<Stream>);
 
 impl Watch for Peeker {

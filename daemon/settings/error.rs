@@ -1,17 +1,17 @@
-//! Settings that cannot be understood.
+//! Errors in settings.
 
-/// A setting that cannot be understood.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not a number where one is needed.
+    /// Not a number.
     #[error("configuration setting `{0}' should have an integer value")]
     Integer(String),
-    /// A larger number than makes sense.
+    /// A number that is too large.
     #[error("configuration setting `{name}' should be at most {limit}")]
     TooLarge {
         /// The setting.
         name: &'static str,
-        /// The largest number that it can be.
+        /// The largest allowed number.
         limit: u32,
     },
     /// Neither `true` nor `false`.
@@ -19,13 +19,13 @@ pub enum Error {
     Boolean {
         /// The setting.
         name: String,
-        /// What it was set to.
+        /// The invalid value.
         value: String,
     },
-    /// A name or a value that `_NIX_OPTIONS` cannot hold.
+    /// A name or value that can't be encoded in `_NIX_OPTIONS`.
     #[error("invalid option name/value")]
     Unpackable,
-    /// A bad argument of an option.
+    /// An invalid argument of an option.
     #[error("{0}")]
     Argument(String),
 }

@@ -1,4 +1,4 @@
-//! What the daemon was told to do, and what each client may have changed for itself.
+//! The daemon's settings, and those that each client may change for itself.
 //!
 //! [`Settings`] belong to the administrator and never change once the daemon serves.
 //! [`SessionSettings`] begin as a copy of the administrator's defaults and are changed by the
@@ -36,26 +36,27 @@ pub enum LogCompression {
 /// The administrator's settings.
 #[derive(Debug)]
 pub struct Settings {
-    /// The store, the state, the logs, the configuration, and the `guix` program.
+    /// The directories of the store, the state, the logs and the configuration, and the `guix`
+    /// program.
     pub directories: Directories,
     /// Where to listen; if empty, on the default socket.
     pub endpoints: Vec<OsString>,
-    /// The program that is asked whether a build can be offloaded.
+    /// The program that is asked whether to offload a build.
     pub hook: HookProgram,
     /// How build logs are compressed.
     pub log_compression: LogCompression,
-    /// Fixed-output builds may talk to programs that listen on this machine's loopback.
+    /// Whether fixed-output builds may connect to servers on this machine's loopback device.
     pub use_host_loopback: bool,
-    /// Run `guix discover` beside the daemon.
+    /// Whether to run `guix discover`.
     pub discover: bool,
-    /// Log debugging messages.
+    /// Whether to log debugging messages.
     pub debug: bool,
     /// The settings that sessions start with.
     pub session: Arc<SessionSettings>,
 }
 
 impl Settings {
-    /// The settings that follow from the `given` options and the environment.
+    /// The settings according to the `given` options and the environment.
     ///
     /// Numbers are only checked by [`Settings::apply_named`], after the sockets have been opened.
     pub fn new(directories: Directories, given: Vec<Given>) -> Result<Settings, Error> {
@@ -149,7 +150,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Checks the named settings and makes them take effect.
+    /// Checks the settings by name and applies them.
     pub fn apply_named(&mut self) -> Result<(), Error> {
         self.session_mut().apply_named()
     }

@@ -1,17 +1,17 @@
-//! The settings that hold for one client.
+//! The settings of one client.
 //!
-//! As in Guix, settings also have names and texts ([`SessionSettings::named`]), which helper
-//! programs get in `_NIX_OPTIONS`; [`SessionSettings::apply_named`] makes them take effect.
+//! As in Guix, settings also exist as texts by name ([`SessionSettings::named`]), which helper
+//! programs get in `_NIX_OPTIONS`; [`SessionSettings::apply_named`] applies them.
 
 use bstr::{BString, ByteSlice, ByteVec};
 
 use super::error::Error;
 use super::values::{NamedSettings, read_boolean, read_integer};
 
-/// Where substitutes come from by default.
+/// The default substitute servers.
 pub(super) const SUBSTITUTE_URLS: &str = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org";
 
-/// How often a build is repeated at most.
+/// The maximum number of times a build is repeated.
 const MAX_REPEAT: u32 = 10_000;
 
 /// How nested log lines are shown (`log-type`).
@@ -25,15 +25,15 @@ pub enum LogType {
     Flat,
 }
 
-/// The settings that hold for one client.
+/// The settings of one client.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // The fields have the settings' own names.
 pub struct SessionSettings {
     /// Keep the directories of failed builds.
     pub keep_failed: bool,
-    /// Go on with other goals when one has failed.
+    /// Continue with other goals after one has failed.
     pub keep_going: bool,
-    /// Build what could not be substituted.
+    /// Build items that could not be substituted.
     pub fallback: bool,
     /// Messages up to this level are shown; a [`store::Level`] as a number.
     pub verbosity: u32,
@@ -43,13 +43,13 @@ pub struct SessionSettings {
     /// Print `@ …` lines.
     pub print_build_trace: bool,
     pub multiplexed_build_output: bool,
-    /// Ask the hook. Only [`SessionSettings::hook_allowed`] may turn it on.
+    /// Whether to ask the hook. Only [`SessionSettings::hook_allowed`] may turn it on.
     pub use_build_hook: bool,
     pub max_build_jobs: u32,
     pub build_cores: u32,
-    /// How long a build may be silent, in seconds; 0 or less means without limit.
+    /// The timeout for silent builds, in seconds; 0 or less means none.
     pub max_silent_time: i64,
-    /// How long a build may run, in seconds; 0 or less means without limit.
+    /// The timeout for builds, in seconds; 0 or less means none.
     pub build_timeout: i64,
     pub system: BString,
     pub use_substitutes: bool,
@@ -57,12 +57,12 @@ pub struct SessionSettings {
     pub use_chroot: bool,
     pub impersonate_linux_26: bool,
     pub keep_log: bool,
-    /// In bytes; 0 means without limit.
+    /// In bytes; 0 means unlimited.
     pub max_log_size: u64,
     pub cache_failure: bool,
     pub gc_keep_outputs: bool,
     pub gc_keep_derivations: bool,
-    /// Deduplicate what is added.
+    /// Whether to deduplicate new items.
     pub auto_optimise_store: bool,
     pub gc_reserved_space: u64,
     pub fsync_metadata: bool,
@@ -71,7 +71,7 @@ pub struct SessionSettings {
     pub poll_interval: u32,
     pub check_root_reachability: bool,
     pub env_keep_derivations: bool,
-    /// The administrator has not turned hooks off, and they are built in.
+    /// Whether hooks are built in, and the administrator has not turned them off.
     pub hook_allowed: bool,
     /// Settings by name, as texts.
     pub named: NamedSettings,
@@ -120,17 +120,17 @@ impl SessionSettings {
         settings
     }
 
-    /// Sets a setting by its name; takes effect with [`SessionSettings::apply_named`].
+    /// Sets a setting by name; takes effect with [`SessionSettings::apply_named`].
     pub fn set(&mut self, name: impl Into<BString>, value: impl Into<BString>) {
         self.named.insert(name.into(), value.into());
     }
 
-    /// The text of a setting, if anybody set it.
+    /// The text of a setting, if it was set.
     pub fn get(&self, name: &str) -> Option<&BString> {
         self.named.get(name.as_bytes().as_bstr())
     }
 
-    /// The blank-separated words of a setting.
+    /// The words (separated by blanks) of a setting.
     pub fn words(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let text = self
             .get(name)
@@ -140,8 +140,8 @@ impl SessionSettings {
             .filter(|word| !word.is_empty())
     }
 
-    /// How often a build is repeated after the first time (`build-repeat`). As in Guix, a bad value
-    /// is an error only when something is built. At most 10,000.
+    /// How many times a build is repeated after the first time (`build-repeat`), at most 10,000. As
+    /// in Guix, an invalid value is only an error when something is built.
     pub fn build_repeat(&self) -> Result<u32, Error> {
         let mut repeat = 0i64;
         read_integer(&self.named, "build-repeat", &mut repeat)?;
@@ -154,7 +154,7 @@ impl SessionSettings {
         }
     }
 
-    /// Where the client wants substitutes from: its own list, or else the administrator's.
+    /// The substitute servers that the client chose, or else the administrator's.
     pub fn substitute_urls(&self) -> Vec<BString> {
         let enabled = self
             .get("build-use-substitutes")
@@ -173,7 +173,7 @@ impl SessionSettings {
         self.words(name).map(BString::from).collect()
     }
 
-    /// Makes the texts of [`SessionSettings::named`] take effect.
+    /// Applies the texts in [`SessionSettings::named`].
     pub fn apply_named(&mut self) -> Result<(), Error> {
         let named = &self.named;
         read_boolean(named, "build-fallback", &mut self.fallback)?;

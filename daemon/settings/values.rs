@@ -1,4 +1,4 @@
-//! The values of settings: numbers as C++ reads them, and truth values.
+//! The values of settings: numbers in C++'s syntax, and booleans.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::error::Error;
 /// Settings by name, as texts.
 pub type NamedSettings = BTreeMap<BString, BString>;
 
-/// Reads the setting `name` into `result`, which stays as it is if nobody has set it.
+/// Parses the setting `name` into `result`, which is unchanged if the setting isn't set.
 pub fn read_integer<N: Integer>(
     named: &NamedSettings,
     name: &str,
@@ -21,7 +21,7 @@ pub fn read_integer<N: Integer>(
     Ok(())
 }
 
-/// Reads the setting `name` into `result`, which stays as it is if nobody has set it.
+/// Parses the setting `name` into `result`, which is unchanged if the setting isn't set.
 pub fn read_boolean(named: &NamedSettings, name: &str, result: &mut bool) -> Result<(), Error> {
     if let Some(text) = named.get(name.as_bytes().as_bstr()) {
         *result = match text.as_bytes() {
@@ -38,8 +38,8 @@ pub fn read_boolean(named: &NamedSettings, name: &str, result: &mut bool) -> Res
     Ok(())
 }
 
-/// The argument of `--rounds`. Unlike in Guix, where a negative number wraps and then no build
-/// works, it counts as 0.
+/// Parses the argument of `--rounds`. A negative number counts as 0; in Guix, it wraps and then no
+/// build works.
 pub fn parse_rounds(text: &BString) -> Result<u64, Error> {
     if text.is_empty() {
         return Ok(0);
@@ -56,8 +56,8 @@ fn parse_integer<N: Integer>(text: &[u8]) -> Option<N> {
     N::from_sign_and_magnitude(negative, magnitude)
 }
 
-/// Parses what a C++ stream reads as a number: leading blanks, a sign, decimal digits, and nothing
-/// else. The first value says whether the number is negative.
+/// Parses a number as a C++ stream does: leading blanks, a sign, decimal digits, and nothing else.
+/// The first value is whether the number is negative.
 fn sign_and_magnitude(text: &[u8]) -> Option<(bool, u64)> {
     let text = text.trim_start_with(|character| character.is_ascii_whitespace());
     let (negative, digits) = match text {

@@ -1,7 +1,7 @@
-//! The process that answers: `guix substitute`.
+//! The process that answers queries and fetches items: `guix substitute`.
 //!
-//! Requests go to its descriptor 0 and replies come from its descriptor 4; what it writes to 1 and
-//! 2 is its log. The client's settings are in its environment, as `_NIX_OPTIONS`.
+//! Requests are written to its descriptor 0 and replies are read from its descriptor 4; its output
+//! on 1 and 2 is its log. The client's settings are in its environment, as `_NIX_OPTIONS`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -24,10 +24,10 @@ use crate::spawner::Spawner;
 
 /// The longest line of a reply that the agent may send, in bytes.
 const REPLY_LINE_LIMIT: usize = 1 << 20;
-/// The most references that one item may have.
+/// The maximum number of references of an item.
 const REFERENCES_LIMIT: u64 = 1 << 20;
 
-/// What an agent does.
+/// The mode of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AgentMode {
     /// `--query`: says what can be substituted.
@@ -43,18 +43,18 @@ pub struct Agent {
     requests: File,
     log: File,
     replies: File,
-    /// Bytes of the replies that were read and not yet parsed.
+    /// Bytes of the replies that were read but not parsed yet.
     pending: BString,
 }
 
 impl Agent {
-    /// Whether the program `guix` can be executed.
+    /// Whether the program `guix` is executable.
     pub fn available(guix: &Path) -> bool {
         nix::unistd::access(guix, nix::unistd::AccessFlags::X_OK).is_ok()
     }
 
-    /// Starts `guix substitute`; `options` is the value of `_NIX_OPTIONS`. It is killed when the
-    /// value is dropped, or with the daemon.
+    /// Starts `guix substitute`; `options` is the value of `_NIX_OPTIONS`. It is killed on drop, or
+    /// when the daemon dies.
     pub fn start(
         spawner: &Spawner,
         guix: &Path,
@@ -97,7 +97,7 @@ impl Agent {
         self.child.pid()
     }
 
-    /// Which of `paths` can be substituted.
+    /// Returns which of `paths` have substitutes.
     pub fn have(
         &mut self,
         paths: &BTreeSet<StorePath>,
@@ -119,7 +119,7 @@ impl Agent {
         }
     }
 
-    /// What is known of those of `paths` that can be substituted.
+    /// Returns what is known about the substitutes of `paths`.
     pub fn info(
         &mut self,
         paths: &BTreeSet<StorePath>,
@@ -187,8 +187,7 @@ impl Agent {
     ) -> Result<(), Error> {
         let mut line = String::from(word);
         line.push(' ');
-        // A name with a space or a newline, which would begin another request, is none of an item
-        // that exists.
+        // No existing item has a name with a space or a newline, which would begin another request.
         for path in paths.iter().filter(|path| path.is_well_formed()) {
             line.push_str(path.as_str());
             line.push(' ');
@@ -197,7 +196,7 @@ impl Agent {
         self.send(line.as_bytes(), conversation)
     }
 
-    /// Sends a request, and forwards what the agent writes to its log meanwhile.
+    /// Sends a request, and forwards the agent's log meanwhile.
     fn send(
         &mut self,
         mut request: &[u8],
@@ -212,7 +211,7 @@ impl Agent {
                     self.wait(true, conversation)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    // Its log says why.
+                    // The reason is in its log.
                     while self.wait(false, conversation)? {}
                     return Err(Error::Died(self.program.clone()));
                 }
@@ -231,7 +230,7 @@ impl Agent {
         number.ok_or(Error::Integer(line))
     }
 
-    /// The next line of the replies.
+    /// Reads the next line of the replies.
     fn line(&mut self, conversation: &mut Conversation<'_>) -> Result<BString, Error> {
         loop {
             if let Some(end) = self.pending.find_byte(b'\n') {
@@ -250,8 +249,8 @@ impl Agent {
         }
     }
 
-    /// Waits until the agent has written something or can be written to, and reads what there is.
-    /// `false` once the agent has closed its log or its replies.
+    /// Waits until the agent has written something or is writable, and reads what is available.
+    /// Returns `false` once the agent has closed its log or its replies.
     fn wait(&mut self, writing: bool, conversation: &mut Conversation<'_>) -> Result<bool, Error> {
         let timeout = conversation.time_left()?;
         let (log, replies) = {
@@ -276,7 +275,7 @@ impl Agent {
         if log {
             let count = read(&self.log, &mut buffer)?;
             conversation.forward(&buffer[..count]);
-            // At the end of the log there may still be a reply.
+            // After the end of the log, there may still be a reply.
             return Ok(count > 0 || replies && self.read_reply(&mut buffer)?);
         }
         if replies {

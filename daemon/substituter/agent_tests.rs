@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// It outlives the agents: they end with its thread.
+/// It outlives the agents, which are killed when its thread ends.
 static SPAWNER: LazyLock<Spawner> = LazyLock::new(Spawner::default);
 
 const PATH: &str = "/gnu/store/00000000000000000000000000000000-a";

@@ -1,4 +1,4 @@
-//! One exchange with the agent: where its log goes, when it times out, and how it is cancelled.
+//! One exchange with the agent: its log, timeouts, and cancellation.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use bstr::ByteSlice;
 use super::error::Error;
 use crate::cancel::{CancelEvent, CancellationToken};
 
-/// A line of the log that is longer than this, in bytes, is forwarded in pieces.
+/// A longer line of the log, in bytes, is forwarded in pieces.
 const LOG_LINE_LIMIT: usize = 1 << 20;
 
 /// One exchange with the agent.
@@ -24,7 +24,7 @@ pub struct Conversation<'a> {
     last_activity: Instant,
 }
 
-/// In seconds; 0 means without limit.
+/// In seconds; 0 means none.
 #[derive(Clone, Copy, Default)]
 struct Timeouts {
     silence: u64,
@@ -32,7 +32,7 @@ struct Timeouts {
 }
 
 impl<'a> Conversation<'a> {
-    /// A conversation that `cancel` ends. What the agent writes to its log is given to `log`.
+    /// A conversation that `cancel` cancels. The agent's log is passed to `log`.
     pub fn new(
         log: &'a mut dyn FnMut(&[u8]),
         cancel: &'a CancellationToken,
@@ -50,21 +50,22 @@ impl<'a> Conversation<'a> {
         })
     }
 
-    /// Sets timeouts in seconds: how long the agent may write nothing, and how long the
-    /// conversation may take; 0 means without limit.
+    /// Sets timeouts in seconds: how long the agent may be silent, and how long the conversation
+    /// may take; 0 means none.
     pub fn with_timeouts(mut self, silence: u64, total: u64) -> Conversation<'a> {
         self.timeouts = Timeouts { silence, total };
         self
     }
 
-    /// Forwards the log in whole lines, each after `substitute: `, as Guix does for questions.
+    /// Forwards the log in whole lines, each prefixed with `substitute: `, as Guix does for
+    /// queries.
     pub fn with_prefixed_lines(mut self) -> Conversation<'a> {
         self.prefix_lines = true;
         self
     }
 
-    /// How long to wait for the agent at most (`None`: without limit), or why the conversation
-    /// ends now.
+    /// How long to wait for the agent (`None`: no timeout), or an error if the conversation ends
+    /// now.
     pub(super) fn time_left(&self) -> Result<Option<Duration>, Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::Interrupted);
@@ -92,7 +93,7 @@ impl<'a> Conversation<'a> {
         self.cancelled.as_fd()
     }
 
-    /// The agent has written something: the silence timeout begins anew.
+    /// Restarts the silence timeout, because the agent has written something.
     pub(super) fn note_activity(&mut self) {
         self.last_activity = Instant::now();
     }
@@ -116,7 +117,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Forwards a line of the log that has no end yet.
+    /// Forwards a line of the log that is not complete.
     pub(super) fn flush(&mut self) {
         if !self.partial_line.is_empty() {
             let line = std::mem::take(&mut self.partial_line);

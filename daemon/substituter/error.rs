@@ -1,4 +1,4 @@
-//! Why the agent gave no answer.
+//! Why the agent did not reply.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use bstr::BString;
 
 use crate::request_error::RequestError;
 
-/// Why the agent gave no answer.
+/// Why the agent did not reply.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It could not be started.
@@ -15,10 +15,10 @@ pub enum Error {
     Start {
         /// The `guix` program.
         program: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// It ended instead of answering.
+    /// It ended instead of replying.
     #[error("`{} substitute' died unexpectedly", .0.display())]
     Died(PathBuf),
     /// The connection to it failed.
@@ -27,22 +27,22 @@ pub enum Error {
     /// A number was expected.
     #[error("integer expected from stream: {0}")]
     Integer(BString),
-    /// It answered for a path that it was not asked about.
+    /// It replied about a path that it was not asked about.
     #[error("got unexpected path `{0}' from substituter")]
     UnexpectedPath(BString),
     /// Not a store path.
     #[error(transparent)]
     Path(#[from] formats::store_path::Error),
-    /// A line or a list was longer than we accept.
+    /// A line or a list was too long.
     #[error("the substituter's answer is too long")]
     TooLong,
     /// The conversation was cancelled.
     #[error("interrupted by the user")]
     Interrupted,
-    /// The conversation took longer than its total timeout, in seconds.
+    /// The conversation exceeded its total timeout, in seconds.
     #[error("timed out after {0} seconds")]
     TotalTimeout(u64),
-    /// The agent wrote nothing for longer than the silence timeout, in seconds.
+    /// The agent exceeded the silence timeout, in seconds.
     #[error("timed out after {0} seconds of silence")]
     SilenceTimeout(u64),
 }

@@ -1,8 +1,8 @@
-//! Substitutes: store items that somebody else has built, found and fetched by `guix substitute`.
+//! Substitutes: store items that were built elsewhere, found and fetched by `guix substitute`.
 //!
-//! The program runs as an [`Agent`]: a child process that answers one request after the other. A
-//! session's agent answers questions, a build's fetches items. Where no `guix` is installed, there
-//! are no substitutes. Documented in Guix's `guix/scripts/substitute.scm`.
+//! The program runs as an [`Agent`]: a child process that answers one request after another. A
+//! session's agent answers queries, a build's fetches items. If `guix` isn't installed, there are
+//! no substitutes. Documented in Guix's `guix/scripts/substitute.scm`.
 
 mod agent;
 mod conversation;

@@ -2,10 +2,10 @@
 
 use bstr::{BStr, BString, ByteSlice};
 
-/// What became of a request to fetch an item.
+/// The result of a request to fetch an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubstituteReply {
-    /// The item is at its destination.
+    /// The item was fetched to its destination.
     Success {
         /// `ALGORITHM:HASH` of the nar.
         hash: BString,
@@ -14,16 +14,16 @@ pub enum SubstituteReply {
     },
     /// No server has it.
     NotFound,
-    /// A server sent something with another hash.
+    /// A server sent data with another hash.
     HashMismatch {
         /// The algorithm of both hashes.
         algorithm: BString,
-        /// The hash that the narinfo promised.
+        /// The hash in the narinfo.
         expected: BString,
-        /// The hash of what was downloaded.
+        /// The hash of the downloaded data.
         actual: BString,
     },
-    /// Anything else, as the agent wrote it.
+    /// Any other reply, as the agent wrote it.
     Other(BString),
 }
 

@@ -1,8 +1,8 @@
-//! Signing what is exported and judging what is imported, with the keys of the configuration
-//! directory.
+//! Signing exports and verifying imports with the keys of the configuration directory.
 //!
-//! Keys and ACL are read when they are needed and again when their files have changed, so that
-//! `guix archive --authorize` has effect at once, as it has with Guix's agent-per-session.
+//! The keys and the ACL are read when they are first needed, and again when their files have
+//! changed, so that `guix archive --authorize` takes effect immediately, as it does with Guix,
+//! which starts an agent for each session.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use gcrypt::{Acl, KeyPair};
 use store::Authority;
 use system::sync::Mutex;
 
-/// What tells that a file is still the one that was read: device, inode, size, mode, and time.
+/// Identifies a version of a file: device, inode, size, mode, and modification time.
 type Stamp = Option<(u64, u64, u64, u32, i64, i64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -29,7 +29,7 @@ fn stamp(path: &Path) -> Stamp {
     ))
 }
 
-/// Something read from files, and what they were like.
+/// A value read from two files, with the versions of those files.
 type Cached<T> = Mutex<Option<([Stamp; 2], Arc<T>)>>;
 
 /// The keys and the ACL in one directory.
@@ -40,7 +40,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those in `directory`, which need not exist yet.
+    /// The keys in `directory`, which need not exist yet.
     pub fn new(directory: &Path) -> Keys {
         Keys {
             directory: directory.to_owned(),
@@ -62,7 +62,7 @@ impl Keys {
             Some((known, value)) if *known == before && before[0].is_some() => Ok(value.clone()),
             _ => {
                 let value = Arc::new(load(&self.directory).map_err(|error| error.to_string())?);
-                // Taken before reading: a change during it is seen next time.
+                // Taken before reading, so that a change while we read is noticed next time.
                 *cached = Some((before, value.clone()));
                 Ok(value)
             }

@@ -1,4 +1,4 @@
-//! The base-32 of the store: least significant digit last, an alphabet without `e o t u`.
+//! The store's base-32: least significant digit last, with an alphabet without `e o t u`.
 //!
 //! Digit *k*, counted from the end, holds bits 5*k* to 5*k*+4 of the bytes taken as one
 //! little-endian number. That is `data-encoding`'s least-significant-bit-first order, with the
@@ -33,7 +33,7 @@ pub const fn is_digit(byte: u8) -> bool {
     IS_DIGIT[byte as usize]
 }
 
-/// How many digits stand for `bytes` bytes.
+/// The number of digits that encode `bytes` bytes.
 pub const fn encoded_length(bytes: usize) -> usize {
     (bytes * 8).div_ceil(5)
 }
@@ -50,8 +50,8 @@ pub fn encode(bytes: &[u8]) -> String {
     String::from_utf8(digits).unwrap_or_default()
 }
 
-/// The bytes that `text` stands for, or `None` if it holds anything but digits, has a length
-/// that no number of bytes has, or sets bits past the last byte.
+/// The bytes that `text` encodes, or `None` if it has characters that aren't digits, a length that
+/// no number of bytes encodes to, or bits set past the last byte.
 ///
 /// ```
 /// assert_eq!(formats::base32::decode("00gz"), Some(vec![0xff, 0x01]));

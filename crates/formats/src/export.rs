@@ -43,7 +43,7 @@ pub enum Error {
     /// The word after the nar isn't [`MAGIC`].
     #[error("Nix archive cannot be imported; wrong format")]
     Magic,
-    /// A path, reference or deriver that is no store path.
+    /// A path, reference or deriver that isn't a store path.
     #[error(transparent)]
     Path(#[from] store_path::Error),
     /// A flag that is neither 0 nor 1.
@@ -69,12 +69,12 @@ pub fn read_marker(source: &mut impl Read) -> Result<bool, Error> {
     }
 }
 
-/// What an item says about itself after its nar.
+/// The fields that follow an item's nar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fields {
     /// Its path.
     pub path: StorePath,
-    /// What it refers to, itself perhaps included.
+    /// Its references, which may include itself.
     pub references: BTreeSet<StorePath>,
     /// The derivation that it was built from, if known.
     pub deriver: Option<StorePath>,

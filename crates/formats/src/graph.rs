@@ -1,16 +1,16 @@
-//! Walks through graphs, without recursion: their depth is limited by memory alone.
+//! Graph traversals without recursion: only memory limits the depth.
 //!
-//! | walk | each node |
+//! | traversal | visits each node |
 //! |---|---|
-//! | [`Worklist`] | once, the nearest first: closures, reachability |
-//! | [`DepthFirst`] | once before and once after what it leads to; finds cycles |
-//! | [`topological_sort`] | after what it leads to |
+//! | [`Worklist`] | once, nearest first: closures, reachability |
+//! | [`DepthFirst`] | once before and once after its successors; finds cycles |
+//! | [`topological_sort`] | after its successors |
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::hash::Hash;
 
-/// The nodes that a walk has still to visit; each is visited once, those found first before those
-/// found later (a breadth-first search).
+/// The nodes that are still to be visited. Each node is visited once, in the order in which nodes
+/// were found (a breadth-first search).
 ///
 /// ```
 /// use formats::graph::Worklist;
@@ -32,7 +32,7 @@ pub struct Worklist<N> {
 }
 
 impl<N: Ord + Clone> Worklist<N> {
-    /// A walk from these nodes.
+    /// A traversal that starts from these nodes.
     pub fn new(starts: impl IntoIterator<Item = N>) -> Worklist<N> {
         let mut worklist = Worklist {
             found: BTreeSet::new(),
@@ -42,7 +42,7 @@ impl<N: Ord + Clone> Worklist<N> {
         worklist
     }
 
-    /// The next node to visit; `None` once all that were found have been.
+    /// The next node to visit; `None` once all have been visited.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator could not be extended"
@@ -51,7 +51,7 @@ impl<N: Ord + Clone> Worklist<N> {
         self.pending.pop_front()
     }
 
-    /// Adds nodes that were found, except those found before.
+    /// Adds nodes; those that were added before are skipped.
     pub fn extend(&mut self, nodes: impl IntoIterator<Item = N>) {
         for node in nodes {
             if !self.found.contains(&node) {
@@ -61,7 +61,7 @@ impl<N: Ord + Clone> Worklist<N> {
         }
     }
 
-    /// All nodes that were found, with those the walk started from.
+    /// All nodes that were found, including the start.
     pub fn into_found(self) -> BTreeSet<N> {
         self.found
     }
@@ -70,22 +70,22 @@ impl<N: Ord + Clone> Worklist<N> {
 /// A step of a [`DepthFirst`] walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<N, T> {
-    /// The node was found. Call [`DepthFirst::enter`] to visit it, and else it is passed over.
+    /// The node was found. Call [`DepthFirst::enter`] to visit it; otherwise it is skipped.
     Found(N),
-    /// All that the node leads to has been visited; with the value that it was entered with.
+    /// All successors of the node have been visited. Has the value that it was entered with.
     Leave(N, T),
-    /// The node, which is being visited, leads back to itself.
+    /// The node is being visited, and a path from it leads back to it.
     Cycle(N),
 }
 
-/// A depth-first search that keeps a value for each node while what it leads to is visited.
+/// A depth-first search that keeps a value for each node while its successors are visited.
 ///
 /// [`topological_sort`] is the simplest example of its use.
 #[derive(Clone, Debug)]
 pub struct DepthFirst<N, T> {
     /// In reverse.
     starts: Vec<N>,
-    /// The nodes being visited, each with those it leads to that come later, in reverse.
+    /// The nodes being visited, each with its remaining successors, in reverse.
     stack: Vec<(N, T, Vec<N>)>,
     /// The nodes on the stack.
     active: HashSet<N>,
@@ -93,7 +93,7 @@ pub struct DepthFirst<N, T> {
 }
 
 impl<N: Eq + Hash + Clone, T> DepthFirst<N, T> {
-    /// A walk from these nodes.
+    /// A traversal that starts from these nodes.
     pub fn new(starts: impl IntoIterator<Item = N>) -> DepthFirst<N, T> {
         DepthFirst {
             starts: reversed(starts),
@@ -103,7 +103,7 @@ impl<N: Eq + Hash + Clone, T> DepthFirst<N, T> {
         }
     }
 
-    /// What to do next; `None` at the end.
+    /// The next step; `None` at the end.
     #[expect(
         clippy::should_implement_trait,
         reason = "nodes are entered in between"
@@ -128,8 +128,7 @@ impl<N: Eq + Hash + Clone, T> DepthFirst<N, T> {
         }
     }
 
-    /// Visits a node that was [found](Step::Found), and before leaving it, the `successors` that
-    /// it leads to.
+    /// Visits a node that was [found](Step::Found): its `successors` are visited before it is left.
     pub fn enter(&mut self, node: N, value: T, successors: impl IntoIterator<Item = N>) {
         self.active.insert(node.clone());
         self.stack.push((node, value, reversed(successors)));
@@ -142,12 +141,12 @@ fn reversed<N>(nodes: impl IntoIterator<Item = N>) -> Vec<N> {
     nodes
 }
 
-/// A node that leads back to itself.
+/// A node that is part of a cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cycle<N>(pub N);
 
-/// Sorts the keys of `edges` so that each comes after those of them that it leads to. Edges from
-/// a node to itself, and to nodes that aren't keys, don't count.
+/// Sorts the keys of `edges` so that each comes after its successors. Edges from a node to itself
+/// and edges to nodes that aren't keys are ignored.
 ///
 /// ```
 /// use std::collections::{BTreeMap, BTreeSet};
@@ -191,7 +190,7 @@ mod tests {
         fn everything_comes_after_what_it_leads_to(
             pairs in proptest::collection::vec((0..40_u32, 0..40_u32), 0..200)
         ) {
-            // Edges to smaller numbers only: no cycle.
+            // Edges lead to smaller numbers only, so there is no cycle.
             let mut edges: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
             for (one, other) in &pairs {
                 edges.entry(*one.max(other)).or_default().insert(*one.min(other));
@@ -215,7 +214,7 @@ mod tests {
                 worklist.extend(pairs.iter().filter(|(from, _)| *from == node).map(|(_, to)| *to));
             }
             let found = worklist.into_found();
-            // The smallest set that has 0 and is closed.
+            // The smallest set that contains 0 and is closed under the edges.
             let mut expected = BTreeSet::from([0]);
             for _ in 0..20 {
                 let next: Vec<u32> = pairs

@@ -1,7 +1,6 @@
-//! Hashes: an algorithm and its digest, computed in one pass while data flows by.
+//! Hashes: an algorithm and its digest, computed while data streams through.
 //!
-//! In the store, a hash is written in hexadecimal or in [`base32`]; which of
-//! the two is told from the length.
+//! In the store, a hash is written in hexadecimal or in [`base32`]; the length tells which.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -15,34 +14,34 @@ use crate::base32;
 /// Why a hash or the name of an algorithm could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The name is none of [`Algorithm::ALL`].
+    /// A name that isn't in [`Algorithm::ALL`].
     #[error("unknown hash type `{0}'")]
     UnknownAlgorithm(String),
     /// Neither the hexadecimal nor the base-32 length.
     #[error("hash `{text}' has wrong length for hash type `{algorithm}'")]
     Length {
-        /// What was to be read.
+        /// The text.
         text: String,
-        /// The algorithm it was to be of.
+        /// The expected algorithm.
         algorithm: Algorithm,
     },
-    /// Not as many hexadecimal digits as the algorithm makes.
+    /// The length in hexadecimal is wrong for the algorithm.
     #[error(
         "invalid {} hash '{text}' ({} bytes but expected {})",
         algorithm.libgcrypt_name(), text.len() / 2, algorithm.size()
     )]
     Size {
-        /// What was to be read.
+        /// The text.
         text: String,
-        /// The algorithm it was to be of.
+        /// The expected algorithm.
         algorithm: Algorithm,
     },
-    /// Of the right length, but with characters that don't belong there.
+    /// The length is right, but there are invalid characters.
     #[error("invalid hash `{0}'")]
     Digits(String),
 }
 
-/// A hash algorithm that Guix names.
+/// A hash algorithm that Guix's daemon supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -67,7 +66,7 @@ impl Algorithm {
         Algorithm::Blake2s256,
     ];
 
-    /// Its name in libgcrypt, which Guix has in messages.
+    /// Its name in libgcrypt, which Guix uses in messages.
     const fn libgcrypt_name(self) -> &'static str {
         match self {
             Algorithm::Md5 => "MD5",
@@ -124,7 +123,7 @@ impl FromStr for Algorithm {
 /// The longest digest of all algorithms.
 const MAX_SIZE: usize = 64;
 
-/// A digest and the algorithm it was made with.
+/// A digest and its algorithm.
 ///
 /// ```
 /// use formats::{Algorithm, Hash};
@@ -137,12 +136,12 @@ const MAX_SIZE: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash {
     algorithm: Algorithm,
-    /// Only the first `algorithm.size()` bytes count; the others are zero.
+    /// Only the first `algorithm.size()` bytes are used; the others are zero.
     bytes: [u8; MAX_SIZE],
 }
 
 impl Hash {
-    /// A digest made elsewhere; `None` if its length isn't the algorithm's.
+    /// Wraps a digest computed elsewhere; `None` if its length is wrong for the algorithm.
     pub fn new(algorithm: Algorithm, digest: &[u8]) -> Option<Hash> {
         let mut bytes = [0; MAX_SIZE];
         (digest.len() == algorithm.size()).then(|| {
@@ -163,7 +162,7 @@ impl Hash {
         Hash::of(Algorithm::Sha256, data)
     }
 
-    /// Reads a hash in hexadecimal or base-32, whichever its length says.
+    /// Parses a hash in hexadecimal or base-32, depending on its length.
     pub fn parse(algorithm: Algorithm, text: &str) -> Result<Hash, Error> {
         let digest = if text.len() == algorithm.size() * 2 {
             HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
@@ -180,7 +179,7 @@ impl Hash {
             .ok_or_else(|| Error::Digits(text.to_owned()))
     }
 
-    /// Reads `ALGORITHM:HASH`, as the database and the substituter write it.
+    /// Parses `ALGORITHM:HASH`, as the database and the substituter write it.
     pub fn parse_prefixed(text: &str) -> Result<Hash, Error> {
         let (name, digits) = text
             .split_once(':')
@@ -208,7 +207,7 @@ impl Hash {
         base32::encode(self.bytes())
     }
 
-    /// As Guix prints hashes for people: hexadecimal for MD5, base-32 for the others.
+    /// As Guix shows hashes to users: MD5 in hexadecimal, others in base-32.
     pub fn hex_or_base32(&self) -> String {
         if self.algorithm == Algorithm::Md5 {
             self.hex()
@@ -217,7 +216,7 @@ impl Hash {
         }
     }
 
-    /// The digest folded to `N` bytes, as for the 20 bytes that name a store item.
+    /// The digest folded to `N` bytes; store paths have hashes folded to 20 bytes.
     pub fn compress<const N: usize>(&self) -> [u8; N] {
         let mut folded = [0; N];
         for (position, byte) in self.bytes().iter().enumerate() {
@@ -240,12 +239,12 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// What an error message shows of a text that may be very long.
+/// Shortens a text that may be very long for an error message.
 fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// The state of each algorithm; boxed where large, so that a [`Hasher`] is cheap to move.
+/// The state of each algorithm; large ones are boxed, so that a [`Hasher`] is cheap to move.
 #[derive(Clone)]
 enum State {
     Md5(md5::Md5),
@@ -257,7 +256,7 @@ enum State {
     Blake2s256(Box<blake2::Blake2s256>),
 }
 
-/// Hashes what is written to it, and counts the bytes.
+/// A writer that hashes what is written to it and counts the bytes.
 #[derive(Clone)]
 pub struct Hasher {
     state: State,
@@ -265,7 +264,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without any data yet.
     pub fn new(algorithm: Algorithm) -> Hasher {
         let state = match algorithm {
             Algorithm::Md5 => State::Md5(Digest::new()),
@@ -279,7 +278,7 @@ impl Hasher {
         Hasher { state, size: 0 }
     }
 
-    /// A hasher for SHA-256, which nearly everything in the store uses.
+    /// A hasher for SHA-256, which the store uses nearly everywhere.
     pub fn sha256() -> Hasher {
         Hasher::new(Algorithm::Sha256)
     }
@@ -298,12 +297,12 @@ impl Hasher {
         }
     }
 
-    /// How many bytes it has seen.
+    /// The number of bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The hash of all it has seen, and how many bytes that were.
+    /// The hash of all data, and the number of bytes.
     pub fn finish(self) -> (Hash, u64) {
         fn done(algorithm: Algorithm, digest: &[u8]) -> Hash {
             let mut bytes = [0; MAX_SIZE];
@@ -341,7 +340,7 @@ pub struct HashReader<R> {
 }
 
 impl<R: Read> HashReader<R> {
-    /// Hashes with `algorithm` what will be read from `inner`.
+    /// Hashes what will be read from `inner` with `algorithm`.
     pub fn new(inner: R, algorithm: Algorithm) -> Self {
         HashReader {
             inner,
@@ -349,13 +348,13 @@ impl<R: Read> HashReader<R> {
         }
     }
 
-    /// The hash of what was read so far and its size; and the reader.
+    /// The reader, with the hash and the size of what was read.
     pub fn finish(self) -> (R, Hash, u64) {
         let (hash, size) = self.hasher.finish();
         (self.inner, hash, size)
     }
 
-    /// The hash of what was read so far, and its size, without ending.
+    /// The hash and the size of what was read so far.
     pub fn current(&self) -> (Hash, u64) {
         self.hasher.clone().finish()
     }
@@ -376,7 +375,7 @@ pub struct HashWriter<W> {
 }
 
 impl<W: Write> HashWriter<W> {
-    /// Hashes with `algorithm` what will be written to `inner`.
+    /// Hashes what will be written to `inner` with `algorithm`.
     pub fn new(inner: W, algorithm: Algorithm) -> Self {
         HashWriter {
             inner,
@@ -384,13 +383,13 @@ impl<W: Write> HashWriter<W> {
         }
     }
 
-    /// The hash of what was written so far and its size; and the writer.
+    /// The writer, with the hash and the size of what was written.
     pub fn finish(self) -> (W, Hash, u64) {
         let (hash, size) = self.hasher.finish();
         (self.inner, hash, size)
     }
 
-    /// The hash of what was written so far, and its size, without ending.
+    /// The hash and the size of what was written so far.
     pub fn current(&self) -> (Hash, u64) {
         self.hasher.clone().finish()
     }
@@ -423,7 +422,7 @@ impl<W: Write> Write for HashWriter<W> {
 mod tests {
     use super::*;
 
-    /// Digests of the empty string, as the standards' own test vectors give them.
+    /// Digests of the empty string, from the standards' own test vectors.
     const OF_NOTHING: [(Algorithm, &str); 7] = [
         (Algorithm::Md5, "d41d8cd98f00b204e9800998ecf8427e"),
         (Algorithm::Sha1, "da39a3ee5e6b4b0d3255bfef95601890afd80709"),

@@ -1,4 +1,4 @@
-//! The formats of the Guix store, as pure data: nothing here touches a file or a socket, only
+//! The formats of the Guix store, as pure data: nothing here opens a file or a socket; it only uses
 //! [`std::io::Read`] and [`std::io::Write`].
 //!
 //! | module | format |
@@ -9,13 +9,13 @@
 //! | [`wire`] | the padded 8-byte encoding that nars, exports and the worker protocol share |
 //! | [`nar`] | normalized archives |
 //! | [`derivation`] | `.drv` files, and the hashes that name their outputs |
-//! | [`export`] | what surrounds a nar in an export ("nar bundle") |
-//! | [`graph`] | no format: walks through graphs of store paths |
-//! | [`printable`] | text that others wrote, made safe to print |
+//! | [`export`] | what precedes and follows each nar in an export ("nar bundle") |
+//! | [`graph`] | not a format: traversals of graphs of store paths |
+//! | [`printable`] | untrusted text made safe to print |
 //! | [`references`] | finding store references in data |
 //!
-//! Everything that parses is iterative, and bounds lengths before it allocates: data from a
-//! client, a build machine or a builder can be wrong, but can't panic or exhaust memory.
+//! All parsers are iterative and bound lengths before they allocate: malformed data from a client,
+//! a build machine or a builder is reported as an error and can't cause a panic or exhaust memory.
 
 pub mod base32;
 pub mod derivation;

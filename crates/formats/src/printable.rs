@@ -1,4 +1,4 @@
-//! Text that others wrote, made safe to print on one line.
+//! Untrusted text, made safe to print on one line.
 //!
 //! A line feed in such text could add a line of its own to a log, and an escape sequence could
 //! change what a terminal shows. Both are shown as escapes instead, in Rust's notation.
@@ -19,7 +19,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_unprintable)
 }
 
-/// The same for a text of several lines: line feeds and tabs stay as they are.
+/// Like [`printable`], for text of several lines: line feeds and tabs stay as they are.
 ///
 /// ```
 /// assert_eq!(formats::printable::printable_lines("a\n\tb\r\n"), "a\n\tb\\r\n");
@@ -28,7 +28,7 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| !matches!(c, '\n' | '\t') && is_unprintable(c))
 }
 
-/// The same for a word that stands between spaces: spaces are escaped too.
+/// Like [`printable`], for a word that is followed by a space: spaces are escaped too.
 ///
 /// ```
 /// assert_eq!(formats::printable::printable_word("a b"), "a\\u{20}b");
@@ -37,7 +37,7 @@ pub fn printable_word(word: &str) -> Cow<'_, str> {
     escape(word, |c| c == ' ' || is_unprintable(c))
 }
 
-/// Control characters, and those of Unicode that end lines or turn the direction of text.
+/// Control characters, and Unicode characters that end lines or change the text direction.
 fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

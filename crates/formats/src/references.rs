@@ -1,7 +1,8 @@
 //! Which store items some data refers to: those whose hash part occurs in it.
 //!
-//! One pass, without copying: a window of 32 bytes is examined from its end, so that most bytes
-//! of binaries, and of text with the odd `e`, `o`, `t` or `u`, are never looked at.
+//! This takes one pass and copies nothing: a window of 32 bytes is examined from its end, so that
+//! most bytes of binaries, and of text that contains `e`, `o`, `t` or `u` here and there, are never
+//! looked at.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
@@ -9,13 +10,13 @@ use std::io::{self, Write};
 use crate::base32::is_digit;
 use crate::store_path::{HASH_LENGTH, StorePath};
 
-/// What is looked for: the digits of a hash part.
+/// The digits of a hash part.
 type HashPart = [u8; HASH_LENGTH];
 
-/// Finds in what is written to it the hash parts of candidates. The data may come in pieces of
-/// any size; a hash part that spans pieces is found.
+/// Finds the hash parts of candidates in the data that is written to it. The data may be split
+/// anywhere; a hash part that spans pieces is found.
 pub struct Scanner {
-    /// Not found yet.
+    /// Candidates that were not found yet.
     candidates: HashMap<HashPart, Vec<StorePath>>,
     found: BTreeSet<StorePath>,
     /// The last bytes of the pieces so far, fewer than a hash part.
@@ -23,7 +24,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Looks for `candidates`; those that aren't well-formed store paths are never found.
+    /// Looks for `candidates`. Those that aren't well-formed store paths are never found.
     pub fn new(candidates: impl IntoIterator<Item = StorePath>) -> Scanner {
         let mut by_hash = HashMap::<HashPart, Vec<StorePath>>::new();
         for path in candidates {
@@ -42,24 +43,24 @@ impl Scanner {
         }
     }
 
-    /// What was found.
+    /// The candidates that were found.
     pub fn finish(self) -> BTreeSet<StorePath> {
         self.found
     }
 
-    /// What was found so far.
+    /// The candidates found so far.
     pub fn found(&self) -> &BTreeSet<StorePath> {
         &self.found
     }
 
-    /// Looks at `data`, which follows what was looked at before.
+    /// Scans `data`, which continues the data before it.
     pub fn update(&mut self, data: &[u8]) {
         if self.candidates.is_empty() {
             return;
         }
         const KEPT: usize = HASH_LENGTH - 1;
         if !self.tail.is_empty() {
-            // What begins in the tail and ends in the first bytes of this piece.
+            // A hash part may begin in the tail and end in the first bytes of this piece.
             let mut seam = std::mem::take(&mut self.tail);
             seam.extend_from_slice(&data[..data.len().min(KEPT)]);
             self.search(&seam);
@@ -146,7 +147,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the data is cut, what is found is what a plain search finds.
+        /// However the data is split, the result is that of a naive search.
         #[test]
         fn same_as_plain_search(
             pieces in prop::collection::vec("[12abc/-]{0,40}|1{29}abc|1{20}|1{9}abc|2{29}abc", 0..12),

@@ -1,9 +1,9 @@
 //! Store directories and store file names: `STORE/HASH-NAME`.
 //!
-//! The checks are those the daemon applies to what clients send: a store path is a direct child
-//! of the store. The 32 characters of the hash aren't looked at, as in Guix, except by
-//! [`StorePath::is_well_formed`]. Names that could do harm (`.`, `..`, a NUL, bytes that are no
-//! text, a name no file system can hold) are refused here, once for everybody.
+//! The checks are those that Guix's daemon applies to paths from clients: a store path is a direct
+//! child of the store. As in Guix, only [`StorePath::is_well_formed`] checks the 32 characters of
+//! the hash. Dangerous names (`.`, `..`, those with a NUL, invalid UTF-8, too long for a file
+//! system) are refused here, so that no caller has to check again.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -23,7 +23,7 @@ const MAX_BASE_NAME: usize = 255;
 /// The number of characters of the hash part.
 pub const HASH_LENGTH: usize = 32;
 
-/// Why a text is no store path, or no name for a store item.
+/// Why a string isn't a store path or the name of a store item.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not a direct child of the store.
@@ -32,23 +32,23 @@ pub enum Error {
     /// A name that starts with a dot.
     #[error("invalid name: `{0}' (can't begin with dot)")]
     BeginsWithDot(String),
-    /// A name with a character that store names don't have.
+    /// A name with a character that isn't allowed.
     #[error("invalid character `{character}' in name `{name}'")]
     Character {
         /// The name.
         name: String,
-        /// The first offending character.
+        /// The first invalid character.
         character: char,
     },
-    /// A name that would make a file name longer than file systems take.
+    /// A name that is too long for file systems.
     #[error("name `{0}...' is too long for a store item")]
     TooLong(String),
-    /// A store directory that is no absolute, plain file name.
+    /// A store directory that isn't an absolute, normalized file name.
     #[error("`{0}' is not a suitable file name for the store")]
     Store(String),
 }
 
-/// The whole, absolute file name of an item of the store. Cheap to clone.
+/// The full, absolute file name of a store item. Cheap to clone.
 ///
 /// ```
 /// use formats::StoreDir;
@@ -62,33 +62,33 @@ pub enum Error {
 #[derive(Clone)]
 pub struct StorePath {
     whole: Arc<str>,
-    /// Where the base name begins.
+    /// The offset at which the base name begins.
     base: u32,
 }
 
 impl StorePath {
-    /// The whole file name.
+    /// The full file name.
     pub fn as_str(&self) -> &str {
         &self.whole
     }
 
-    /// The whole file name, as a [`Path`].
+    /// The full file name, as a [`Path`].
     pub fn as_path(&self) -> &Path {
         Path::new(self.as_str())
     }
 
-    /// The file name within the store: `HASH-NAME`.
+    /// The file name inside the store: `HASH-NAME`.
     pub fn base_name(&self) -> &str {
         &self.whole[self.base as usize..]
     }
 
-    /// The 32 characters of the hash; what there is of them if the base name is shorter.
+    /// The 32 characters of the hash, or fewer if the base name is shorter.
     pub fn hash_part(&self) -> &str {
         let base = self.base_name();
         base.get(..HASH_LENGTH).unwrap_or(base)
     }
 
-    /// What follows the hash part and its dash; empty if nothing does.
+    /// What follows the hash part and its dash; may be empty.
     pub fn name(&self) -> &str {
         self.base_name().get(HASH_LENGTH + 1..).unwrap_or("")
     }
@@ -98,8 +98,8 @@ impl StorePath {
         self.whole.ends_with(".drv")
     }
 
-    /// Whether it has the form that computed store paths have: 32 digits, a dash and a proper
-    /// name. The daemon accepts others, which are never valid.
+    /// Whether this has the form of computed store paths: 32 base-32 digits, a dash and a valid
+    /// name. The daemon accepts other paths too, but they are never valid.
     pub fn is_well_formed(&self) -> bool {
         let base = self.base_name().as_bytes();
         base.len() > HASH_LENGTH
@@ -129,7 +129,7 @@ impl PartialEq for StorePath {
 
 impl Eq for StorePath {}
 
-/// Bytewise, as sets of paths are sent.
+/// Bytewise, the order in which sets of paths are sent.
 impl Ord for StorePath {
     fn cmp(&self, other: &Self) -> Ordering {
         self.whole.cmp(&other.whole)
@@ -166,12 +166,13 @@ impl AsRef<Path> for StorePath {
     }
 }
 
-/// The directory that holds the store, `/gnu/store` as a rule. Cheap to clone.
+/// The directory that holds the store, usually `/gnu/store`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, std_hash::Hash)]
 pub struct StoreDir(Arc<str>);
 
 impl StoreDir {
-    /// A store at `directory`: absolute, without trailing slash, empty, `.` or `..` components.
+    /// The store at `directory`, which must be absolute and have no trailing slash and no empty,
+    /// `.` or `..` component.
     pub fn new(directory: impl Into<String>) -> Result<StoreDir, Error> {
         let directory = directory.into();
         let plain = directory.strip_prefix('/').is_some_and(|rest| {
@@ -202,7 +203,7 @@ impl StoreDir {
             .ok_or_else(|| Error::NotInStore(shown(path)))
     }
 
-    /// Like [`StoreDir::parse`], of the item that `path` is or is inside of.
+    /// Like [`StoreDir::parse`], for a path that is a store item or inside one.
     pub fn item_of(&self, path: impl AsRef<[u8]>) -> Result<StorePath, Error> {
         let path = path.as_ref();
         let end = path
@@ -243,7 +244,7 @@ impl StoreDir {
         Ok(())
     }
 
-    /// The path of a text item (and so, of a derivation) whose contents hash to `contents`.
+    /// The path of a text item (a derivation, for example) whose contents hash to `contents`.
     pub fn text_path<'a>(
         &self,
         name: &str,
@@ -261,8 +262,8 @@ impl StoreDir {
         self.computed(&kind, contents, name)
     }
 
-    /// The path of what is known by the hash of its contents: of its nar if `recursive`, of its
-    /// bytes otherwise. This is the path of files added to the store and of fixed outputs.
+    /// The path of an item that is identified by the hash of its contents: that of its nar if
+    /// `recursive`, of the file's bytes otherwise. Used for added files and fixed outputs.
     pub fn fixed_output_path(
         &self,
         name: &str,
@@ -281,8 +282,8 @@ impl StoreDir {
         self.computed("output:out", &Hash::sha256(inner), name)
     }
 
-    /// The path of the output `id` of a derivation called `name` (without `.drv`), whose hash
-    /// modulo its inputs is `derivation`.
+    /// The path of the output `id` of a derivation called `name` (without `.drv`); `derivation` is
+    /// the derivation's hash modulo its inputs.
     pub fn output_path(&self, id: &str, derivation: &Hash, name: &str) -> Result<StorePath, Error> {
         let kind = format!("output:{id}");
         if id == "out" {
@@ -316,7 +317,7 @@ impl fmt::Debug for StoreDir {
     }
 }
 
-/// What an error message shows of something that may be very long and no text.
+/// Shortens a path that may be very long or invalid UTF-8 for an error message.
 fn shown(path: &[u8]) -> String {
     path[..path.len().min(1024)].to_str_lossy().into_owned()
 }
@@ -382,7 +383,7 @@ mod tests {
             (lax.hash_part(), lax.name(), lax.is_well_formed()),
             (".links", "", false)
         );
-        // A multi-byte character across the end of the hash part.
+        // A multi-byte character that spans the end of the hash part.
         assert_eq!(store.join(&"é".repeat(40)).unwrap().name(), "");
         for bad in [
             &b"/gnu/store"[..],

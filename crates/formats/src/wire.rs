@@ -1,34 +1,34 @@
-//! The encoding that nars, export streams and the worker protocol share: words of 8 bytes,
+//! The encoding shared by nars, export streams and the worker protocol: words of 8 bytes,
 //! little-endian, and byte strings padded with zeros to a multiple of 8.
 //!
-//! Reading never allocates more than was really received, plus a fixed amount, and takes a limit
-//! for every string. Documented in Guix's `nix/libutil/serialise.cc`.
+//! Reading never allocates much more than was received, and every string has a limit. Documented in
+//! Guix's `nix/libutil/serialise.cc`.
 
 use std::io::{self, Read, Write};
 
 use bstr::BString;
 
-/// Why something could not be read.
+/// Why a value could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Reading failed or ended too early.
     #[error("{}", describe(.0))]
     Io(#[from] io::Error),
-    /// A number that has to fit 32 bits doesn't.
+    /// A number doesn't fit 32 bits.
     #[error("implementation cannot deal with > 32-bit integers")]
     Integer,
-    /// A string or list longer than this place allows.
+    /// A string or list is longer than allowed here.
     #[error("string is too long: {length} bytes where at most {limit} are allowed")]
     TooLong {
         /// The announced length.
         length: u64,
-        /// The most that is allowed.
+        /// The allowed length.
         limit: u64,
     },
-    /// Padding that isn't zero.
+    /// Padding that isn't all zeros.
     #[error("non-zero padding")]
     Padding,
-    /// Bytes that are no UTF-8 where a text is wanted.
+    /// Invalid UTF-8 where text is required.
     #[error("`{0}' is no text")]
     NotText(BString),
 }
@@ -41,7 +41,7 @@ fn describe(error: &io::Error) -> String {
 }
 
 impl Error {
-    /// Whether the data ended too early.
+    /// Whether the data ended early.
     pub fn is_eof(&self) -> bool {
         matches!(self, Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof)
     }
@@ -56,15 +56,15 @@ impl From<Error> for io::Error {
     }
 }
 
-/// The zeros that follow a string of `length` bytes.
+/// The number of padding bytes after a string of `length` bytes.
 pub const fn padding(length: u64) -> usize {
     ((8 - length % 8) % 8) as usize
 }
 
-/// How many bytes to reserve before the data that was announced has arrived.
+/// How many bytes to reserve before announced data has arrived.
 const PREALLOCATE: u64 = 64 * 1024;
 
-/// Reading the encoding; for every [`Read`], which should be buffered.
+/// Reading the encoding. Implemented for every [`Read`], which should be buffered.
 pub trait ReadExt: Read {
     /// A whole word.
     #[inline]
@@ -74,13 +74,13 @@ pub trait ReadExt: Read {
         Ok(u64::from_le_bytes(word))
     }
 
-    /// A word that has to fit 32 bits.
+    /// Reads a word that has to fit 32 bits.
     #[inline]
     fn read_int(&mut self) -> Result<u32, Error> {
         u32::try_from(self.read_u64()?).map_err(|_| Error::Integer)
     }
 
-    /// The length of a string, at most `limit`.
+    /// Reads the length of a string, at most `limit`.
     #[inline]
     fn read_length(&mut self, limit: u64) -> Result<u64, Error> {
         let length = u64::from(self.read_int()?);
@@ -91,7 +91,7 @@ pub trait ReadExt: Read {
         }
     }
 
-    /// The zeros after a string of `length` bytes.
+    /// Reads the padding after a string of `length` bytes.
     #[inline]
     fn read_padding(&mut self, length: u64) -> Result<(), Error> {
         let mut zeros = [0; 8];
@@ -104,7 +104,7 @@ pub trait ReadExt: Read {
         }
     }
 
-    /// A byte string of at most `limit` bytes.
+    /// Reads a byte string of at most `limit` bytes.
     fn read_bytes(&mut self, limit: u64) -> Result<BString, Error> {
         let length = self.read_length(limit)?;
         let mut bytes = Vec::with_capacity(length.min(PREALLOCATE) as usize);
@@ -119,13 +119,13 @@ pub trait ReadExt: Read {
         Ok(bytes.into())
     }
 
-    /// A byte string of at most `limit` bytes that has to be UTF-8.
+    /// Reads a string of at most `limit` bytes that has to be valid UTF-8.
     fn read_string(&mut self, limit: u64) -> Result<String, Error> {
         String::from_utf8(self.read_bytes(limit)?.into())
             .map_err(|error| Error::NotText(error.into_bytes().into()))
     }
 
-    /// A short byte string, without allocation; too long if `buffer` can't hold it.
+    /// Reads a short byte string without allocating; an error if it doesn't fit `buffer`.
     fn read_token<'a>(&mut self, buffer: &'a mut [u8]) -> Result<&'a [u8], Error> {
         let length = self.read_length(buffer.len() as u64)?;
         let token = &mut buffer[..length as usize];
@@ -137,7 +137,7 @@ pub trait ReadExt: Read {
 
 impl<R: Read + ?Sized> ReadExt for R {}
 
-/// Writing the encoding; for every [`Write`], which should be buffered.
+/// Writing the encoding. Implemented for every [`Write`], which should be buffered.
 pub trait WriteExt: Write {
     /// A word.
     #[inline]
@@ -145,13 +145,13 @@ pub trait WriteExt: Write {
         self.write_all(&value.to_le_bytes())
     }
 
-    /// A word that says yes or no.
+    /// Writes a boolean as a word.
     #[inline]
     fn write_bool(&mut self, value: bool) -> io::Result<()> {
         self.write_u64(value.into())
     }
 
-    /// The zeros after a string of `length` bytes.
+    /// Writes the padding after a string of `length` bytes.
     #[inline]
     fn write_padding(&mut self, length: u64) -> io::Result<()> {
         self.write_all(&[0; 8][..padding(length)])
@@ -168,7 +168,7 @@ pub trait WriteExt: Write {
         self.write_padding(length.into())
     }
 
-    /// A list of byte strings, with its count.
+    /// Writes a list of byte strings, preceded by its length.
     fn write_strings<I>(&mut self, strings: I) -> io::Result<()>
     where
         I: IntoIterator<IntoIter: ExactSizeIterator, Item: AsRef<[u8]>>,
@@ -214,7 +214,7 @@ mod tests {
         ));
         let unpadded = [&word(1)[..], b"a\0\0\0\0\0\0\x01"].concat();
         assert!(matches!((&unpadded[..]).read_bytes(8), Err(Error::Padding)));
-        // A length that memory could not hold, and no data.
+        // A length that exceeds memory, without data.
         assert!(
             (&word(u32::MAX.into())[..])
                 .read_bytes(u64::MAX)

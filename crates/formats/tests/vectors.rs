@@ -1,4 +1,4 @@
-//! Files that Guix's own programs made (`vectors/README.md`), read and written byte for byte.
+//! Files made by Guix's own programs (`vectors/README.md`), read and written byte for byte.
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,12 +27,12 @@ fn store() -> StoreDir {
     StoreDir::new("/gnu/store").unwrap()
 }
 
-/// `hash` in one of the formats of `guix hash`.
+/// `hash` in one of the formats that `guix hash` prints.
 fn formatted(hash: &Hash, format: &str) -> String {
     match format {
         "nix-base32" => hash.base32(),
         "base16" => hash.hex(),
-        // That of RFC 4648.
+        // RFC 4648's base-32.
         "base32" => BASE32_NOPAD.encode(hash.bytes()).to_lowercase(),
         "base64" => BASE64.encode(hash.bytes()),
         _ => panic!("{format}"),
@@ -82,7 +82,7 @@ fn hashes_of_files() {
         let [file, algorithm, format, expected] = line.as_slice() else {
             panic!("{line:?}");
         };
-        // Guix's `guix hash` knows more algorithms than its daemon, and so than we.
+        // `guix hash` supports more algorithms than its daemon, and therefore than we do.
         let Ok(algorithm) = algorithm.parse::<Algorithm>() else {
             continue;
         };
@@ -146,7 +146,7 @@ fn derivations_are_read_and_written_the_same_and_have_their_paths() {
     }
 }
 
-/// Reads an export and writes it again; the paths of its items.
+/// Reads an export and writes it again; returns the bytes and the paths of its items.
 fn copy_export(bytes: &[u8]) -> (Vec<u8>, Vec<StorePath>) {
     let (mut copy, mut paths) = (Vec::new(), Vec::new());
     let mut input = bytes;

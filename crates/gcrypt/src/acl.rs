@@ -1,6 +1,6 @@
-//! Who may sign what is imported: the file `acl` of the configuration directory.
+//! The keys that may sign imports: the file `acl` of the configuration directory.
 //!
-//! Its shape is `(acl (entry KEY (tag (guix import))) …)` and nothing else, as in `(guix pki)`.
+//! Its form is `(acl (entry KEY (tag (guix import))) …)` and nothing else, as in `(guix pki)`.
 
 use std::fs;
 use std::io;
@@ -17,12 +17,12 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// Reads `acl` in the configuration `directory`.  Where there is none but there is a
-    /// `signing-key.pub`, an ACL with that key is made first, as Guix does; where there is neither,
-    /// the ACL is empty.
+    /// Reads `acl` in the configuration `directory`. If it doesn't exist but `signing-key.pub`
+    /// does, an ACL with that key is created first, as Guix does; if neither exists, the ACL is
+    /// empty.
     ///
     /// # Errors
-    /// A file cannot be read or written, or the ACL has another shape than Guix's.
+    /// A file cannot be read or written, or the ACL doesn't have the expected form.
     pub fn load(directory: &Path) -> Result<Acl> {
         let path = directory.join("acl");
         match read_sexp(&path) {
@@ -58,14 +58,14 @@ impl Acl {
             .map(|keys| Acl { keys })
     }
 
-    /// Whether imports signed by `key`, a `(public-key …)`, are accepted.
+    /// Whether imports signed by `key`, a `(public-key …)`, are authorised.
     #[must_use]
     pub fn contains(&self, key: &Sexp) -> bool {
         let wanted = key.to_canonical();
         self.keys.iter().any(|key| key.to_canonical() == wanted)
     }
 
-    /// Accepts imports signed by `key` from now on; a key that is there already is not repeated.
+    /// Authorises `key`; a key that is authorised already isn't repeated.
     pub fn authorize(&mut self, key: PublicKey) {
         let key = key.into_sexp();
         if !self.contains(&key) {
@@ -85,7 +85,7 @@ impl Acl {
         self.keys.is_empty()
     }
 
-    /// Writes the ACL in the configuration `directory`, in place of the one there.
+    /// Writes the ACL to the configuration `directory`, replacing the existing one.
     ///
     /// # Errors
     /// The directory or the file cannot be written.

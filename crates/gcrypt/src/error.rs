@@ -3,21 +3,21 @@
 use std::io;
 use std::path::PathBuf;
 
-/// A failure of this crate, in words fit for the person who has to mend it.
+/// An error, with a message for the administrator who has to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is not an s-expression that libgcrypt can read.
     #[error("invalid s-expression: {reason} (at byte {position})")]
     Syntax {
-        /// libgcrypt's words.
+        /// libgcrypt's message.
         reason: String,
-        /// Where in the text.
+        /// The offset in the text, in bytes.
         position: usize,
     },
     /// The text is longer than any key, signature or ACL could be.
     #[error("s-expression of {0} bytes is too long")]
     TooLong(usize),
-    /// The s-expression is well formed but is not what it should be.
+    /// The s-expression is well-formed but isn't what was expected.
     #[error("{0}")]
     Shape(&'static str),
     /// The ACL is not a list of `(entry KEY (tag (guix import)))`.
@@ -28,7 +28,7 @@ pub enum Error {
     File {
         /// What was attempted.
         attempt: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -41,10 +41,10 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<Error>,
     },
-    /// The secret key can be read by others.
+    /// The secret key is readable by other users.
     #[error("file `{}' should be secret (inaccessible to everybody else)!", .0.display())]
     NotSecret(PathBuf),
-    /// There is a key pair already.
+    /// A key pair exists already.
     #[error("key pair exists under '{}'; remove it first", .0.display())]
     KeyPairExists(PathBuf),
     /// libgcrypt refused to make a key, or to sign.
@@ -52,7 +52,7 @@ pub enum Error {
     Crypto {
         /// What was attempted.
         attempt: &'static str,
-        /// libgcrypt's words.
+        /// libgcrypt's message.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Key pairs: made, kept in files, read back.
+//! Key pairs: generating them, saving them to files, loading them.
 //!
 //! The files are Guix's: `signing-key.pub` (mode 0444) and `signing-key.sec` (mode 0400) in the
 //! configuration directory, each one s-expression in advanced form.
@@ -28,7 +28,7 @@ pub(crate) fn read_sexp(path: &Path) -> Result<Sexp> {
     })
 }
 
-/// Puts `content` in place of the file `path`, all of it or nothing.
+/// Replaces the file `path` atomically.
 pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let temporary = temporary_name(path);
     let written = write_new(&temporary, mode, content).and_then(|()| fs::rename(&temporary, path));
@@ -38,7 +38,7 @@ pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Re
     written
 }
 
-/// Makes the file `path`, whole; fails when it exists.
+/// Creates the file `path` atomically; fails if it exists.
 fn create_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let temporary = temporary_name(path);
     let written =
@@ -69,10 +69,10 @@ fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
 pub struct PublicKey(Sexp);
 
 impl PublicKey {
-    /// Reads a public key, as `guix archive --authorize` gets it.
+    /// Parses a public key, as `guix archive --authorize` reads it.
     ///
     /// # Errors
-    /// The text is no s-expression, or none that denotes a public key.
+    /// The text isn't an s-expression, or isn't a public key.
     pub fn parse(text: impl AsRef<[u8]>) -> Result<PublicKey> {
         PublicKey::from_sexp(Sexp::parse(text)?)
     }
@@ -88,7 +88,7 @@ impl PublicKey {
     /// Reads a public key from a file.
     ///
     /// # Errors
-    /// The file cannot be read or holds no public key.
+    /// The file cannot be read or isn't a public key.
     pub fn load(path: &Path) -> Result<PublicKey> {
         PublicKey::from_sexp(read_sexp(path)?).map_err(|source| Error::Content {
             path: path.to_owned(),
@@ -106,7 +106,7 @@ impl PublicKey {
         self.0
     }
 
-    /// The flag with which this kind of key signs: deterministic nonces for elliptic curves.
+    /// The flag for signing with this kind of key: deterministic nonces for elliptic curves.
     pub(crate) fn signing_flag(&self) -> Result<&'static str> {
         let key = self
             .0
@@ -120,7 +120,7 @@ impl PublicKey {
     }
 }
 
-/// What signs exports: a secret key and the public key that goes with it.
+/// A secret key, which signs exports, and its public key.
 #[derive(Debug)]
 pub struct KeyPair {
     public: PublicKey,
@@ -128,10 +128,10 @@ pub struct KeyPair {
 }
 
 impl KeyPair {
-    /// Makes a key pair; see [`DEFAULT_PARAMETERS`].
+    /// Generates a key pair; see [`DEFAULT_PARAMETERS`].
     ///
     /// # Errors
-    /// The parameters are no s-expression, or libgcrypt can't make such a key.
+    /// The parameters aren't an s-expression, or libgcrypt can't generate such a key.
     pub fn generate(parameters: &str) -> Result<KeyPair> {
         let parameters = Sexp::parse(parameters)?;
         let mut pair = ptr::null_mut();
@@ -151,10 +151,10 @@ impl KeyPair {
         }
     }
 
-    /// Reads the pair whose secret half is `signing-key.sec` in `directory`.
+    /// Loads the pair whose secret key is `signing-key.sec` in `directory`.
     ///
     /// # Errors
-    /// A file cannot be read, is not a key, or the secret one is accessible to others.
+    /// A file cannot be read or isn't a key, or the secret key is accessible to other users.
     pub fn load(directory: &Path) -> Result<KeyPair> {
         let path = directory.join("signing-key.sec");
         let mode = fs::metadata(&path).map_err(Error::file("getting status of", &path))?;
@@ -170,11 +170,11 @@ impl KeyPair {
         Ok(KeyPair { public, secret })
     }
 
-    /// Keeps the pair in `directory`, which is made when missing.  An existing pair, or half of
-    /// one, is never touched.
+    /// Saves the pair in `directory`, which is created if necessary. An existing pair, or half of
+    /// one, is never overwritten.
     ///
     /// # Errors
-    /// There is a pair already, or a file can't be written.
+    /// A pair exists already, or a file can't be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
         fs::create_dir_all(directory).map_err(Error::file("creating directory", directory))?;
         let public = directory.join("signing-key.pub");
@@ -194,7 +194,7 @@ impl KeyPair {
         })
     }
 
-    /// The public half.
+    /// The public key.
     #[must_use]
     pub fn public(&self) -> &PublicKey {
         &self.public

@@ -1,10 +1,9 @@
-//! What the store needs of libgcrypt, behind safe types.
+//! The parts of libgcrypt that the store needs, behind safe types.
 //!
-//! An exported store item carries a signature, an s-expression in libgcrypt's «advanced» form;
-//! importing it demands that the signing key stands in the ACL.  This crate owns those three
-//! things ([`Signature`] texts, [`keys`] and the [`Acl`]) and promises that what it writes is what
-//! Guix writes, and that what it accepts is what Guix accepts.  The formats are those of Guix's
-//! `(guix pki)` and `guix authenticate`.
+//! An exported store item carries a signature, an s-expression in libgcrypt's "advanced" form;
+//! importing it requires that the signing key is in the ACL. This crate handles these three things
+//! ([`Signature`] texts, [`keys`] and the [`Acl`]): it writes what Guix writes and accepts what
+//! Guix accepts. The formats are those of Guix's `(guix pki)` and `guix authenticate`.
 //!
 //! All `unsafe` is in `sexp` and `sys`.
 //!

@@ -1,8 +1,8 @@
 //! Owned s-expressions of libgcrypt.
 //!
-//! Every operation on them is iterative inside libgcrypt, so nesting costs no stack; their length
-//! is bounded here.  The syntax is that of Rivest's draft on s-expressions, with libgcrypt's
-//! «advanced» form for printing.
+//! Every operation on them is iterative inside libgcrypt, so nesting doesn't use stack space; their
+//! length is limited here. The syntax is that of Rivest's draft on s-expressions; they are printed
+//! in libgcrypt's "advanced" form.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
@@ -14,13 +14,13 @@ use crate::sys::{self, gcry_sexp, gcry_sexp_format};
 /// The longest text that is parsed, in bytes.  An RSA key of 16,384 bits takes about 20 KiB.
 pub(crate) const MAXIMUM_LENGTH: usize = 1 << 20;
 
-/// An s-expression, immutable once made.
+/// An s-expression; immutable.
 pub struct Sexp(NonNull<gcry_sexp>);
 
-// SAFETY: a gcry_sexp_t is a plain allocation which no function called here changes, and
-// libgcrypt has no thread-local state about it.
+// SAFETY: a gcry_sexp_t is a plain allocation that no function called here changes, and libgcrypt
+// keeps no thread-local state for it.
 unsafe impl Send for Sexp {}
-// SAFETY: as above: only reading functions are called on a shared one.
+// SAFETY: as above: only functions that read are called on a shared one.
 unsafe impl Sync for Sexp {}
 
 impl Drop for Sexp {
@@ -31,7 +31,7 @@ impl Drop for Sexp {
 }
 
 impl Sexp {
-    /// Reads an s-expression in advanced or canonical form.
+    /// Parses an s-expression in advanced or canonical form.
     ///
     /// # Errors
     /// The text is longer than 1 MiB, or libgcrypt cannot read it.
@@ -43,8 +43,8 @@ impl Sexp {
         sys::initialise();
         let mut sexp = ptr::null_mut();
         let mut position = 0;
-        // SAFETY: the buffer is valid for its length, which is passed, and both results are
-        // pointers to locals.
+        // SAFETY: the buffer is valid for the length that is passed, and both results are pointers
+        // to locals.
         let code = unsafe {
             sys::gcry_sexp_sscan(
                 &mut sexp,
@@ -64,7 +64,7 @@ impl Sexp {
         }
     }
 
-    /// Takes ownership of what a libgcrypt function returned; null is `None`.
+    /// Takes ownership of the result of a libgcrypt function; null is `None`.
     pub(crate) fn from_raw(raw: *mut gcry_sexp) -> Option<Sexp> {
         NonNull::new(raw).map(Sexp)
     }
@@ -73,13 +73,13 @@ impl Sexp {
         self.0.as_ptr()
     }
 
-    /// The canonical form: equal exactly for structurally equal s-expressions.
+    /// The canonical form: two s-expressions are equal if and only if it is equal.
     #[must_use]
     pub fn to_canonical(&self) -> Vec<u8> {
         self.print(gcry_sexp_format::GCRYSEXP_FMT_CANON)
     }
 
-    /// The advanced form, as libgcrypt (hence Guix) prints it.
+    /// The advanced form, as libgcrypt (and therefore Guix) prints it.
     #[must_use]
     pub fn to_advanced(&self) -> Vec<u8> {
         self.print(gcry_sexp_format::GCRYSEXP_FMT_ADVANCED)
@@ -90,7 +90,7 @@ impl Sexp {
         let needed =
             unsafe { sys::gcry_sexp_sprint(self.as_raw(), format as c_int, ptr::null_mut(), 0) };
         let mut buffer = vec![0u8; needed];
-        // SAFETY: the buffer is as long as said.
+        // SAFETY: the buffer has the length that is passed.
         let written = unsafe {
             sys::gcry_sexp_sprint(
                 self.as_raw(),
@@ -99,7 +99,7 @@ impl Sexp {
                 buffer.len(),
             )
         };
-        // Without the NUL that the advanced form ends in; the size needed counts it.
+        // Strip the NUL that ends the advanced form; the size includes it.
         buffer.truncate(written);
         buffer
     }
@@ -107,7 +107,7 @@ impl Sexp {
     /// The first list in this s-expression, at any depth, that starts with `token`.
     #[must_use]
     pub fn find(&self, token: &CStr) -> Option<Sexp> {
-        // SAFETY: both pointers are valid; length 0 says that the token ends in NUL.
+        // SAFETY: both pointers are valid; length 0 means that the token is NUL-terminated.
         Sexp::from_raw(unsafe { sys::gcry_sexp_find_token(self.as_raw(), token.as_ptr(), 0) })
     }
 
@@ -124,7 +124,7 @@ impl Sexp {
         self.len() == 0
     }
 
-    /// Element `index`, when it is a list.
+    /// Element `index`, if it is a list.
     #[must_use]
     pub fn list_at(&self, index: usize) -> Option<Sexp> {
         let index = c_int::try_from(index).ok()?;
@@ -132,7 +132,7 @@ impl Sexp {
         Sexp::from_raw(unsafe { sys::gcry_sexp_nth(self.as_raw(), index) })
     }
 
-    /// Element `index`, when it is an atom: its bytes.
+    /// The bytes of element `index`, if it is an atom.
     #[must_use]
     pub fn atom_at(&self, index: usize) -> Option<&[u8]> {
         let index = c_int::try_from(index).ok()?;
@@ -153,7 +153,7 @@ impl fmt::Display for Sexp {
 }
 
 impl fmt::Debug for Sexp {
-    /// Not the content: it may be a secret key.
+    /// Doesn't show the content: it may be a secret key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sexp(..)")
     }

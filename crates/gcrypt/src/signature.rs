@@ -1,11 +1,11 @@
-//! Signing the hash of an exported item, and judging such a signature.
+//! Signing the hash of an exported item, and verifying such a signature.
 //!
-//! A signature is the text `(signature DATA SIG-VAL PUBLIC-KEY)`; DATA holds the SHA-256 of the
-//! item, so that a verified signature says what was signed, and the caller compares.
+//! A signature is the text `(signature DATA SIG-VAL PUBLIC-KEY)`. DATA contains the SHA-256 of the
+//! item, so verification returns the hash that was signed, and the caller compares it.
 //!
-//! ECDSA signs the leading bits of a hash, as many as the order of the curve has: with Guix's
-//! keys, 253 of 256. A hash that differs in the last three bits alone passes as signed, too; to
-//! use that, one would have to find data with one of these eight hashes.
+//! ECDSA signs as many leading bits of a hash as the order of the curve has: with Guix's keys, 253
+//! of 256. So a hash that differs only in the last three bits also verifies; to exploit that, an
+//! attacker would have to find data with one of these eight hashes.
 
 use std::ptr;
 
@@ -20,18 +20,18 @@ use crate::sys;
 /// Why a signature is not accepted.  The messages are those of `guix authenticate`.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The text is no s-expression, or has no data, key or hash in it.
+    /// The text isn't an s-expression, or lacks data, a key or a hash.
     #[error("corrupt signature data: {0}")]
     Corrupt(String),
-    /// The ACL doesn't have the key.
+    /// The key isn't in the ACL.
     #[error("unauthorized public key: {0}")]
     Unauthorized(String),
-    /// The key is good, the signature isn't its.
+    /// The key is authorised, but the signature isn't valid for it.
     #[error("invalid signature: {0}")]
     Invalid(String),
 }
 
-/// Signs the SHA-256 `hash` of an exported item, and returns the signature's text.
+/// Signs the SHA-256 `hash` of an exported item, and returns the text of the signature.
 ///
 /// # Errors
 /// The key is of an unknown type, or libgcrypt can't sign with it.
@@ -54,11 +54,11 @@ pub fn sign(hash: &[u8; 32], pair: &KeyPair) -> Result<Vec<u8>> {
     Ok(Sexp::parse(text)?.to_advanced())
 }
 
-/// Verifies that the signature in `text` was made by a key of the `acl`, and returns the SHA-256
-/// that was signed.
+/// Verifies that the signature in `text` was made with a key in `acl`, and returns the SHA-256 that
+/// was signed.
 ///
 /// # Errors
-/// Says what is wrong, with the s-expression concerned.
+/// What is wrong, with the s-expression in question.
 pub fn verify(text: &[u8], acl: &Acl) -> Result<[u8; 32], VerifyError> {
     let corrupt = || VerifyError::Corrupt(String::from_utf8_lossy(text).into_owned());
     let signature = Sexp::parse(text).map_err(|_| corrupt())?;

@@ -1,4 +1,4 @@
-//! The raw bindings, and the library's start.
+//! The raw bindings, and the initialisation of the library.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -20,12 +20,12 @@ mod bindings {
 
 pub(crate) use bindings::*;
 
-/// Prepares libgcrypt, once for the process.  Every call into the library comes after this one.
+/// Initialises libgcrypt, once per process. Has to come before every other call of the library.
 pub(crate) fn initialise() {
     static START: Once = Once::new();
     START.call_once(|| {
-        // SAFETY: a null pointer asks for no particular version and starts the library; the
-        // control commands take no further argument but the zero that ends them.
+        // SAFETY: a null pointer requests no particular version and initialises the library; the
+        // control commands take no argument but the terminating zero.
         unsafe {
             gcry_check_version(ptr::null());
             gcry_control(gcry_ctl_cmds::GCRYCTL_DISABLE_SECMEM, 0);
@@ -34,7 +34,7 @@ pub(crate) fn initialise() {
     });
 }
 
-/// libgcrypt's words for an error code.
+/// libgcrypt's message for an error code.
 pub(crate) fn message(code: gcry_error_t) -> String {
     // SAFETY: gcry_strerror returns a string that is never freed, for every code.
     let text = unsafe { CStr::from_ptr(gcry_strerror(code)) };

@@ -192,7 +192,7 @@ fn nesting_and_length_are_no_danger() {
 }
 
 proptest! {
-    /// A genuine signature with bytes changed, dropped or added is refused, or still says the
+    /// A genuine signature with bytes changed, dropped or added is refused, or still yields the
     /// same hash (white space may change). ECDSA signs as many bits as the order of the curve has:
     /// 253 with Guix's Ed25519, so the last three bits of the hash may differ.
     #[test]
@@ -213,8 +213,8 @@ proptest! {
         }
     }
 
-    /// Whatever parses prints to something that parses to the same; except that libgcrypt reads
-    /// an empty atom where it is quoted, but not as `0:`, which it prints.
+    /// Whatever parses is printed as something that parses to the same, with one exception:
+    /// libgcrypt parses a quoted empty atom but not `0:`, as which it prints it.
     #[test]
     fn what_parses_prints(text in "[()a-z#0-9 :\"|\\\\]{0,60}") {
         if let Ok(sexp) = Sexp::parse(&text) {

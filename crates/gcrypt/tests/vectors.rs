@@ -1,4 +1,4 @@
-//! Files that Guix's own programs made (`vectors/README.md`).
+//! Files made by Guix's own programs (`vectors/README.md`).
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,7 @@
-//! How the values of requests and replies are written and read.
+//! Encoding and decoding the values in requests and replies.
 //!
-//! Writing goes to memory, so that whole messages can be sent at once. Reading is bounded: by a
-//! limit for each string, and by a [budget](Source::new) for the whole message.
+//! Values are written to memory, so that a whole message is sent with one system call. Reading is
+//! limited by a maximum for each string and a [budget](Source::new) for the whole message.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -12,39 +12,39 @@ use formats::{Algorithm, Hash, StoreDir, StorePath, hash, store_path};
 
 use crate::version::Version;
 
-/// The longest file name, name or setting in a message.
+/// The maximum length of a file name, name or setting in a message.
 pub const MAX_STRING: u64 = 64 << 10;
-/// The longest text of AddTextToStore.
+/// The maximum length of AddTextToStore's text.
 pub const MAX_TEXT: u64 = 512 << 20;
-/// The most that a message may be, but for the text of AddTextToStore and what streams.
+/// The maximum length of a message, not counting AddTextToStore's text and streamed data.
 const MAX_MESSAGE: u64 = 256 << 20;
 
-/// Why a value could not be read.
+/// Why a value could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It ended too early, or its encoding is wrong.
+    /// The message is truncated or malformed.
     #[error(transparent)]
     Wire(#[from] wire::Error),
-    /// No store path where one has to be.
+    /// Not a valid store path.
     #[error(transparent)]
     Path(#[from] store_path::Error),
-    /// No hash where one has to be.
+    /// Not a valid hash.
     #[error(transparent)]
     Hash(#[from] hash::Error),
-    /// A number that means nothing.
+    /// A number without a meaning.
     #[error("invalid {what} {value}")]
     Value {
-        /// What it should have been.
+        /// What it should encode.
         what: &'static str,
         /// The number.
         value: u64,
     },
-    /// Longer than messages are.
+    /// The message is too long.
     #[error("message is too long")]
     TooLong,
 }
 
-/// Where a message is read from.
+/// Reads messages.
 pub struct Source<'a> {
     reader: &'a mut dyn Read,
     store: &'a StoreDir,
@@ -53,7 +53,7 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Messages from `reader`, by the rules of `version`, about `store`.
+    /// A reader of messages from `reader`, encoded as in `version`, with paths in `store`.
     pub fn new(reader: &'a mut dyn Read, store: &'a StoreDir, version: Version) -> Self {
         Source {
             reader,
@@ -63,17 +63,17 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The version that decides what is there.
+    /// The protocol version, which determines the encoding.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The store that paths are in.
+    /// The store directory.
     pub fn store(&self) -> &StoreDir {
         self.store
     }
 
-    /// A value.
+    /// Decodes a value.
     pub fn get<T: Decode>(&mut self) -> Result<T, Error> {
         T::decode(self)
     }
@@ -83,26 +83,26 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// A 64-bit number.
+    /// Reads a 64-bit number.
     pub fn long(&mut self) -> Result<u64, Error> {
         self.spend(8)?;
         Ok(self.reader.read_u64()?)
     }
 
-    /// A 32-bit number.
+    /// Reads a 32-bit number.
     pub fn int(&mut self) -> Result<u32, Error> {
         self.spend(8)?;
         Ok(self.reader.read_int()?)
     }
 
-    /// A string of at most `limit` bytes.
+    /// Reads a string of at most `limit` bytes.
     pub fn bytes(&mut self, limit: u64) -> Result<BString, Error> {
         let bytes = self.reader.read_bytes(limit.min(self.budget))?;
         self.spend(8 + bytes.len() as u64)?;
         Ok(bytes)
     }
 
-    /// The text of AddTextToStore, which has a limit of its own.
+    /// Reads AddTextToStore's text, which has its own limit.
     pub(crate) fn text(&mut self) -> Result<BString, Error> {
         Ok(self.reader.read_bytes(MAX_TEXT)?)
     }
@@ -115,27 +115,27 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Something that is read from a message.
+/// A value that can be decoded from a message.
 pub trait Decode: Sized {
-    /// Reads it.
+    /// Decodes the value.
     fn decode(source: &mut Source<'_>) -> Result<Self, Error>;
 }
 
-/// Something that is written to a message.
+/// A value that can be encoded into a message.
 pub trait Encode {
-    /// Writes it, for a peer of this version.
+    /// Encodes the value for a peer that goes by `version`.
     fn encode(&self, out: &mut Vec<u8>, version: Version);
 }
 
-/// Writes a string to memory.
+/// Appends a string.
 pub(crate) fn put_bytes(out: &mut Vec<u8>, bytes: impl AsRef<[u8]>) {
     let bytes = bytes.as_ref();
     debug_assert!(u32::try_from(bytes.len()).is_ok());
-    // Writing to memory can't fail, and strings of 4 GiB aren't made here.
+    // Writing to memory can't fail, and there are no strings of 4 GiB here.
     let _ = out.write_bytes(bytes);
 }
 
-/// Writes a number to memory.
+/// Appends a number.
 pub(crate) fn put_long(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
@@ -176,7 +176,7 @@ codec!(
     },
     (self, out) => put_bytes(out, self.as_str())
 );
-// The empty string stands for none.
+// The empty string encodes `None`.
 codec!(
     Option<StorePath>,
     source => {
@@ -192,12 +192,12 @@ codec!(
     (self, out) => put_bytes(out, self.hex())
 );
 
-/// The reply of operations that have nothing to say: a 1.
+/// The reply of operations without a result: a 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Done;
 codec!(Done, source => source.int().map(|_| Done), (self, out) => put_long(out, 1));
 
-/// No fields, or no reply at all.
+/// A request without fields, or an empty reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nothing;
 codec!(Nothing, _source => Ok(Nothing), (self, _out) => ());

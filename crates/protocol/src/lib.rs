@@ -1,16 +1,15 @@
-//! The worker protocol: how clients talk to a daemon.
+//! The worker protocol, which clients and the daemon speak.
 //!
 //! * [`operation`]: the table of operations, their numbers and names;
 //! * [`operations`]: the requests and replies, one file per family of operations;
-//! * [`request`]: any of the requests, as a daemon reads it;
-//! * [`client`]: connecting to a daemon and calling it;
-//! * [`server`]: what a daemon reads and answers;
-//! * [`trace`]: the lines about builds that programs read in a daemon's log;
+//! * [`request`]: any request, as a daemon reads it;
+//! * [`client`]: connecting to a daemon and calling its operations;
+//! * [`server`]: the daemon's side of a connection;
+//! * [`trace`]: the lines about builds in a daemon's log that programs parse;
 //! * [`version`], [`frames`], [`codec`]: what both halves share.
 //!
-//! Described in `doc/spec/worker-protocol.md`.
-//! Both halves speak to unmodified Guix: a daemon serves clients by the *client's* version, a
-//! client asks by the *daemon's*.
+//! Described in `doc/spec/worker-protocol.md`. Both halves are compatible with Guix: the daemon
+//! goes by the *client's* version, and the client by the *daemon's*.
 
 pub mod client;
 pub mod codec;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Hands the table of operations to the macro `$use`: for each, its documentation, its number on
-/// the wire and its name. The name is also that of the request's type in
+/// Passes the table of operations to the macro `$use`: for each operation, its documentation, its
+/// number on the wire and its name, which is also the name of the request's type in
 /// [`operations`](crate::operations).
 macro_rules! with_operations {
     ($use:ident) => {
@@ -14,9 +14,9 @@ macro_rules! with_operations {
             3 HasSubstitutes;
             /// The hash of an item's nar.
             4 QueryPathHash;
-            /// What an item refers to.
+            /// The references of an item.
             5 QueryReferences;
-            /// What refers to an item.
+            /// The items that refer to an item.
             6 QueryReferrers;
             /// Adds files.
             7 AddToStore;
@@ -26,13 +26,13 @@ macro_rules! with_operations {
             9 BuildPaths;
             /// Makes an item valid by substituting it.
             10 EnsurePath;
-            /// Keeps an item while the connection lasts.
+            /// Protects an item while the connection lasts.
             11 AddTempRoot;
-            /// Keeps what a symbolic link elsewhere points to.
+            /// Protects the target of a symbolic link outside the state directory.
             12 AddIndirectRoot;
             /// Waits for a garbage collection to end.
             13 SyncWithGC;
-            /// What keeps items.
+            /// The GC roots and the items they protect.
             14 FindRoots;
             /// Sends an item.
             16 ExportPath;
@@ -42,25 +42,25 @@ macro_rules! with_operations {
             19 SetOptions;
             /// Collects garbage.
             20 CollectGarbage;
-            /// What would have to be downloaded for an item.
+            /// The size of the download for an item; obsolete.
             21 QuerySubstitutablePathInfo;
-            /// Where a derivation's outputs are.
+            /// The paths of a derivation's outputs.
             22 QueryDerivationOutputs;
-            /// All items.
+            /// All valid items.
             23 QueryAllValidPaths;
             /// Items whose build is known to fail.
             24 QueryFailedPaths;
-            /// Forgets that builds failed.
+            /// Forgets build failures.
             25 ClearFailedPaths;
-            /// All about an item.
+            /// What is registered about an item.
             26 QueryPathInfo;
             /// Receives items.
             27 ImportPaths;
-            /// What a derivation's outputs are called.
+            /// The names of a derivation's outputs.
             28 QueryDerivationOutputNames;
-            /// The item with a hash part.
+            /// The item with this hash part.
             29 QueryPathFromHashPart;
-            /// What would have to be downloaded for items.
+            /// The sizes of downloads for items.
             30 QuerySubstitutablePathInfos;
             /// Which items are valid.
             31 QueryValidPaths;
@@ -68,13 +68,13 @@ macro_rules! with_operations {
             32 QuerySubstitutablePaths;
             /// The derivations that have an item as output.
             33 QueryValidDerivers;
-            /// Shares the space of equal files.
+            /// Hard-links identical files.
             34 OptimiseStore;
             /// Checks the store.
             35 VerifyStore;
-            /// What the daemon builds by itself.
+            /// The builders that are built into the daemon.
             80 BuiltinBuilders;
-            /// Where substitutes are got from.
+            /// The URLs of substitute servers.
             81 SubstituteURLs;
         }
     };

@@ -14,15 +14,15 @@ macro_rules! declare_request {
         }
 
         impl Request {
-            /// The operation that the client asks for.
+            /// The operation.
             pub const fn operation(&self) -> Operation {
                 match self {
                     $(Request::$name(_) => Operation::$name,)+
                 }
             }
 
-            /// Reads what follows the number of `operation`. What streams (the nar of AddToStore,
-            /// the archive of ImportPaths) is left in `source`.
+            /// Decodes what follows the number of `operation`. Streamed data (the nar of
+            /// AddToStore, the archive of ImportPaths) is left in `source`.
             pub fn read(operation: Operation, source: &mut Source<'_>) -> Result<Request, Error> {
                 Ok(match operation {
                     $(Operation::$name => Request::$name(operations::$name::decode(source)?),)+

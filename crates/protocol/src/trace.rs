@@ -1,15 +1,15 @@
-//! Trace lines: what a daemon, a build hook and a substituter say about builds in a form that
-//! programs read, such as `@ build-succeeded /gnu/store/….drv -`.
+//! Trace lines: reports about builds from a daemon, a build hook or a substituter in a form that
+//! programs parse, such as `@ build-succeeded /gnu/store/….drv -`.
 //!
-//! A line is `@ `, the event's name and its fields, with one space between them. Clients get
-//! these lines in the daemon's log when they set `print-build-trace`; Guix's `(guix status)` reads
-//! them. The table of lines is in `doc/spec/worker-protocol.md`, section 8; what a hook prints is
-//! in `doc/spec/hook-protocol.md`.
+//! A line is `@ `, the event's name and its fields, separated by single spaces. Clients get these
+//! lines in the daemon's log if they set `print-build-trace`; Guix's `(guix status)` parses them.
+//! The table of lines is in `doc/spec/worker-protocol.md`, section 8; the lines that a hook prints
+//! are in `doc/spec/hook-protocol.md`.
 //!
-//! Fields hold text that others chose: a derivation names its own system, and a build machine's
-//! error is part of a message. [`Trace`]'s `Display` therefore escapes control characters in every
-//! field (see [`formats::printable`]), and spaces too in all but the last, so that no text can add
-//! a line, a field or a terminal's escape sequence. Ordinary text is written as it is.
+//! Fields contain text from untrusted sources: a derivation names its own system, and a build
+//! machine's error is part of a message. So [`Trace`]'s `Display` escapes control characters in
+//! every field (see [`formats::printable`]), and spaces too in all but the last, so that no text
+//! can add a line, a field or a terminal's escape sequence. Ordinary text is written as it is.
 
 use std::fmt;
 
@@ -30,23 +30,24 @@ use formats::printable::{printable, printable_word};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace<'a> {
-    /// `@ build-log PID LENGTH`: that many bytes of a builder's output follow the line. Written
-    /// for clients that set `multiplexed-build-output`.
+    /// `@ build-log PID LENGTH`: that many bytes of a builder's output follow the line. Sent to
+    /// clients that set `multiplexed-build-output`.
     BuildLog {
         /// The builder's process id, as in [`Trace::BuildStarted`].
         pid: u32,
         /// The length in bytes.
         length: u64,
     },
-    /// `@ build-started DRV - SYSTEM LOG PID`: a builder runs, or a hook has accepted the build.
+    /// `@ build-started DRV - SYSTEM LOG PID`: a builder was started, or a hook has accepted the
+    /// build.
     BuildStarted {
         /// The derivation's store path.
         derivation: &'a str,
         /// The derivation's system, such as `x86_64-linux`.
         system: &'a str,
-        /// The file that keeps the log; empty if logs are not kept.
+        /// The log file; empty if logs are not kept.
         log_file: &'a str,
-        /// The process id of the builder or the hook; older daemons don't tell it for hooks.
+        /// The process id of the builder or the hook; older daemons omit it for hooks.
         pid: Option<u32>,
     },
     /// `@ build-succeeded DRV -`: the outputs are registered.
@@ -61,7 +62,8 @@ pub enum Trace<'a> {
         /// Why it failed.
         failure: BuildFailure<'a>,
     },
-    /// `@ hook-failed DRV - STATUS MESSAGE`: the hook failed, which says nothing about the build.
+    /// `@ hook-failed DRV - STATUS MESSAGE`: the hook failed, which doesn't mean that the build
+    /// would.
     HookFailed {
         /// The derivation's store path.
         derivation: &'a str,
@@ -77,14 +79,14 @@ pub enum Trace<'a> {
         /// The derivation's system.
         system: &'a str,
     },
-    /// `@ hash-mismatch PATH ALGORITHM EXPECTED ACTUAL`: a fixed output or a substitute is not
-    /// what it should be.
+    /// `@ hash-mismatch PATH ALGORITHM EXPECTED ACTUAL`: a fixed output or a substitute doesn't
+    /// have the expected hash.
     HashMismatch {
         /// The output's store path.
         path: &'a str,
         /// The algorithm, such as `sha256` or `r:sha256`.
         algorithm: &'a str,
-        /// The declared hash, in the store's base-32 (MD5: hexadecimal).
+        /// The expected hash, in the store's base-32 (MD5: hexadecimal).
         expected: &'a str,
         /// The actual hash.
         actual: &'a str,
@@ -103,7 +105,7 @@ pub enum Trace<'a> {
     SubstituterFailed {
         /// The item's store path.
         path: &'a str,
-        /// `timeout`, or the substituter's status (of any number of words) and a message.
+        /// `timeout`, or the substituter's status (any number of words) and a message.
         reason: &'a str,
     },
     /// `@ build-remote DRV MACHINE`: an offload hook sends the build to a machine.
@@ -115,11 +117,11 @@ pub enum Trace<'a> {
     },
     /// `@ download-started FILE URL SIZE`.
     DownloadStarted {
-        /// The file that is written.
+        /// The file that is being written.
         file: &'a str,
         /// Where it comes from.
         url: &'a str,
-        /// Its size in bytes as sent (compressed), where known.
+        /// The size of the (compressed) download in bytes, if known.
         size: Option<u64>,
     },
     /// `@ download-progress FILE URL SIZE TRANSFERRED`.
@@ -128,9 +130,9 @@ pub enum Trace<'a> {
         file: &'a str,
         /// Where it comes from.
         url: &'a str,
-        /// Its size in bytes as sent (compressed), where known.
+        /// The size of the (compressed) download in bytes, if known.
         size: Option<u64>,
-        /// How many bytes have arrived.
+        /// The number of bytes received so far.
         transferred: u64,
     },
     /// `@ download-succeeded FILE URL SIZE`.
@@ -139,7 +141,7 @@ pub enum Trace<'a> {
         file: &'a str,
         /// Where it came from.
         url: &'a str,
-        /// Its size in bytes as sent (compressed), where known.
+        /// The size of the (compressed) download in bytes, if known.
         size: Option<u64>,
     },
 }
@@ -147,13 +149,13 @@ pub enum Trace<'a> {
 /// Why a build failed, in a [`Trace::BuildFailed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildFailure<'a> {
-    /// It took too long, was silent for too long or printed too much.
+    /// It timed out, was silent for too long or printed too much.
     Timeout,
-    /// It failed before, and failures are remembered.
+    /// It failed before, and failures are cached.
     Cached,
-    /// Something else.
+    /// Any other reason.
     Other {
-        /// 1 if the builder failed or its output was rejected, 0 if the build was not begun.
+        /// 1 if the builder failed or its output was rejected, 0 if the build was not started.
         status: i32,
         /// The reason in words.
         message: &'a str,
@@ -161,7 +163,7 @@ pub enum BuildFailure<'a> {
 }
 
 impl fmt::Display for Trace<'_> {
-    /// Writes the line, without a line feed at its end.
+    /// The line, without the line feed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "@ {}", self.name())?;
         let word = |f: &mut fmt::Formatter<'_>, word| write!(f, " {}", printable_word(word));
@@ -282,10 +284,10 @@ impl<'a> Trace<'a> {
             .any(|prefix| line.starts_with(prefix) || prefix.starts_with(line))
     }
 
-    /// Reads a line, with or without the line feed or carriage return at its end; `None` if it is
-    /// no trace line that is known. More fields than expected are ignored.
+    /// Parses a line, with or without a line feed or carriage return at its end; `None` if it isn't
+    /// a known trace line. Extra fields are ignored.
     ///
-    /// Fields are as the sender wrote them, which may be another daemon: they may hold control
+    /// Fields are as the sender wrote them, which may be another daemon: they may contain control
     /// characters.
     pub fn parse(line: &'a str) -> Option<Trace<'a>> {
         let line = line.trim_end_matches(['\n', '\r']);
@@ -366,7 +368,7 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// The fields of a line that were not read yet; `None` after the last.
+/// The remaining fields of a line; `None` after the last.
 struct Fields<'a>(Option<&'a str>);
 
 impl<'a> Fields<'a> {
@@ -392,14 +394,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A derivation, and the `-` that follows it where an output's path once was.
+    /// A derivation, and the `-` after it, where there used to be an output's path.
     fn derivation(&mut self) -> Option<&'a str> {
         let derivation = self.word()?;
         self.word()?;
         Some(derivation)
     }
 
-    /// All that is left.
+    /// The rest of the line.
     fn rest(&mut self) -> &'a str {
         self.0.take().unwrap_or_default()
     }
@@ -410,7 +412,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a trace holds, to make one of and to compare.
+    /// Owned fields, from which the tests make traces.
     #[derive(Clone, Debug)]
     struct Parts {
         kind: usize,

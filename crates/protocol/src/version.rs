@@ -1,29 +1,29 @@
-//! Versions of the protocol, and what changed with them.
+//! Versions of the protocol, and the changes they brought.
 
 use std::fmt;
 
 /// A version: a major number in the second byte, a minor number in the first.
-///
-/// The minor number decides what is on the wire. The daemon goes by the client's, the client by
+/// The minor number determines the encoding. The daemon goes by the client's version and the client
+/// by the daemon's, so both must announce what they really support.
 /// the daemon's, so both must announce what they really speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32);
 
 impl Version {
-    /// What this crate speaks.
+    /// The version that this crate implements.
     pub const CURRENT: Version = Version(0x164);
 
-    /// What must be equal on both sides.
+    /// The major number, which must be the same on both sides.
     pub const fn major(self) -> u32 {
         self.0 & 0xff00
     }
 
-    /// What decides the details.
+    /// The minor number, which determines the encoding.
     pub const fn minor(self) -> u32 {
         self.0 & 0x00ff
     }
 
-    /// SetOptions says whether to use the build hook.
+    /// SetOptions has whether to use the build hook.
     pub const fn has_build_hook_option(self) -> bool {
         self.minor() >= 2
     }
@@ -38,12 +38,12 @@ impl Version {
         self.minor() >= 5
     }
 
-    /// SetOptions has the number of cores in a field of its own.
+    /// SetOptions has the number of cores in a separate field.
     pub const fn has_cores_field(self) -> bool {
         self.minor() >= 6 && self.minor() < 0x61
     }
 
-    /// QuerySubstitutablePathInfo answers the size of the nar.
+    /// QuerySubstitutablePathInfo returns the size of the nar.
     pub const fn has_substitutable_nar_size(self) -> bool {
         self.minor() >= 7
     }
@@ -53,22 +53,22 @@ impl Version {
         self.minor() >= 8
     }
 
-    /// SetOptions says whether to use substitutes.
+    /// SetOptions has whether to use substitutes.
     pub const fn has_substitutes_option(self) -> bool {
         self.minor() >= 10
     }
 
-    /// The handshake says whether to reserve disk space.
+    /// The handshake has whether to reserve disk space.
     pub const fn has_reserve_space(self) -> bool {
         self.minor() >= 11
     }
 
-    /// SetOptions has names and values.
+    /// SetOptions has settings by name.
     pub const fn has_overrides(self) -> bool {
         self.minor() >= 12
     }
 
-    /// The handshake may name a processor to stay on.
+    /// The handshake may have a processor to run on.
     pub const fn has_cpu_affinity(self) -> bool {
         self.minor() >= 14
     }
@@ -78,7 +78,7 @@ impl Version {
         self.minor() >= 15
     }
 
-    /// SetOptions has the number of jobs and the silence limit in fields of their own.
+    /// SetOptions has the number of jobs and the timeout for silent builds in separate fields.
     pub const fn has_jobs_fields(self) -> bool {
         self.minor() < 0x61
     }

@@ -24,7 +24,7 @@ fn path(name: &str) -> StorePath {
         .unwrap()
 }
 
-/// Counts the writes of the server.
+/// Counts the server's writes.
 struct Counting(UnixStream, Arc<Mutex<usize>>);
 
 impl Write for Counting {
@@ -41,7 +41,7 @@ impl Write for Counting {
     }
 }
 
-/// Serves one connection like a daemon whose store is made up.
+/// Serves one connection like a daemon, with made-up contents of the store.
 fn serve(stream: UnixStream, writes: Arc<Mutex<usize>>) -> Result<(), Error> {
     let writer = Box::new(Counting(stream.try_clone()?, writes));
     let (mut connection, _) = Connection::accept(stream, writer, Box::new(()), store())?;
@@ -80,7 +80,7 @@ fn serve(stream: UnixStream, writes: Arc<Mutex<usize>>) -> Result<(), Error> {
                 let mut nar = connection.nar();
                 let mut data = Vec::new();
                 if request.name == "refused" {
-                    // A store that gives up half-way.
+                    // A store that fails half-way.
                     nar.read_exact(&mut [0; 30])?;
                     nar.drain()?;
                     connection.begin()?;
@@ -97,7 +97,7 @@ fn serve(stream: UnixStream, writes: Arc<Mutex<usize>>) -> Result<(), Error> {
             }
             Request::BuildPaths(request) => {
                 connection.begin()?;
-                // From another thread, as a build would.
+                // From another thread, as during a build.
                 let tunnel = connection.tunnel().clone();
                 thread::spawn(move || tunnel.log(b"building\n").unwrap())
                     .join()
@@ -121,7 +121,7 @@ fn serve(stream: UnixStream, writes: Arc<Mutex<usize>>) -> Result<(), Error> {
             Request::ImportPaths(_) => {
                 connection.begin()?;
                 let mut source = connection.import_source();
-                // The data is a count, and then as many bytes.
+                // The data is a count, followed by that many bytes.
                 let result = source.read_u64().and_then(|count| {
                     let mut data = Vec::new();
                     let read = (&mut source).take(count).read_to_end(&mut data)?;
@@ -187,10 +187,10 @@ fn what_is_put_before_goes_out_with_the_next() {
         before,
         "nothing is asked yet"
     );
-    // The replies stay with their requests.
+    // Each reply goes to its own request.
     assert!(client.is_valid_path(&valid).unwrap());
     assert!(!client.is_valid_path(&path("other")).unwrap());
-    // More than goes out in one piece.
+    // More than fits one piece.
     for _ in 0..1000 {
         client
             .put_before(&QueryPathInfo {
@@ -199,7 +199,7 @@ fn what_is_put_before_goes_out_with_the_next() {
             .unwrap();
     }
     assert!(client.is_valid_path(&valid).unwrap());
-    // One that fails is told of once, and the others are answered nevertheless.
+    // An error is reported once, and the other requests are still answered.
     client.put_before(&QueryAllValidPaths {}).unwrap();
     client
         .put_before(&QueryPathInfo {
@@ -246,7 +246,7 @@ fn what_is_posted_goes_out_at_once_and_is_answered_in_order() {
     let mut log = Vec::new();
     let mut on_log = |text: &[u8]| log.extend_from_slice(text);
     let built = client.reply_to::<BuildPaths>(client::Streams::new(&mut on_log));
-    // One that fails keeps no other from being done.
+    // A failed request doesn't prevent the others.
     assert_eq!(built.unwrap_err().status(), Some(100));
     assert!(!log.is_empty());
     let mut sent = Vec::new();
@@ -338,7 +338,7 @@ fn imports_are_asked_for() {
         let mut data = Vec::new();
         data.write_u64(size).unwrap();
         data.resize(8 + size as usize, 7);
-        // More than the daemon wants: it is dropped.
+        // More than the daemon wants: the rest is discarded.
         data.extend_from_slice(&[9; 1000]);
         assert_eq!(
             client.import_paths(&mut &data[..]).unwrap(),
@@ -352,12 +352,12 @@ fn imports_are_asked_for() {
     assert!(client.is_valid_path(&path("valid")).unwrap());
 }
 
-/// A client that only sends bytes: a greeting and, once that is answered, a request; and what
-/// it gets.
+/// A client that only sends bytes: a greeting and, once that is answered, a request. Returns what
+/// it received.
 fn raw(greeting: &[u8], request: &[u8]) -> (Vec<u8>, Result<(), Error>) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let server = thread::spawn(move || serve(theirs, Default::default()));
-    // The server may hang up before it has read everything.
+    // The server may close the connection before it has read everything.
     let _ = ours.write_all(greeting);
     if !request.is_empty() {
         ours.read_exact(&mut [0; 24]).unwrap();
@@ -454,7 +454,7 @@ fn speaking_out_of_turn_is_noticed() {
         begin(&greeting, Activity::Data),
         Err(Error::Pipelined)
     ));
-    // What came in one piece is in nobody's way.
+    // Requests that arrive in one piece are accepted.
     let more = [greeting, words(&[Operation::SyncWithGC.number().into()])].concat();
     assert!(begin(&more, Activity::Quiet).is_ok());
 }
@@ -475,7 +475,7 @@ fn daemons_that_are_none() {
         talk(words(&[0x6478696f, 0x264])),
         client::Error::Version(_)
     ));
-    // An early error, without status.
+    // An early error, without a status.
     let mut refusal = words(&[0x6478696f, 0x164, 0x63787470]);
     refusal.write_bytes("no database").unwrap();
     assert_eq!(talk(refusal).to_string(), "no database");

@@ -1,6 +1,6 @@
-//! Conversations of Guix's own client and daemon (`vectors/README.md`): our client sends the same
-//! bytes and understands the answer, and our server reads the requests and answers with the same
-//! bytes.
+//! Conversations between Guix's own client and daemon (`vectors/README.md`): our client sends the
+//! same bytes and decodes the replies, and our server decodes the requests and replies with the
+//! same bytes.
 
 use std::fs;
 use std::io::{self, Cursor, Write};
@@ -29,7 +29,7 @@ fn recorded(number: u32, side: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// Keeps what is written.
+/// Stores what is written.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -43,7 +43,7 @@ impl Write for Kept {
     }
 }
 
-/// Both halves with conversation `number`, in which `requests` got `replies`.
+/// Checks both halves against conversation `number`, in which `requests` got `replies`.
 fn check<C: Call>(number: u32, requests: &[C], replies: &[C::Reply])
 where
     C::Reply: PartialEq + std::fmt::Debug,
@@ -160,7 +160,7 @@ fn the_rest() {
     );
 }
 
-/// The store path with which the client's side of conversation `number` ends.
+/// The store path at the end of the client's part of conversation `number`.
 fn recorded_path(number: u32) -> StorePath {
     let bytes = recorded(number, "client");
     let bytes = bytes.trim_ascii_end();

@@ -1,8 +1,8 @@
 //! Adding what a client sends.
 //!
-//! The order is that of Guix: the path is made a temporary root before it is asked whether it is
-//! valid, it is locked while it is written, registered when it is complete, and its lock file
-//! goes once it is valid.
+//! The order is Guix's: the path is made a temporary root before its validity is checked, it is
+//! locked while it is written, it is registered when it is complete, and its lock file is deleted
+//! once it is valid.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read};
@@ -23,19 +23,19 @@ use crate::restore::{link_item, write_text};
 use crate::store::Store;
 use crate::temp_roots::TempRoots;
 
-/// What adding needs besides the contents.
+/// Options for adding.
 pub struct AddOptions<'a> {
-    /// Where the result is made a temporary root.
+    /// The temporary roots to which the new item is added.
     pub temp_roots: &'a TempRoots,
-    /// Whether an item that is valid already is replaced.
+    /// Whether to replace an item that is already valid.
     pub repair: bool,
-    /// Hears of waiting; can interrupt.
+    /// Reports waiting; can interrupt.
     pub progress: &'a dyn Progress,
 }
 
 impl Store {
-    /// Adds a text file (`AddTextToStore`): named by its contents, `name` and `references`, which
-    /// have to be valid. Derivations are checked.
+    /// Adds a text file (`AddTextToStore`). Its path is computed from its contents, `name` and
+    /// `references`, which have to be valid. Derivations are checked.
     pub fn add_text(
         &self,
         name: &str,
@@ -69,11 +69,11 @@ impl Store {
         Ok(path)
     }
 
-    /// Adds a tree of files (`AddToStore`) that comes as a nar; named by `name` and by the
-    /// `algorithm` hash of the nar, or, unless `recursive`, of the contents of the one regular
-    /// file that it then has to be.
+    /// Adds a tree of files (`AddToStore`), received as a nar. Its path is computed from `name` and
+    /// the `algorithm` hash of the nar or, unless `recursive`, of the contents of the single
+    /// regular file that it then has to contain.
     ///
-    /// Exactly the nar is read from `reader`, which should be buffered. It is streamed: memory
+    /// Exactly the nar is read from `reader`, which should be buffered. It is streamed: memory use
     /// does not depend on its size.
     pub fn add_nar(
         &self,
@@ -99,7 +99,7 @@ impl Store {
             let valid = self.is_valid(&path)?;
             receiver.settle(&path, &hash, nar_size)?;
             let mut leftover = Leftover::new(self, path.base_name().to_owned());
-            // What is valid is not to go, whatever happens.
+            // A valid item must not be deleted, whatever happens.
             if valid {
                 leftover.keep();
             }
@@ -115,7 +115,7 @@ impl Store {
         Ok(path)
     }
 
-    /// Runs `add` for a path that is not valid, or is to be repaired, with the path locked.
+    /// Runs `add` with the path locked, unless the path is valid and not to be repaired.
     fn add_at(
         &self,
         path: &StorePath,
@@ -134,8 +134,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a text item to its place, whatever was there. What has to go if registering fails
-    /// is returned; nothing, if the path was valid before.
+    /// Writes a text item to its path, replacing what is there. Returns what to delete if
+    /// registration fails, or `None` if the path was valid before.
     fn write_item(
         &self,
         path: &StorePath,
@@ -153,7 +153,7 @@ impl Store {
                 return Err(failed(error));
             }
         }
-        // What is there was left by somebody who died, or is to be repaired.
+        // Left by a process that died, or to be repaired.
         let temporary = self.unique_name("nix");
         let temporary_path = self
             .dir()
@@ -173,7 +173,7 @@ impl Store {
     }
 }
 
-/// A path to register, without deriver.
+/// A path to register, without a deriver.
 pub(crate) fn new_path(
     path: &StorePath,
     hash: Hash,
@@ -191,10 +191,10 @@ pub(crate) fn new_path(
     }
 }
 
-/// What was received: the hash that names it, its nar's SHA-256, and the nar's size.
+/// A received nar: the hash that names it, its SHA-256, and its size.
 type Received<'a> = (Receiver<'a>, Hash, Hash, u64);
 
-/// Receives a nar whose own hash names the item.
+/// Receives a nar that names the item by its own hash.
 fn receive_tree<'a>(
     mut receiver: Receiver<'a>,
     algorithm: Algorithm,
@@ -213,8 +213,8 @@ fn receive_tree<'a>(
     Ok((receiver, named_by, hash, size))
 }
 
-/// Receives the nar of a regular file whose contents name the item. It will not be executable,
-/// even if the nar says so.
+/// Receives the nar of a regular file that names the item by the hash of its contents. It won't be
+/// executable, even if it is in the nar.
 fn receive_file<'a>(
     receiver: Receiver<'a>,
     algorithm: Algorithm,
@@ -236,7 +236,7 @@ fn not_regular() -> Error {
     Error::BadInput("regular file expected".to_owned())
 }
 
-/// Takes only a single regular file, and hashes its contents.
+/// Accepts only a single regular file, and hashes its contents.
 struct FlatSink<'a> {
     receiver: Receiver<'a>,
     algorithm: Algorithm,
@@ -273,7 +273,7 @@ impl Sink for FlatSink<'_> {
     }
 }
 
-/// Hashes a file's contents both plainly and as a nar.
+/// Hashes a file's contents both as they are and as a nar.
 struct FlatReader<'a> {
     contents: &'a mut dyn Read,
     flat: Hasher,

@@ -1,4 +1,4 @@
-//! Canonical metadata of what a builder wrote (`doc/spec/store-formats.md`, section 9).
+//! Canonical metadata for builders' outputs (`doc/spec/store-formats.md`, section 9).
 
 use std::collections::HashSet;
 use std::io;
@@ -13,20 +13,20 @@ use crate::error::{Error, Result, from_tree, into_io};
 use crate::progress::{Progress, check};
 use crate::store::Store;
 
-/// Files (by device and inode number) made canonical already: among the outputs of one build, a
-/// file may be linked several times.
+/// Files (by device and inode number) that were already made canonical: a file may have several
+/// links among the outputs of one build.
 pub type InodesSeen = HashSet<(u64, u64)>;
 
 /// The modification time of everything in the store: one second after the epoch.
 pub(crate) const MTIME: i64 = 1;
 
 impl Store {
-    /// Gives `path` (anywhere, not followed if a link) and all below it the metadata of store
-    /// items: mode 0444 or 0555, modification time 1, owned by this process's user, no access
-    /// control list and no extended attribute but those that the system itself puts there.
+    /// Gives `path` (anywhere; not followed if it is a link) and everything below it the metadata
+    /// of store items: mode 0444 or 0555, modification time 1, owned by this process's user, no
+    /// access control list and no extended attributes but those that the system itself sets.
     ///
-    /// With `owner`, every file has to belong to that user, or be in `seen`; without this check
-    /// a builder could link a file that isn't its own into its output, to have it made readable.
+    /// With `owner`, every file has to belong to that user or be in `seen`. Without this check, a
+    /// builder could link another user's file into its output to have it made readable.
     /// And the tree has to be one that [`nar::Reader`](formats::nar) can read again, elsewhere.
     ///
     /// When `progress` says so, it stops at the next file.
@@ -83,12 +83,12 @@ impl Visit for Canonicaliser<'_> {
             return Ok(Descend::Over);
         }
         self.seen.insert(stat.identity());
-        // The owner first: giving a file away clears its setuid bit on some systems only.
+        // The owner first: only some systems clear the setuid bit of a file that changes owner.
         if stat.uid() != self.us.0 {
             parent.chown_at(name, Some(self.us.0), Some(self.us.1))?;
         }
-        // An access control list would survive the change of mode, and with deduplication get into
-        // other people's items.
+        // An access control list would survive the change of mode and, through deduplication, reach
+        // other users' items.
         parent.remove_foreign_attributes_at(name)?;
         if stat.kind() != Kind::Symlink && !matches!(stat.mode(), 0o444 | 0o555) {
             let mode = if stat.mode() & 0o100 != 0 {

@@ -1,5 +1,5 @@
-//! Where the store and its state are: what was configured when the programs were built,
-//! overridden by the environment (`doc/spec/store-formats.md`, section 7).
+//! The directories of the store and its state: those configured at build time, overridden by
+//! environment variables (`doc/spec/store-formats.md`, section 7).
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -8,7 +8,7 @@ use formats::store_path::StoreDir;
 
 use crate::error::{Error, Result};
 
-/// The directories chosen when the programs were configured.
+/// The directories configured at build time.
 #[derive(Clone, Debug)]
 pub struct Defaults {
     /// The store: `/gnu/store`.
@@ -19,9 +19,9 @@ pub struct Defaults {
     pub log: &'static str,
     /// Keys, the ACL and the machine file: `/etc/guix`.
     pub configuration: &'static str,
-    /// Where the programs are.
+    /// The programs.
     pub bin: &'static str,
-    /// Where programs' helpers are.
+    /// The programs' helpers.
     pub libexec: &'static str,
 }
 
@@ -40,7 +40,7 @@ macro_rules! compiled_directories {
     };
 }
 
-/// Where everything is; absolute and lexically canonical.
+/// All directories, as absolute, normalised names.
 #[derive(Clone, Debug)]
 pub struct Directories {
     /// The store.
@@ -57,17 +57,18 @@ pub struct Directories {
     pub bin: PathBuf,
     /// Where programs' helpers are.
     pub libexec: PathBuf,
-    /// The program that does what Guix does in Guile: `substitute`, `offload`, ….
+    /// The `guix` command, which implements `substitute`, `offload`, ….
     pub guix: PathBuf,
 }
 
 impl Directories {
-    /// The directories that `defaults` and this process's environment say.
+    /// The directories from `defaults` and this process's environment.
     pub fn from_environment(defaults: &Defaults) -> Result<Directories> {
         Directories::from_variables(defaults, |name| std::env::var_os(name))
     }
 
-    /// The directories that `defaults` and `variable` (a variable's value, if set) say.
+    /// The directories from `defaults` and `variable`, which returns the value of a variable if it
+    /// is set.
     pub fn from_variables(
         defaults: &Defaults,
         variable: impl Fn(&str) -> Option<OsString>,
@@ -88,7 +89,7 @@ impl Directories {
         let bin = directory(&["NIX_BIN_DIR"], defaults.bin.as_ref())?;
         Ok(Directories {
             store,
-            // Guix takes this one as it is.
+            // Guix doesn't normalise this one.
             database: variable("GUIX_DATABASE_DIRECTORY")
                 .map_or_else(|| state.join("db"), PathBuf::from),
             log: directory(&["GUIX_LOG_DIRECTORY"], defaults.log.as_ref())?,
@@ -109,7 +110,7 @@ impl Directories {
     }
 }
 
-/// Makes a path canonical by its text alone: no `.`, `..`, repeated or trailing slashes.
+/// Normalises a path lexically: removes `.`, `..`, repeated and trailing slashes.
 pub fn canonical(path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() {
         return Err(Error::Other(format!(

@@ -1,4 +1,4 @@
-//! Trees of files as nars.
+//! Writing trees of files as nars.
 
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result, from_tree, into_io};
 use crate::file_hash::{DEDUPLICATION_MINIMUM, FileHasher};
 use crate::progress::{Progress, check};
 
-/// How much of a file is read at once.
+/// How much of a file is read at a time, in bytes.
 pub(crate) const FILE_CHUNK_SIZE: usize = 256 * 1024;
 
 /// Writes the nar of `name` in `parent` (called `place` in messages) to `out`. The hashes of
@@ -36,7 +36,7 @@ pub(crate) fn dump_tree(
     walk(parent, name, &mut dumper).map_err(|error| from_tree(error, place))
 }
 
-/// Opens the directory that `path` is in, following links on the way there but not at its end.
+/// Opens the parent directory of `path`; links in its name are followed, but `path` itself isn't.
 pub(crate) fn open_parent(path: &Path) -> Result<(Dir, &std::ffi::OsStr, &Path)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::Other(format!(
@@ -77,7 +77,7 @@ impl Dumper<'_> {
         })?;
         writer.end_regular(size)?;
         if let (Some(files), Some(hasher)) = (&mut self.files, hasher) {
-            // Relative to the item, whose own name is the first.
+            // Relative to the item, whose own name is the first component.
             let path = file.path().components().skip(1).collect();
             files.push((path, hasher.finish().0));
         }
@@ -118,7 +118,7 @@ impl Visit for Dumper<'_> {
     }
 }
 
-/// Reads exactly `size` bytes in pieces; `buffer` is kept for the next file.
+/// Reads exactly `size` bytes in pieces; `buffer` is reused for the next file.
 pub(crate) fn read_whole(
     source: &mut dyn Read,
     size: u64,

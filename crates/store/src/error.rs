@@ -1,4 +1,4 @@
-//! What can go wrong with the store, in Guix's words where it has words.
+//! Errors of the store, with Guix's messages where Guix has one.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Why an operation on the store failed.
 ///
-/// `Display` is what a client is shown: what was attempted, on what, and why.
+/// `Display` is the message for the client: what was attempted, on what, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,37 +21,37 @@ pub enum Error {
     Io {
         /// What was attempted, and on what: "opening lock file `…'".
         action: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The database refused or is damaged.
+    /// The database reported an error or is damaged.
     #[error("{action}: {source}")]
     Database {
         /// What was attempted.
         action: String,
-        /// What SQLite answered.
+        /// SQLite's error.
         #[source]
         source: rusqlite::Error,
     },
-    /// The path is not registered.
+    /// The path isn't valid.
     #[error("path `{0}' is not valid")]
     NotValid(StorePath),
     /// Other valid paths refer to the path.
     #[error("cannot delete path `{path}' because it is in use by {referrers}")]
     InUse {
-        /// The path that should have gone.
+        /// The path that was to be deleted.
         path: StorePath,
-        /// Who refers to it, quoted and separated by commas.
+        /// The referrers, quoted and separated by commas.
         referrers: String,
     },
     /// A path named for deletion is reachable from a root.
     #[error("cannot delete path `{0}' since it is still alive")]
     StillAlive(String),
-    /// An item's references lead back to it.
+    /// An item's references form a cycle.
     #[error("cycle detected in the references of `{0}'")]
     Cycle(StorePath),
-    /// A file is not the build user's.
+    /// A file doesn't belong to the build user.
     #[error("invalid ownership on file `{0}'")]
     InvalidOwnership(String),
     /// A file is neither regular, directory nor symbolic link.
@@ -60,41 +60,41 @@ pub enum Error {
     /// Its archive could not be read: no reader of nars takes one that is nested so deeply.
     #[error("directories in `{0}' are nested deeper than {MAX_DEPTH}")]
     TooDeep(String),
-    /// An item on its way out does not have the contents that were registered.
+    /// An item to export doesn't have the contents that were registered.
     #[error("hash of path `{path}' has changed from `{expected}' to `{actual}'!")]
     HashChanged {
         /// The item.
         path: StorePath,
         /// The registered hash, in hexadecimal.
         expected: String,
-        /// The hash of what is there now, in hexadecimal.
+        /// The actual hash, in hexadecimal.
         actual: String,
     },
-    /// An imported item carries no signature where one is needed.
+    /// An imported item lacks the required signature.
     #[error("imported archive of `{0}' lacks a signature")]
     Unsigned(StorePath),
-    /// The signature is of something else than what was received.
+    /// The signature is for another hash than that of the received item.
     #[error(
         "signed hash doesn't match actual contents of imported archive; \
          archive could be corrupt, or someone is trying to import a Trojan horse"
     )]
     SignedHashMismatch,
-    /// Bytes from elsewhere don't have the format they should have.
+    /// Received data is malformed.
     #[error("{0}")]
     BadInput(String),
-    /// The [`Progress`](crate::Progress) said to stop.
+    /// [`Progress`](crate::Progress) requested to stop.
     #[error("interrupted by the user")]
     Interrupted,
-    /// The path was received, but its place is locked by this very thread of work.
+    /// The received path is locked by this same thread.
     #[error("deadlock: trying to re-acquire self-held lock")]
     SelfLock,
-    /// Anything else, said in full.
+    /// Any other error, with the full message.
     #[error("{0}")]
     Other(String),
 }
 
 impl Error {
-    /// A failed system call; `action` says what was attempted and on what.
+    /// A failed system call; `action` is what was attempted, and on what.
     pub fn io(action: impl Into<String>, source: impl Into<io::Error>) -> Error {
         Error::Io {
             action: action.into(),
@@ -102,7 +102,7 @@ impl Error {
         }
     }
 
-    /// A failed database call; `action` says what was attempted.
+    /// A failed database call; `action` is what was attempted.
     pub fn database(action: impl Into<String>, source: rusqlite::Error) -> Error {
         Error::Database {
             action: action.into(),
@@ -125,7 +125,7 @@ impl From<Cycle<StorePath>> for Error {
     }
 }
 
-/// Adds what was attempted to a failed system call.
+/// Adds what was attempted to the error of a system call.
 pub(crate) trait Context<T> {
     /// Turns the error into [`Error::Io`]; `action` is only called on failure.
     fn context<S: Into<String>>(self, action: impl FnOnce() -> S) -> Result<T>;
@@ -137,13 +137,12 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Lets an [`Error`] pass through an interface that only knows `io::Error`; [`from_io`] gets it
-/// back.
+/// Wraps an [`Error`] for an interface that only knows `io::Error`; [`from_io`] unwraps it.
 pub(crate) fn into_io(error: Error) -> io::Error {
     io::Error::other(error)
 }
 
-/// The [`Error`] inside of `error`, or else `error` with what was attempted.
+/// The [`Error`] inside `error`, or else `error` with what was attempted.
 pub(crate) fn from_io(error: io::Error, action: impl FnOnce() -> String) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
@@ -151,7 +150,7 @@ pub(crate) fn from_io(error: io::Error, action: impl FnOnce() -> String) -> Erro
     }
 }
 
-/// The error of reading a nar, which is the sender's fault, or the unpacking's.
+/// Converts an error of reading a nar: malformed data, or a failure to unpack it.
 pub(crate) fn from_nar(error: formats::nar::Error) -> Error {
     match error {
         formats::nar::Error::Sink(error) => from_io(error, || "unpacking archive".to_owned()),
@@ -159,7 +158,7 @@ pub(crate) fn from_nar(error: formats::nar::Error) -> Error {
     }
 }
 
-/// The error of a walk through a tree in `parent`.
+/// Converts an error of a walk through a tree in `parent`.
 pub(crate) fn from_tree(error: system::tree::Error, parent: &std::path::Path) -> Error {
     let path = parent.join(&error.path);
     from_io(error.source, || {

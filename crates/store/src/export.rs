@@ -1,4 +1,4 @@
-//! Items as a signed stream, for another store (`doc/spec/store-formats.md`, section 5).
+//! Exporting items as a signed stream (`doc/spec/store-formats.md`, section 5).
 
 use std::io::{BufWriter, Write};
 
@@ -12,20 +12,19 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::store::Store;
 
-/// Signs what leaves the store and verifies the signatures of what arrives. Errors are texts for
-/// people.
+/// Signs exports and verifies the signatures of imports. Errors are messages for users.
 pub trait Authority: Send + Sync {
-    /// The signature of `hash`, as text.
+    /// Signs `hash`; returns the signature's text.
     fn sign(&self, hash: &Hash) -> std::result::Result<Vec<u8>, String>;
 
-    /// The hash that `signature` is of, if the signature is right and its key authorised.
+    /// The hash that was signed, if `signature` is valid and its key authorised.
     fn verify(&self, signature: &[u8]) -> std::result::Result<Hash, String>;
 }
 
 impl Store {
     /// Writes one item in the export format: nar, path, references, deriver and, with an
-    /// `authority`, a signature (not the words around items). Fails after the nar if it isn't
-    /// what was registered.
+    /// `authority`, a signature (without the words before and after items). Fails after the nar if
+    /// its hash isn't the registered one.
     pub fn export_item(
         &self,
         path: &StorePath,
@@ -57,7 +56,7 @@ impl Store {
         out.flush().context(writing)
     }
 
-    /// Writes the nar of an item, checked for nothing, and says its hash and size.
+    /// Writes the nar of an item, without any checks, and returns its hash and size.
     pub fn dump(&self, path: &StorePath, out: &mut dyn Write) -> Result<(Hash, u64)> {
         let out = BufWriter::with_capacity(FILE_CHUNK_SIZE, out);
         let mut out = HashWriter::new(out, Algorithm::Sha256);
@@ -84,7 +83,7 @@ impl Store {
         let store = self.dir().as_path();
         dump_tree(&self.inner.root, name, store, &mut out, None, progress)?;
         let (hash, _) = out.current();
-        // A hash of zeros is one that nobody computed.
+        // A hash of zeros means that nobody computed it.
         if hash != info.hash && info.hash.bytes().iter().any(|byte| *byte != 0) {
             return Err(Error::HashChanged {
                 path: path.clone(),

@@ -1,5 +1,5 @@
-//! The hash of a single file's nar, computed while its contents flow by: the name of the file in
-//! `.links`, and of an item that is a single file, the registered hash.
+//! The hash of a single file's nar, computed while its contents stream through. It names the file
+//! in `.links`, and is the registered hash of an item that is a single file.
 
 use formats::hash::{Hash, Hasher};
 use formats::nar;
@@ -7,8 +7,8 @@ use formats::nar;
 /// Files smaller than this are not deduplicated (`doc/spec/store-formats.md`, section 10).
 pub(crate) const DEDUPLICATION_MINIMUM: u64 = 8192;
 
-/// Hashes the nar of a regular file of known size. (A hasher takes everything that is written to it,
-/// so that writing the nar cannot fail.)
+/// Hashes the nar of a regular file of known size. (Writing to a hasher can't fail, so writing the
+/// nar can't either.)
 pub(crate) struct FileHasher {
     nar: nar::Writer<Hasher>,
     size: u64,
@@ -21,12 +21,12 @@ impl FileHasher {
         FileHasher { nar, size }
     }
 
-    /// The next of the file's bytes.
+    /// Adds the file's next bytes.
     pub(crate) fn update(&mut self, data: &[u8]) {
         let _ = self.nar.write_contents(data);
     }
 
-    /// The hash and the size of the nar, once all bytes have gone by.
+    /// The hash and the size of the nar, after all bytes.
     pub(crate) fn finish(mut self) -> (Hash, u64) {
         let _ = self.nar.end_regular(self.size);
         self.nar.into_inner().finish()

@@ -2,27 +2,27 @@
 //! locks, temporary and permanent roots, canonical metadata, deduplication, export and import,
 //! garbage collection and verification.
 //!
-//! Everything here is interchangeable with Guix's own daemon, which may even run on the same
-//! store at the same time: the formats are those of `doc/spec/store-formats.md` (sections 5 to 11),
-//! the locks are the same files, taken as open-file-description locks, which conflict with the
-//! `fcntl` locks that Guix takes.
+//! The store can be used interchangeably with Guix's own daemon, even at the same time: the formats
+//! are those of `doc/spec/store-formats.md` (sections 5 to 11), and the lock files are the same,
+//! locked with open-file-description locks, which conflict with the `fcntl` locks that Guix takes.
 //!
-//! [`Store`] is the face of it all: cheap to clone, shared by threads. What a client or builder
-//! wrote is only ever touched through directory descriptors, without following links.
+//! [`Store`] is the entry point: cheap to clone, and shared by threads. Files written by clients or
+//! builders are only accessed through directory descriptors, without following links.
 //!
-//! | module | what |
+//! | module | content |
 //! |---|---|
-//! | [`directories`] | where everything is |
+//! | [`directories`] | the names of all directories |
 //! | [`options`] | how the store is opened |
 //! | `database`, `queries`, `registration` | the database |
-//! | [`path_locks`], [`temp_roots`], [`roots`] | what keeps items from others and from the collector |
+//! | [`path_locks`], [`temp_roots`], [`roots`] | protecting items from other sessions and the
+//! collector |
 //! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
-//! | `receive`, [`add`], [`export`], [`import`] | items that come and go |
-//! | [`gc`], [`verify`] | the garbage collector and the check |
+//! | `receive`, [`add`], [`export`], [`import`] | adding, exporting and importing items |
+//! | [`gc`], [`verify`] | garbage collection and verification |
 //!
-//! Rules that hold everywhere: an item is registered only after its files are complete, canonical
-//! and in place, and while its path lock is held; it is unregistered before its files go; what is
-//! in the store directory without being registered is garbage unless a temporary root names it.
+//! Invariants: an item is registered only after its files are complete, canonical and in place, and
+//! while its path lock is held; it is unregistered before its files are deleted; files in the store
+//! directory that aren't registered are garbage unless a temporary root names them.
 
 pub mod add;
 pub mod canonical;

@@ -1,8 +1,8 @@
-//! Deduplication: `.links` and hard links to it (`doc/spec/store-formats.md`, section 10).
+//! Deduplication: hard links to files in `.links` (`doc/spec/store-formats.md`, section 10).
 //!
-//! A file in `.links` is named by the hash of its nar, so that it tells contents and the
-//! executable bit. A file of an item is either linked there, or replaced, atomically, by a link
-//! to the one that is there already.
+//! A file in `.links` is named by the hash of its nar, which covers the contents and the executable
+//! bit. A file of an item is either linked there, or atomically replaced by a link to the existing
+//! one.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -29,28 +29,28 @@ use crate::temp_roots::TempRoots;
 pub struct OptimiseStats {
     /// Files replaced by links.
     pub files_linked: u64,
-    /// Their bytes.
+    /// The bytes of those files.
     pub bytes_freed: u64,
-    /// Their disk blocks of 512 bytes.
+    /// The disk blocks (of 512 bytes) of those files.
     pub blocks_freed: u64,
 }
 
 /// A file that may be replaced by a link.
 pub(crate) struct Candidate<'a> {
-    /// The directory it is in.
+    /// The directory that contains it.
     pub(crate) dir: &'a Dir,
-    /// Its name there.
+    /// Its name in that directory.
     pub(crate) name: &'a OsStr,
-    /// What it is like.
+    /// Its metadata.
     pub(crate) stat: Stat,
-    /// Whether the directory is a finished part of an item, so that it has to be made writable,
-    /// and canonical again.
+    /// Whether the directory is a finished part of an item, so that it has to be made writable, and
+    /// then canonical again.
     pub(crate) finished: bool,
 }
 
 impl Store {
-    /// Replaces the files of an item by links to equal ones elsewhere in the store, unless the
-    /// store is opened without deduplication. `hashes`, if known, spare reading the files again.
+    /// Replaces the files of an item by links to identical files elsewhere in the store, if the
+    /// store is opened with deduplication. If `hashes` are known, the files aren't read again.
     pub fn deduplicate(
         &self,
         path: &StorePath,
@@ -73,7 +73,7 @@ impl Store {
         Ok(stats)
     }
 
-    /// Deduplicates the whole store, whatever the option says.
+    /// Deduplicates the whole store, regardless of the option.
     pub fn optimise(
         &self,
         temp_roots: &TempRoots,
@@ -99,7 +99,7 @@ impl Store {
         Ok(stats)
     }
 
-    /// Deduplicates one item; files whose inodes are in `linked` are done already.
+    /// Deduplicates one item, except files whose inodes are in `linked`.
     fn link_tree(
         &self,
         path: &StorePath,
@@ -118,8 +118,8 @@ impl Store {
             .map_err(|error| from_tree(error, self.dir().as_path()))
     }
 
-    /// Deduplicates the file `file` (relative to the item, which it is if empty) of known hash.
-    /// `current` is the directory that was open for the file before.
+    /// Deduplicates the file `file` (relative to the item; empty for the item itself), whose hash
+    /// is known. `current` is the directory that was open for the previous file.
     fn link_known<'a>(
         &self,
         item: &StorePath,
@@ -180,7 +180,7 @@ impl Store {
         )
     }
 
-    /// Makes the file one with that in `.links` which has `hash`.
+    /// Makes the file a link to the one in `.links` with this `hash`.
     pub(crate) fn link(
         &self,
         file: &Candidate<'_>,
@@ -197,9 +197,9 @@ impl Store {
             let Some(found) = found else {
                 match file.dir.hard_link(file.name, links, &link) {
                     Ok(()) => return Ok(()),
-                    // Another process was faster.
+                    // Another process has just created it.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    // As a rule, a directory index that is full; or too many links.
+                    // Usually a directory whose index is full, or a file with too many links.
                     Err(error) if given_up(&error) => {
                         say(progress, Level::Info, || {
                             let name = file.name.display();
@@ -230,7 +230,7 @@ impl Store {
                     stats.blocks_freed = stats.blocks_freed.saturating_add(file.stat.blocks());
                     return Ok(());
                 }
-                // The collector removed the link just now.
+                // The collector has just removed the link.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     if file
                         .dir
@@ -252,7 +252,7 @@ impl Store {
         }
     }
 
-    /// Replaces the file by a link to `link`; at no time is the file missing.
+    /// Replaces the file by a link to `link`, atomically.
     fn replace(&self, file: &Candidate<'_>, link: &str) -> io::Result<()> {
         let links = self.links_dir().map_err(into_io)?;
         let root = &self.inner.root;
@@ -269,8 +269,7 @@ impl Store {
         renamed
     }
 
-    /// Makes `name` in `dir` a link to the file in `.links` with this hash and size, if there is
-    /// one.
+    /// Makes `name` in `dir` a link to the file in `.links` with this hash and size, if it exists.
     pub(crate) fn link_existing(
         &self,
         hash: &Hash,
@@ -302,7 +301,7 @@ impl Store {
     }
 }
 
-/// Deduplicates files on the way through a tree.
+/// Deduplicates files during a walk through a tree.
 struct Linker<'a> {
     store: &'a Store,
     linked: &'a mut HashSet<u64>,
@@ -350,7 +349,7 @@ impl Visit for Linker<'_> {
     }
 }
 
-/// Runs `change` with the directory writable, and makes it canonical again.
+/// Runs `change` with the directory writable, and then makes it canonical again.
 fn writable(dir: &Dir, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mode = dir.stat()?.mode();
     if mode & 0o200 == 0 {
@@ -376,8 +375,8 @@ pub(crate) fn set_own_time(dir: &Dir) -> io::Result<()> {
     )?)
 }
 
-/// Whether linking is to be given up without an error: for want of room in the directory, or
-/// because the file has as many links as it can have.
+/// Whether linking should be given up without an error: because the directory has no room, or
+/// because the file has the maximum number of links.
 fn given_up(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EMLINK))
 }

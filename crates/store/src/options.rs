@@ -1,8 +1,8 @@
-//! How a store is opened: the settings of Guix's daemon that concern the store.
+//! How a store is opened: the daemon's settings that concern the store.
 
 use std::time::Duration;
 
-/// Settings for [`Store::open`](crate::Store::open); the defaults are Guix's.
+/// Settings for [`Store::open`](crate::Store::open), with Guix's defaults.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// `fsync-metadata`: whether SQLite syncs (mode "normal") or not ("off").
@@ -11,15 +11,15 @@ pub struct StoreOptions {
     pub write_ahead_log: bool,
     /// How long nothing is written before the write-ahead log is written back to the database.
     pub checkpoint_after: Duration,
-    /// `sync-before-registering`: whether everything is synced before an item is registered.
+    /// `sync-before-registering`: whether files are synced to disk before an item is registered.
     pub sync_before_registering: bool,
     /// `auto-optimise-store`: whether new items' files are deduplicated.
     pub deduplicate: bool,
-    /// `gc-reserved-space`: bytes kept aside so that a full disk can still be collected.
+    /// `gc-reserved-space`: bytes kept in reserve so that garbage can be collected on a full disk.
     pub reserved_space: u64,
-    /// `build-users-group`: the group that the store directory is given when root opens it.
+    /// `build-users-group`: the group that the store directory gets when root opens it.
     pub build_users_group: Option<String>,
-    /// Nothing is created or changed; only queries work.
+    /// Create and change nothing; only queries work.
     pub read_only: bool,
     /// `NIX_IGNORE_SYMLINK_STORE=1`: the store or its parents may be symbolic links.
     pub ignore_symlink_store: bool,

@@ -1,8 +1,7 @@
-//! Locks on paths of the store: `PATH.lock`, as Guix takes them (`doc/spec/store-formats.md`,
-//! section 6).
+//! Locks on store paths: `PATH.lock`, as Guix takes them (`doc/spec/store-formats.md`, section 6).
 //!
-//! A lock file is locked as a whole, for writing. Who deletes one writes a byte to it, so that
-//! those who had it open already know that they hold a lock on nothing.
+//! Lock files are locked as a whole, for writing. A process that deletes one first writes a byte to
+//! it, so that those that already have it open know that their lock is on a deleted file.
 
 use std::path::PathBuf;
 
@@ -13,8 +12,8 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check};
 use crate::store::Store;
 
-/// Exclusive locks on some paths, against all processes and all threads of this one. Dropping
-/// releases them.
+/// Exclusive locks on some paths, against all processes and all other threads. They are released on
+/// drop.
 #[derive(Debug, Default)]
 pub struct PathLocks {
     files: Vec<LockFile>,
@@ -22,10 +21,10 @@ pub struct PathLocks {
 }
 
 impl PathLocks {
-    /// Locks all `paths`; waits for whoever has them (and says `message`, if not empty).
+    /// Locks all `paths`; waits while they are locked (and prints `message`, if not empty).
     ///
-    /// Locks are taken in sorted order, so that no two holders wait for each other, as long as
-    /// nobody asks for more while holding some.
+    /// Locks are taken in sorted order, so that holders can't wait for each other in a cycle, as
+    /// long as none takes more locks while it holds some.
     pub fn acquire<'a>(
         store: &Store,
         paths: impl IntoIterator<Item = &'a StorePath>,
@@ -57,7 +56,7 @@ impl PathLocks {
         Ok(locks)
     }
 
-    /// Locks all `paths`, or none of them if one is locked: then `None`.
+    /// Locks all `paths`, or none and returns `None` if one is locked.
     pub fn try_acquire<'a>(
         store: &Store,
         paths: impl IntoIterator<Item = &'a StorePath>,
@@ -80,8 +79,8 @@ impl PathLocks {
         Ok(Some(locks))
     }
 
-    /// Whether the lock files are deleted at release: only once the paths are valid, since a lock
-    /// file that others wait for has to stay.
+    /// Sets whether the lock files are deleted on release. Only allowed once the paths are valid,
+    /// since other processes may be waiting for the lock file.
     pub fn set_deletion(&mut self, delete: bool) {
         self.delete = delete;
     }
@@ -90,7 +89,7 @@ impl PathLocks {
 impl Drop for PathLocks {
     fn drop(&mut self) {
         for file in self.files.drain(..) {
-            // A lock file that stays is in nobody's way; the collector takes it.
+            // A remaining lock file does no harm; the collector deletes it.
             if self.delete
                 && let Err(error) = file.delete()
             {
@@ -100,7 +99,7 @@ impl Drop for PathLocks {
     }
 }
 
-/// The lock files of `paths`, sorted, each once.
+/// The lock files of `paths`, sorted, without duplicates.
 fn lock_names<'a>(store: &Store, paths: impl IntoIterator<Item = &'a StorePath>) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = paths
         .into_iter()

@@ -1,31 +1,31 @@
-//! How long operations of the store talk to whoever asked for them.
+//! How long-running operations of the store report to their caller.
 
 use crate::error::{Error, Result};
 
-/// How much a message matters; the numbers are the protocol's verbosity levels.
+/// The importance of a message; the numbers are the protocol's verbosity levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Level {
-    /// Shown always.
+    /// Always shown.
     Error = 0,
     /// Shown by default.
     Info = 1,
     /// Shown with one `--verbose`.
     Talkative = 2,
-    /// Shown with two.
+    /// Shown with two `--verbose`.
     Chatty = 3,
     /// For debugging.
     Debug = 4,
-    /// For debugging, in floods.
+    /// For debugging, in great detail.
     Vomit = 5,
 }
 
-/// Receives the messages of a long operation and can stop it.
+/// Receives the messages of a long-running operation and can interrupt it.
 pub trait Progress: Send + Sync {
-    /// A message for the person who waits, without a newline at its end.
+    /// A message for the user, without a newline at its end.
     fn message(&self, level: Level, text: &str);
 
-    /// Whether messages of this level are shown at all (composing them costs time).
+    /// Whether messages of this level are shown at all (formatting them costs time).
     fn shows(&self, level: Level) -> bool {
         let _ = level;
         true
@@ -37,7 +37,7 @@ pub trait Progress: Send + Sync {
     }
 }
 
-/// A [`Progress`] that says nothing and never stops.
+/// A [`Progress`] that prints nothing and never interrupts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
@@ -48,7 +48,7 @@ impl Progress for Quiet {
     }
 }
 
-/// Fails with [`Error::Interrupted`] if `progress` says to stop.
+/// Fails with [`Error::Interrupted`] if `progress` requests to stop.
 pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
     if progress.interrupted() {
         Err(Error::Interrupted)
@@ -57,7 +57,7 @@ pub(crate) fn check(progress: &dyn Progress) -> Result<()> {
     }
 }
 
-/// Sends a message that is only composed if it is shown.
+/// Sends a message, which is only formatted if it is shown.
 pub(crate) fn say(progress: &dyn Progress, level: Level, text: impl FnOnce() -> String) {
     if progress.shows(level) {
         progress.message(level, &text());

@@ -1,4 +1,4 @@
-//! Questions to the database; each is answered by an index.
+//! Queries of the database; each uses an index.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Progress, Quiet};
 use crate::store::Store;
 
-/// What is registered of a valid path.
+/// What is registered about a valid path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathInfo {
     /// The path.
@@ -24,32 +24,33 @@ pub struct PathInfo {
     pub hash: Hash,
     /// When it was registered, in seconds since the epoch.
     pub registration_time: i64,
-    /// The derivation that made it, if known.
+    /// The derivation that built it, if known.
     pub deriver: Option<StorePath>,
-    /// Bytes of its nar; 0 if not known.
+    /// The size of its nar in bytes; 0 if unknown.
     pub nar_size: u64,
-    /// What it refers to, perhaps itself.
+    /// Its references, which may include itself.
     pub references: BTreeSet<StorePath>,
 }
 
-/// In which direction, and over which edges, a closure goes.
+/// The direction of a closure, and the edges it follows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Closure {
-    /// To referrers instead of references.
+    /// Follow referrers instead of references.
     pub reverse: bool,
-    /// From derivations to their valid outputs (in reverse: from outputs to valid derivers).
+    /// Follow edges from derivations to their valid outputs (in reverse: from outputs to valid
+    /// derivers).
     pub include_outputs: bool,
-    /// From outputs to their derivers (in reverse: from derivations to what they derived).
+    /// Follow edges from outputs to their derivers (in reverse: from derivations to their outputs).
     pub include_derivers: bool,
 }
 
-/// The columns of [`PathInfo`] that are in the table of paths.
+/// The columns of [`PathInfo`] from the table of paths.
 const INFO: &str =
     "select id, hash, registrationTime, deriver, narSize from ValidPaths where path = ?";
-/// What a path refers to, by the path's number.
+/// The references of a path, given its row id.
 const REFERENCES: &str =
     "select path from Refs join ValidPaths on reference = id where referrer = ?";
-/// Who refers to a path.
+/// The referrers of a path.
 const REFERRERS: &str = "select path from Refs join ValidPaths on referrer = id \
                          where reference = (select id from ValidPaths where path = ?)";
 
@@ -69,7 +70,7 @@ impl Store {
     ) -> Result<BTreeSet<StorePath>> {
         let paths: Vec<&StorePath> = paths.into_iter().collect();
         self.read("querying valid paths in database", |connection| {
-            // One transaction: its beginning and end cost more than a question.
+            // In one transaction: beginning and ending one costs more than a query.
             let _transaction = together(connection)?;
             let mut valid = BTreeSet::new();
             for path in &paths {
@@ -90,7 +91,7 @@ impl Store {
         )
     }
 
-    /// What is registered of the path; `None` if it isn't valid.
+    /// What is registered about the path; `None` if it isn't valid.
     pub fn query_path_info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
         let action = "querying path in database";
         let found = self.read(action, |connection| {
@@ -104,7 +105,7 @@ impl Store {
             let registration_time: i64 = row.get(2)?;
             let deriver: Option<String> = row.get(3)?;
             let nar_size: Option<i64> = row.get(4)?;
-            // The first statement is still active, so that both see the same database.
+            // The first statement is still active, so both see the same state of the database.
             let mut references = Vec::new();
             let mut statement = connection.prepare_cached(REFERENCES)?;
             let mut rows = statement.query([id])?;
@@ -144,18 +145,18 @@ impl Store {
         }))
     }
 
-    /// What is registered of the path, which has to be valid.
+    /// What is registered about the path, which has to be valid.
     pub fn path_info(&self, path: &StorePath) -> Result<PathInfo> {
         self.query_path_info(path)?
             .ok_or_else(|| Error::NotValid(path.clone()))
     }
 
-    /// What a valid path refers to.
+    /// The references of a valid path.
     pub fn query_references(&self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
         Ok(self.path_info(path)?.references)
     }
 
-    /// The valid paths that refer to `path`, perhaps itself among them.
+    /// The valid paths that refer to `path`, which may include itself.
     pub fn query_referrers(&self, path: &StorePath) -> Result<BTreeSet<StorePath>> {
         self.read_paths("querying referrers in database", REFERRERS, [path.as_str()])
     }
@@ -216,7 +217,7 @@ impl Store {
         }
     }
 
-    /// All that `paths` lead to, themselves included.
+    /// The closure of `paths`, which includes themselves.
     pub fn compute_closure<'a>(
         &self,
         paths: impl IntoIterator<Item = &'a StorePath>,
@@ -229,7 +230,7 @@ impl Store {
         Ok(worklist.into_found())
     }
 
-    /// Where one step of a closure leads.
+    /// The paths that one step of a closure leads to.
     pub(crate) fn edges(&self, path: &StorePath, how: Closure) -> Result<BTreeSet<StorePath>> {
         let mut edges;
         if how.reverse {
@@ -262,8 +263,8 @@ impl Store {
         Ok(edges)
     }
 
-    /// Sorts `paths` so that each comes after those among them that it refers to. Paths that
-    /// aren't valid count as having no references. An error if there is a cycle.
+    /// Sorts `paths` so that each comes after its references. Paths that aren't valid are treated
+    /// as having no references. An error if there is a cycle.
     pub fn sort_topologically(&self, paths: &BTreeSet<StorePath>) -> Result<Vec<StorePath>> {
         let mut references = BTreeMap::new();
         for path in paths {
@@ -273,7 +274,7 @@ impl Store {
         Ok(topological_sort(&references)?)
     }
 
-    /// Reads the derivation file `path` (which should be valid).
+    /// Reads the derivation `path` (which should be valid).
     pub fn read_derivation(&self, path: &StorePath) -> Result<Derivation> {
         let failed = || format!("reading file `{path}'");
         let file = self
@@ -289,7 +290,7 @@ impl Store {
             .map_err(|error| Error::BadInput(format!("error parsing derivation `{path}': {error}")))
     }
 
-    /// The hash of a derivation modulo its inputs; each has to be valid.
+    /// The hash of a derivation modulo its inputs, which have to be valid.
     pub(crate) fn resolve_modulo(
         &self,
         path: &StorePath,
@@ -308,7 +309,7 @@ impl Store {
         })
     }
 
-    /// Remembers that building `path` failed.
+    /// Records that the build of `path` failed.
     pub fn register_failed_path(&self, path: &StorePath) -> Result<()> {
         self.write("registering failed path", &Quiet, |connection| {
             connection
@@ -318,7 +319,7 @@ impl Store {
         })
     }
 
-    /// Whether building `path` is remembered to have failed.
+    /// Whether a failed build of `path` is recorded.
     pub fn has_path_failed(&self, path: &StorePath) -> Result<bool> {
         self.read("querying if path failed", |connection| {
             connection
@@ -327,12 +328,12 @@ impl Store {
         })
     }
 
-    /// Everything whose building is remembered to have failed.
+    /// All paths with a recorded failed build.
     pub fn query_failed_paths(&self) -> Result<BTreeSet<StorePath>> {
         self.read_paths("querying failed paths", "select path from FailedPaths", [])
     }
 
-    /// Forgets failures: of paths, of all outputs of derivations, or with `*`, all.
+    /// Forgets failures: of paths, of all outputs of derivations, or with `*`, of everything.
     pub fn clear_failed_paths<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let paths: Vec<&str> = paths.into_iter().collect();
         self.write("clearing failed paths", &Quiet, |connection| {
@@ -355,7 +356,7 @@ impl Store {
         })
     }
 
-    /// A question to the database.
+    /// Runs a query.
     pub(crate) fn read<T>(
         &self,
         action: &str,
@@ -366,7 +367,7 @@ impl Store {
         })
     }
 
-    /// A change to the database.
+    /// Makes a change in a transaction.
     pub(crate) fn write<T>(
         &self,
         action: &str,
@@ -378,7 +379,7 @@ impl Store {
         })
     }
 
-    /// A question whose answer is a column of paths.
+    /// Runs a query whose result is a column of paths.
     fn read_paths<P: rusqlite::Params + Copy, C: FromIterator<StorePath>>(
         &self,
         action: &str,
@@ -393,7 +394,7 @@ impl Store {
         texts.iter().map(|text| self.parse(text)).collect()
     }
 
-    /// A path that the database has.
+    /// Parses a path from the database.
     pub(crate) fn parse(&self, path: &str) -> Result<StorePath> {
         self.dir()
             .parse(path)
@@ -401,7 +402,7 @@ impl Store {
     }
 }
 
-/// The number of a valid path.
+/// The row id of a valid path.
 pub(crate) fn valid_id(connection: &Connection, path: &StorePath) -> rusqlite::Result<Option<i64>> {
     connection
         .prepare_cached("select id from ValidPaths where path = ?")?

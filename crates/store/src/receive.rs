@@ -1,8 +1,8 @@
-//! Receiving an item whose path is only known at its end.
+//! Receiving an item whose path is only known once it is complete.
 //!
-//! What is small is kept in memory until then and written right to its place, or not at all if it
-//! is valid already. What is larger is unpacked under a temporary name, which is a temporary root,
-//! [by a thread](crate::unpack), and renamed.
+//! A small item is kept in memory until then, and written directly to its path, or discarded if the
+//! path is valid already. A larger one is unpacked [by a thread](crate::unpack) under a temporary
+//! name, which is a temporary root, and then renamed.
 
 use std::io::{self, Read};
 
@@ -20,17 +20,17 @@ use crate::store::Store;
 use crate::temp_roots::TempRoots;
 use crate::unpack::{Event, NODE, Unpacker};
 
-/// How much is kept in memory.
+/// How much is kept in memory, in bytes.
 const MEMORY: usize = 256 * 1024;
 
-/// Takes a nar, and puts it where it belongs afterwards.
+/// Receives a nar, and moves it to its path afterwards.
 pub(crate) struct Receiver<'a> {
     store: &'a Store,
     temp_roots: &'a TempRoots,
     progress: &'a dyn Progress,
     events: Vec<Event>,
     held: usize,
-    /// The thread ends before what it has made is removed.
+    /// The thread is joined before its files are removed.
     unpacking: Option<(Unpacker, Leftover)>,
 }
 
@@ -50,13 +50,13 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// How much is in memory.
+    /// The number of bytes kept in memory.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// To be called when everything has been received and has to wait: keeps at most `memory` bytes
-    /// in memory, and the rest unpacked.
+    /// Called when everything has been received and has to wait: keeps at most `memory` bytes in
+    /// memory, and otherwise unpacks the item.
     pub(crate) fn wait(&mut self, memory: usize) -> io::Result<()> {
         if self.held > memory {
             self.unpack()?;
@@ -67,9 +67,8 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Puts what was received at `path`, instead of what is there. `hash` and `size` are those of
-    /// the nar.
-    /// The path has to be locked. If this fails, nothing new is at the path.
+    /// Moves the item to `path`, replacing what is there. `hash` and `size` are those of the nar.
+    /// The path has to be locked. If this fails, the path has nothing new.
     pub(crate) fn settle(mut self, path: &StorePath, hash: &Hash, size: u64) -> Result<()> {
         let root = &self.store.inner.root;
         let name = path.base_name();
@@ -99,8 +98,8 @@ impl<'a> Receiver<'a> {
         }
         match &existing {
             None => root.rename(&leftover.name, root, name),
-            // At no time is the old one missing while it may be valid. What is deleted when this
-            // returns is the old one.
+            // The old item may be valid, so it must never be missing. The item that is deleted on
+            // return is the old one.
             Some(_) => {
                 return exchange(self.store, leftover, name)
                     .map_err(|error| Error::io(moving(), error));
@@ -111,7 +110,7 @@ impl<'a> Receiver<'a> {
         Ok(())
     }
 
-    /// Begins to unpack, with what was remembered.
+    /// Starts to unpack, beginning with the recorded events.
     fn unpack(&mut self) -> io::Result<&mut Unpacker> {
         if self.unpacking.is_none() {
             let name = self.store.unique_name("nix");
@@ -129,7 +128,7 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Remembers the event that takes `size` bytes, or says that it has to be unpacked.
+    /// Records the event, which takes `size` bytes, or returns `false` if it has to be unpacked.
     fn remember(&mut self, size: usize, event: impl FnOnce() -> Event) -> bool {
         if self.unpacking.is_some() || self.held + size + NODE > MEMORY {
             return false;
@@ -186,7 +185,7 @@ impl Sink for Receiver<'_> {
     }
 }
 
-/// A name in the store directory that is removed, with all below it, unless it is kept.
+/// A name in the store directory that is removed recursively on drop, unless it is kept.
 pub(crate) struct Leftover {
     store: Store,
     name: String,
@@ -226,7 +225,7 @@ fn exchange(store: &Store, new: Leftover, name: &str) -> io::Result<()> {
     let root = &store.inner.root;
     match root.exchange(&new.name, root, name) {
         Ok(()) => Ok(()),
-        // Not every file system can do that.
+        // Some file systems don't support this.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
             remove_leftover(store, name).map_err(into_io)?;
             root.rename(&new.name, root, name)
@@ -235,7 +234,7 @@ fn exchange(store: &Store, new: Leftover, name: &str) -> io::Result<()> {
     }
 }
 
-/// Removes `name` in the store directory, and all below it, if it exists.
+/// Removes `name` in the store directory recursively, if it exists.
 pub(crate) fn remove_leftover(store: &Store, name: &str) -> Result<()> {
     match remove_tree(&store.inner.root, name) {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),

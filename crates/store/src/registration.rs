@@ -1,8 +1,8 @@
-//! Making paths valid and invalid.
+//! Registering and invalidating paths.
 //!
-//! A registration is one transaction (`doc/spec/store-formats.md`, section 8): either all its paths
-//! become valid, with references that are all valid, derivations whose outputs are where they
-//! have to be, and no cycles; or none does.
+//! A registration is one transaction (`doc/spec/store-formats.md`, section 8). Either all its paths
+//! become valid, or none: their references must be valid, the outputs of derivations must have the
+//! computed paths, and there must be no cycles.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,20 +18,20 @@ use crate::progress::{Progress, Quiet};
 use crate::queries::valid_id;
 use crate::store::Store;
 
-/// A path that is to become valid: complete, canonical and in place.
+/// A path to register: complete, canonical and in place.
 #[derive(Clone, Debug)]
 pub struct NewPath {
     /// The path.
     pub path: StorePath,
     /// SHA-256 of its nar.
     pub hash: Hash,
-    /// Bytes of its nar.
+    /// The size of its nar in bytes.
     pub nar_size: u64,
-    /// What it refers to; each has to be valid or among those registered with it.
+    /// Its references; each has to be valid or registered at the same time.
     pub references: BTreeSet<StorePath>,
-    /// The derivation that made it, if known.
+    /// The derivation that built it, if known.
     pub deriver: Option<StorePath>,
-    /// When, in seconds since the epoch; `None` is now.
+    /// The time of registration, in seconds since the epoch; `None` for now.
     pub registration_time: Option<i64>,
 }
 
@@ -39,8 +39,8 @@ pub struct NewPath {
 type Derivations = HashMap<StorePath, Derivation>;
 
 impl Store {
-    /// Makes all of `paths` valid, or none. Derivations among them are read and checked; cycles
-    /// are refused. Paths that are valid already get the new hash, size and references.
+    /// Registers all of `paths`, or none. Derivations among them are read and checked; cycles are
+    /// refused. Paths that are already valid get the new hash, size and references.
     pub fn register_valid_paths(&self, paths: &[NewPath]) -> Result<()> {
         let mut derivations = HashMap::new();
         for new in paths.iter().filter(|new| new.path.is_derivation()) {
@@ -49,7 +49,7 @@ impl Store {
         self.register(paths, &derivations, &Quiet)
     }
 
-    /// As [`Store::register_valid_paths`], with the derivations read already.
+    /// Like [`Store::register_valid_paths`], with derivations that were already read.
     pub(crate) fn register(
         &self,
         paths: &[NewPath],
@@ -72,7 +72,7 @@ impl Store {
         })
     }
 
-    /// Makes `path` invalid, which no other valid path may refer to. Its files stay.
+    /// Invalidates `path`, to which no other valid path may refer. Its files stay.
     pub fn invalidate(&self, path: &StorePath) -> Result<()> {
         let action = "invalidating path in database";
         let failed = |error| Error::database(action, error);
@@ -97,7 +97,7 @@ impl Store {
         })
     }
 
-    /// Corrects what is registered of a valid path's contents.
+    /// Updates the registered hash and size of a valid path.
     pub(crate) fn update_contents(&self, path: &StorePath, hash: &Hash, size: u64) -> Result<()> {
         self.write("updating path info in database", &Quiet, |connection| {
             update(connection, path, hash, size).map(|_| ())
@@ -105,7 +105,7 @@ impl Store {
     }
 }
 
-/// The valid paths, other than itself, that refer to `path`.
+/// The valid paths that refer to `path`, except itself.
 fn referrers(connection: &Connection, path: &StorePath) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare_cached(
         "select path from Refs join ValidPaths on referrer = id \
@@ -150,8 +150,8 @@ fn insert_all(
                 .map_err(failed)?;
         }
     }
-    // New paths are referred to by none but each other, so only several at once, or one that
-    // was there before, can close a circle.
+    // New paths are only referred to by each other, so a cycle needs at least two paths, or one
+    // that was registered before.
     if paths.len() > 1 || existed {
         let mut graph: BTreeMap<StorePath, BTreeSet<StorePath>> = BTreeMap::new();
         for new in paths {
@@ -167,7 +167,7 @@ fn insert_all(
     Ok(())
 }
 
-/// Those of the paths in `among` that `path` refers to in the database.
+/// Those of the paths in `among` to which `path` refers in the database.
 fn registered_references(
     connection: &Connection,
     path: &StorePath,
@@ -226,7 +226,7 @@ fn update(
         .execute((size_column(size), hash.to_string(), path.as_str()))
 }
 
-/// A size of 0 means that it isn't known.
+/// A size of 0 means unknown.
 fn size_column(size: u64) -> Option<i64> {
     i64::try_from(size).ok().filter(|size| *size != 0)
 }

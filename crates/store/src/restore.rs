@@ -1,8 +1,8 @@
-//! Unpacking: a nar becomes files of the store, with canonical metadata from the start.
+//! Unpacking a nar to files of the store, with canonical metadata from the start.
 //!
 //! Files get their final mode and times when they are written, and are deduplicated at the same
-//! time, so that no second pass is needed. Everything happens below a name in the store directory
-//! that is new, through directory descriptors.
+//! time, so that no second pass is needed. Everything is below a new name in the store directory
+//! and accessed through directory descriptors.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,21 +25,22 @@ use crate::links::{Candidate, OptimiseStats, set_own_time};
 use crate::progress::Quiet;
 use crate::store::Store;
 
-/// How many directories are kept open at each end of the way to the innermost one.
+/// How many of the outermost and of the innermost directories are kept open.
 const OPEN_AT_EACH_END: usize = 32;
 
 /// Unpacks one tree.
 pub(crate) struct Restorer {
     store: Store,
-    /// The directories we are in, outermost first.
+    /// The directories on the way to the current node, outermost first.
     levels: Vec<OpenLevel>,
-    /// The name of the next node, in the innermost directory or in the store.
+    /// The name of the next node in the innermost directory, or in the store.
     next: OsString,
     deduplicate: bool,
-    /// Set once the root node is known to be a regular file: whether it is executable. Such an
-    /// item is not deduplicated here: its hash is that of the whole nar, which is known later.
+    /// Set once the root node is known to be a regular file: whether it is executable. Such an item
+    /// is not deduplicated here: the hash for that is the one of the whole nar, which is known
+    /// later.
     root_file: bool,
-    /// Whether plain and executable files are known to get the mode that they are created with.
+    /// Whether plain and executable files are known to be created with the requested mode.
     exact: [bool; 2],
     buffer: Vec<u8>,
 }
@@ -51,7 +52,7 @@ struct OpenLevel {
 }
 
 impl Restorer {
-    /// Unpacks to the name `name` in the store directory, which must not exist.
+    /// Unpacks to `name` in the store directory, which must not exist.
     pub(crate) fn new(store: &Store, name: &str) -> Restorer {
         Restorer {
             deduplicate: store.options().deduplicate,
@@ -87,7 +88,7 @@ impl Restorer {
         into_io(Error::io(format!("{action} `{}'", path.display()), error))
     }
 
-    /// Opens the innermost directory again, if it was closed.
+    /// Reopens the innermost directory, if it was closed.
     fn reopen(&mut self) -> io::Result<()> {
         let Some(last) = self.levels.len().checked_sub(1) else {
             return Ok(());
@@ -127,7 +128,7 @@ impl Restorer {
         result
     }
 
-    /// A file that is read as a whole, so that nothing is written if it can be linked.
+    /// Writes a file that is read as a whole, so that nothing is written if it can be linked.
     fn write_small(
         &mut self,
         mode: u32,
@@ -158,7 +159,7 @@ impl Restorer {
         self.link(hash)
     }
 
-    /// A file that passes through the buffer.
+    /// Writes a file through the buffer.
     fn write_large(
         &mut self,
         mode: u32,
@@ -181,8 +182,8 @@ impl Restorer {
         self.link(hasher.map(|hasher| hasher.finish().0))
     }
 
-    /// Takes what the item, just made in `parent`, has inherited there: a store directory may have
-    /// a default access control list. What is made in the item has nothing to inherit then.
+    /// Removes what the new item inherited from `parent`: a store directory may have a default
+    /// access control list. Files that are created in the item then inherit nothing.
     fn disinherit(&self, parent: &Dir) -> io::Result<()> {
         if self.levels.is_empty() {
             parent.remove_foreign_attributes_at(&self.next)?;
@@ -190,9 +191,9 @@ impl Restorer {
         Ok(())
     }
 
-    /// Gives a file just written its final metadata.
+    /// Gives a new file its final metadata.
     fn finish(&mut self, file: &File, mode: u32) -> io::Result<()> {
-        // Where one file is as it should be, all are that come after it: the umask doesn't change,
+        // If one file has the right mode, so do those created after it: the umask doesn't change,
         // and the directories are our own.
         let exact = &mut self.exact[usize::from(mode == 0o555)];
         if !*exact {
@@ -201,7 +202,7 @@ impl Restorer {
         set_time(file)
     }
 
-    /// Deduplicates the file just written, if its hash is wanted and known.
+    /// Deduplicates the new file, if its hash is wanted and known.
     fn link(&self, hash: Option<Hash>) -> io::Result<()> {
         let Some(hash) = hash else { return Ok(()) };
         let dir = self.parent()?;
@@ -232,7 +233,7 @@ impl Sink for Restorer {
             dir: Some(dir),
             name,
         });
-        // Keep both ends open: the outer ones to come back by, the inner ones to work in.
+        // Keep both ends open: the outer ones to return through, the inner ones to work in.
         if let Some(far) = self.levels.len().checked_sub(OPEN_AT_EACH_END + 1)
             && far >= OPEN_AT_EACH_END
         {
@@ -277,8 +278,8 @@ impl Sink for Restorer {
     }
 }
 
-/// Gives a file just written its final mode. Says whether it had it already: the umask, or a default
-/// access list of the store, may have taken something away.
+/// Gives a new file its final mode. Returns whether it already had it: the umask, or a default
+/// access control list of the store, may have removed permissions.
 fn set_mode(file: &File, mode: u32) -> io::Result<bool> {
     let right = file.metadata()?.permissions().mode() & 0o7777 == mode;
     if !right {
@@ -287,13 +288,13 @@ fn set_mode(file: &File, mode: u32) -> io::Result<bool> {
     Ok(right)
 }
 
-/// Gives a file just written its final time.
+/// Gives a new file its final modification time.
 fn set_time(file: &File) -> io::Result<()> {
     let (access, change) = (TimeSpec::UTIME_OMIT, TimeSpec::new(MTIME, 0));
     Ok(futimens(file, &access, &change)?)
 }
 
-/// Writes a regular file to a new name in the store directory, with canonical metadata.
+/// Writes a regular file with canonical metadata to a new name in the store directory.
 pub(crate) fn write_text(store: &Store, name: &str, contents: &[u8]) -> io::Result<()> {
     let mut file = store.inner.root.create_new(name, 0o444)?;
     store.inner.root.remove_foreign_attributes_at(name)?;
@@ -302,7 +303,7 @@ pub(crate) fn write_text(store: &Store, name: &str, contents: &[u8]) -> io::Resu
     set_time(&file)
 }
 
-/// Deduplicates an item that is a single file, whose hash is that of its nar, of this size.
+/// Deduplicates an item that is a single file, whose nar has this hash and size.
 pub(crate) fn link_item(
     store: &Store,
     name: &str,

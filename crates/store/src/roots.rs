@@ -17,7 +17,8 @@ use crate::progress::{Level, Progress, check, say};
 use crate::store::Store;
 
 impl Store {
-    /// Makes what the link `link` (an absolute name) points to a root, for as long as it does.
+    /// Makes the target of the link `link` (an absolute name) a root as long as the link points to
+    /// it.
     pub fn add_indirect_root(&self, link: &Path) -> Result<()> {
         let link = canonical(link)?;
         let name = Hash::of(Algorithm::Sha1, link.as_os_str().as_bytes()).base32();
@@ -25,8 +26,8 @@ impl Store {
         self.make_link(&root, &link)
     }
 
-    /// Makes `path` a root under the name `root`: directly (then `root` has to be in `gcroots`
-    /// unless `outside` is allowed), or through an indirect root.
+    /// Makes `path` a root with the name `root`: directly (then `root` has to be in `gcroots`
+    /// unless `outside` is allowed), or as an indirect root.
     pub fn add_permanent_root(
         &self,
         path: &StorePath,
@@ -79,8 +80,8 @@ impl Store {
         Ok(root)
     }
 
-    /// The permanent roots: the link (or file) and the valid path it keeps. Stale indirect roots
-    /// are removed.
+    /// The permanent roots: each link (or file), and the valid path that it keeps. Stale indirect
+    /// roots are removed.
     pub fn find_roots(&self, progress: &dyn Progress) -> Result<BTreeMap<PathBuf, StorePath>> {
         let state = &self.directories().state;
         let mut finder = Finder {
@@ -97,12 +98,12 @@ impl Store {
         Ok(finder.roots)
     }
 
-    /// Waits until no collection is between finding roots and having deleted.
+    /// Waits while a collection is running.
     pub fn sync_with_gc(&self, progress: &dyn Progress) -> Result<()> {
         self.gc_lock(Mode::Shared, progress).map(drop)
     }
 
-    /// Makes the link `link` to `target`, instead of what is there.
+    /// Makes `link` a link to `target`, replacing an existing one.
     fn make_link(&self, link: &Path, target: &Path) -> Result<()> {
         if let Some(parent) = link.parent() {
             fs::create_dir_all(parent)
@@ -140,7 +141,7 @@ struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// Looks at `start` and all below it.
+    /// Searches `start` and everything below it.
     fn search(&mut self, start: PathBuf) -> Result<()> {
         let mut pending = vec![start];
         while let Some(path) = pending.pop() {
@@ -155,7 +156,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Looks at one file; what is in a directory is added to `pending`.
+    /// Checks one file; the contents of a directory are added to `pending`.
     fn look(&mut self, path: &Path, pending: &mut Vec<PathBuf>) -> Result<()> {
         let reading = || format!("reading `{}'", path.display());
         let kind = fs::symlink_metadata(path).context(reading)?.file_type();
@@ -175,7 +176,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// A link to the store is a root; one to another link is, if that one leads to the store.
+    /// A link to the store is a root; so is a link to another link that points to the store.
     fn follow(&mut self, path: &Path, target: PathBuf) -> Result<()> {
         if self.in_store(&target) {
             return self.found(path, &target);
@@ -227,7 +228,7 @@ impl Finder<'_> {
     }
 }
 
-/// Whether trying again would give the same error: what can't be read is no root.
+/// Whether a retry would fail in the same way: a file that can't be read isn't a root.
 fn is_permanent(error: &Error) -> bool {
     matches!(
         error.errno(),

@@ -1,4 +1,4 @@
-//! One pass over a tree: nar hash, references, and the hashes that deduplication needs.
+//! Scanning a tree in one pass: nar hash, references, and the file hashes for deduplication.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -15,28 +15,29 @@ use crate::file_hash::FileHasher;
 use crate::progress::{Progress, check};
 use crate::store::Store;
 
-/// The hashes of the files of a tree that are large enough to be deduplicated.
+/// The hashes of the files in a tree that are large enough to be deduplicated.
 #[derive(Clone, Debug, Default)]
 pub struct FileHashes {
-    /// File names relative to the item (empty if it is the item), and hashes of their nars.
+    /// File names relative to the item (empty for the item itself), and the hashes of their nars.
     pub(crate) files: Vec<(PathBuf, Hash)>,
 }
 
-/// What a pass over a tree found.
+/// The result of scanning a tree.
 #[derive(Clone, Debug)]
 pub struct Scan {
     /// SHA-256 of the nar.
     pub hash: Hash,
-    /// Bytes of the nar.
+    /// The size of the nar in bytes.
     pub nar_size: u64,
-    /// Which of the candidates it refers to.
+    /// The candidates that it refers to.
     pub references: BTreeSet<StorePath>,
     /// For [`Store::deduplicate`].
     pub files: FileHashes,
 }
 
 impl Store {
-    /// Reads the tree at `path` (anywhere) once: its hash, and which of `candidates` it mentions.
+    /// Reads the tree at `path` (anywhere) once; returns its hash, and which of `candidates` it
+    /// mentions.
     /// A file may be a hole of any size, so that this can take as long as its maker likes, unless
     /// `progress` stops it.
     pub fn scan_and_hash<'a>(

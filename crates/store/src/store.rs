@@ -22,7 +22,7 @@ use crate::progress::{Level, Progress};
 /// The version of the database schema.
 const SCHEMA_VERSION: u32 = 7;
 
-/// After how many uses derivations' hashes are forgotten, to bound them.
+/// The cache of derivations' hashes is emptied after this many uses, to bound its size.
 const MODULO_CACHE: usize = 200_000;
 
 /// An open store. Clones share everything.
@@ -69,21 +69,20 @@ pub(crate) struct Inner {
     pub(crate) database: Database,
     /// The store directory.
     pub(crate) root: Dir,
-    /// `.links`; missing in a store that is only read.
+    /// `.links`; `None` in a store opened read-only.
     pub(crate) links: Option<Dir>,
-    /// Known hashes of derivations modulo their inputs.
+    /// The hashes of derivations modulo their inputs, and how often they were used.
     modulo: Mutex<(ModuloHashes, usize)>,
-    /// Shared while the store is open: nobody changes the schema meanwhile.
+    /// A shared lock while the store is open, so that nobody upgrades the schema meanwhile.
     _big_lock: Option<LockFile>,
 }
 
 impl Store {
-    /// Opens the store, and creates what is missing of it and of its state (unless
+    /// Opens the store, and creates missing parts of it and of its state (unless
     /// [`StoreOptions::read_only`]).
     ///
-    /// `progress` hears of waiting for a schema upgrade. Call
-    /// [`make_writable`](crate::writable::make_writable) before, if the store may be mounted
-    /// read-only.
+    /// `progress` reports waiting for a schema upgrade. If the store may be mounted read-only, call
+    /// [`make_writable`](crate::writable::make_writable) first.
     pub fn open(
         directories: Directories,
         options: StoreOptions,
@@ -102,7 +101,7 @@ impl Store {
             reserve_space(&directories, &options, true);
             let lock = take_big_lock(&directories, progress)?;
             create = schema_version(&directories)? == 0;
-            // What access(2) would say, as Guix asks it before it blames SQLite.
+            // Guix calls access(2), whose error is clearer than SQLite's.
             nix::unistd::access(
                 &directories.database,
                 nix::unistd::AccessFlags::R_OK | nix::unistd::AccessFlags::W_OK,
@@ -142,7 +141,7 @@ impl Store {
         })
     }
 
-    /// Where everything is.
+    /// The names of all directories.
     pub fn directories(&self) -> &Directories {
         &self.inner.directories
     }
@@ -152,13 +151,13 @@ impl Store {
         &self.inner.directories.store
     }
 
-    /// How it was opened.
+    /// The options with which it was opened.
     pub fn options(&self) -> &StoreOptions {
         &self.inner.options
     }
 
-    /// Keeps some disk space aside, or gives it up so that garbage can be collected on a full
-    /// disk (what a client says at the handshake). Failure to do so is no error, as in Guix.
+    /// Keeps some disk space in reserve, or frees it so that garbage can be collected on a full
+    /// disk (as requested in the handshake). As in Guix, a failure isn't an error.
     pub fn set_reserved_space(&self, reserve: bool) {
         reserve_space(&self.inner.directories, &self.inner.options, reserve);
     }
@@ -189,7 +188,7 @@ impl Store {
                 directory.display()
             )
         })?;
-        // An unprivileged daemon can't do this; an administrator may.
+        // An unprivileged daemon can't do this; the administrator can.
         if let Err(error) = std::os::unix::fs::lchown(&directory, Some(uid), None) {
             let _ = fs::remove_dir(&directory);
             progress.message(
@@ -204,7 +203,7 @@ impl Store {
         Ok(())
     }
 
-    /// A name in the store directory that nobody else uses, for something on its way.
+    /// A unique name in the store directory for a temporary file.
     pub(crate) fn unique_name(&self, prefix: &str) -> String {
         format!("{prefix}-{}", unique())
     }
@@ -219,7 +218,7 @@ impl Store {
         })
     }
 
-    /// The hashes of derivations, to look up and add to.
+    /// Runs `work` with the cache of derivations' hashes.
     pub(crate) fn with_modulo<T>(&self, work: impl FnOnce(&mut ModuloHashes) -> T) -> T {
         let mut modulo = self.inner.modulo.lock();
         let (hashes, uses) = &mut *modulo;
@@ -231,7 +230,7 @@ impl Store {
     }
 }
 
-/// Creates the directories that a store needs.
+/// Creates the directories of a store.
 fn create_layout(directories: &Directories, options: &StoreOptions) -> Result<()> {
     let create = |path: &Path| {
         fs::create_dir_all(path).context(|| format!("creating directory `{}'", path.display()))
@@ -260,7 +259,7 @@ fn create_layout(directories: &Directories, options: &StoreOptions) -> Result<()
     }
 }
 
-/// Permissions for an installation with build users.
+/// Sets permissions for an installation with build users.
 fn share_with_builders(store: &Path, per_user: &Path, group: &str) -> Result<()> {
     const MODE: u32 = 0o1775;
     fs::set_permissions(per_user, fs::Permissions::from_mode(0o755)).context(|| {
@@ -288,7 +287,7 @@ fn share_with_builders(store: &Path, per_user: &Path, group: &str) -> Result<()>
     Ok(())
 }
 
-/// Refuses a store that is, or is below, a symbolic link.
+/// Refuses a store directory that is a symbolic link, or whose name contains one.
 fn check_not_symlink(store: &Path) -> Result<()> {
     for path in store.ancestors() {
         let attributes = fs::symlink_metadata(path)
@@ -304,7 +303,7 @@ fn check_not_symlink(store: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fills or removes the file that keeps disk space aside; errors don't matter.
+/// Creates or removes the file that keeps disk space in reserve; errors are ignored.
 fn reserve_space(directories: &Directories, options: &StoreOptions, reserve: bool) {
     let path = directories.database.join("reserved");
     let fill = || -> io::Result<()> {
@@ -340,7 +339,7 @@ fn reserve_space(directories: &Directories, options: &StoreOptions, reserve: boo
     }
 }
 
-/// Makes sure that no schema upgrade is going on, for as long as the result lives.
+/// Makes sure that no schema upgrade is running for as long as the result lives.
 fn take_big_lock(directories: &Directories, progress: &dyn Progress) -> Result<LockFile> {
     let path = directories.database.join("big-lock");
     let file =
@@ -358,7 +357,7 @@ fn take_big_lock(directories: &Directories, progress: &dyn Progress) -> Result<L
     Ok(file)
 }
 
-/// The version that the file `schema` says; 0 if there is none.
+/// The version in the file `schema`; 0 if it doesn't exist.
 fn schema_version(directories: &Directories) -> Result<u32> {
     let path = directories.database.join("schema");
     let text = match fs::read_to_string(&path) {
@@ -382,8 +381,8 @@ fn schema_version(directories: &Directories) -> Result<u32> {
     }
 }
 
-/// What makes a name the only one. The process's number is for people; it is not the only one on a
-/// store that daemons in several PID namespaces use.
+/// A unique string. It contains the process id for people's benefit; that alone isn't unique on a
+/// store that is used by daemons in several PID namespaces.
 pub(crate) fn unique() -> String {
     format!("{}-{:016x}", std::process::id(), rand::random::<u64>())
 }

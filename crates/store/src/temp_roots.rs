@@ -1,14 +1,14 @@
-//! Temporary roots: what a session works with stays while the session lives.
+//! Temporary roots: they protect the items that a session uses while the session lives.
 //!
-//! Each session has a file under `<state>/temproots`, with the names of its roots, each ended by
-//! a NUL (`doc/spec/store-formats.md`, section 11). While it lives it holds a shared lock on the
-//! file, and an exclusive one while it adds a root. The collector, Guix's or ours, holds shared
-//! locks on all these files while it decides and deletes, so that no root is added unseen; a file
-//! that it can lock exclusively is one that a dead session left.
+//! Each session has a file under `<state>/temproots` with the names of its roots, each terminated
+//! by a NUL (`doc/spec/store-formats.md`, section 11). The session holds a shared lock on the file,
+//! and an exclusive one while it adds a root. The collector, Guix's or ours, holds shared locks on
+//! all these files while it marks and deletes, so that no root is added unseen; if it can lock a
+//! file exclusively, the file's session is dead.
 //!
-//! Guix names the file after the process, and removes one of that name which it finds when it
-//! starts; the collector reads files of any name. Ours are named `PID-RANDOM`, so that sessions of
-//! one process have each their own and no process of Guix's takes one for its own.
+//! Guix names the file after the process, and at startup removes an existing file with that name;
+//! the collector reads files with any name. Ours are named `PID-RANDOM`, so that each session of a
+//! process has its own and no process of Guix's mistakes it for its own.
 
 use std::collections::HashSet;
 use std::fs;
@@ -23,8 +23,8 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress};
 use crate::store::{Store, unique};
 
-/// The temporary roots of one session: a file under `temproots`, removed on drop. Shared by
-/// threads.
+/// The temporary roots of one session: a file under `temproots`, which is removed on drop. Shared
+/// by threads.
 pub struct TempRoots {
     store: Store,
     state: Mutex<State>,
@@ -33,14 +33,14 @@ pub struct TempRoots {
 #[derive(Default)]
 struct State {
     file: Option<LockFile>,
-    /// How long the file is.
+    /// The length of the file.
     length: u64,
-    /// What is in the file.
+    /// The roots in the file.
     known: HashSet<StorePath>,
 }
 
 impl Store {
-    /// Temporary roots for a new session. The file comes into being with the first root.
+    /// Temporary roots for a new session. The file is created with the first root.
     pub fn temp_roots(&self) -> TempRoots {
         TempRoots {
             store: self.clone(),
@@ -76,13 +76,13 @@ impl Store {
 }
 
 impl TempRoots {
-    /// Keeps `path` (valid or not) from the collector. Waits while a collection deletes; after
-    /// it returns, ask again whether the path is valid.
+    /// Protects `path` (valid or not) from the collector. Waits while a collection deletes; check
+    /// again afterwards whether the path is valid.
     pub fn add(&self, path: &StorePath, progress: &dyn Progress) -> Result<()> {
         self.add_all([path], progress)
     }
 
-    /// Keeps several paths, for little more than the cost of one.
+    /// Protects several paths, at little more than the cost of one.
     pub fn add_all<'a>(
         &self,
         paths: impl IntoIterator<Item = &'a StorePath>,
@@ -117,7 +117,7 @@ impl TempRoots {
         }
         let written = file.file().write_all_at(&text, state.length);
         if written.is_err() {
-            // Half a name would be a root that is no path.
+            // A partial name would be an invalid root.
             let _ = file.file().set_len(state.length);
         }
         file.lock(Mode::Shared).context(failed)?;
@@ -127,7 +127,7 @@ impl TempRoots {
         Ok(())
     }
 
-    /// Gives up all roots; the next one begins a new file.
+    /// Drops all roots; the next one creates a new file.
     pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
         state.known.clear();
@@ -136,21 +136,21 @@ impl TempRoots {
         }
     }
 
-    /// A new file, locked.
+    /// Creates a new file and locks it.
     fn create(&self, progress: &dyn Progress) -> Result<LockFile> {
         let directory = self.store.temp_roots_directory();
         fs::create_dir_all(&directory)
             .context(|| format!("creating directory `{}'", directory.display()))?;
         loop {
             let path = directory.join(unique());
-            // While a collection reads these files, none may be added.
+            // No file may be added while a collection reads them.
             let gc_lock = self.store.gc_lock(Mode::Shared, progress)?;
             let file = LockFile::open(&path)
                 .context(|| format!("opening lock file `{}'", path.display()))?;
             drop(gc_lock);
             file.lock(Mode::Shared)
                 .context(|| format!("acquiring/releasing lock on `{}'", path.display()))?;
-            // A collector may have taken it for a dead session's before it was locked.
+            // A collector may have mistaken it for a dead session's file before it was locked.
             let stale = file
                 .is_stale()
                 .context(|| format!("statting `{}'", path.display()))?;
@@ -167,7 +167,7 @@ impl Drop for TempRoots {
     }
 }
 
-/// Removes the file of a session that ends; failing that, the next collector does.
+/// Removes the file of a session that ends; if that fails, the next collector does.
 fn remove(file: &LockFile) {
     if let Err(error) = fs::remove_file(file.path()) {
         tracing::debug!(path = %file.path().display(), %error, "removing temporary roots");

@@ -1,8 +1,7 @@
-//! Unpacking in a thread of its own: files are made while what comes next is read and hashed.
+//! Unpacking in a separate thread: files are written while the following data is read and hashed.
 //!
-//! What is told to an [`Unpacker`] goes to the thread in pieces, of which few are on their way at
-//! any time. What the thread could not do is the error of whatever is told next, or of
-//! [`Unpacker::finish`].
+//! Calls are sent to the thread in chunks through a small bounded queue. The next call, or
+//! [`Unpacker::finish`], returns the thread's error.
 
 use std::io::{self, Read};
 use std::mem;
@@ -15,28 +14,28 @@ use formats::nar::Sink;
 use crate::dump::FILE_CHUNK_SIZE;
 use crate::restore::Restorer;
 
-/// How much is told to the thread at once.
+/// The size of a chunk of calls, in bytes.
 const PIECE: usize = 64 * 1024;
 
-/// How many pieces wait for the thread.
+/// The capacity of the queue, in chunks.
 const PIECES: usize = 2;
 
-/// What each node counts for, besides its contents.
+/// Bytes that each node adds to a chunk's size, besides its contents.
 pub(crate) const NODE: usize = 64;
 
-/// One call of a [`Sink`], remembered.
+/// A recorded call of a [`Sink`].
 pub(crate) enum Event {
     BeginDirectory,
     Entry(BString),
     EndDirectory,
     Symlink(BString),
     Regular(bool, Vec<u8>),
-    /// A file whose contents come one after the other.
+    /// A file whose contents follow.
     Large(bool, u64, Contents),
 }
 
 impl Event {
-    /// Makes the call.
+    /// Replays the call.
     pub(crate) fn tell(self, sink: &mut Restorer) -> io::Result<()> {
         match self {
             Event::BeginDirectory => sink.begin_directory(),
@@ -53,7 +52,7 @@ impl Event {
     }
 }
 
-/// Contents of a file that arrive in chunks. Ends early if whoever sends them gives up.
+/// The contents of a file, received in chunks. Ends early if the sender gives up.
 pub(crate) struct Contents {
     chunks: Receiver<Vec<u8>>,
     current: io::Cursor<Vec<u8>>,
@@ -74,20 +73,20 @@ impl Read for Contents {
     }
 }
 
-/// A [`Restorer`] at work in a thread, which has ended when this is dropped.
+/// A [`Restorer`] that runs in a thread, which is joined on drop.
 pub(crate) struct Unpacker {
-    /// What will be told next, and how much it is.
+    /// The calls to send next, and their size.
     piece: Vec<Event>,
     size: usize,
-    /// Nothing once all has been told.
+    /// `None` once everything has been sent.
     pieces: Option<SyncSender<Vec<Event>>>,
-    /// Answers whether the item is a single file.
+    /// Returns whether the item is a single file.
     thread: Option<JoinHandle<io::Result<bool>>>,
     is_file: bool,
 }
 
 impl Unpacker {
-    /// Starts with what is known already.
+    /// Starts the thread with the calls recorded so far.
     pub(crate) fn start(restorer: Restorer, begin: Vec<Event>) -> io::Result<Unpacker> {
         let (sender, pieces) = sync_channel(PIECES);
         let thread = thread::Builder::new()
@@ -103,7 +102,7 @@ impl Unpacker {
         })
     }
 
-    /// Waits until everything is there. Says whether it is a single file.
+    /// Waits until everything is unpacked. Returns whether it is a single file.
     pub(crate) fn finish(&mut self) -> io::Result<bool> {
         if self.pieces.is_some() {
             self.send()?;
@@ -126,12 +125,12 @@ impl Unpacker {
         let piece = mem::take(&mut self.piece);
         match self.pieces.as_ref().map(|pieces| pieces.send(piece)) {
             Some(Ok(())) => Ok(()),
-            // It has ended, and says why.
+            // The thread has ended; this returns its error.
             _ => self.give_up(),
         }
     }
 
-    /// Lets the thread end, and waits for it.
+    /// Lets the thread end, and joins it.
     fn join(&mut self) -> io::Result<()> {
         self.pieces = None;
         if let Some(thread) = self.thread.take() {
@@ -142,7 +141,7 @@ impl Unpacker {
         Ok(())
     }
 
-    /// The error of a thread that has ended too early.
+    /// The error of a thread that ended early.
     fn give_up(&mut self) -> io::Result<()> {
         self.join()?;
         Err(io::Error::other("unpacking has ended"))
@@ -201,7 +200,7 @@ impl Sink for Unpacker {
     }
 }
 
-/// What the thread does: what it is told, until there is no more or something fails.
+/// The thread's function: replays calls until there are no more or one fails.
 fn unpack(
     mut restorer: Restorer,
     begin: Vec<Event>,

@@ -15,39 +15,40 @@ use crate::error::{Context, Result, from_tree};
 use crate::progress::{Level, Progress, Quiet, check, say};
 use crate::store::Store;
 
-/// Repairs an item (by a substitute or a build); the error is a text for people.
+/// Repairs an item (with a substitute or a build); the error is a message for users.
 pub type Repair<'a> = dyn Fn(&StorePath) -> std::result::Result<(), String> + 'a;
 
 /// What to verify.
 #[derive(Clone, Copy, Default)]
 pub struct VerifyRequest<'a> {
-    /// Whether contents are hashed, too.
+    /// Whether to check the hashes of contents, too.
     pub contents: bool,
-    /// How to repair, if that is wanted.
+    /// How to repair items, if wanted.
     pub repair: Option<&'a Repair<'a>>,
 }
 
-/// Which items were found to be as they are registered, or not. Kept while one request lasts, to
-/// read nothing twice; what is good now may be damaged tomorrow.
+/// Which items were found to match their registered hashes. Used for a single request, to avoid
+/// reading anything twice; an intact item may be damaged tomorrow.
 #[derive(Debug, Default)]
 pub struct Checked(Mutex<HashMap<StorePath, bool>>);
 
 impl Checked {
-    /// Remembers that the path was made anew.
+    /// Records that the path was rebuilt.
     pub fn mark_good(&self, path: &StorePath) {
         self.0.lock().insert(path.clone(), true);
     }
 }
 
 impl Store {
-    /// Checks the store; whether errors remain. Each is told to `progress`.
+    /// Checks the store and returns whether errors remain. Each error is reported to `progress`.
     pub fn verify(&self, request: &VerifyRequest<'_>, progress: &dyn Progress) -> Result<bool> {
         progress.message(Level::Error, "reading the store...");
-        // Only while it is decided what exists: contents take long, and others want to work.
+        // Held only while checking which paths exist: hashing contents takes long and would block
+        // others.
         let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
         let mut errors = false;
         let (present, needed) = self.check_existence(progress)?;
-        // Repairing takes temporary roots, and those take the lock.
+        // Repairing adds temporary roots, which takes the lock.
         drop(gc_lock);
         for path in &needed {
             check(progress)?;
@@ -79,8 +80,8 @@ impl Store {
         Ok(errors)
     }
 
-    /// The valid paths that exist, and those that don't but are needed. The others that don't are
-    /// made invalid.
+    /// The valid paths that exist, and those that are missing but have existing referrers. The
+    /// other missing ones are invalidated.
     fn check_existence(&self, progress: &dyn Progress) -> Result<(Vec<StorePath>, Vec<StorePath>)> {
         let reading = || format!("reading directory `{}'", self.dir());
         let mut names = HashSet::new();
@@ -99,7 +100,7 @@ impl Store {
         let (mut present, mut missing) = (Vec::new(), BTreeSet::new());
         for text in texts {
             match self.dir().parse(&text) {
-                // What others have added since the directory was read is there, too.
+                // A path that was added since the directory was read exists, too.
                 Ok(path) => match names.contains(std::ffi::OsStr::new(path.base_name()))
                     || self.exists(&path)?
                 {
@@ -116,21 +117,21 @@ impl Store {
         Ok((present, needed))
     }
 
-    /// Whether there is something of that name in the store directory.
+    /// Whether the path's base name exists in the store directory.
     fn exists(&self, path: &StorePath) -> Result<bool> {
         let stat = self.inner.root.try_stat_at(path.base_name());
         let stat = stat.context(|| format!("getting attributes of path `{path}'"))?;
         Ok(stat.is_some())
     }
 
-    /// Makes valid paths that don't exist invalid, but for those that are needed.
+    /// Invalidates missing paths, except those with existing referrers.
     fn settle_missing(
         &self,
         missing: &BTreeSet<StorePath>,
         progress: &dyn Progress,
     ) -> Result<Vec<StorePath>> {
         let mut still_needed = Vec::new();
-        // What something refers to that exists, or that has to stay, has to stay.
+        // A missing path has to stay valid if a path that exists, or stays valid, refers to it.
         let mut references = BTreeMap::new();
         let mut worklist = Worklist::new([]);
         for path in missing {
@@ -168,7 +169,7 @@ impl Store {
         Ok(still_needed)
     }
 
-    /// Compares an item with what is registered.
+    /// Compares an item with its registered hash.
     fn check_contents(
         &self,
         path: &StorePath,
@@ -218,8 +219,8 @@ impl Store {
         Ok(())
     }
 
-    /// Looks for access control lists and extended attributes, which items made by earlier versions
-    /// of this daemon, or by Guix's, can have, and with `repair` removes them.
+    /// Looks for access control lists and extended attributes, which items from earlier versions of
+    /// this daemon, or from Guix's, can have, and with `repair` removes them.
     fn check_attributes(
         &self,
         path: &StorePath,
@@ -251,8 +252,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a valid path exists with the contents that are registered; remembered in
-    /// `checked`.
+    /// Whether a valid path exists with the registered contents; cached in `checked`.
     pub fn path_contents_good(
         &self,
         path: &StorePath,
@@ -287,7 +287,7 @@ impl Store {
         Ok(good)
     }
 
-    /// Removes a path from the database that nobody there refers to.
+    /// Removes a path without referrers from the database.
     fn forget(&self, path: &str) -> Result<()> {
         self.write("invalidating path in database", &Quiet, |connection| {
             connection
@@ -298,7 +298,7 @@ impl Store {
     }
 }
 
-/// Looks for what [`Store::canonicalise`] would remove.
+/// Looks for attributes that [`Store::canonicalise`] would remove.
 #[derive(Default)]
 struct ForeignAttributes {
     /// The first file that has any, and one of its attributes.

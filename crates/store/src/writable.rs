@@ -1,4 +1,4 @@
-//! A store that is mounted read-only, made writable for this process.
+//! Making a store that is mounted read-only writable for this process.
 
 use nix::mount::MsFlags;
 use nix::sys::statvfs::{FsFlags, statvfs};
@@ -6,9 +6,9 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use crate::directories::Directories;
 use crate::error::{Context, Result};
 
-/// If this process is root and the store is on a read-only mount, moves the process to a mount
-/// namespace of its own where it is writable. Call before starting threads, which would stay in
-/// the old namespace.
+/// If this process is root and the store is on a read-only mount, moves the process to its own
+/// mount namespace in which the store is writable. Has to be called before threads are started,
+/// since those would stay in the old namespace.
 pub fn make_writable(directories: &Directories) -> Result<()> {
     let store = directories.store.as_path();
     if !nix::unistd::getuid().is_root() || !store.exists() {

@@ -105,7 +105,7 @@ fn trees_are_unpacked_with_canonical_metadata_and_deduplicated() {
             .unwrap(),
         (info.hash, info.nar_size)
     );
-    // Two files are large enough for `.links`; the same tree under another name shares them.
+    // Two files are large enough for `.links`; an identical tree under another name shares them.
     assert_eq!(fixture.links(), 2);
     let again = add("again", Algorithm::Sha1);
     for name in ["large", "program"] {
@@ -325,7 +325,7 @@ fn archives_go_to_another_store_and_only_with_the_right_signature() {
     from.store
         .export_items(&paths, Some(&seal), &mut archive, &Quiet)
         .unwrap();
-    // The other store has the same name, in another mount as it were: its own state.
+    // The other store has the same name, as in another mount namespace: it has its own state.
     let mut directories = common::directories(&from.root());
     directories.state = to.path().join("state");
     directories.database = to.path().join("state/db");
@@ -523,14 +523,14 @@ fn files_that_are_not_the_builders_are_refused() {
         give(&path);
     }
     fs::hard_link(file("one"), file("two")).unwrap();
-    // The second name of a file is the daemon's when its turn comes, which is as it should be.
+    // When the file's second name is visited, the file already belongs to the daemon, as expected.
     let mut seen = store::InodesSeen::new();
     fixture
         .store
         .canonicalise(out.as_path(), Some(BUILDER), &mut seen, &store::Quiet)
         .unwrap();
     assert_canonical(out.as_path());
-    // Among the outputs of the same build, too; but not in those of another.
+    // Also among the outputs of the same build, but not in those of another.
     let other = fixture
         .store
         .dir()

@@ -1,5 +1,5 @@
-//! Access control lists and extended attributes: items have none but the system's own, whatever
-//! their makers and their surroundings have.
+//! Access control lists and extended attributes: items have none but those set by the system,
+//! whatever builders and the store directory have.
 
 mod common;
 
@@ -14,7 +14,7 @@ use store::{InodesSeen, VerifyRequest};
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
 
-/// An access control list as the kernel takes it (`acl(5)`): everybody may read, but this user.
+/// An access control list in the kernel's format (`acl(5)`): everybody may read, except this user.
 fn list_against(uid: u32) -> Vec<u8> {
     let mut list = 2u32.to_le_bytes().to_vec();
     let nobody = u32::MAX;
@@ -38,7 +38,7 @@ fn attributes(path: &Path) -> Vec<String> {
     foreign.map(|name| name.into_string().unwrap()).collect()
 }
 
-/// A tree of a file in a directory, as a builder makes it, with everything that may be set.
+/// A file in a directory, as a builder creates it, with every attribute that can be set.
 fn tree_with_attributes(fixture: &Fixture) -> [PathBuf; 3] {
     let tree = fixture.root().join("tree");
     let file = tree.join("file");

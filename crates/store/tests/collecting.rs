@@ -65,7 +65,7 @@ fn what_roots_lead_to_stays_and_the_rest_goes() {
         BTreeSet::from([base.base_name().to_owned(), kept.base_name().to_owned()])
     );
     assert_eq!(fixture.links(), 0);
-    // The root is gone with its link, and the indirect root with it.
+    // Deleting the link removes the root, and with it the indirect root.
     fs::remove_file(link).unwrap();
     fixture.collect(GcAction::DeleteDead);
     assert!(fixture.entries().is_empty());
@@ -214,7 +214,7 @@ fn outputs_and_derivations_keep_each_other_as_asked() {
             .collect_garbage(&asking, &Quiet)
             .unwrap()
             .paths;
-        // Asking about single paths has to say the same.
+        // Queries about single paths must return the same.
         for path in [&derivation, &out] {
             let asking = GcRequest {
                 paths: vec![path.clone()],

@@ -1,5 +1,4 @@
-//! Archives of many items: in which order, what becomes of them when one is bad, and who waits
-//! for whom.
+//! Importing archives of many items: their order, bad items, and waiting for locks.
 
 mod common;
 
@@ -23,7 +22,7 @@ fn path(fixture: &Fixture, number: usize) -> StorePath {
     fixture.store.dir().join(&name).unwrap()
 }
 
-/// An item that is a file, and refers to others; with its signature by `seal`.
+/// An item that is a file with references, and its signature by `seal`.
 fn item(path: &StorePath, references: &[&StorePath], size: usize, seal: Option<&Seal>) -> Vec<u8> {
     let seed = path.base_name()[..32].parse().unwrap();
     let mut bytes = Tree::File(false, noise(seed, size)).nar();
@@ -48,7 +47,7 @@ fn archive(items: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// An archive of items of which each refers to the one before.
+/// Items of which each refers to the one before.
 fn chain(paths: &[StorePath]) -> Vec<Vec<u8>> {
     let mut before: Option<&StorePath> = None;
     let items = paths.iter().map(|path| {
@@ -66,7 +65,7 @@ fn import(fixture: &Fixture, archive: &[u8]) -> store::Result<Vec<StorePath>> {
         .import_items(&mut &*archive, &importing(&roots, Some(&SEAL)))
 }
 
-/// Checks that exactly `paths` are valid, and that nothing else is in the store.
+/// Checks that exactly `paths` are valid, and that the store has nothing else.
 #[track_caller]
 fn assert_has(fixture: &Fixture, paths: &[StorePath]) {
     let valid: BTreeSet<_> = fixture
@@ -95,7 +94,7 @@ fn a_batch_may_have_any_order_and_a_longer_archive_may_not() {
     let mut items = chain(&paths);
     items.reverse();
     let backwards: Vec<_> = paths.iter().rev().cloned().collect();
-    // The last one of the archive, on which all depend, is not in the first batch.
+    // The archive's last item, on which all others depend, is not in the first batch.
     let error = import(&fixture, &archive(&items)).unwrap_err();
     assert!(matches!(error, Error::NotValid(_)), "{error}");
     assert_has(&fixture, &[]);
@@ -104,7 +103,7 @@ fn a_batch_may_have_any_order_and_a_longer_archive_may_not() {
     assert_has(&fixture, &paths[..BATCH]);
     let references = fixture.store.path_info(&paths[9]).unwrap().references;
     assert_eq!(references, [paths[8].clone()].into());
-    // What is there already is named, too.
+    // The result includes items that were already valid.
     assert_eq!(import(&fixture, &archive(&items)).unwrap(), backwards);
     assert_has(&fixture, &paths);
 }
@@ -197,7 +196,7 @@ fn the_same_item_may_come_twice_and_large_ones_among_small_ones() {
     );
 }
 
-/// Waits until `condition` holds, for as long as a loaded machine may need.
+/// Waits until `condition` holds, long enough for a loaded machine.
 #[track_caller]
 fn eventually(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -211,13 +210,14 @@ fn eventually(mut condition: impl FnMut() -> bool) {
 fn who_waits_for_a_lock_holds_none() {
     let fixture = Fixture::new();
     let paths: Vec<_> = (0..20).map(|number| path(&fixture, number)).collect();
-    // Backwards, so that the first of the archive needs the one that is locked.
+    // In reverse order, so that the first item of the archive depends on the locked one.
     let mut items = chain(&paths);
     items.reverse();
     let locked = PathLocks::acquire(&fixture.store, [&paths[10]], "", &store::Quiet).unwrap();
     thread::scope(|scope| {
         let importer = scope.spawn(|| import(&fixture, &archive(&items)));
-        // What doesn't need it is there before it is free, and nothing else is locked.
+        // Items that don't depend on it become valid before it is unlocked, and no other path is
+        // locked.
         eventually(|| fixture.store.is_valid(&paths[9]).unwrap());
         assert!(!importer.is_finished());
         for path in paths.iter().filter(|path| **path != paths[10]) {

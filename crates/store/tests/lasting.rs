@@ -1,5 +1,5 @@
-//! What was acknowledged lasts, and what was not is cleaned up: a process that is killed at any
-//! moment, a disk that is full, a store that is mounted read-only.
+//! Durability and cleanup: a process that is killed at any moment, a full disk, a store that is
+//! mounted read-only.
 
 mod common;
 
@@ -16,18 +16,18 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use store::{GcAction, Quiet, Store, StoreOptions, VerifyRequest};
 
-/// Says to the child where its store is.
+/// The variable that holds the store's directory for the child.
 const PLACE: &str = "STORE_TEST_PLACE";
 
-/// How often the child is killed; `STORE_TEST_KILLS` says more.
+/// How often the child is killed; `STORE_TEST_KILLS` overrides it.
 const KILLS: u64 = 12;
 
 fn open(root: &Path) -> Store {
     Store::open(directories(root), StoreOptions::default(), &Quiet).unwrap()
 }
 
-/// Not a test: what is killed. Adds, imports, collects and optimises for ever; says what it has
-/// made a root, which must last.
+/// Not a test: the process that is killed. Adds, imports, collects and optimises for ever; prints
+/// each item that it has made a root, which must persist.
 #[test]
 fn worker() {
     let Some(place) = std::env::var_os(PLACE) else {
@@ -161,7 +161,7 @@ fn being_killed_loses_nothing_acknowledged_and_leaves_nothing() {
     assert_eq!(sessions, 0);
 }
 
-/// Gives the calling thread mounts of its own; `None` where that isn't allowed.
+/// Gives the calling thread its own mount namespace; `None` where that isn't permitted.
 fn own_mounts() -> Option<()> {
     unshare(CloneFlags::CLONE_NEWNS).ok()?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -214,7 +214,7 @@ fn a_full_disk_is_an_error_and_works_again_with_space() {
         "{error}"
     );
     assert!(added.len() > 3);
-    // Nothing of the one that failed is left but its lock.
+    // Nothing remains of the failed item except its lock.
     let names: BTreeSet<String> = fs::read_dir(store.dir().as_path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -238,7 +238,7 @@ fn a_full_disk_is_an_error_and_works_again_with_space() {
             )
             .unwrap()
     );
-    // The collector works on the full disk, once the reserve is given up.
+    // The collector works on a full disk once the reserve is freed.
     store.set_reserved_space(false);
     drop(roots);
     let result = store

@@ -1,4 +1,4 @@
-//! Deep trees, damaged streams, locks held by others, and questions that have to use an index.
+//! Deep trees, damaged streams, locks held by others, and queries that have to use an index.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn deep_trees_come_and_go_with_few_descriptors() {
             &adding(&roots),
         )
         .unwrap();
-    // Those of other tests, which run at the same time, are counted, too.
+    // Descriptors of other tests, which run at the same time, are counted too.
     assert!(descriptors() < before + DEPTH / 4);
     let mut dumped = Vec::new();
     fixture.store.dump(&path, &mut dumped).unwrap();
@@ -74,7 +74,7 @@ fn a_lock_that_the_caller_holds_is_not_waited_for() {
         .import_items(&mut archive.as_slice(), &options)
         .unwrap();
     assert!(fixture.store.is_valid(&path).unwrap());
-    // Without being told of it, importing waits.
+    // Without `held_locks`, importing waits.
     fixture.store.invalidate(&path).unwrap();
     let stop = Stopper::default();
     std::thread::scope(|scope| {
@@ -97,7 +97,7 @@ fn a_lock_that_the_caller_holds_is_not_waited_for() {
     });
 }
 
-/// Interrupts when told so.
+/// Interrupts on request.
 #[derive(Default)]
 struct Stopper(std::sync::atomic::AtomicBool);
 
@@ -190,8 +190,8 @@ fn the_database_is_set_up_as_guix_does() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever happens to a signed archive on its way, nothing of it is taken that was not
-    /// signed, and nothing lingers.
+    /// Whatever happens to a signed archive in transit, nothing is imported that was not signed,
+    /// and nothing is left behind.
     #[test]
     fn damaged_archives_are_refused(
         at in 0_usize..4096, byte in any::<u8>(), cut in proptest::bool::ANY
@@ -214,7 +214,7 @@ proptest! {
             fixture.store.import_items(&mut archive.as_slice(), &importing(&roots, Some(&seal)));
         drop(roots);
         if changed && result.is_ok() {
-            // Only an archive cut or changed after its last item can be taken.
+            // Only an archive that was cut or changed after its last item can be accepted.
             prop_assert!(fixture.store.is_valid(&tree).unwrap());
         }
         if fixture.store.is_valid(&tree).unwrap() {
@@ -226,7 +226,7 @@ proptest! {
         prop_assert!(!fixture.store.is_valid(&text).unwrap());
     }
 
-    /// Sorting puts everything after what it refers to, in any graph without cycles.
+    /// Every path is sorted after its references, in any graph without cycles.
     #[test]
     fn sorting_respects_references(edges in proptest::collection::vec((0_usize..12, 0_usize..12), 0..30)) {
         let fixture = Fixture::new();

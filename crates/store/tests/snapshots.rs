@@ -1,5 +1,5 @@
-//! Questions see all that was committed before they were asked, by whomever, and what makes them
-//! fast keeps nobody from writing the log back.
+//! Queries see everything that was committed before, by any process, and the snapshots that make
+//! them fast don't block checkpoints.
 
 mod common;
 
@@ -14,10 +14,10 @@ use common::*;
 use rusqlite::Connection;
 use store::{Quiet, Store, StoreOptions};
 
-/// Says to the child where its store is.
+/// The variable that holds the store's directory for the child.
 const PLACE: &str = "STORE_TEST_SNAPSHOTS";
 
-/// Not a test: the other process. Adds an item for each line that it is sent, and tells its path.
+/// Not a test: the other process. Adds an item for each line that it reads, and prints its path.
 #[test]
 fn committer() {
     let Some(place) = std::env::var_os(PLACE) else {
@@ -61,7 +61,8 @@ fn what_another_process_commits_is_seen_at_once() {
         };
         assert!(fixture.store.is_valid(&added).unwrap(), "{round}");
         assert_eq!(fixture.store.path_info(&added).unwrap().nar_size % 8, 0);
-        // And the other way round: ours is a reference that the other process may not know.
+        // And the other way round: our item is a reference that the other process may not have
+        // seen.
         let mine = fixture.add(&roots, "mine", &round.to_string(), &[&added]);
         fixture.store.invalidate(&mine).unwrap();
         assert!(!fixture.store.is_valid(&mine).unwrap());
@@ -77,7 +78,7 @@ fn many_who_ask_see_what_many_commit() {
         for worker in 0..4 {
             let fixture = &fixture;
             scope.spawn(move || {
-                // One opening of its own for every other one.
+                // Every other thread opens the store itself.
                 let own = fixture.again();
                 let store = if worker % 2 == 0 {
                     &fixture.store
@@ -105,7 +106,7 @@ fn many_who_ask_see_what_many_commit() {
     assert_eq!(fixture.store.query_all_valid_paths().unwrap().len(), 400);
 }
 
-/// Writes the whole log back and empties it, waiting at most so long for those who read. Says
+/// Checkpoints and truncates the whole log, waiting for readers for at most `patience`. Returns
 /// whether that succeeded.
 fn checkpoint(database: &Connection, patience: Duration) -> bool {
     let patience = patience.as_millis() as i64;
@@ -135,7 +136,7 @@ fn snapshots_end_by_themselves_and_when_we_commit() {
     assert!(fixture.store.is_valid(&second).unwrap());
     let forget = "delete from ValidPaths where path = ?";
     database.execute(forget, [second.as_str()]).unwrap();
-    // As long as a loaded machine may need.
+    // Long enough for a loaded machine.
     assert!(
         checkpoint(&database, Duration::from_secs(60)),
         "after a while"
@@ -148,7 +149,7 @@ fn snapshots_end_by_themselves_and_when_we_commit() {
 fn the_log_does_not_grow_while_questions_are_asked() {
     let scratch = tempfile::tempdir().unwrap();
     let directories = directories(&fs::canonicalize(scratch.path()).unwrap());
-    // Small pages, so that many of them are little.
+    // Small pages, so that a large number of pages has a small size.
     const PAGE: u32 = 512;
     fs::create_dir_all(&directories.database).unwrap();
     let file = directories.database.join("db.sqlite");
@@ -164,7 +165,7 @@ fn the_log_does_not_grow_while_questions_are_asked() {
     let path = store
         .add_text("text", b"text", &[].into(), &adding(&roots))
         .unwrap();
-    // As Guix's daemon has it.
+    // With Guix's settings.
     writer
         .execute_batch("pragma synchronous = off; pragma wal_autocheckpoint = 40000")
         .unwrap();

@@ -1,8 +1,8 @@
-//! Which store items the machine's processes are using, as seen in `/proc`.
+//! Store items in use by the machine's processes, found in `/proc`.
 //!
-//! These are the runtime roots of garbage collection: what `guix gc --list-busy` finds (Guix's
-//! `guix/store/roots.scm`). Processes come and go while we look, and those of other users may
-//! be closed to us: both are passed over.
+//! These are the runtime roots of garbage collection, which `guix gc --list-busy` lists (Guix's
+//! `guix/store/roots.scm`). Processes may end while we look, and we may not be permitted to inspect
+//! those of other users: both are skipped.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use bstr::ByteSlice;
 
-/// The most of a process's environment that is read.
+/// The maximum size of a process's environment that is read, in bytes.
 const ENVIRONMENT_LIMIT: u64 = 64 << 20;
 
-/// Finds the items of the store directory (whole paths, which may or may not exist) that
-/// running processes refer to: by executable, working directory, open file, memory map or
-/// environment variable.
+/// Finds the items of the store directory (full paths, which may or may not exist) that running
+/// processes refer to: as executable, working directory, open file, memory map or in an environment
+/// variable.
 pub fn referenced_items(store: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut items = Items::new(store);
     for entry in fs::read_dir("/proc")? {
@@ -30,7 +30,7 @@ pub fn referenced_items(store: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 struct Items {
-    /// The store directory with a slash.
+    /// The store directory, with a trailing slash.
     prefix: Vec<u8>,
     found: BTreeSet<PathBuf>,
 }
@@ -45,8 +45,8 @@ impl Items {
         }
     }
 
-    /// Adds what one process uses. A process that ends meanwhile, or isn't ours to look into,
-    /// has no more to tell.
+    /// Adds what one process uses. A process that has ended, or that we may not inspect, is
+    /// skipped.
     fn add_process(&mut self, process: &Path) {
         for link in ["exe", "cwd"] {
             self.add_link(&process.join(link));
@@ -91,7 +91,7 @@ impl Items {
         }
     }
 
-    /// Adds the item that a file name is (in), if it begins with the store's.
+    /// Adds the item that a file is, or is inside of, if the file is in the store.
     fn add_file(&mut self, file: &[u8]) {
         if let Some(rest) = file.strip_prefix(self.prefix.as_slice()) {
             let name = rest.split_once_str("/").map_or(rest, |(name, _)| name);
@@ -100,7 +100,7 @@ impl Items {
         }
     }
 
-    /// Adds whatever in a text looks like a store item: 32 characters of hash, `-`, name.
+    /// Adds everything in a text that looks like a store item: 32 characters of hash, `-`, name.
     fn add_text(&mut self, text: &[u8]) {
         let starts: Vec<usize> = text
             .find_iter(&self.prefix)

@@ -1,10 +1,10 @@
-//! The system's words for an error.
+//! Error messages of the system.
 
 use std::io;
 
-/// What `strerror` says of an error: `No such file or directory`, without the number that Rust
-/// adds (`(os error 2)`), which Guix doesn't show. An error that doesn't come from a system call
-/// is shown as it is.
+/// The message of `strerror`: `No such file or directory`, without the number that Rust adds (`(os
+/// error 2)`), which Guix doesn't show. An error that doesn't come from a system call is shown as
+/// it is.
 ///
 /// ```
 /// let error = std::fs::File::open("/nonexistent").unwrap_err();
@@ -18,7 +18,7 @@ pub fn message(error: &io::Error) -> String {
     }
 }
 
-/// A message that ends with an error of the system, without Rust's number after it.
+/// Removes Rust's error number from the end of a message.
 ///
 /// ```
 /// use system::errno::without_number;

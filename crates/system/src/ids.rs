@@ -1,11 +1,11 @@
-//! Users and groups, and giving up privileges.
+//! Users and groups, and dropping privileges.
 
 use std::ffi::CString;
 use std::io;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-/// A user as the system's databases know it.
+/// A user in the system's user database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The login name.
@@ -18,33 +18,33 @@ pub struct Account {
     pub home: std::path::PathBuf,
 }
 
-/// A group as the system's databases know it.
+/// A group in the system's group database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupEntry {
     /// The group's name.
     pub name: String,
     /// The group id.
     pub gid: u32,
-    /// The names of its members, in the database's order.
+    /// The names of its members, in the order of the database.
     pub members: Vec<String>,
 }
 
-/// The user of that name.
+/// The user with this name.
 pub fn user_by_name(name: &str) -> io::Result<Option<Account>> {
     Ok(User::from_name(name)?.map(Into::into))
 }
 
-/// The user of that id.
+/// The user with this id.
 pub fn user_by_id(uid: u32) -> io::Result<Option<Account>> {
     Ok(User::from_uid(Uid::from_raw(uid))?.map(Into::into))
 }
 
-/// The group of that name.
+/// The group with this name.
 pub fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
     Ok(Group::from_name(name)?.map(Into::into))
 }
 
-/// All groups a user is in (the given primary one among them), as `getgrouplist` tells.
+/// All groups of a user (including the given primary group), according to `getgrouplist`.
 pub fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
     let name = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let groups = nix::unistd::getgrouplist(&name, Gid::from_raw(primary))?;
@@ -67,7 +67,7 @@ pub fn set_groups(groups: &[u32]) -> io::Result<()> {
     Ok(nix::unistd::setgroups(&groups)?)
 }
 
-/// Makes `gid` the real, effective and saved group of this process, and checks that it is.
+/// Makes `gid` the real, effective and saved group of this process, and verifies that it is.
 pub fn set_gid(gid: u32) -> io::Result<()> {
     let wanted = Gid::from_raw(gid);
     nix::unistd::setresgid(wanted, wanted, wanted)?;
@@ -75,7 +75,7 @@ pub fn set_gid(gid: u32) -> io::Result<()> {
     verify(now.real == wanted && now.effective == wanted && now.saved == wanted)
 }
 
-/// Makes `uid` the real, effective and saved user of this process, and checks that it is.
+/// Makes `uid` the real, effective and saved user of this process, and verifies that it is.
 pub fn set_uid(uid: u32) -> io::Result<()> {
     let wanted = Uid::from_raw(uid);
     nix::unistd::setresuid(wanted, wanted, wanted)?;

@@ -1,4 +1,4 @@
-//! What outlives the processes of a user outside of namespaces: System V shared memory, message
+//! Resources that outlive a user's processes outside of namespaces: System V shared memory, message
 //! queues and semaphores (`sysvipc(7)`), POSIX shared memory and message queues.
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::tree::{Dir, remove_tree};
 
-/// Where POSIX shared memory and message queues appear as files.
+/// Where POSIX shared memory and message queues are visible as files.
 const POSIX: [&str; 2] = ["/dev/shm", "/dev/mqueue"];
 
 /// A kind of System V object.
@@ -21,7 +21,7 @@ enum Kind {
 impl Kind {
     const ALL: [Kind; 3] = [Kind::SharedMemory, Kind::Queue, Kind::Semaphores];
 
-    /// The kernel's list of them, and the title of the column with their numbers.
+    /// The kernel's list of these objects, and the title of the column with their ids.
     fn list(self) -> (&'static str, &'static str) {
         match self {
             Kind::SharedMemory => ("/proc/sysvipc/shm", "shmid"),
@@ -30,9 +30,9 @@ impl Kind {
         }
     }
 
-    /// Removes one; it is no error if somebody else was faster, or may and we may not.
+    /// Removes an object; not an error if it is gone already, or if we may not remove it.
     fn remove(self, id: i32) {
-        // SAFETY: removal takes no pointer.
+        // SAFETY: these commands take no pointer.
         unsafe {
             match self {
                 Kind::SharedMemory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
@@ -43,12 +43,12 @@ impl Kind {
     }
 }
 
-/// Removes all that belongs to this process's user, which must be one that nobody logs in as.
+/// Removes all objects of this process's user, which must be one that nobody logs in as.
 pub fn remove_own() -> io::Result<()> {
     let uid = crate::ids::effective_uid();
     for kind in Kind::ALL {
         let (list, number) = kind.list();
-        // A kernel without them has no list.
+        // A kernel without System V IPC doesn't have the list.
         let list = fs::read_to_string(list).unwrap_or_default();
         for id in owned(&list, number, uid) {
             kind.remove(id);
@@ -68,7 +68,7 @@ pub fn remove_own() -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers of the objects in one of the kernel's lists that belong to a user.
+/// The ids of the objects in one of the kernel's lists that belong to a user.
 fn owned(list: &str, number: &str, uid: u32) -> Vec<i32> {
     let mut lines = list.lines();
     let titles: Vec<&str> = lines

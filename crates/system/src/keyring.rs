@@ -1,8 +1,8 @@
-//! Kernel keyrings (`keyrings(7)`): what a process must not hand on to the next.
+//! Kernel keyrings (`keyrings(7)`), which a process must not pass on to builders.
 //!
-//! A session keyring is inherited by every child, across changes of user; a user keyring lasts as
-//! long as the user has processes, and longer while something refers to it. Neither belongs to a
-//! namespace that a builder gets for itself, unless it has a user namespace of its own.
+//! A session keyring is inherited by every child, even if it changes its user; a user keyring lasts
+//! as long as the user has processes, and longer while something refers to it. Neither belongs to a
+//! namespace that a builder has, unless it has its own user namespace.
 
 use std::io;
 
@@ -15,12 +15,12 @@ const USER_KEYRING: libc::c_int = -4;
 /// `KEY_SPEC_USER_SESSION_KEYRING`.
 const USER_SESSION_KEYRING: libc::c_int = -5;
 
-/// Gives this thread's process an empty session keyring of its own, instead of the inherited one.
+/// Replaces this process's inherited session keyring by a new, empty one.
 ///
-/// A kernel without keyrings has nothing to hand on, and a filter that forbids the call also
-/// forbids all others that could use a keyring: neither is an error.
+/// A kernel without keyrings has nothing to inherit, and a filter that forbids this call also
+/// forbids all others that use keyrings, so neither is an error.
 pub fn join_new_session() -> io::Result<()> {
-    // SAFETY: a null name asks for an anonymous keyring; the other arguments are numbers.
+    // SAFETY: a null name requests an anonymous keyring; the other arguments are numbers.
     let result = unsafe {
         libc::syscall(
             libc::SYS_keyctl,
@@ -31,11 +31,11 @@ pub fn join_new_session() -> io::Result<()> {
     unless_unavailable(result)
 }
 
-/// Empties the keyrings of the user that this process runs as. Not for a user that people log in
-/// as: it would take their keys.
+/// Empties the keyrings of this process's user. Must not be called as a user that people log in as,
+/// who would lose their keys.
 pub fn clear_user_keyrings() -> io::Result<()> {
     for keyring in [USER_KEYRING, USER_SESSION_KEYRING] {
-        // SAFETY: plain numbers.
+        // SAFETY: only numbers are passed.
         let result = unsafe { libc::syscall(libc::SYS_keyctl, CLEAR, keyring) };
         unless_unavailable(result)?;
     }
@@ -48,7 +48,7 @@ fn unless_unavailable(result: libc::c_long) -> io::Result<()> {
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        // No keyrings, no permission to use any, or (with `CLEAR`) none made yet.
+        // Keyrings aren't supported or not permitted, or (with `CLEAR`) none was created yet.
         Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::ENOKEY) => Ok(()),
         _ => Err(error),
     }

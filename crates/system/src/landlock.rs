@@ -1,4 +1,4 @@
-//! Landlock (`landlock(7)`): what a process may do outside of namespaces, where the kernel has it.
+//! Landlock (`landlock(7)`): restricting a process without namespaces, if the kernel supports it.
 
 use std::io;
 use std::path::Path;
@@ -8,12 +8,13 @@ use landlock::{
     path_beneath_rules,
 };
 
-/// The newest version that is made use of; kernels that have an older one enforce what they can.
+/// The newest version that is used; kernels with an older one enforce what they support.
 const NEWEST: ABI = ABI::V6;
 
-/// Confines this process, and all it becomes and starts, for ever: it can signal nothing outside,
-/// connect to no abstract Unix socket made outside, and, with `writable`, write only beneath those
-/// files and directories (those that exist). Where the kernel has no Landlock, nothing is changed.
+/// Restricts this process and its descendants permanently: they can't send signals to processes
+/// outside, connect to abstract Unix sockets created outside, or, with `writable`, write anywhere
+/// but beneath those files and directories (missing ones are ignored). Does nothing if the kernel
+/// doesn't support Landlock.
 pub fn confine(writable: Option<&[&Path]>) -> io::Result<()> {
     try_to_confine(writable).map_err(io::Error::other)
 }

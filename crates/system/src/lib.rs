@@ -1,34 +1,34 @@
 //! System calls behind safe, owned types.
 //!
-//! This crate (with `gcrypt`) is the one home of `unsafe`. Every descriptor it makes is
-//! close-on-exec from birth and belongs to a value that closes it; nothing here changes the
-//! state of the whole process (working directory, umask, signal masks) behind the caller's
-//! back, except where a function's documentation says that this is its purpose.
+//! This crate and `gcrypt` are the only ones with `unsafe` code. Every descriptor is created
+//! close-on-exec and owned by a value that closes it. Nothing here changes the state of the whole
+//! process (working directory, umask, signal masks), except where a function's documentation says
+//! that this is its purpose.
 //!
-//! | module | owns |
+//! | module | content |
 //! |---|---|
 //! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
 //! | [`poll`] | waiting for several descriptors, with a timeout |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
-//! | [`open_files`] | how many files may be open |
-//! | [`processors`] | which of them a thread may run on |
-//! | [`signal`] | names and texts of signals, ignoring and restoring them |
-//! | [`tree`] | no-follow work on file trees through directory descriptors |
-//! | [`ids`] | users, groups, and giving up privileges |
+//! | [`open_files`] | the limit of open files |
+//! | [`processors`] | the processors that a thread may run on |
+//! | [`signal`] | names and descriptions of signals, ignoring and restoring them |
+//! | [`tree`] | operations on file trees that never follow links, through directory descriptors |
+//! | [`ids`] | users, groups, and dropping privileges |
 //! | [`socket`] | Unix sockets: long names, credentials, descriptor passing, activation |
-//! | [`busy`] | which files the machine's processes are using, from `/proc` |
-//! | [`namespace`] | namespaces and the maps of user namespaces |
+//! | [`busy`] | store items in use by the machine's processes, from `/proc` |
+//! | [`namespace`] | namespaces and the id maps of user namespaces |
 //! | [`mount`] | mounts, and changing the root directory |
-//! | [`network`] | the loopback device of a network namespace |
-//! | [`errno`] | the system's words for errors |
+//! | [`network`] | the devices of a network namespace |
+//! | [`errno`] | error messages of the system |
 //! | [`sync`] | mutexes and condition variables without poisoning |
 //! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
 //! | [`ipc`] | shared memory and queues that outlive processes |
-//! | [`landlock`] | confinement outside of namespaces |
-//! | [`keyring`] | kernel keyrings that must not be handed on |
-//! | [`seccomp`] | the system calls that builders can't use |
+//! | [`landlock`] | restricting processes without namespaces |
+//! | [`keyring`] | kernel keyrings that must not be inherited |
+//! | [`seccomp`] | filtering the system calls of builders |
 
 pub mod busy;
 pub mod caps;

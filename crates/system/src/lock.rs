@@ -1,9 +1,9 @@
-//! Locks on files, as open-file-description locks.
+//! File locks, implemented as open-file-description locks.
 //!
-//! Guix takes its locks with `fcntl(F_SETLK)`. Locks of an open file description conflict
-//! with those properly, and unlike them they also exclude the other threads of this process
-//! and are not dropped when some other descriptor of the same file happens to be closed.
-//! A lock ends when its [`LockFile`] is dropped, or its process dies.
+//! Guix takes its locks with `fcntl(F_SETLK)`. Open-file-description locks conflict with those, but
+//! unlike them also exclude other threads of this process, and aren't dropped when another
+//! descriptor of the same file is closed. A lock is released when its [`LockFile`] is dropped or
+//! its process dies.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,7 +23,7 @@ pub enum Mode {
     Exclusive,
 }
 
-/// An open file on which locks are taken; it owns its descriptor.
+/// An open file for taking locks; it owns its descriptor.
 ///
 /// ```
 /// use system::lock::{LockFile, Mode};
@@ -44,7 +44,7 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Opens the file, creating it with mode 0600 if it doesn't exist. Takes no lock yet.
+    /// Opens the file, and creates it with mode 0600 if it doesn't exist. Takes no lock yet.
     pub fn open(path: impl AsRef<Path>) -> io::Result<LockFile> {
         let path = path.as_ref();
         let file = File::options()
@@ -61,7 +61,7 @@ impl LockFile {
         })
     }
 
-    /// Uses a file that is already open (for writing, if exclusive locks are wanted).
+    /// Uses a file that is already open (for writing, if exclusive locks are needed).
     pub fn from_file(file: File, path: impl Into<PathBuf>) -> LockFile {
         LockFile {
             file,
@@ -69,8 +69,8 @@ impl LockFile {
         }
     }
 
-    /// Takes the lock if nobody is in the way; returns whether it was taken.
-    /// Changes the mode of a lock that is already held.
+    /// Takes the lock unless another holder conflicts; returns whether it was taken. Changes the
+    /// mode of a lock that is already held.
     pub fn try_lock(&self, mode: Mode) -> io::Result<bool> {
         match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request(mode.into()))) {
             Ok(_) => Ok(true),
@@ -79,7 +79,7 @@ impl LockFile {
         }
     }
 
-    /// Takes the lock, waiting for as long as it takes.
+    /// Takes the lock, and waits for as long as necessary.
     pub fn lock(&self, mode: Mode) -> io::Result<()> {
         loop {
             match fcntl(&self.file, FcntlArg::F_OFD_SETLKW(&request(mode.into()))) {
@@ -104,32 +104,32 @@ impl LockFile {
                 return Ok(false);
             }
             std::thread::sleep(pause);
-            // Short, so that a lock that is mostly taken is still got in one of its gaps.
+            // Short, so that we get a lock that is held most of the time in one of the gaps.
             pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
 
-    /// Whether somebody else has a lock, of either kind. Takes none.
+    /// Whether another holder has a lock of either kind. Takes none.
     pub fn is_locked(&self) -> io::Result<bool> {
         let mut answer = request(libc::F_WRLCK);
         fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut answer))?;
         Ok(answer.l_type != libc::F_UNLCK as libc::c_short)
     }
 
-    /// Gives the lock up and keeps the file open.
+    /// Releases the lock and keeps the file open.
     fn unlock(&self) -> io::Result<()> {
         fcntl(&self.file, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK)))?;
         Ok(())
     }
 
-    /// Whether the file, locked just now, was deleted by its previous holder: Guix writes to a
-    /// lock file after unlinking it, so one that isn't empty must be opened again.
+    /// Whether the file, which was just locked, was deleted by its previous holder: Guix writes to
+    /// a lock file after unlinking it, so if it isn't empty, the file must be opened again.
     pub fn is_stale(&self) -> io::Result<bool> {
         Ok(self.file.metadata()?.size() != 0)
     }
 
-    /// Deletes the lock file as Guix does: unlinks it, then writes `d` to tell those who
-    /// already opened it and wait. Call it only with the exclusive lock held.
+    /// Deletes the lock file as Guix does: unlinks it, then writes `d` to inform processes that
+    /// already opened it and are waiting. Requires the exclusive lock.
     pub fn delete(&self) -> io::Result<()> {
         match std::fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -143,7 +143,7 @@ impl LockFile {
         &self.path
     }
 
-    /// The open file, for instance to read and write what it holds.
+    /// The open file, to read and write its contents.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -151,8 +151,8 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Closing is not enough: a child that was forked by another thread a moment ago has the
-        // descriptor too, until it executes its program. Without a lock this does nothing.
+        // Closing is not enough: a child that another thread has just forked has a copy of the
+        // descriptor until it executes its program. Does nothing if no lock is held.
         let _ = self.unlock();
     }
 }
@@ -166,7 +166,7 @@ impl From<Mode> for libc::c_int {
     }
 }
 
-/// A request for the whole file, of any length.
+/// A request for the whole file, whatever its length.
 fn request(kind: libc::c_int) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,

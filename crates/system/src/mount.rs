@@ -1,4 +1,4 @@
-//! Mounts, and changing the root directory. For processes in a mount namespace of their own.
+//! Mounts, and changing the root directory, for processes in their own mount namespace.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 const NO_PATH: Option<&Path> = None;
 
-/// Makes a mount and everything below it private: no mount events come in or go out.
+/// Makes a mount and everything below it private: mount events don't propagate in or out.
 pub fn make_private(target: &Path) -> io::Result<()> {
     Ok(mount(
         NO_PATH,
@@ -20,7 +20,7 @@ pub fn make_private(target: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Makes a file or directory appear at `target` too, with what is mounted below it.
+/// Bind-mounts a file or directory at `target`, with the mounts below it.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(mount(
         Some(source),
@@ -31,8 +31,8 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     )?)
 }
 
-/// Makes a bind mount read-only, keeping the restrictions that it already has (which a user
-/// namespace may not drop).
+/// Makes a bind mount read-only and keeps its other restrictions (which must not be dropped in a
+/// user namespace).
 pub fn remount_read_only(target: &Path) -> io::Result<()> {
     let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
     let now = statvfs(target)?.flags();
@@ -57,7 +57,7 @@ pub fn mount_new(kind: &str, target: &Path, flags: MsFlags, options: &str) -> io
     Ok(mount(Some(kind), target, Some(kind), flags, options)?)
 }
 
-/// Changes an existing mount's flags.
+/// Changes the flags of an existing mount.
 pub fn remount(target: &Path, flags: MsFlags) -> io::Result<()> {
     Ok(mount(
         NO_PATH,
@@ -68,13 +68,13 @@ pub fn remount(target: &Path, flags: MsFlags) -> io::Result<()> {
     )?)
 }
 
-/// Unmounts.
+/// Unmounts a file system.
 pub fn unmount(target: &Path, flags: MntFlags) -> io::Result<()> {
     Ok(umount2(target, flags)?)
 }
 
-/// Makes `new_root` (a mount point) the root of this mount namespace, and the old root
-/// visible at `old_root` below it.
+/// Makes `new_root` (a mount point) the root of this mount namespace; the old root becomes visible
+/// at `old_root`, below it.
 pub fn pivot_root(new_root: &Path, old_root: &Path) -> io::Result<()> {
     Ok(nix::unistd::pivot_root(new_root, old_root)?)
 }

@@ -1,26 +1,26 @@
-//! Namespaces, and the maps of user namespaces.
+//! Namespaces, and the id maps of user namespaces.
 
 use std::fs;
 use std::io;
 
 pub use nix::sched::CloneFlags as Namespaces;
 
-/// Moves this process into new namespaces (its children, for a PID namespace).
+/// Moves this process into new namespaces (for a PID namespace, its future children).
 pub fn unshare(namespaces: Namespaces) -> io::Result<()> {
     Ok(nix::sched::unshare(namespaces)?)
 }
 
-/// One line of a user namespace's map: an id inside, and the same one's number outside.
+/// One line of a user namespace's id map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdMap {
-    /// The id that the namespace's processes see.
+    /// The id in the namespace.
     pub inside: u32,
-    /// The id in the namespace of whoever writes the map.
+    /// The corresponding id in the parent namespace.
     pub outside: u32,
 }
 
-/// Writes the maps of this process's new user namespace, one user and one group, with
-/// `setgroups` denied (which the kernel demands of writers without privilege).
+/// Writes the id maps of this process's new user namespace, with one user and one group, and denies
+/// `setgroups` (as the kernel requires of unprivileged writers).
 pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
     let write = |name: &str, text: String| {
         let path = format!("/proc/self/{name}");
@@ -33,11 +33,11 @@ pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
     write("gid_map", format!("{} {} 1", group.inside, group.outside))
 }
 
-/// Forks this single-threaded process into new namespaces, as a child of *this process's
-/// parent* (so that the parent watches it, and this process can end). Returns the new
-/// process's id, or `None` in the new process.
+/// Forks this single-threaded process into new namespaces, as a child of *this process's parent*
+/// (so that the parent can watch it after this process has ended). Returns the new process's id, or
+/// `None` in the new process.
 ///
-/// Refuses if this process has more than one thread: the copy would not have them.
+/// Fails if this process has several threads: the copy would not have them.
 pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other(
@@ -47,8 +47,8 @@ pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
     let flags = (namespaces | Namespaces::CLONE_PARENT).bits() as libc::c_ulong
         | libc::SIGCHLD as libc::c_ulong;
     let nil: libc::c_ulong = 0;
-    // SAFETY: without CLONE_VM this is a fork; there is only one thread (checked above), so
-    // no lock is held by a thread that the copy lacks.
+    // SAFETY: without CLONE_VM this is a fork; there is only one thread (checked above), so no lock
+    // is held by a thread that doesn't exist in the copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, nil, nil, nil, nil) };
     match pid {
         0 => Ok(None),
@@ -59,7 +59,7 @@ pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
 
 /// Sets the NIS domain name of this process's UTS namespace.
 pub fn set_domain_name(name: &str) -> io::Result<()> {
-    // SAFETY: the pointer and the length are of the same string.
+    // SAFETY: the pointer and the length belong to the same string.
     if unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) } < 0 {
         return Err(io::Error::last_os_error());
     }

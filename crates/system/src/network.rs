@@ -15,8 +15,8 @@ pub fn bring_up_loopback() -> io::Result<()> {
     change(libc::SIOCSIFFLAGS, &request)
 }
 
-/// Takes down the loopback device of this process's network namespace, and its address away:
-/// 127.0.0.1 is an address like any other then, not this namespace's own.
+/// Takes down the loopback device of this process's network namespace and removes its address:
+/// 127.0.0.1 is then an address like any other, not a local one.
 pub fn take_down_loopback() -> io::Result<()> {
     let mut request = about_loopback();
     request.ifr_ifru.ifru_addr.sa_family = libc::AF_INET as _;
@@ -26,8 +26,8 @@ pub fn take_down_loopback() -> io::Result<()> {
     change(libc::SIOCSIFFLAGS, &request)
 }
 
-/// Gives a device of this process's network namespace an address of IPv6, in a network whose
-/// addresses have the first `prefix` bits in common.
+/// Adds an IPv6 address to a device of this process's network namespace, in a network with a prefix
+/// of `prefix` bits.
 pub fn add_address(device: &str, address: Ipv6Addr, prefix: u32) -> io::Result<()> {
     let request = libc::in6_ifreq {
         ifr6_addr: in6_addr(address),
@@ -37,7 +37,7 @@ pub fn add_address(device: &str, address: Ipv6Addr, prefix: u32) -> io::Result<(
     change_as(AddressFamily::Inet6, libc::SIOCSIFADDR, &request)
 }
 
-/// Has what goes to other networks of IPv6 sent to `gateway`, which is behind `device`.
+/// Routes IPv6 packets to other networks through `gateway`, which is reachable through `device`.
 pub fn add_default_route(device: &str, gateway: Ipv6Addr) -> io::Result<()> {
     let nowhere = in6_addr(Ipv6Addr::UNSPECIFIED);
     let request = Route {
@@ -55,7 +55,7 @@ pub fn add_default_route(device: &str, gateway: Ipv6Addr) -> io::Result<()> {
     change_as(AddressFamily::Inet6, libc::SIOCADDRT, &request)
 }
 
-/// `struct in6_rtmsg` of `<linux/ipv6_route.h>`; that of `libc` has private fields.
+/// `struct in6_rtmsg` of `<linux/ipv6_route.h>`; the one in `libc` has private fields.
 #[repr(C)]
 struct Route {
     destination: libc::in6_addr,
@@ -76,13 +76,14 @@ fn in6_addr(address: Ipv6Addr) -> libc::in6_addr {
     }
 }
 
-/// The number of a device.
+/// The index of a device.
 fn index(device: &str) -> io::Result<libc::c_int> {
     Ok(nix::net::if_::if_nametoindex(device)?.cast_signed())
 }
 
-/// Makes an Ethernet device in this thread's network namespace. What it sends is read from the
-/// file, a frame at a time; what is written to the file it receives. It goes when the file is closed.
+/// Creates an Ethernet device in this thread's network namespace. Each frame that it sends can be
+/// read from the file; it receives the frames that are written to the file. It is deleted when the
+/// file is closed.
 pub fn tap(name: &str) -> io::Result<File> {
     let file = File::options()
         .read(true)
@@ -115,10 +116,10 @@ fn change(what: libc::c_ulong, request: &libc::ifreq) -> io::Result<()> {
     change_as(AddressFamily::Inet, what, request)
 }
 
-/// `T` is what the system call reads for this `what`, in this family of addresses.
+/// `T` is what the request `what` reads in this address family.
 fn change_as<T>(family: AddressFamily, what: libc::c_ulong, request: &T) -> io::Result<()> {
     let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    // SAFETY: the callers here pass what the request reads, and none writes.
+    // SAFETY: callers pass the type that the request reads, and none of the requests writes.
     if unsafe { libc::ioctl(socket.as_raw_fd(), what as _, request) } < 0 {
         return Err(io::Error::last_os_error());
     }

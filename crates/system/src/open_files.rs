@@ -1,15 +1,15 @@
-//! How many files this process may have open.
+//! The limit of open files.
 
 use std::io;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The limit that this process was started with, once it has been raised.
+/// The limit with which this process was started, once it has been raised.
 static ORIGINAL: OnceLock<libc::rlimit> = OnceLock::new();
 
-/// Lets this process have as many files open as it may. Programs that it starts get the limit that
-/// it had before, which some rely on (`select`, or closing all that might be open).
+/// Raises the soft limit of open files to the hard limit. Programs started later get the previous
+/// limit, on which some rely (those that use `select`, or close all possible descriptors).
 pub fn raise_limit() -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     ORIGINAL.get_or_init(|| libc::rlimit {
@@ -19,7 +19,7 @@ pub fn raise_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-/// What programs that we start get, if it isn't what we have.
+/// The limit for programs that we start, if it differs from ours.
 pub(crate) fn original_limit() -> Option<libc::rlimit> {
     ORIGINAL.get().copied()
 }

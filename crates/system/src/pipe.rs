@@ -22,7 +22,7 @@ pub fn null() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/null")
 }
 
-/// Switches the non-blocking mode of a descriptor's open file on or off.
+/// Switches the non-blocking mode of a descriptor's open file description on or off.
 pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     let fd = fd.as_fd();
     let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
@@ -31,10 +31,10 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes ownership of a descriptor this process was born with (a hook's descriptor 4, say).
+/// Takes a descriptor that this process has inherited (for example, a hook's descriptor 4).
 ///
-/// Returns `None` if the number is not open. The result is close-on-exec. The number itself
-/// is duplicated, not consumed, so that nobody else's ownership of it can be violated.
+/// Returns `None` if the number is not open. The result is close-on-exec. The number itself is
+/// duplicated, not consumed, so that this can't violate another owner's ownership.
 pub fn inherited(number: RawFd) -> io::Result<Option<OwnedFd>> {
     // SAFETY: F_DUPFD_CLOEXEC only duplicates; an invalid number yields EBADF.
     let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
@@ -46,13 +46,13 @@ pub fn inherited(number: RawFd) -> io::Result<Option<OwnedFd>> {
             Err(error)
         };
     }
-    // SAFETY: fcntl has just made this descriptor and nobody else knows of it.
+    // SAFETY: fcntl has just created this descriptor, so nothing else owns it.
     Ok(Some(unsafe {
         <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy)
     }))
 }
 
-/// The name under `/proc/self/fd` by which other system calls can reach an open descriptor.
+/// The name under `/proc/self/fd` with which other system calls can access an open descriptor.
 pub fn proc_path(fd: impl AsFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
 }

@@ -8,12 +8,12 @@ use nix::errno::Errno;
 use nix::poll::PollTimeout;
 pub use nix::poll::{PollFd, PollFlags};
 
-/// Waits until one of the descriptors is ready or has been hung up, a signal has been handled,
-/// or `timeout` has passed (`None`: without limit). The caller asks [`is_ready`] which it was,
-/// and waits again if none.
+/// Waits until one of the descriptors is ready or has been hung up, a signal has been handled, or
+/// `timeout` has passed (`None`: no timeout). The caller checks with [`is_ready`] which one it was,
+/// and waits again if none is.
 ///
-/// The timeout is rounded up to whole milliseconds, so that who waits for a deadline isn't woken
-/// just before it, over and over.
+/// The timeout is rounded up to whole milliseconds, so that a caller that waits for a deadline
+/// isn't woken repeatedly just before it.
 ///
 /// ```
 /// use std::os::fd::AsFd;
@@ -44,8 +44,8 @@ pub fn is_ready(fd: &PollFd<'_>) -> bool {
     fd.any().unwrap_or(false)
 }
 
-/// Waits until a descriptor can be read (or has been hung up); `None` waits without limit.
-/// Returns false when the time ran out.
+/// Waits until a descriptor is readable or has been hung up; `None` means no timeout. Returns false
+/// on timeout.
 pub fn wait_readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {

@@ -1,20 +1,22 @@
 //! The system-call filter of builders (`seccomp(2)`).
 //!
 //! It takes away what a build has no use for and a hostile one might: calls that reach beyond
+//! It removes what builds don't need and a hostile one could use: calls that reach beyond
 //! namespaces (`AF_VSOCK`, keyrings, kernel modules) and large parts of the kernel that have been
-//! the way in before (`io_uring`, `userfaultfd`, `bpf`, `AF_ALG`). What is refused looks like a
-//! kernel built without it, which programs and test suites are prepared for; nothing is killed.
+//! exploited before (`io_uring`, `userfaultfd`, `bpf`, `AF_ALG`). Refused calls fail as in a kernel
+//! without these features, which programs and test suites can handle; no process is killed.
 //!
-//! The program is classic BPF, written out here: it must know the numbers of the processor's
-//! 32-bit system calls, too, since builds for `i686-linux` run on `x86_64-linux` and those for
+//! The program is classic BPF, written by hand: it must know the system call numbers of the
+//! processor's 32-bit ABI, too, since builds for `i686-linux` run on `x86_64-linux` and those for
 //! `armhf-linux` on `aarch64-linux`.
 
 use std::io;
 
 use libc::{sock_filter, sock_fprog};
 
-/// The sockets that a builder may make: local, IPv4, IPv6, the kernel's own tables (`netlink`),
-/// raw frames of its own network namespace. All others fail as where the kernel lacks them.
+/// The address families that a builder may use: local, IPv4, IPv6, the kernel's own tables
+/// (`netlink`), raw frames in its own network namespace. All others fail as in a kernel without
+/// them.
 const SOCKET_FAMILIES: [libc::c_int; 5] = [
     libc::AF_UNIX,
     libc::AF_INET,
@@ -23,7 +25,7 @@ const SOCKET_FAMILIES: [libc::c_int; 5] = [
     libc::AF_PACKET,
 ];
 
-/// A kind of processor, as the kernel names it to filters, and the numbers of its system calls.
+/// An ABI, as filters see it, and the numbers of its system calls.
 struct Abi {
     /// `AUDIT_ARCH_…` of `linux/audit.h`.
     architecture: u32,
@@ -33,9 +35,9 @@ struct Abi {
     forbidden: &'static [libc::c_long],
     /// `socket` and `socketpair`.
     socket: [libc::c_long; 2],
-    /// The multiplexer of socket calls, whose arguments no filter can see.
+    /// The call that multiplexes socket calls (`socketcall`), whose arguments a filter can't see.
     multiplexer: Option<libc::c_long>,
-    /// From this number on there are calls of yet another kind (`x32`), which nobody uses.
+    /// From this number on, calls belong to another ABI (`x32`), which nobody uses.
     end: Option<u32>,
 }
 
@@ -118,7 +120,7 @@ const ABIS: [Abi; 2] = [
     },
 ];
 
-/// No filter is known for other processors: there the other walls have to do.
+/// For other processors there is no filter, so other protections have to suffice.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ABIS: [Abi; 0] = [];
 
@@ -127,12 +129,12 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 
-/// Forbids this process, and all it becomes and starts, those calls for ever, and any gain of
-/// privileges by executing a program (`no_new_privs`).
+/// Forbids these calls to this process and its descendants permanently, and prevents them from
+/// gaining privileges by executing a program (`no_new_privs`).
 ///
-/// With `native_only`, programs of the processor's 32-bit kind can't use the call whose arguments
-/// can't be seen (`socketcall`): without it they could make any socket. A build for that kind
-/// needs it: the C library there uses nothing else.
+/// With `native_only`, 32-bit programs can't use `socketcall`, whose arguments a filter can't see
+/// and which could create any socket. Builds for the 32-bit system need it: its C library uses
+/// nothing else.
 pub fn restrict_builder(native_only: bool) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
     let program = program(native_only);
@@ -149,7 +151,7 @@ pub fn restrict_builder(native_only: bool) -> io::Result<()> {
         return Ok(());
     }
     match io::Error::last_os_error() {
-        // A kernel without filters.
+        // A kernel without seccomp filters.
         error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
         error => Err(error),
     }
@@ -164,12 +166,12 @@ fn statement(code: u32, k: u32) -> sock_filter {
     }
 }
 
-/// Goes on with the next instruction if the condition holds, and else skips `skip`.
+/// Continues with the next instruction if the condition holds; otherwise skips `skip` instructions.
 fn unless(condition: u32, k: u32, skip: usize) -> sock_filter {
     sock_filter {
         code: (libc::BPF_JMP | condition | libc::BPF_K) as u16,
         jt: 0,
-        // All parts of the program are shorter than that; a test sees to it.
+        // All parts of the program are shorter than that, as a test checks.
         jf: u8::try_from(skip).unwrap_or(u8::MAX),
         k,
     }
@@ -187,7 +189,7 @@ fn fail(error: libc::c_int) -> sock_filter {
     give(libc::SECCOMP_RET_ERRNO | error.unsigned_abs())
 }
 
-/// The filter's program: a part for each ABI, and refusal of every other.
+/// The filter program: one part for each ABI; every other ABI is refused.
 fn program(native_only: bool) -> Vec<sock_filter> {
     if ABIS.is_empty() {
         return Vec::new();
@@ -202,7 +204,7 @@ fn program(native_only: bool) -> Vec<sock_filter> {
     program
 }
 
-/// What is done with the calls of one ABI; every way through it ends with a verdict.
+/// The part for one ABI; every path through it ends with a verdict.
 fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
     let mut part = vec![load(NUMBER)];
     if let Some(end) = abi.end {
@@ -222,7 +224,7 @@ fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
         sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
     }
     sockets.push(fail(libc::EAFNOSUPPORT));
-    // Jumps only go forward, so the part is written twice rather than reached from two places.
+    // Jumps only go forward, so the part is written twice rather than shared.
     for number in abi.socket {
         part.push(unless(libc::BPF_JEQ, number as u32, sockets.len()));
         part.extend(sockets.iter().copied());
@@ -235,7 +237,7 @@ fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel does; the verdict.
+    /// Runs the program as the kernel does; returns the verdict.
     fn verdict(program: &[sock_filter], architecture: u32, number: u32, argument: u32) -> u32 {
         let (mut at, mut value) = (0, 0);
         loop {

@@ -1,26 +1,26 @@
-//! Signals: what is set once at the start of a program, and how exits are worded.
+//! Signals: dispositions set at the start of a program, and descriptions of exit statuses.
 
 use std::io;
 
 pub use nix::sys::signal::Signal;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, signal, sigprocmask};
 
-/// Ignores `SIGPIPE`, so that writing to a client that has gone is an error and not the end.
-/// Rust programs start so; this is for saying it.
+/// Ignores `SIGPIPE`, so that writing to a client that has disconnected returns an error instead of
+/// ending the process. Rust programs start like that; this makes it explicit.
 pub fn ignore_broken_pipes() -> io::Result<()> {
     // SAFETY: SIG_IGN runs no code.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }?;
     Ok(())
 }
 
-/// Restores the default action of `SIGPIPE`, before becoming another program.
+/// Restores the default action of `SIGPIPE`, before executing another program.
 pub fn restore_broken_pipes() -> io::Result<()> {
     // SAFETY: SIG_DFL runs no code.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     Ok(())
 }
 
-/// Ends the program as one that never ignored `SIGPIPE` ends when the reader of its output is gone.
+/// Ends the program by `SIGPIPE`, like a program that doesn't ignore it and whose output is closed.
 pub fn end_by_broken_pipe() -> ! {
     if restore_broken_pipes().is_ok() {
         let _ = nix::sys::signal::raise(Signal::SIGPIPE);
@@ -29,22 +29,22 @@ pub fn end_by_broken_pipe() -> ! {
     std::process::exit(1)
 }
 
-/// Restores the default action of `SIGCHLD`, for programs that start others: whoever started this
-/// one may have had it ignored, and then how children end can't be known.
+/// Restores the default action of `SIGCHLD`, for programs that start others: if it is inherited as
+/// ignored, the exit statuses of children are lost.
 pub fn expect_children() -> io::Result<()> {
     // SAFETY: SIG_DFL runs no code.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(())
 }
 
-/// Blocks signals for this thread and those it starts later (which is how a program gets a
-/// thread that waits for them with [`wait_for`]).
+/// Blocks signals in this thread and in those that it starts later, so that one thread can wait for
+/// them with [`wait_for`].
 pub fn block(signals: &[Signal]) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set_of(signals)), None)?;
     Ok(())
 }
 
-/// Waits for one of the given (blocked) signals and takes it.
+/// Waits for one of the given (blocked) signals and consumes it.
 pub fn wait_for(signals: &[Signal]) -> io::Result<Signal> {
     Ok(set_of(signals).wait()?)
 }
@@ -53,22 +53,22 @@ fn set_of(signals: &[Signal]) -> SigSet {
     signals.iter().copied().collect()
 }
 
-/// The C library's text for a signal: `Killed`, `Segmentation fault`.
+/// The C library's description of a signal: `Killed`, `Segmentation fault`.
 pub fn describe(number: i32) -> String {
-    // SAFETY: strsignal returns a string for any number; it is copied at once. Its buffer for
+    // SAFETY: strsignal returns a string for any number; it is copied immediately. Its buffer for
     // unknown numbers belongs to the calling thread.
     let text = unsafe { libc::strsignal(number) };
     if text.is_null() {
         return format!("Unknown signal {number}");
     }
-    // SAFETY: not null, NUL-terminated, and nobody changes it meanwhile.
+    // SAFETY: not null, NUL-terminated, and not changed meanwhile.
     unsafe { std::ffi::CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
 }
 
-/// How Guix words the end of a process: `failed with exit code 1`,
-/// `failed due to signal 9 (Killed)`, `succeeded`.
+/// Guix's description of the exit status of a process: `failed with exit code 1`, `failed due to
+/// signal 9 (Killed)`, `succeeded`.
 pub fn describe_exit(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {

@@ -1,8 +1,8 @@
-//! Unix sockets: names of any length, credentials, descriptor passing.
+//! Unix sockets: long names, credentials, descriptor passing.
 //!
-//! The kernel takes 108 bytes of name at most. Longer ones go through the name of an open
-//! directory, `/proc/self/fd/N/NAME`, which changes no state of the process: Guix changes its
-//! working directory instead, which threads can't.
+//! The kernel limits names to 108 bytes. Longer ones are accessed through an open directory, as
+//! `/proc/self/fd/N/NAME`, which doesn't change the state of the process. (Guix changes its working
+//! directory instead, which isn't possible with threads.)
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -15,10 +15,10 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, sockopt};
 use crate::pipe;
 use crate::tree::Dir;
 
-/// Who is at the other end of a Unix connection.
+/// The credentials of the peer of a Unix connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
-    /// The process, as it was when it connected.
+    /// The process that connected.
     pub pid: i32,
     /// Its effective user.
     pub uid: u32,
@@ -29,26 +29,26 @@ pub struct PeerCredentials {
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A process accepts connections there.
+    /// Another process accepts connections there.
     #[error("cannot bind to socket `{}': a daemon is already listening there", .0.display())]
     InUse(PathBuf),
-    /// There is a file of that name which isn't a socket.
+    /// The file exists and isn't a socket.
     #[error("cannot bind to socket `{}': the file exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
-    /// The system's reason.
+    /// Any other error.
     #[error("cannot bind to socket `{}': {source}", path.display())]
     Io {
         /// The socket's name.
         path: PathBuf,
-        /// The reason.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Listens on a Unix socket of that name, whatever its length, with mode 0666.
+/// Listens on a Unix socket with this name, which may be long, with mode 0666.
 ///
-/// A socket that a dead process left behind is replaced; one on which somebody accepts
-/// connections never is.
+/// Replaces a socket that a dead process left behind, but never one on which a process accepts
+/// connections.
 pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     let io = |source| BindError::Io {
         path: path.into(),
@@ -68,17 +68,17 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
         }
     }
     let listener = with_short_name(path, |name| UnixListener::bind(name)).map_err(io)?;
-    // The umask may have taken write permission, without which nobody can connect.
+    // The umask may have removed write permission, which clients need to connect.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(io)?;
     Ok(listener)
 }
 
-/// Connects to a Unix socket of that name, whatever its length.
+/// Connects to a Unix socket with this name, which may be long.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     with_short_name(path, |name| UnixStream::connect(name))
 }
 
-/// Whether somebody accepts connections on the socket of that name.
+/// Whether a process accepts connections on the socket with this name.
 pub fn is_alive(path: &Path) -> io::Result<bool> {
     match connect(path) {
         Ok(_) => Ok(true),
@@ -110,7 +110,7 @@ fn with_short_name<T>(path: &Path, use_name: impl FnOnce(&Path) -> io::Result<T>
     use_name(&short)
 }
 
-/// Who is at the other end.
+/// The credentials of the peer.
 pub fn peer(stream: &UnixStream) -> io::Result<PeerCredentials> {
     let credentials = nix::sys::socket::getsockopt(stream, sockopt::PeerCredentials)?;
     Ok(PeerCredentials {
@@ -139,8 +139,8 @@ pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Re
     io::Write::write_all(&mut &*stream, &bytes[sent..])
 }
 
-/// Receives bytes and the open files sent with them (four at most), all close-on-exec.
-/// No bytes means that the other end has closed.
+/// Receives bytes and the open files sent with them (four at most), all close-on-exec. Returns no
+/// bytes if the peer has closed the connection.
 pub fn receive_with_fds(
     stream: &UnixStream,
     buffer: &mut [u8],
@@ -161,7 +161,7 @@ pub fn receive_with_fds(
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just made these descriptors for us.
+            // SAFETY: the kernel has just created these descriptors for us.
             fds.extend(
                 numbers
                     .into_iter()
@@ -214,7 +214,7 @@ mod tests {
         assert!(matches!(bind(&path), Err(BindError::InUse(_))));
         assert!(is_alive(&path).unwrap());
         drop(listener);
-        // Other tests start processes: between fork and exec, those have the listener too.
+        // Other tests start processes, which have a copy of the listener between fork and exec.
         let deadline = Instant::now() + Duration::from_secs(10);
         while is_alive(&path).unwrap() {
             assert!(

@@ -1,8 +1,8 @@
-//! Locks between threads, without poisoning.
+//! Locks for threads, without poisoning.
 //!
-//! The standard library's locks refuse to be taken once a thread has panicked with them. Here a
-//! panic ends one client's session and nothing else, and what our locks protect is changed in
-//! steps that each leave it whole; so these locks can always be taken. They have the names and
+//! The standard library's locks refuse to be taken after a thread has panicked while it held them.
+//! Here, a panic ends only one client's session, and data protected by our locks is consistent
+//! after every step of a change; so these locks can always be taken. They have the names and
 //! methods of the standard library's `std::sync::nonpoison`, which isn't stable yet.
 
 use std::sync::PoisonError;
@@ -28,12 +28,12 @@ impl<T> Mutex<T> {
         Mutex(std::sync::Mutex::new(value))
     }
 
-    /// Waits until no other thread has the lock, and takes it.
+    /// Takes the lock, waiting while another thread holds it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value, of a mutex that nobody else has.
+    /// The value, when there is no other user of the mutex.
     pub fn into_inner(self) -> T {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,12 +49,12 @@ impl<T> RwLock<T> {
         RwLock(std::sync::RwLock::new(value))
     }
 
-    /// Waits until no thread has the lock to write, and takes it to read.
+    /// Takes the lock for reading, waiting while a thread holds it for writing.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until no other thread has the lock, and takes it to write.
+    /// Takes the lock for writing, waiting while another thread holds it.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,18 +65,18 @@ impl<T> RwLock<T> {
 pub struct Condvar(std::sync::Condvar);
 
 impl Condvar {
-    /// A condition variable that nobody waits for.
+    /// A condition variable without waiters.
     pub const fn new() -> Condvar {
         Condvar(std::sync::Condvar::new())
     }
 
-    /// Gives the lock back, waits to be notified (or less: see [`std::sync::Condvar::wait`]),
-    /// and takes the lock again.
+    /// Releases the lock, waits for a notification (wakeups may be spurious: see
+    /// [`std::sync::Condvar::wait`]), and takes the lock again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Condvar::wait`], for no longer than `timeout`.
+    /// Like [`Condvar::wait`], for at most `timeout`.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -86,12 +86,12 @@ impl Condvar {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Wakes one of those who wait.
+    /// Wakes one waiter.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes all who wait.
+    /// Wakes all waiters.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }

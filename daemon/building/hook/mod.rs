@@ -6,12 +6,11 @@
 //! | `process` | a hook process and its pipes; asking it whether it takes a derivation |
 //! | `question` | the question and the answers, as they are written |
 //!
-//! A hook process serves one request of one client. It is asked about one derivation after the
-//! other until it accepts one; then it belongs to that build ([`super::hook_build`]). Guix's
-//! daemon asks one process at a time and does nothing else meanwhile. Ours asks from the thread of
-//! the attempt, with a timeout, and starts another process for the next derivation while the first
-//! one decides. A process that dies, does not reply in time or replies nonsense counts as one that
-//! declines.
+//! A hook process serves one request of one client. It is asked about one derivation after another
+//! until it accepts one; then it is used for that build ([`super::hook_build`]). Guix's daemon asks
+//! one process at a time and does nothing else meanwhile. Ours asks from the thread of the attempt,
+//! with a timeout, and starts another process for the next derivation while the first one decides.
+//! If a process dies, does not reply in time or sends an invalid reply, that counts as declining.
 
 mod pool;
 mod process;

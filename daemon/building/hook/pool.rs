@@ -18,15 +18,15 @@ use super::question::{Answer, Question};
 use crate::hook_program::Convention;
 use crate::settings::SessionSettings;
 
-/// How long a hook may take to reply, unless `GUIX_BUILD_HOOK_TIMEOUT` (seconds) says otherwise.
-/// Probing a farm of slow machines takes less.
+/// The timeout for a hook's reply, unless `GUIX_BUILD_HOOK_TIMEOUT` (in seconds) is set. Probing
+/// many slow machines takes less time.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// After so many failures in a row (processes that don't reply or can't be started), the request
-/// does without hooks.
+/// After this many consecutive failures (processes that don't reply or can't be started), the
+/// request continues without hooks.
 const FAILURE_LIMIT: u32 = 3;
 
-/// The questions that one request asks at a time: each has a process of its own.
+/// The number of questions that one request asks at the same time, each to its own process.
 const CONCURRENT_QUESTIONS: usize = 16;
 
 fn reply_timeout() -> Duration {
@@ -38,36 +38,36 @@ fn reply_timeout() -> Duration {
 
 /// What the hooks decided about a derivation.
 pub(in super::super) enum Decision {
-    /// The process builds it.
+    /// The process builds the derivation.
     Accepted(Box<HookProcess>),
     /// Ask again later.
     Postponed,
-    /// No hook builds it.
+    /// No hook builds the derivation.
     Declined,
-    /// The attempt was stopped meanwhile.
+    /// The attempt was cancelled meanwhile.
     Cancelled,
 }
 
-/// Starts hook processes, and keeps those that wait for a question.
+/// Starts hook processes, and keeps idle ones.
 pub(in super::super) struct HookPool {
     engine: Arc<Engine>,
     program: PathBuf,
     /// SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE BUILD-TIMEOUT, perhaps after a subcommand.
     arguments: Vec<OsString>,
-    /// Whether the client wants to know why machines are chosen or not.
+    /// Whether the client wants to see why machines are chosen or not.
     verbose: bool,
     reply_timeout: Duration,
     idle: Mutex<Vec<HookProcess>>,
     questions: Arc<Semaphore>,
-    /// The request has ended: nothing is asked any more.
+    /// Whether the request has ended: no more questions are asked.
     closed: AtomicBool,
-    /// Failures in a row.
+    /// Consecutive failures.
     failures: AtomicU32,
 }
 
 impl HookPool {
-    /// The hooks of a request, if there is a program, and neither the client nor the administrator
-    /// has turned it off. Processes are started when there is something to ask.
+    /// The hooks of a request, if there is a hook program and it is turned off by neither the
+    /// client nor the administrator. Processes are started when needed.
     pub(in super::super) fn for_session(
         engine: &Arc<Engine>,
         session: &SessionSettings,
@@ -100,19 +100,19 @@ impl HookPool {
         })
     }
 
-    /// Whether it makes sense to ask.
+    /// Whether hooks can be asked.
     pub(in super::super) fn is_usable(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
             && self.failures.load(Ordering::Acquire) < FAILURE_LIMIT
     }
 
-    /// Asks no more, and ends the processes that wait for questions.
+    /// Asks no more questions, and ends idle processes.
     pub(in super::super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.idle.lock().clear();
     }
 
-    /// Asks a hook whether it builds a derivation. A hook that fails counts as one that declines.
+    /// Asks a hook whether it builds a derivation. If it fails, that counts as declining.
     pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Decision {
         let Some(_permit) = self.questions.acquire(attempt.cancel()) else {
             return Decision::Cancelled;

@@ -23,7 +23,7 @@ const OUTPUT_LINE_LIMIT: usize = 64 << 10;
 
 /// A running hook. Dropping it kills its process group and reaps it.
 pub(in super::super) struct HookProcess {
-    // Dropped first, so that the hook may end by itself before it is killed.
+    // Dropped first, so that the hook can exit by itself before it is killed.
     /// The write end of its standard input; never blocks.
     requests: File,
     /// The read end of its standard output and error.
@@ -60,7 +60,7 @@ enum Wake {
 }
 
 impl HookProcess {
-    /// Starts the program; if `verbose`, our own hook says why it chooses machines or not.
+    /// Starts the program; if `verbose`, our own hook reports why it chooses machines or not.
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,

@@ -3,7 +3,7 @@
 
 /// What a hook needs to know to decide.
 pub(in super::super) struct Question<'a> {
-    /// A local build could be started at once.
+    /// Whether a local build could be started immediately.
     pub(in super::super) am_willing: bool,
     /// The derivation's system.
     pub(in super::super) platform: &'a str,
@@ -30,7 +30,7 @@ impl Question<'_> {
     }
 }
 
-/// What a process answered.
+/// A process's answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// It builds the derivation.
@@ -41,9 +41,9 @@ pub(super) enum Answer {
     DeclinePermanently,
     /// Ask again later.
     Postpone,
-    /// It died, did not reply in time, or replied something else: the predicate of "hook X …".
+    /// It died, did not reply in time, or sent an invalid reply: the predicate of "hook X …".
     Failed(String),
-    /// The attempt was stopped meanwhile.
+    /// The attempt was cancelled meanwhile.
     Cancelled,
 }
 

@@ -1,9 +1,8 @@
 //! The process that the [fork server](super::fork_server_process) has forked: it becomes the
 //! builder.
-//!
 //! It starts in the builder's namespaces, reads the [`Plan`], which is one line, and reports
-//! [`READY`] just before it executes the builder, or else an error. The phases have the names that
-//! they have in Guix.
+//! [`READY`] just before it executes the builder, or else an error. The phases are named as in
+//! Guix.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -28,10 +27,10 @@ pub(super) const READY: &str = "ready";
 /// The line that the daemon sends after the plan, once it has connected the builder to the network.
 pub(super) const CONNECTED: &str = "connected\n";
 
-/// The beginning of the line that it sends if it could not; the reason follows.
+/// The beginning of the line that it sends if that failed; the reason follows.
 pub(super) const NOT_CONNECTED: &str = "not-connected ";
 
-/// Becomes the builder of the plan, or reports why not. `ids_outside` are the daemon's user and
+/// Becomes the builder of the plan, or reports an error. `ids_outside` are the daemon's user and
 /// group, if there is a new user namespace to map them into.
 pub(super) fn run(ids_outside: Option<(u32, u32)>, plan: File, mut status: File) -> ! {
     let Err(error) = become_builder(ids_outside, plan, &mut status);
@@ -70,7 +69,7 @@ fn become_builder(
     }
     phase("chdir", std::env::set_current_dir(plan.directory.as_path()))?;
     phase("setPersonality", execute::set_personality(&plan))?;
-    // Out of memory, the kernel kills builders first. It may not let us ask for that.
+    // When memory runs out, the kernel should kill builders first. This may not be permitted.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     if plan.chroot.is_some() && plan.identity == Identity::Own {
         mounts::lock()?;
@@ -94,11 +93,11 @@ fn become_builder(
     die_with_daemon()?;
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
     let program = phase("exec", execute::find(&plan))?;
-    // The builder gets no keys of the user who started the daemon, and leaves none for later builds.
+    // The builder gets no keys of the user who started the daemon, and leaves none to later builds.
     phase("keyring", keyring::join_new_session())?;
     phase("seccomp", execute::restrict(&plan))?;
     phase("setupSuccess", writeln!(status, "{READY}"))?;
-    // From here on, an error is the build's failure, and is written to its log.
+    // From here on, an error is a failure of the build, and is written to its log.
     let error = execute::run(&plan, program);
     log(format_args!("error: {error}"));
     exit(1)
@@ -111,8 +110,8 @@ fn read_plan(from_daemon: &mut impl BufRead) -> io::Result<Plan> {
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// Waits until the daemon reports whether there is a network. If not, the build goes on, since it
-/// may not need one, and its log says why there is none.
+/// Waits until the daemon reports whether the network is connected. If not, the build continues,
+/// since it may not need it, and its log has the reason.
 fn wait_for_network(from_daemon: &mut impl BufRead) -> io::Result<bool> {
     let mut line = String::new();
     from_daemon.read_line(&mut line)?;
@@ -141,10 +140,10 @@ fn map_ids(outside: (u32, u32)) -> io::Result<()> {
     namespace::write_own_maps(user, group)
 }
 
-/// Has the builder see itself as user 30001, as an unprivileged daemon's does. Where that is not
-/// allowed, it sees the id that it has.
+/// Makes the builder see itself as user 30001, as with an unprivileged daemon. Where that isn't
+/// permitted, it sees its actual id.
 fn renumber() -> io::Result<()> {
-    // A change of identity closes `/proc/self' to the process itself, until it executes a program.
+    // Changing the user makes `/proc/self' inaccessible until the process executes a program.
     nix::sys::prctl::set_dumpable(true)?;
     let ids = (ids::effective_uid(), ids::effective_gid());
     match namespace::unshare(Namespaces::CLONE_NEWUSER) {
@@ -165,7 +164,7 @@ fn die_with_daemon() -> Result<(), SetUpError> {
 /// Starts a session, and drops capabilities that would survive an exec.
 fn leave_session() -> Result<(), SetUpError> {
     match setsid() {
-        // The process leads a session already.
+        // The process is already the leader of a session.
         Err(nix::errno::Errno::EPERM) => {}
         result => drop(phase("setsid", result)?),
     }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::error_context::context;
 use super::identity::Identity;
 
-/// The directory that a build runs in. It is not deleted when this is dropped, but by
-/// [`BuildDirectory::delete`]: `--keep-failed` keeps it.
+/// The directory that a build runs in. It isn't deleted on drop, but by [`BuildDirectory::delete`],
+/// since `--keep-failed` keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildDirectory {
     outer: PathBuf,
@@ -17,17 +17,17 @@ pub struct BuildDirectory {
 }
 
 impl BuildDirectory {
-    /// Makes `$TMPDIR/guix-build-NAME.drv-N` with the first free N, mode 0700; `name` is the
+    /// Creates `$TMPDIR/guix-build-NAME.drv-N` with the first free N, mode 0700; `name` is the
     /// derivation's name with `.drv`, without the hash.
     ///
-    /// For a chroot the build gets `top` in it, so that the outer directory stays the
-    /// daemon's, and sees it as `/tmp/guix-build-NAME.drv-0` always.
+    /// With a chroot, the build gets `top` in it, so that the outer directory remains the daemon's,
+    /// and always sees it as `/tmp/guix-build-NAME.drv-0`.
     pub fn create(name: &str, identity: &Identity, in_chroot: bool) -> io::Result<BuildDirectory> {
         let base = std::env::var_os("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from);
         Self::create_in(&base, name, identity, in_chroot)
     }
 
-    /// As [`BuildDirectory::create`], below another directory than `$TMPDIR`.
+    /// Like [`BuildDirectory::create`], below a directory other than `$TMPDIR`.
     pub fn create_in(
         base: &Path,
         name: &str,
@@ -70,22 +70,22 @@ impl BuildDirectory {
         })
     }
 
-    /// Where the build's files are on the host.
+    /// The directory of the build's files, as seen by the host.
     pub fn outside(&self) -> &Path {
         &self.outside
     }
 
-    /// The same as seen by the builder.
+    /// The same directory, as seen by the builder.
     pub fn inside(&self) -> &Path {
         &self.inside
     }
 
-    /// The daemon's directory around [`BuildDirectory::outside`] (the same without chroot).
+    /// The daemon's directory that contains [`BuildDirectory::outside`] (the same without chroot).
     pub fn outer(&self) -> &Path {
         &self.outer
     }
 
-    /// Deletes the directory with everything in it.
+    /// Deletes the directory recursively.
     pub fn delete(self) -> io::Result<()> {
         let (Some(parent), Some(name)) = (self.outer.parent(), self.outer.file_name()) else {
             return Ok(());

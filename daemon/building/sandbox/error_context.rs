@@ -1,4 +1,4 @@
-//! Errors that say what was attempted, and on which file.
+//! Errors with what was attempted, and on which file.
 
 use std::io;
 use std::path::Path;

@@ -34,12 +34,12 @@ pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
     personality::set(bits | personality::NO_RANDOMIZE)
 }
 
-/// The file to execute, with all symbolic links resolved, or why there is none, for the build's log.
+/// The file to execute, with all symbolic links resolved, or an error for the build's log.
 pub(super) type Executable = io::Result<PathBuf>;
 
-/// Finds the file to execute. That of a derivation has to be in the store: anything else
-/// (`/proc/self/exe`, say, which is the daemon) could be used to change the daemon itself, as its
-/// owner may be the builder, or to run it with libraries of the derivation's choice.
+/// Finds the file to execute. A derivation's builder has to be in the store: anything else (such as
+/// `/proc/self/exe`, which is the daemon) could be used to modify the daemon itself, whose owner
+/// may be the builder, or to run it with libraries chosen by the derivation.
 pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
     match &plan.program {
         Program::Builtin { guix, .. } => Ok(Ok(guix.as_path().to_owned())),
@@ -50,7 +50,7 @@ pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
             match system::tree::locate(file.as_path()) {
                 Ok(path) if path.starts_with(store) && path != store => Ok(Ok(path)),
                 Ok(_) => Err(elsewhere()),
-                // Through a magic link, or a loop.
+                // A magic link or a loop.
                 Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(elsewhere()),
                 Err(error) => Ok(Err(error)),
             }
@@ -58,7 +58,7 @@ pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
     }
 }
 
-/// Executes the builder. Returns only if that fails, with the reason.
+/// Executes the builder. Only returns if that fails, with the reason.
 pub(super) fn run(plan: &Plan, program: Executable) -> String {
     let program = match &program {
         Ok(program) => program,
@@ -110,9 +110,9 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
     format!("executing `{file}': {}", errno::message(error))
 }
 
-/// Takes from the builder what it has no use for: system calls (see [`seccomp`]), and, without
-/// namespaces, reaching other processes (see [`landlock`]). A builtin can write to its own places
-/// only, and so neither to the store nor to the daemon's state.
+/// Restricts the builder: it can't use dangerous system calls (see [`seccomp`]) or, without
+/// namespaces, access other processes (see [`landlock`]). A builtin can only write to its own
+/// directories, and so neither to the store nor to the daemon's state.
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     match (&plan.program, &plan.chroot) {
         (_, Some(_)) => {}
@@ -135,7 +135,7 @@ fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
         let name = name.strip_prefix("builtin:").unwrap_or(name);
         return format!("unsupported builtin function '{name}'");
     }
-    // In the daemon's environment, to which the plan adds variables.
+    // In the daemon's environment, with the plan's variables added.
     let error = Command::new(guix)
         .arg0("guix")
         .arg(PERFORM_DOWNLOAD)
@@ -150,7 +150,7 @@ fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
 }
 
 fn environment(plan: &Plan) -> impl Iterator<Item = (OsString, OsString)> + '_ {
-    // `execve' cannot pass a name that is empty or contains `='.
+    // `execve' can't pass a name that is empty or contains `='.
     plan.environment
         .iter()
         .filter(|(name, _)| !name.0.is_empty() && !name.0[1..].contains(&b'='))

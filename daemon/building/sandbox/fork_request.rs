@@ -1,16 +1,16 @@
 //! The requests that the daemon sends to the [fork server](super::fork_server).
 //!
-//! A request is five bytes, and for a builder three descriptors: its log, the pipe from which it
-//! reads its plan, and the pipe to which it reports. The reply is four bytes: a process id, or an
-//! error number, negated. Both ends are the same program on the same machine, so integers are in
+//! A request is five bytes and, for a builder, three descriptors: its log, the pipe from which it
+//! reads its plan, and the pipe for its reports. The reply is four bytes: a process id, or a
+//! negated error number. Both ends are the same program on the same machine, so integers are in
 //! native byte order.
 
 use system::namespace::Namespaces;
 
-/// The name under which the daemon executes itself.
+/// The name with which the daemon executes itself.
 pub(super) const NAME: &str = "guix-daemon-forkserver";
 
-/// What a new process is for.
+/// The purpose of a new process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ForkRequest {
     /// To become a builder.

@@ -1,11 +1,11 @@
-//! The daemon's side of the fork server: a process with one thread that forks the processes which
+//! The daemon's side of the fork server: a single-threaded process that forks the processes that
 //! become builders.
 //!
-//! The daemon has many threads, so it can't fork and go on; and executing itself anew for each build
-//! would take longer than setting up the sandbox. So it does that once: the process started under
-//! the name [`NAME`] waits for [requests](super::fork_request), and replies to each with the id of
-//! the process that it has forked, which is a child of the daemon. If the fork server has ended,
-//! which it should not, the daemon starts another with the next request.
+//! The daemon is multithreaded, so it can't safely fork without executing a program, and executing
+//! itself anew for each build would take longer than setting up the sandbox. So it does that once:
+//! the process started with the name [`NAME`] waits for [requests](super::fork_request), and
+//! replies to each with the id of the process that it has forked, which is a child of the daemon.
+//! If the fork server has died, which should not happen, the next request starts another.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -20,18 +20,18 @@ use system::{pipe, socket};
 
 use super::fork_request::{ForkRequest, Isolation, NAME};
 
-/// How often a process is forked to kill those of a user.
+/// How many times a process is forked to kill those of a user.
 const KILL_ATTEMPTS: usize = 16;
-/// How long the first attempt may take. Each of the others may take twice as long as the one before
-/// it (exponential backoff), up to [`MAX_KILL_TIMEOUT`].
+/// The timeout of the first attempt. The timeout doubles with each attempt (exponential backoff),
+/// up to [`MAX_KILL_TIMEOUT`].
 const FIRST_KILL_TIMEOUT: Duration = Duration::from_millis(100);
-/// How long any attempt may take.
+/// The maximum timeout of an attempt.
 const MAX_KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts a program from a thread that lives as long as the daemon.
 type Start = dyn Fn(Spawn) -> io::Result<Child> + Send + Sync;
 
-/// The daemon's side. The process is started with the first request.
+/// The daemon's side. The process is started for the first request.
 pub struct ForkServer {
     start: Box<Start>,
     connection: Mutex<Option<Connection>>,
@@ -44,8 +44,8 @@ impl fmt::Debug for ForkServer {
 }
 
 impl ForkServer {
-    /// `start` starts a program from a thread that lives as long as the daemon, since builders
-    /// die with that thread.
+    /// `start` starts a program from a thread that lives as long as the daemon, since builders are
+    /// killed when that thread ends.
     pub fn new(start: impl Fn(Spawn) -> io::Result<Child> + Send + Sync + 'static) -> ForkServer {
         ForkServer {
             start: Box::new(start),
@@ -53,8 +53,8 @@ impl ForkServer {
         }
     }
 
-    /// Forks a process that reads a plan and becomes the builder; it leads its own process group
-    /// then.
+    /// Forks a process that reads a plan and becomes the builder; it then leads its own process
+    /// group.
     pub(super) fn builder(
         &self,
         isolation: Isolation,
@@ -66,11 +66,11 @@ impl ForkServer {
         Child::new(pid, true)
     }
 
-    /// Kills all processes of a user, removes what would outlive them, and waits for that. Refuses user
-    /// 0.
+    /// Kills all processes of a user, removes what would outlive them, and waits for that. Refuses
+    /// user 0.
     ///
-    /// A process of that user is forked to kill the others. They may kill or stop it first; then
-    /// another is forked.
+    /// A process of that user is forked to kill the others. If they kill or stop it first, another
+    /// is forked.
     pub fn kill_user(&self, uid: u32) -> io::Result<()> {
         let mut timeout = FIRST_KILL_TIMEOUT;
         for _ in 0..KILL_ATTEMPTS {
@@ -90,7 +90,7 @@ impl ForkServer {
 
     fn fork(&self, request: ForkRequest, descriptors: &[&OwnedFd]) -> io::Result<i32> {
         let mut slot = self.connection.lock();
-        // The process may have ended since the last request.
+        // The process may have died since the last request.
         let running = slot
             .take()
             .filter(|it| it.send(request, descriptors).is_ok());
@@ -102,7 +102,7 @@ impl ForkServer {
                 connection
             }
         };
-        // After an error, it is not known what became of the request, and the connection is dropped.
+        // After an error, the state of the connection is unknown, so it is dropped.
         let reply = connection.receive()?;
         *slot = Some(connection);
         match reply {

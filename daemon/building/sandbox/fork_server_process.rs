@@ -1,8 +1,8 @@
-//! The fork server itself, which the daemon [starts](super::fork_server) and sends
+//! The fork server itself, which the daemon [starts](super::fork_server) and to which it sends
 //! [requests](super::fork_request).
 //!
 //! It forks children of its parent, the daemon, and never waits for them, so that no builder can
-//! delay others. It ends when the daemon closes its end of the connection.
+//! delay others. It exits when the daemon closes its end of the connection.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -18,8 +18,8 @@ use system::{ids, ipc, keyring, namespace, pipe, processors, socket};
 use super::builder_process;
 use super::fork_request::{self, ForkRequest, Isolation, NAME};
 
-/// Runs the fork server and never returns, if this process was started for that. To be called first
-/// of all in `main`, before there are other threads.
+/// If this process was started as the fork server, runs it and never returns. Has to be the first
+/// call in `main`, before there are other threads.
 pub fn run_if_fork_server() {
     if std::env::args_os().next().is_none_or(|name| name != NAME) {
         return;
@@ -28,7 +28,7 @@ pub fn run_if_fork_server() {
     let _ = set_name(c"guix-forkserver");
     match take_connection().and_then(serve) {
         Ok(()) => exit(0),
-        // If it was started by hand, standard input is no socket.
+        // If it was started by hand, standard input isn't a socket.
         Err(error) => {
             let _ = writeln!(
                 io::stderr(),
@@ -48,7 +48,7 @@ fn take_connection() -> io::Result<UnixStream> {
 
 /// Forks processes until the daemon closes the connection.
 fn serve(connection: UnixStream) -> io::Result<()> {
-    // The ids outside of the user namespaces of builders.
+    // The ids outside of the builders' user namespaces.
     let ids = (ids::effective_uid(), ids::effective_gid());
     loop {
         let mut request = [0; fork_request::LENGTH];
@@ -71,7 +71,7 @@ fn serve(connection: UnixStream) -> io::Result<()> {
     }
 }
 
-/// Runs in the new process, for what it was forked for.
+/// Runs in the new process: does what was requested.
 fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
     match (request, <[OwnedFd; 3]>::try_from(descriptors)) {
         (ForkRequest::KillUser(uid), _) => exit(match clear_user(uid) {
@@ -96,11 +96,10 @@ fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32,
     }
 }
 
-/// Kills all processes of a build user, and removes what would be left for the next build of that
-/// user.
+/// Kills all processes of a build user, and removes what would be left for that user's next build.
 fn clear_user(uid: u32) -> io::Result<()> {
     kill_user_from_here(uid)?;
-    // This process is that user now.
+    // By now, this process runs as that user.
     keyring::clear_user_keyrings()?;
     ipc::remove_own()
 }

@@ -16,9 +16,9 @@ pub(super) const GUEST_UID: u32 = 30001;
 /// See [`GUEST_UID`].
 pub(super) const GUEST_GID: u32 = 30000;
 
-/// The ids that builds get from a daemon without build users: above those that containers are given,
-/// and below those of files from elsewhere (`systemd`'s "Users, Groups, UIDs and GIDs on systemd
-/// Systems"), so that nobody has them.
+/// The ids for builds of a daemon without build users: above those assigned to containers, and
+/// below those of files from elsewhere (`systemd`'s "Users, Groups, UIDs and GIDs on systemd
+/// Systems"), so that nobody else has them.
 const ALLOCATED_FIRST: u32 = 0x7000_0000;
 /// See [`ALLOCATED_FIRST`].
 const ALLOCATED_COUNT: u32 = 4096;
@@ -26,7 +26,7 @@ const ALLOCATED_COUNT: u32 = 4096;
 /// The user that a builder runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Identity {
-    /// A build user, which no other build uses; the daemon is root.
+    /// A build user that no other build uses; the daemon is root.
     User {
         /// The user.
         uid: u32,
@@ -37,7 +37,7 @@ pub enum Identity {
         /// Whether the builder, in a chroot, sees itself as user 30001 of a user namespace.
         renumbered: bool,
     },
-    /// The daemon's own user, who isn't root; in a chroot, user 30001 of a user namespace.
+    /// The daemon's own user, which isn't root; in a chroot, user 30001 of a user namespace.
     Own,
 }
 
@@ -63,7 +63,7 @@ impl Identity {
         }
     }
 
-    /// User and group, as seen outside, if builds have users of their own.
+    /// User and group, as seen outside, if builds have their own users.
     pub(super) fn ids(&self) -> Option<(u32, u32)> {
         match self {
             Identity::User { uid, gid, .. } => Some((*uid, *gid)),
@@ -72,7 +72,7 @@ impl Identity {
     }
 }
 
-/// Why no build user could be in_use.
+/// Why no build user could be acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildUserError {
     /// The group doesn't exist.
@@ -92,28 +92,28 @@ pub enum BuildUserError {
     /// A member is the daemon itself.
     #[error("the Guix user should not be a member of `{0}'")]
     Ourselves(String),
-    /// All are busy.
+    /// All build users are in use.
     #[error(
         "all build users are currently in use; consider creating additional users and adding \
          them to the `{0}' group"
     )]
     AllInUse(String),
-    /// All ids that a daemon without build users gives to builds are busy.
+    /// All ids for builds of a daemon without build users are in use.
     #[error("all {ALLOCATED_COUNT} user ids for builds are in use; use `--build-users-group'")]
     AllIdsInUse,
-    /// The system's reason.
+    /// A system error.
     #[error("cannot {action} `{}': {source}", path.display())]
     Io {
         /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
         /// The reason.
         source: io::Error,
     },
 }
 
-/// A build user that no other build uses. It is free again when this is dropped.
+/// A build user that no other build uses. It is released on drop.
 #[derive(Debug)]
 pub struct BuildUser {
     identity: Identity,
@@ -121,11 +121,11 @@ pub struct BuildUser {
     lock: Option<LockFile>,
 }
 
-/// The build users that this process uses. Its own locks don't keep it from taking them again.
+/// The build users in use by this process, whose own locks don't prevent it from taking them again.
 static IN_USE: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Default::default);
 
 impl BuildUser {
-    /// Takes the first free member of the group; `pool` is `<state>/userpool`.
+    /// Acquires the first free member of the group; `pool` is `<state>/userpool`.
     pub fn acquire(group: &str, pool: &Path) -> Result<BuildUser, BuildUserError> {
         let lookup = |source| BuildUserError::Io {
             action: "look up",
@@ -169,8 +169,8 @@ impl BuildUser {
         Err(BuildUserError::AllInUse(group.into()))
     }
 
-    /// Takes the first free id of those that nobody has, for a daemon that runs as root without a
-    /// group of build users: no build runs as root. `pool` is `<state>/userpool`.
+    /// Acquires the first free unassigned id, for a daemon that runs as root without a group of
+    /// build users, so that no build runs as root. `pool` is `<state>/userpool`.
     pub fn allocate(pool: &Path) -> Result<BuildUser, BuildUserError> {
         create_pool(pool)?;
         for uid in ALLOCATED_FIRST..ALLOCATED_FIRST + ALLOCATED_COUNT {
@@ -192,7 +192,7 @@ impl BuildUser {
         Err(BuildUserError::AllIdsInUse)
     }
 
-    /// For the plan.
+    /// The identity, for a plan.
     pub fn identity(&self) -> Identity {
         self.identity.clone()
     }
@@ -206,7 +206,7 @@ impl BuildUser {
 impl Drop for BuildUser {
     fn drop(&mut self) {
         let mut in_use = IN_USE.lock().unwrap_or_else(|e| e.into_inner());
-        // Under the lock of `IN_USE`, so that a build which no longer finds the user there also finds
+        // While `IN_USE` is locked, so that a build that no longer finds the user there also finds
         // it unlocked.
         self.lock = None;
         in_use.remove(&self.uid);

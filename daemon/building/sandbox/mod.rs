@@ -1,11 +1,11 @@
 //! Running one builder, isolated from the rest of the machine.
 //!
-//! The daemon has many threads and never forks and goes on. It starts itself anew, once, as the
-//! [`ForkServer`], which has one thread and forks a process for each build. That process is sent a
-//! [`Plan`], and becomes the builder step by step. The steps, and what the builder finds around it,
-//! are described in `doc/spec/build-environment.md`, sections 2 to 7 and 9.
+//! The daemon is multithreaded and never forks without executing a program. It starts itself anew,
+//! once, as the [`ForkServer`], which is single-threaded and forks a process for each build. That
+//! process is sent a [`Plan`], and becomes the builder step by step. The steps, and the builder's
+//! environment, are described in `doc/spec/build-environment.md`, sections 2 to 7 and 9.
 //!
-//! # For the code that runs a build
+//! # Using this module
 //!
 //! 1. [`Identity`]: [`BuildUser::acquire`] takes a free build user (hold it until the build
 //!    is over; [`BuildUser::kill_processes`] before and after); without build users, it is
@@ -20,7 +20,7 @@
 //! 5. Read [`log`](start::Running::log) to its end, and wait for [`child`](start::Running::child); to
 //!    end a build early, `running.child.kill_group()` (and [`BuildUser::kill_processes`]).
 //!
-//! This module uses nothing else of the daemon but `platform`.
+//! This module uses no other module of the daemon but `platform`.
 
 mod build_log;
 mod builder_process;

@@ -13,7 +13,7 @@ use super::error_context::context;
 use super::phase::{SetUpError, phase};
 use super::plan::{Chroot, Mount};
 
-/// Makes the plan's directory the root directory, with everything mounted in it.
+/// Makes the plan's directory the root directory, with all mounts.
 pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
     let root = chroot.root.as_path();
     phase(
@@ -42,9 +42,9 @@ pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
 
 /// Mounts a file or directory of the host in the new root.
 ///
-/// Directories that are mounted already may be writable by others. So names are resolved as the
-/// builder will resolve them, which no link can make lead out of the root, and a file that exists is
-/// never opened for writing.
+/// Other users may be able to write to directories that are already mounted. So names are resolved
+/// as the builder will resolve them, where links can't lead out of the root, and an existing file
+/// is never opened for writing.
 fn mount_from_host(seen: &Mount, root: &RootDir) -> io::Result<()> {
     let (inside, outside) = (seen.inside.as_path(), seen.outside.as_path());
     let metadata = context(fs::symlink_metadata(outside), "get the status of", outside)?;
@@ -64,7 +64,7 @@ fn mount_from_host(seen: &Mount, root: &RootDir) -> io::Result<()> {
     }
     context(mount::bind(outside, &target.path()), "mount", outside)?;
     if seen.read_only {
-        // The name now leads to what has just been mounted.
+        // The name now leads to the new mount.
         let mounted = root.find(inside);
         let changed = mounted.and_then(|mounted| mount::remount_read_only(&mounted.path()));
         context(changed, "make read-only", inside)?;
@@ -78,7 +78,7 @@ fn mount_proc(root: &Path) -> io::Result<()> {
     mount::mount_new("proc", &proc, MsFlags::empty(), "")
 }
 
-/// Pseudo-terminals of the builder's own.
+/// Mounts the builder's own pseudo-terminals.
 fn mount_terminals(root: &Path) -> io::Result<()> {
     let terminals = root.join("dev/pts");
     mount::mount_new(
@@ -88,7 +88,7 @@ fn mount_terminals(root: &Path) -> io::Result<()> {
         "newinstance,mode=0620",
     )?;
     symlink("/dev/pts/ptmx", root.join("dev/ptmx"))?;
-    // The option ptmxmode does not do this on all kernels.
+    // The option ptmxmode doesn't do this on all kernels.
     fs::set_permissions(terminals.join("ptmx"), Permissions::from_mode(0o666))
 }
 
@@ -101,8 +101,8 @@ fn enter(root: &Path) -> io::Result<()> {
     fs::remove_dir("real-root")
 }
 
-/// Enters another user and mount namespace, in which the mounts made so far are locked: a builder
-/// that owns its user namespace could undo them otherwise.
+/// Enters another user and mount namespace, in which the existing mounts are locked: otherwise, a
+/// builder that owns its user namespace could unmount them.
 pub(super) fn lock() -> Result<(), SetUpError> {
     let uid = system::ids::effective_uid();
     let gid = system::ids::effective_gid();

@@ -1,8 +1,8 @@
-//! The network of fixed-output builds: `slirp4netns` carries it from a namespace of the builder's
-//! own to the host, as an ordinary program's (`doc/spec/build-environment.md`, section 9).
+//! The network of fixed-output builds: `slirp4netns` connects the builder's own namespace to the
+//! host's network as an unprivileged program (`doc/spec/build-environment.md`, section 9).
 //!
-//! Inside, the host is 10.0.2.2 or fd00::2, and its name server 10.0.2.3. Unlike Guix, which makes
-//! the device itself, we have the program make it.
+//! Inside, the host is 10.0.2.2 or fd00::2, and its name server 10.0.2.3. Unlike Guix, which
+//! creates the device itself, we let the program create it.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -29,16 +29,16 @@ const ADDRESS: (Ipv6Addr, u32) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x80),
 /// The host's IPv6 address, as the builder sees it.
 const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 
-/// The program, looked for in `$PATH`.
+/// The program, which is searched for in `$PATH`.
 const PROGRAM: &str = "slirp4netns";
 /// The device file from which it creates the network device.
 const DEVICE: &str = "/dev/net/tun";
-/// How long the program may take until it is ready.
+/// How long the program may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The descriptor to which the program writes when it is ready.
 const READY_FD: i32 = 3;
 
-/// The network of a fixed-output build, or why there is none.
+/// The network of a fixed-output build, or why it isn't available.
 pub fn of_fixed_output(host_loopback: bool) -> Result<Network, String> {
     let Some(program) = system::process::find_program(PROGRAM) else {
         return Err(format!(
@@ -61,9 +61,9 @@ pub fn of_fixed_output(host_loopback: bool) -> Result<Network, String> {
     })
 }
 
-/// Whether the host has an IPv6 address of more than link scope, by the kernel's table
-/// `/proc/net/if_inet6`. If not, builders get none either, so that programs don't try what can't
-/// work. A line has address, device number, prefix length, scope, flags, and device name.
+/// Whether the host has an IPv6 address with more than link scope, according to the kernel's table
+/// `/proc/net/if_inet6`. If not, builders don't get one either, so that programs don't try what
+/// can't work. A line has address, device number, prefix length, scope, flags, and device name.
 fn has_routable_ipv6(table: &str) -> bool {
     const GLOBAL: &str = "00";
     const SITE: &str = "40";
@@ -73,8 +73,8 @@ fn has_routable_ipv6(table: &str) -> bool {
         .any(|scope| [GLOBAL, SITE].contains(&scope))
 }
 
-/// Connects the network namespace of the process `pid` to the host's network, for as long as the
-/// result lives.
+/// Connects the network namespace of the process `pid` to the host's network, as long as the result
+/// lives.
 pub(super) fn connect(
     pid: i32,
     identity: &Identity,
@@ -91,8 +91,8 @@ pub(super) fn connect(
             format!("--ready-fd={READY_FD}"),
             "--netns-type=path".to_owned(),
         ]);
-    // The program takes packets from the builder, so it is confined: always to few system calls,
-    // and if the daemon is root, which this needs, to a sandbox of its own.
+    // The program reads packets from the builder, so it is restricted: always to a few system
+    // calls, and, if the daemon is root, to a sandbox, which requires root.
     slirp = slirp.arg("--enable-seccomp");
     if system::ids::effective_uid() == 0 {
         slirp = slirp.arg("--enable-sandbox");
@@ -132,7 +132,7 @@ pub(super) fn set_up_loopback(host_loopback: bool) -> io::Result<()> {
     if !host_loopback {
         return network::bring_up_loopback();
     }
-    // The proxy that the environment names may be at 127.0.0.1. Only root may set this; without it,
+    // The proxy in the environment may be at 127.0.0.1. Only root may set this; without it,
     // 10.0.2.2 works.
     let _ = std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1");
     network::take_down_loopback()
@@ -141,8 +141,8 @@ pub(super) fn set_up_loopback(host_loopback: bool) -> io::Result<()> {
 /// In the builder's namespace, once connected: adds an IPv6 address and the default route, which
 /// `slirp4netns` does for IPv4 only.
 pub(super) fn set_up_ipv6() -> io::Result<()> {
-    // No other machine is on this network, so duplicate addresses and router advertisements, for
-    // which the kernel would wait a second, are impossible.
+    // There is no other machine on this network, so duplicate addresses and router advertisements,
+    // for which the kernel would wait a second, are impossible.
     for setting in ["accept_dad", "accept_ra"] {
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/{setting}"), "0")?;
     }

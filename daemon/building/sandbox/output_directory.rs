@@ -1,6 +1,6 @@
-//! Where builtin builders put their output: `DRV.chroot/top` in the store, which nobody else can
-//! enter, and from which a finished output can be renamed into its place. What is rejected is
-//! never seen under a name in the store.
+//! The output directory of builtin builders: `DRV.chroot/top` in the store, which nobody else can
+//! enter, and from which a finished output can be renamed to its store path. A rejected output
+//! never appears under a name in the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::identity::Identity;
 use super::root::{make_directory, remove};
 
-/// A directory for the outputs of one build. Dropping it deletes it, and what is left in it.
+/// A directory for the outputs of one build. It is deleted recursively on drop.
 #[derive(Debug)]
 pub struct OutputDirectory {
     container: PathBuf,
@@ -16,13 +16,13 @@ pub struct OutputDirectory {
 }
 
 impl OutputDirectory {
-    /// Makes the directory; what is left of an earlier one is deleted.
+    /// Creates the directory; remains of an earlier one are deleted.
     pub fn create(derivation: &Path, identity: &Identity) -> io::Result<OutputDirectory> {
         let mut container = derivation.as_os_str().to_owned();
         container.push(".chroot");
         let container = PathBuf::from(container);
         remove(&container)?;
-        // From here on, whatever was made is deleted when the value is dropped.
+        // From here on, the directory is deleted when the value is dropped.
         let directory = OutputDirectory {
             top: container.join("top"),
             container,
@@ -34,7 +34,7 @@ impl OutputDirectory {
         Ok(directory)
     }
 
-    /// Where an output goes.
+    /// The path for an output.
     pub fn place(&self, output: &Path) -> PathBuf {
         self.top.join(output.file_name().unwrap_or_default())
     }

@@ -1,8 +1,8 @@
-//! The phases of becoming a builder, by Guix's names for them, and errors in them.
+//! The phases of becoming a builder, named as in Guix, and errors in them.
 
 use std::io;
 
-/// An error in a phase of becoming the builder, in the words that the client is told.
+/// An error in a phase of becoming the builder, with the message for the client.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "while setting up the child process: in phase {phase}: {}",
@@ -13,7 +13,7 @@ pub(super) struct SetUpError {
     pub(super) error: io::Error,
 }
 
-/// Gives errors the name of the phase they occurred in.
+/// Adds the phase in which it occurred to an error.
 pub(super) fn phase<T>(
     phase: &'static str,
     result: Result<T, impl Into<io::Error>>,

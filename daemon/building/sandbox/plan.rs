@@ -1,5 +1,5 @@
-//! The plan of a build: everything that the process which becomes the builder must know. It is sent
-//! as JSON, in which byte strings are strings if they are UTF-8, and lists of numbers otherwise.
+//! The plan of a build: everything that the process that becomes the builder must know. It is sent
+//! as JSON, in which byte strings are strings if they are UTF-8, and arrays of numbers otherwise.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -33,7 +33,7 @@ pub struct Plan {
     pub own_system: String,
     /// Whether the kernel pretends to be version 2.6 (`--impersonate-linux-2.6`).
     pub impersonate_linux_26: bool,
-    /// Whether `@ unsupported-platform` lines are wanted.
+    /// Whether to print `@ unsupported-platform` lines.
     pub print_build_trace: bool,
 }
 
@@ -42,7 +42,7 @@ pub struct Plan {
 pub enum Program {
     /// A derivation's builder.
     Builder {
-        /// Its file name as the derivation says; argument 0 is its base name.
+        /// Its file name in the derivation; argument 0 is its base name.
         file: Bytes,
         /// Its other arguments.
         arguments: Vec<Bytes>,
@@ -51,7 +51,7 @@ pub enum Program {
     },
     /// `builtin:download` or `builtin:git-download`: `guix perform-download DRV OUTPUT`.
     Builtin {
-        /// The builder as the derivation says, `builtin:` included.
+        /// The builder in the derivation, including `builtin:`.
         name: String,
         /// The `guix` program.
         guix: Bytes,
@@ -65,7 +65,7 @@ pub enum Program {
 pub struct Chroot {
     /// The directory that becomes the root.
     pub root: Bytes,
-    /// What is mounted in it, in this order.
+    /// The mounts in it, in this order.
     pub mounts: Vec<Mount>,
     /// The builder's network.
     pub network: Network,
@@ -73,25 +73,25 @@ pub struct Chroot {
     pub terminals: bool,
 }
 
-/// A file or directory of the host that is mounted inside.
+/// A file or directory of the host that is mounted in the root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Its name inside.
+    /// Its path inside.
     pub inside: Bytes,
-    /// Its name outside. A symbolic link, which only store items can be, is copied, not mounted.
+    /// Its path outside. A symbolic link, which only store items can be, is copied, not mounted.
     pub outside: Bytes,
-    /// Whether the builder may not write to it.
+    /// Whether it is read-only for the builder.
     pub read_only: bool,
 }
 
 /// The network of a builder with its own root directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// The loopback device only.
+    /// Only the loopback device.
     Loopback,
-    /// None: a fixed-output build that can't be connected to the host's network.
+    /// None: for a fixed-output build, if it can't be connected to the host's network.
     None,
-    /// The host's: a fixed-output build.
+    /// The host's network, for a fixed-output build.
     Host {
         /// `slirp4netns`.
         program: Bytes,
@@ -102,7 +102,7 @@ pub enum Network {
     },
 }
 
-/// A string of any bytes.
+/// A byte string.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! The root directory of a build: `DRV.chroot/top` in the store, from which finished outputs can
-//! be renamed into their places.
+//! The root directory of a build: `DRV.chroot/top` in the store, from which finished outputs can be
+//! renamed to their store paths.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, Permissions};
@@ -13,7 +13,7 @@ use super::identity::Identity;
 use super::network::{HOST, NAME_SERVER};
 use super::plan::{Chroot, Mount, Network};
 
-/// The devices of the host that every builder sees, where they exist.
+/// The devices of the host that are visible to every builder, if they exist.
 const DEVICES: [&str; 7] = [
     "/dev/full",
     "/dev/kvm",
@@ -32,7 +32,7 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("/proc/self/fd/2", "stderr"),
 ];
 
-/// Files of the host that a fixed-output build sees, if they exist.
+/// Files of the host that are visible to a fixed-output build, if they exist.
 const NETWORK_FILES: [&str; 4] = [
     "/etc/hosts",
     "/etc/nsswitch.conf",
@@ -40,7 +40,7 @@ const NETWORK_FILES: [&str; 4] = [
     "/etc/services",
 ];
 
-/// What a root directory is made for.
+/// What is needed to create a root directory.
 #[derive(Debug)]
 pub struct RootRequest<'a> {
     /// The store directory.
@@ -51,17 +51,17 @@ pub struct RootRequest<'a> {
     pub identity: &'a Identity,
     /// The directory that the build runs in.
     pub directory: &'a BuildDirectory,
-    /// The store items that the builder sees.
+    /// The store items that are visible to the builder.
     pub inputs: Vec<PathBuf>,
     /// The derivation's outputs, which are never mounted.
     pub outputs: Vec<PathBuf>,
-    /// `INSIDE=OUTSIDE` or one name for both (`--chroot-directory`).
+    /// Entries of `--chroot-directory`: `INSIDE=OUTSIDE`, or one name for both.
     pub extra: Vec<String>,
     /// The builder's network.
     pub network: Network,
 }
 
-/// A root directory for one build. Dropping it deletes it.
+/// The root directory of one build. It is deleted on drop.
 #[derive(Debug)]
 pub struct Root {
     container: PathBuf,
@@ -70,7 +70,7 @@ pub struct Root {
 }
 
 impl Root {
-    /// Makes the directory and the files in it; what is left of an earlier one is deleted.
+    /// Creates the directory and the files in it; remains of an earlier one are deleted.
     pub fn create(request: &RootRequest<'_>) -> io::Result<Root> {
         let mut container = request.derivation.as_os_str().to_owned();
         container.push(".chroot");
@@ -103,12 +103,12 @@ impl Root {
         Ok(root)
     }
 
-    /// Where a file that the builder sees as `inside` (an output, say) is on the host.
+    /// The path on the host of a file that the builder sees as `inside` (an output, for example).
     pub fn outside(&self, inside: &Path) -> PathBuf {
         self.top.join(inside.strip_prefix("/").unwrap_or(inside))
     }
 
-    /// For the plan.
+    /// The root directory, for a plan.
     pub fn chroot(&self) -> Chroot {
         self.chroot.clone()
     }
@@ -182,8 +182,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The builder's `/etc/hosts`: the host's, with the address that the host has inside instead of
-/// 127.0.0.1.
+/// The builder's `/etc/hosts`: the host's, with the host's address inside instead of 127.0.0.1.
 fn builder_hosts(host_hosts: &str) -> String {
     let lines = host_hosts.lines().filter(|line| !line.starts_with("::1"));
     let translate = |line: &str| match line.strip_prefix("127.0.0.1") {
@@ -193,7 +192,7 @@ fn builder_hosts(host_hosts: &str) -> String {
     lines.map(translate).collect()
 }
 
-/// Makes a directory unless it exists, and sets its mode and owner.
+/// Creates a directory unless it exists, and sets its mode and owner.
 pub(super) fn make_directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -213,7 +212,7 @@ pub(super) fn make_directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) 
     )
 }
 
-/// What is mounted, by the name that it has inside.
+/// The mounts, by their path inside.
 fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
     let mut mounts = BTreeMap::new();
     let mut add = |inside: PathBuf, outside: PathBuf, writable: bool| {
@@ -239,8 +238,8 @@ fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
             .into_iter()
             .filter(|device| Path::new(device).exists())
         {
-            // A device that is mounted read-only can still be written to, but its times and mode
-            // can't be changed.
+            // A device on a read-only mount is still writable, but its times and mode can't be
+            // changed.
             add(device.into(), resolved(device)?, false);
         }
     }
@@ -266,8 +265,8 @@ fn mounts(request: &RootRequest<'_>) -> io::Result<BTreeMap<PathBuf, Mount>> {
     Ok(mounts)
 }
 
-/// The file of the host that a name leads to, without symbolic links: they would lead elsewhere, or
-/// nowhere, in the builder's root.
+/// The host's file for a name, with symbolic links resolved: in the builder's root, they would lead
+/// elsewhere, or nowhere.
 fn resolved(outside: &str) -> io::Result<PathBuf> {
     let outside = Path::new(outside);
     if !outside.is_symlink() {

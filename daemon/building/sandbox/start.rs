@@ -14,16 +14,16 @@ use super::network;
 use super::phase::SetUpError;
 use super::plan::{Network, Plan};
 
-/// The longest error that the process may report, in bytes.
+/// The maximum length of an error that the process reports, in bytes.
 const ERROR_LIMIT: u64 = 64 << 10;
 
-/// A builder that has been started.
+/// A builder that was started.
 #[derive(Debug)]
 pub struct Running {
     /// The builder (in a chroot, process 1 of its PID namespace). It leads its own session and
-    /// process group, and is killed when this is dropped.
+    /// process group, and is killed on drop.
     pub child: Child,
-    /// What it writes to descriptors 1 and 2, from its first byte on.
+    /// Its output on descriptors 1 and 2, from the first byte on.
     pub log: File,
     /// The process that connects it to the host's network.
     _network: Option<Child>,
@@ -32,7 +32,7 @@ pub struct Running {
 /// Why a builder could not be started. These are general errors, which end the client's request.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The process could not be started or talked to.
+    /// The process could not be started, or communication with it failed.
     #[error("cannot start a builder for `{derivation}': {source}")]
     Io {
         /// The derivation.
@@ -40,7 +40,7 @@ pub enum StartError {
         /// The reason.
         source: io::Error,
     },
-    /// What the process reported: `while setting up the child process: in phase X: …`.
+    /// The process's report: `while setting up the child process: in phase X: …`.
     #[error("{0}")]
     SetUp(String),
 }
@@ -57,7 +57,7 @@ pub fn start(
         derivation: plan.derivation.clone(),
         source,
     };
-    // A failed attempt leaves no process that could read its plan, so it can be repeated.
+    // A failed attempt leaves no process that could read its plan, so it can be retried.
     let Started {
         child,
         plan_pipe,
@@ -87,7 +87,7 @@ pub fn start(
     }
 }
 
-/// A process that has been forked, and our ends of its pipes.
+/// A process that was forked, and our ends of its pipes.
 struct Started {
     child: Child,
     plan_pipe: File,
@@ -95,7 +95,7 @@ struct Started {
     log: File,
 }
 
-/// Forks the process. Only it has the other ends of the pipes, so that they close when it ends.
+/// Forks the process. It alone has the other ends of the pipes, so they are closed when it ends.
 fn fork(plan: &Plan, fork_server: &ForkServer) -> io::Result<Started> {
     let (child_plan, plan_pipe) = pipe::pipe()?;
     let (status, child_status) = pipe::pipe()?;
@@ -118,8 +118,8 @@ fn isolation(plan: &Plan) -> Isolation {
     }
 }
 
-/// Sends the plan to the process, connects it to the network if the plan says so, and returns what
-/// the process reports.
+/// Sends the plan to the process, connects it to the network if the plan requires it, and returns
+/// the process's report.
 fn hand_over_plan(
     plan: &Plan,
     pid: i32,

@@ -1,7 +1,7 @@
-//! Derivations: the `.drv` files that say how something is built.
+//! Derivations: the `.drv` files that describe how something is built.
 //!
-//! The file's text is read and written in `text.rs`. The hashes that outputs are named after are in
-//! `modulo.rs`, the names themselves in `outputs.rs`, and `recipe.rs` makes new derivations. The
+//! The file's text is read and written in `text.rs`. The hashes that output paths are computed from
+//! are in `modulo.rs`, the output paths in `outputs.rs`, and `recipe.rs` makes new derivations. The
 //! format is described in `doc/spec/store-formats.md`.
 
 mod modulo;
@@ -19,13 +19,13 @@ use crate::store_path::{self, StorePath};
 pub use modulo::ModuloHashes;
 pub use recipe::Recipe;
 
-/// What derivations' file names end in.
+/// The extension of derivations' file names.
 const EXTENSION: &str = ".drv";
 
-/// The largest derivation that is worth reading: the real ones stay far below.
+/// The largest derivation that is read, in bytes; real ones are far smaller.
 pub const MAX_SIZE: u64 = 256 * 1024 * 1024;
 
-/// Why a derivation could not be read, or isn't what it has to be.
+/// Why a derivation could not be read or is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not the text of a derivation.
@@ -33,20 +33,20 @@ pub enum Error {
     Syntax {
         /// What is wrong.
         reason: &'static str,
-        /// Where.
+        /// Its offset in the text, in bytes.
         position: usize,
     },
-    /// A path in it that is no store path.
+    /// It contains a path that isn't a store path.
     #[error("bad path `{0}' in derivation")]
     Path(BString),
-    /// An output that isn't where it has to be.
+    /// An output path isn't the one that the derivation's contents determine.
     #[error("derivation `{derivation}' has incorrect output `{found}', should be `{expected}'")]
     Output {
         /// The derivation.
         derivation: StorePath,
-        /// Where it says its output is.
+        /// The output path that it declares.
         found: StorePath,
-        /// Where that output has to be.
+        /// The output path that was computed.
         expected: StorePath,
     },
     /// A fixed output's algorithm or hash.
@@ -55,13 +55,13 @@ pub enum Error {
     /// A name that outputs or derivations can't have.
     #[error(transparent)]
     Name(#[from] store_path::Error),
-    /// A file name that doesn't end in `.drv`.
+    /// A file name without the extension `.drv`.
     #[error("`{0}' is not the name of a derivation")]
     NotADerivation(StorePath),
     /// Derivations that depend on each other.
     #[error("derivation `{0}' depends on itself")]
     Cycle(StorePath),
-    /// Another derivation that was needed could not be had.
+    /// Another derivation that was needed could not be read.
     #[error("{0}")]
     Resolve(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -69,7 +69,7 @@ pub enum Error {
 /// One output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Where it will be.
+    /// Its store path.
     pub path: StorePath,
     /// For a fixed output, its algorithm, with `r:` before it if the hash is of the nar.
     pub algorithm: String,
@@ -110,7 +110,7 @@ impl Output {
     }
 }
 
-/// How something is built.
+/// A derivation: what to build, from what, and how.
 ///
 /// ```
 /// use formats::{Derivation, StoreDir};
@@ -126,7 +126,7 @@ impl Output {
 pub struct Derivation {
     /// What is built, by output name.
     pub outputs: BTreeMap<String, Output>,
-    /// The derivations needed, and which of their outputs.
+    /// The derivations needed, and which of their outputs are needed.
     pub inputs: BTreeMap<StorePath, BTreeSet<String>>,
     /// The other store items needed.
     pub sources: BTreeSet<StorePath>,
@@ -141,7 +141,7 @@ pub struct Derivation {
 }
 
 impl Derivation {
-    /// Whether the result is known beforehand by its hash: one output, `out`, with a hash.
+    /// Whether this is a fixed-output derivation: one output, `out`, whose hash is given.
     pub fn is_fixed_output(&self) -> bool {
         self.outputs.len() == 1
             && self
@@ -150,7 +150,7 @@ impl Derivation {
                 .is_some_and(|out| !out.hash.is_empty())
     }
 
-    /// Whether the daemon builds it by itself, and the name it has there.
+    /// The name of the builtin, if the daemon itself is the builder.
     pub fn builtin(&self) -> Option<&bstr::BStr> {
         self.builder
             .strip_prefix(b"builtin:")
@@ -164,12 +164,12 @@ impl Derivation {
             .map(|value| value.as_bstr())
     }
 
-    /// Where its outputs are.
+    /// The paths of its outputs.
     pub fn output_paths(&self) -> impl Iterator<Item = &StorePath> {
         self.outputs.values().map(|output| &output.path)
     }
 
-    /// What the `.drv` file refers to: sources and input derivations, but no outputs.
+    /// What the `.drv` file refers to: sources and input derivations, but not outputs.
     pub fn references(&self) -> BTreeSet<StorePath> {
         self.sources
             .iter()
@@ -178,7 +178,7 @@ impl Derivation {
             .collect()
     }
 
-    /// The name that outputs of the derivation at `path` are named after.
+    /// The name of the derivation at `path`, from which its outputs' names are made.
     pub fn name_of(path: &StorePath) -> Result<&str, Error> {
         path.name()
             .strip_suffix(EXTENSION)

@@ -1,7 +1,7 @@
-//! The hash of a derivation modulo fixed outputs: what names its outputs.
+//! The hash of a derivation modulo fixed outputs, from which its output paths are computed.
 //!
-//! A derivation with a fixed output hashes to that output's hash and path, however it is got.
-//! Any other hashes to its text, with every input's file name replaced by that input's hash.
+//! A fixed-output derivation is hashed as its output's hash and path, however the output is made.
+//! Any other is hashed as its text, with the file name of each input replaced by that input's hash.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,8 +11,9 @@ use crate::hash::Hash;
 use crate::store_path::StorePath;
 
 impl Derivation {
-    /// The hash that stands for this derivation in those that need it: the same for two ways to
-    /// get the same fixed output. `resolve` gives that of an input; see [`ModuloHashes`].
+    /// The hash that stands for this derivation in derivations that depend on it; two derivations
+    /// with the same fixed output have the same hash. `resolve` returns the hash of an input; see
+    /// [`ModuloHashes`].
     pub fn hash_modulo(
         &self,
         resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
@@ -21,7 +22,8 @@ impl Derivation {
     }
 }
 
-/// The hash of `derivation`, given those of its inputs; with `blank`, without output paths.
+/// The hash of `derivation`, given the hashes of its inputs. With `blank`, output paths are left
+/// out.
 pub(super) fn hash(
     derivation: &Derivation,
     blank: bool,
@@ -35,7 +37,7 @@ pub(super) fn hash(
             out.algorithm, out.hash
         )));
     }
-    // Of inputs with the same hash, the last one's outputs count.
+    // If inputs have the same hash, the outputs of the last one count, as in Guix.
     let mut inputs = BTreeMap::new();
     for (path, wanted) in &derivation.inputs {
         inputs.insert(resolve(path)?.hex(), wanted);
@@ -47,15 +49,15 @@ pub(super) fn hash(
     Ok(Hash::sha256(derivation.print(blank, &inputs)))
 }
 
-/// The hashes of derivations, each computed once. Not recursive: the depth of a graph of
-/// derivations is limited by memory alone.
+/// A cache of the hashes of derivations. Computing them doesn't recurse: only memory limits the
+/// depth of the graph.
 #[derive(Debug, Default, Clone)]
 pub struct ModuloHashes {
     known: HashMap<StorePath, Hash>,
 }
 
 impl ModuloHashes {
-    /// Knows nothing.
+    /// An empty cache.
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,13 +67,13 @@ impl ModuloHashes {
         self.known.get(path).copied()
     }
 
-    /// Notes the hash of the derivation at `path`.
+    /// Stores the hash of the derivation at `path`.
     pub fn insert(&mut self, path: StorePath, hash: Hash) {
         self.known.insert(path, hash);
     }
 
-    /// The hash of the derivation at `path`; `load` reads it and those it needs that aren't
-    /// known yet.
+    /// The hash of the derivation at `path`. `load` reads it and those of its inputs whose hashes
+    /// aren't known yet.
     pub fn get<E>(
         &mut self,
         path: &StorePath,
@@ -110,7 +112,7 @@ impl ModuloHashes {
     }
 }
 
-/// The inputs whose hashes are needed for that of `derivation`.
+/// The inputs whose hashes go into that of `derivation`.
 fn needed_inputs(derivation: &Derivation) -> Vec<StorePath> {
     if derivation.is_fixed_output() {
         Vec::new()

@@ -1,4 +1,4 @@
-//! Where the outputs of a derivation are.
+//! The paths of a derivation's outputs.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use crate::hash::Hash;
 use crate::store_path::{StoreDir, StorePath};
 
 impl Derivation {
-    /// Checks that every output of this derivation, which is at `path`, is where it has to be,
-    /// and that the environment says so too. `resolve` gives the hash modulo of an input.
+    /// Checks that the output paths of this derivation, which is at `path`, are the computed ones,
+    /// and that its environment has them too. `resolve` returns the hash modulo of an input.
     pub fn check_outputs(
         &self,
         path: &StorePath,
@@ -33,7 +33,7 @@ impl Derivation {
         Ok(())
     }
 
-    /// Where the outputs of a derivation like this, called `name`, have to be.
+    /// Computes the output paths of this derivation, called `name`.
     pub fn compute_output_paths(
         &self,
         name: &str,

@@ -8,7 +8,7 @@ use super::{Derivation, EXTENSION, Error, FixedHash, Output};
 use crate::hash::Hash;
 use crate::store_path::{StoreDir, StorePath};
 
-/// A derivation whose output paths are yet to be computed.
+/// A derivation whose output paths are not computed yet.
 #[derive(Debug, Clone, Default)]
 pub struct Recipe {
     /// The outputs, and the hash of a fixed one.
@@ -23,7 +23,7 @@ pub struct Recipe {
     pub builder: BString,
     /// See [`Derivation::arguments`].
     pub arguments: Vec<BString>,
-    /// See [`Derivation::environment`]; a variable for each output is added.
+    /// See [`Derivation::environment`]; a variable is added for each output.
     pub environment: BTreeMap<BString, BString>,
 }
 
@@ -35,7 +35,7 @@ impl Recipe {
         store: &StoreDir,
         resolve: impl FnMut(&StorePath) -> Result<Hash, Error>,
     ) -> Result<(Derivation, StorePath), Error> {
-        // Any path will do until the right ones are known: they aren't hashed.
+        // A placeholder: the paths are left out of the text that is hashed.
         let unknown = store.join("unknown")?;
         let output = |(id, fixed): (String, Option<FixedHash>)| {
             let (algorithm, hash) = match fixed {

@@ -8,7 +8,7 @@ use super::{Derivation, Error, Output};
 use crate::store_path::{StoreDir, StorePath};
 
 impl Derivation {
-    /// Reads the text of a derivation. As in Guix, lists need not be sorted; they will be.
+    /// Parses the text of a derivation. As in Guix, lists need not be sorted; the result is.
     pub fn parse(text: &[u8], store: &StoreDir) -> Result<Derivation, Error> {
         let mut parser = Parser {
             text,
@@ -95,8 +95,8 @@ impl Derivation {
         self.print(false, &inputs)
     }
 
-    /// The text with `inputs` instead of its own; with `blank`, output paths are left out, there
-    /// and in the environment.
+    /// The text with `inputs` instead of its own. With `blank`, output paths are left out, also in
+    /// the environment.
     pub(super) fn print(&self, blank: bool, inputs: &[(&str, &BTreeSet<String>)]) -> Vec<u8> {
         let mut out = Vec::with_capacity(4096);
         out.extend_from_slice(b"Derive(");
@@ -226,7 +226,7 @@ impl Parser<'_> {
         }))
     }
 
-    /// `[`, items as `item` reads them, separated by commas, `]`.
+    /// Parses `[`, items that `item` parses, separated by commas, and `]`.
     fn list(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
         self.expect("[")?;
         if self.take("]") {

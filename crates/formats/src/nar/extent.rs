@@ -1,11 +1,11 @@
-//! Finding the end of a nar that is followed by something else.
+//! Finding the end of a nar that is followed by other data.
 
 use std::io::{self, Read};
 
 use super::{MAGIC, MAX_DEPTH, MAX_TARGET};
 use crate::wire::padding;
 
-/// What comes next in the archive.
+/// What the archive has next.
 #[derive(Clone, Copy, PartialEq)]
 enum Next {
     Magic,
@@ -29,23 +29,24 @@ enum Next {
     End,
 }
 
-/// Yields the bytes of one nar from a reader, and then the end of file: what follows the nar
-/// stays in the reader. Who consumes it may stop anywhere, because of an error of its own, and
-/// the rest can be [drained](Extent::drain), so that reader and writer stay in step.
+/// Yields the bytes of one nar from a reader, and then the end of file; what follows the nar stays
+/// in the reader. A consumer that stops early, because of an error of its own, can
+/// [drain](Extent::drain) the rest, so that the reader stays in step with the sender.
 ///
-/// It checks what it needs to find the end, no more; the bytes are still to be [read](super::read).
+/// It only checks what it needs in order to find the end; the bytes still have to be
+/// [read](super::read).
 pub struct Extent<R> {
     source: R,
     next: Next,
-    /// Directories that are open.
+    /// The number of open directories.
     depth: usize,
-    /// Bytes that were read to know what comes next, and of those, how many were handed out.
+    /// Bytes that were read ahead to find out what comes next, and how many of them were yielded.
     pending: Vec<u8>,
     handed: usize,
 }
 
 impl<R: Read> Extent<R> {
-    /// The nar that begins here in `source`, which should be buffered.
+    /// The nar that starts at the current position of `source`, which should be buffered.
     pub fn new(source: R) -> Self {
         Extent {
             source,
@@ -56,24 +57,24 @@ impl<R: Read> Extent<R> {
         }
     }
 
-    /// Whether the whole nar was handed out.
+    /// Whether the whole nar was yielded.
     pub fn is_complete(&self) -> bool {
         self.next == Next::End && self.handed == self.pending.len()
     }
 
-    /// Reads the rest of the nar and forgets it.
+    /// Reads the rest of the nar and discards it.
     pub fn drain(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];
         while self.read(&mut buffer)? > 0 {}
         Ok(())
     }
 
-    /// The reader, which is after the nar if this [is complete](Extent::is_complete).
+    /// The reader, positioned after the nar if this [is complete](Extent::is_complete).
     pub fn into_inner(self) -> R {
         self.source
     }
 
-    /// Reads `count` more bytes into `pending`, and answers where they begin.
+    /// Reads `count` more bytes into `pending`, and returns where they begin.
     fn fetch(&mut self, count: usize) -> io::Result<usize> {
         let start = self.pending.len();
         self.pending.resize(start + count, 0);
@@ -137,7 +138,7 @@ impl<R: Read> Extent<R> {
         }
     }
 
-    /// Goes on with the data of a file or, when there is none `left`, with its padding.
+    /// Continues with the data of a file or, if nothing is `left`, with its padding.
     fn data(&mut self, left: u64, size: u64) -> io::Result<()> {
         self.next = if left == 0 {
             Next::NodeClose

@@ -1,9 +1,10 @@
-//! Normalized archives ("nar"): file trees as one stream of bytes, the same for the same tree.
+//! Normalized archives ("nar"): a file tree as a stream of bytes that is always the same for the
+//! same tree.
 //!
-//! Documented in Guix's `nix/libutil/archive.hh`. Reading accepts only the one form that a tree
-//! has: entries strictly sorted, proper names, no field twice or out of order, so that a tree
-//! that was read writes itself out as the same bytes. It is iterative, and bounds depth and
-//! names; memory doesn't grow with the size of files or the number of entries.
+//! Documented in Guix's `nix/libutil/archive.hh`. Reading accepts only the canonical form of a
+//! tree: entries strictly sorted, valid names, no field repeated or out of order, so that writing
+//! the tree gives the same bytes again. It is iterative and limits depth and the length of names;
+//! memory use doesn't depend on the size of files or the number of entries.
 
 use std::io::{self, Read, Write};
 
@@ -32,30 +33,30 @@ pub enum Error {
     /// It could not be read, ended too early, or its encoding is wrong.
     #[error(transparent)]
     Wire(#[from] wire::Error),
-    /// It doesn't begin as nars do.
+    /// It doesn't start with [`MAGIC`].
     #[error("bad archive: input doesn't look like a normalized archive")]
     Magic,
-    /// Something else than what has to be at this place.
+    /// A token that isn't allowed here.
     #[error("bad archive: expected `{expected}' but found `{found}'")]
     Unexpected {
-        /// What the format has here.
+        /// What the format allows here.
         expected: &'static str,
-        /// What was there.
+        /// What was found.
         found: BString,
     },
-    /// A name that no directory entry may have.
+    /// A name that isn't allowed for a directory entry.
     #[error("NAR contains invalid file name `{0}'")]
     Name(BString),
     /// An entry that repeats or precedes the one before it.
     #[error("NAR directory is not sorted: `{0}' follows `{1}'")]
     Unsorted(BString, BString),
-    /// A link to nowhere, or with a NUL in its target.
+    /// The target of a symbolic link is empty or contains a NUL.
     #[error("NAR contains invalid symbolic link target `{0}'")]
     Target(BString),
     /// Deeper than [`MAX_DEPTH`].
     #[error("NAR has directories nested deeper than {MAX_DEPTH}")]
     TooDeep,
-    /// What the nar was unpacked to could not take it.
+    /// The sink failed.
     #[error(transparent)]
     Sink(io::Error),
 }
@@ -70,26 +71,26 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Takes a tree, node by node, in the order of the archive.
+/// Receives a tree, node by node, in the order of the archive.
 ///
 /// The tree is one node; a directory is `begin_directory`, then for each of its entries `entry`
 /// followed by one node, then `end_directory`.
 pub trait Sink {
     /// A directory begins.
     fn begin_directory(&mut self) -> io::Result<()>;
-    /// The next node is the entry `name` of the innermost directory. `name` is a proper one:
-    /// not empty, `.` or `..`, without slash and NUL, greater than the one before.
+    /// The next node is the entry `name` of the innermost directory. `name` is valid: not empty,
+    /// not `.` or `..`, without slash and NUL, and greater than the name before it.
     fn entry(&mut self, name: &BStr) -> io::Result<()>;
     /// The innermost directory ends.
     fn end_directory(&mut self) -> io::Result<()>;
     /// A symbolic link.
     fn symlink(&mut self, target: &BStr) -> io::Result<()>;
-    /// A regular file of `size` bytes, which `contents` yields; what the sink doesn't read is
-    /// skipped.
+    /// A regular file of `size` bytes, which `contents` yields; bytes that the sink doesn't read
+    /// are skipped.
     fn regular(&mut self, executable: bool, size: u64, contents: &mut dyn Read) -> io::Result<()>;
 }
 
-/// A sink that only wants the archive to be checked.
+/// A sink that discards everything, to check an archive.
 impl Sink for io::Sink {
     fn begin_directory(&mut self) -> io::Result<()> {
         Ok(())
@@ -108,8 +109,8 @@ impl Sink for io::Sink {
     }
 }
 
-/// The contents of one file: never yields more than its size, and an error, not an end of file,
-/// when the archive ends too early.
+/// The contents of one file: yields exactly its size, and an error, not the end of file, if the
+/// archive is truncated.
 struct Contents<'a, R> {
     source: &'a mut R,
     left: u64,
@@ -138,19 +139,19 @@ impl<R: Read> Read for Contents<'_, R> {
     }
 }
 
-/// Room for the longest keyword, with some left to show what was found instead of one.
+/// Room for the longest keyword, with some to spare to show an unexpected word in an error.
 type Keyword = [u8; 32];
 
 /// The state of reading.
 struct Reader<'a, R, S: ?Sized> {
     source: &'a mut R,
     sink: &'a mut S,
-    /// The last name seen in each open directory.
+    /// The last name read in each open directory.
     open: Vec<Option<BString>>,
     keyword: Keyword,
 }
 
-/// Reads one nar from `source`, not a byte more, and tells `sink` what is in it.
+/// Reads one nar from `source`, and no byte more, and passes its contents to `sink`.
 pub fn read<R: Read, S: Sink + ?Sized>(source: &mut R, sink: &mut S) -> Result<(), Error> {
     let mut keyword = [0; 32];
     match source.read_token(&mut keyword) {
@@ -170,7 +171,7 @@ pub fn read<R: Read, S: Sink + ?Sized>(source: &mut R, sink: &mut S) -> Result<(
 impl<R: Read, S: Sink + ?Sized> Reader<'_, R, S> {
     fn tree(&mut self) -> Result<(), Error> {
         loop {
-            // At a node; at most it opens a directory.
+            // At a node; it opens at most one directory.
             let directory = self.node()?;
             if !directory && !self.open.is_empty() {
                 self.expect(")")?;
@@ -186,7 +187,7 @@ impl<R: Read, S: Sink + ?Sized> Reader<'_, R, S> {
         }
     }
 
-    /// Reads a node; of a directory, only the beginning, and answers `true`.
+    /// Reads a node (of a directory, only its start) and returns whether it is a directory.
     fn node(&mut self) -> Result<bool, Error> {
         self.expect("(")?;
         self.expect("type")?;
@@ -255,8 +256,8 @@ impl<R: Read, S: Sink + ?Sized> Reader<'_, R, S> {
         self.expect(")")
     }
 
-    /// Reads the beginning of the next entry of the innermost directory and answers `true`, or
-    /// the directory's end (and that of the entry it is, if it is one), and answers `false`.
+    /// Reads the start of the next entry of the innermost directory and returns `true`; or the end
+    /// of the directory, and of the entry that it is in, if any, and returns `false`.
     fn entry_or_end(&mut self) -> Result<bool, Error> {
         match self.keyword()? {
             b")" => {
@@ -326,8 +327,8 @@ impl<R: Read, S: Sink + ?Sized> Reader<'_, R, S> {
     }
 }
 
-/// Copies one nar from `source` to `target`, byte for byte, checking it on the way. `target`
-/// gets small pieces and should be buffered.
+/// Copies one nar from `source` to `target`, byte for byte, and checks it. `target` gets small
+/// writes and should be buffered.
 pub fn copy<R: Read, W: Write>(source: &mut R, target: &mut W) -> Result<(), Error> {
     read(&mut Tee { source, target }, &mut io::sink())
 }

@@ -95,7 +95,7 @@ fn known_nar() {
     assert_eq!(Hash::sha256(&nar).hex(), hex);
 }
 
-/// A nar from its tokens; `=N` is a size of N without contents.
+/// A nar from its tokens; `=N` is a size of N without any contents.
 fn tokens(tokens: &[&str]) -> Vec<u8> {
     let mut nar = Vec::new();
     nar.write_bytes(MAGIC).unwrap();
@@ -181,7 +181,7 @@ fn shape_must_be_the_canonical_one() {
         parse(b"\x05\0\0\0\0\0\0\0hello\0\0\0"),
         Err(Error::Magic)
     ));
-    // A file of nearly 2^64 bytes that isn't there.
+    // A file that claims nearly 2^64 bytes, without contents.
     let huge = tokens(&["(", "type", "regular", "contents", "=18446744073709551615"]);
     assert!(matches!(parse(&huge), Err(Error::Wire(error)) if error.is_eof()));
 }
@@ -240,7 +240,7 @@ proptest! {
         prop_assert_eq!(input, rest);
     }
 
-    /// However little is asked for at a time, an extent yields its nar and stops.
+    /// However small the reads are, an extent yields its nar and stops.
     #[test]
     fn extent_is_the_nar(tree in any_tree(), rest in prop::collection::vec(any::<u8>(), 0..20), step in 1usize..50) {
         let nar = tree.nar();

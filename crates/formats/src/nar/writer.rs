@@ -7,11 +7,11 @@ use bstr::BStr;
 use super::{MAGIC, Sink};
 use crate::wire::WriteExt;
 
-/// How many bytes of a file are moved at a time.
+/// How much of a file is copied at a time, in bytes.
 const FILE_CHUNK_SIZE: usize = 128 * 1024;
 
-/// Writes a nar, node by node: what `read` tells a [`Sink`] can be told a writer. `W` gets
-/// small pieces and should be buffered; whole files go to it in large ones.
+/// Writes a nar, node by node. It is a [`Sink`], so the output of `read` can go straight into it.
+/// `W` gets small writes and should be buffered; files' contents are written in large pieces.
 ///
 /// ```
 /// use formats::nar::{Sink, Writer, read};
@@ -46,7 +46,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// What was written to.
+    /// The underlying writer.
     pub fn into_inner(self) -> W {
         self.target
     }
@@ -68,7 +68,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Begins a regular file of `size` bytes. That many have to follow, with
+    /// Begins a regular file of `size` bytes, which have to follow in calls of
     /// [`write_contents`](Self::write_contents), and then [`end_regular`](Self::end_regular).
     pub fn begin_regular(&mut self, executable: bool, size: u64) -> io::Result<()> {
         self.begin_node("regular")?;
@@ -144,7 +144,7 @@ impl<W: Write> Sink for Writer<W> {
         self.end_node()
     }
 
-    /// Takes exactly `size` bytes of `contents`, and fails if there are less.
+    /// Writes exactly `size` bytes of `contents`, and fails if there are fewer.
     fn regular(&mut self, executable: bool, size: u64, contents: &mut dyn Read) -> io::Result<()> {
         self.begin_regular(executable, size)?;
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -158,7 +158,7 @@ impl<W: Write> Sink for Writer<W> {
 /// The nar of a single file, in memory.
 pub fn of_file(executable: bool, contents: &[u8]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::with_capacity(contents.len() + 128));
-    // Writing to memory what is in memory can't fail.
+    // Copying from memory to memory can't fail.
     let _ = writer.regular(executable, contents.len() as u64, &mut { contents });
     writer.into_inner()
 }

@@ -1,4 +1,4 @@
-//! Where a daemon listens.
+//! The address of a daemon.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,13 +11,13 @@ use formats::StoreDir;
 
 use super::{Connection, Error, Options};
 
-/// The TCP port of daemons.
+/// The default TCP port of daemons.
 pub const DEFAULT_PORT: u16 = 44146;
 
-/// Where a daemon listens.
+/// The address at which a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A Unix socket of that name.
+    /// A Unix socket with this file name.
     Unix(PathBuf),
     /// A TCP port.
     Tcp {
@@ -41,7 +41,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Reads a file name, a `unix:` or `file:` address, or `guix://HOST[:PORT]`.
+    /// Parses a file name, a `unix:` or `file:` address, or `guix://HOST[:PORT]`.
     pub fn parse(text: &std::ffi::OsStr) -> Result<Address, Error> {
         let bad = || Error::Address(text.to_string_lossy().into_owned());
         let bytes = text.as_bytes();
@@ -51,7 +51,7 @@ impl Address {
         match scheme {
             "unix" | "file" => {
                 let path = match rest.strip_prefix(b"//") {
-                    // What precedes the path is a host; only this one makes sense.
+                    // Whatever precedes the path is a host name; it can only be this host's.
                     Some(rest) => rest
                         .iter()
                         .position(|&b| b == b'/')
@@ -90,7 +90,7 @@ impl Address {
         }
     }
 
-    /// What `GUIX_DAEMON_SOCKET` says, or else the socket in `state_directory`.
+    /// The address in `GUIX_DAEMON_SOCKET`, or else the socket in `state_directory`.
     pub fn from_environment(state_directory: &Path) -> Result<Address, Error> {
         match std::env::var_os("GUIX_DAEMON_SOCKET") {
             Some(text) => Address::parse(&text),
@@ -98,7 +98,7 @@ impl Address {
         }
     }
 
-    /// Connects, and shakes hands.
+    /// Connects and performs the handshake.
     pub fn connect(&self, store: &StoreDir, options: &Options) -> Result<Connection, Error> {
         let failed = |source| Error::Connect {
             address: self.to_string(),
@@ -111,7 +111,7 @@ impl Address {
             }
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
-                // Small requests must not wait for acknowledgements.
+                // Small requests must not wait for acknowledgements (Nagle's algorithm).
                 stream.set_nodelay(true).map_err(failed)?;
                 let reader = stream.try_clone().map_err(failed)?;
                 Connection::over(Box::new(reader), Box::new(stream), store, options)
@@ -121,7 +121,7 @@ impl Address {
 }
 
 impl Connection {
-    /// Shakes hands over a connected Unix socket.
+    /// Performs the handshake over a connected Unix socket.
     pub fn over_unix(
         stream: UnixStream,
         store: &StoreDir,
@@ -135,7 +135,7 @@ impl Connection {
     }
 }
 
-/// `SCHEME` and `REST` of `SCHEME:REST`; a file name is none.
+/// `SCHEME` and `REST` of `SCHEME:REST`; `None` for a file name.
 fn split_scheme(text: &[u8]) -> Option<(&str, &[u8])> {
     let colon = text.iter().position(|&byte| byte == b':')?;
     let scheme = std::str::from_utf8(&text[..colon]).ok()?;
@@ -146,8 +146,8 @@ fn split_scheme(text: &[u8]) -> Option<(&str, &[u8])> {
     proper.then_some((scheme, &text[colon + 1..]))
 }
 
-/// The bytes that `text` stands for; `None` if a `%` comes without two hexadecimal digits, which
-/// the library would take for itself.
+/// Decodes `%` escapes; `None` if a `%` isn't followed by two hexadecimal digits, which the library
+/// would leave as it is.
 fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut escapes = text.split(|&byte| byte == b'%').skip(1);
     let proper =

@@ -9,7 +9,7 @@ use formats::{Algorithm, Hash, StorePath, export, nar};
 use super::{Connection, Error, LogCallback, Streams};
 use crate::operations::*;
 
-/// Methods that only wrap a request.
+/// Declares methods that only wrap a request.
 macro_rules! calls {
     ($($(#[doc = $doc:literal])+ $name:ident($($field:ident: $type:ty = $value:expr),*) -> $reply:ty = $call:ident;)+) => {
         impl Connection {
@@ -26,21 +26,21 @@ macro_rules! calls {
 calls! {
     /// The hash of a valid item's nar.
     query_path_hash(path: &StorePath = path.clone()) -> Hash = QueryPathHash;
-    /// All about a valid item.
+    /// What is registered about a valid item.
     query_path_info(path: &StorePath = path.clone()) -> PathInfo = QueryPathInfo;
-    /// What an item refers to.
+    /// The references of an item.
     query_references(path: &StorePath = path.clone()) -> BTreeSet<StorePath> = QueryReferences;
-    /// What refers to an item.
+    /// The items that refer to an item.
     query_referrers(path: &StorePath = path.clone()) -> BTreeSet<StorePath> = QueryReferrers;
     /// The derivation an item was built from.
     query_deriver(path: &StorePath = path.clone()) -> Option<StorePath> = QueryDeriver;
     /// The valid derivations that have an item as output.
     query_valid_derivers(path: &StorePath = path.clone()) -> BTreeSet<StorePath> = QueryValidDerivers;
-    /// Where a derivation's outputs are.
+    /// The paths of a derivation's outputs.
     query_derivation_outputs(path: &StorePath = path.clone()) -> BTreeSet<StorePath> = QueryDerivationOutputs;
-    /// What a derivation's outputs are called.
+    /// The names of a derivation's outputs.
     query_derivation_output_names(path: &StorePath = path.clone()) -> Vec<String> = QueryDerivationOutputNames;
-    /// The item with a hash part.
+    /// The item with this hash part.
     query_path_from_hash_part(hash_part: &str = hash_part.into()) -> Option<StorePath> = QueryPathFromHashPart;
     /// Which of `paths` are valid.
     query_valid_paths(paths: BTreeSet<StorePath> = paths) -> BTreeSet<StorePath> = QueryValidPaths;
@@ -50,17 +50,17 @@ calls! {
     has_substitutes(path: &StorePath = path.clone()) -> bool = HasSubstitutes;
     /// Which of `paths` have substitutes.
     query_substitutable_paths(paths: BTreeSet<StorePath> = paths) -> BTreeSet<StorePath> = QuerySubstitutablePaths;
-    /// What there is to download for `paths`.
+    /// The download and nar sizes, references and derivers of substitutes for `paths`.
     query_substitutable_path_infos(paths: BTreeSet<StorePath> = paths) -> Vec<(StorePath, Substitutable)> = QuerySubstitutablePathInfos;
-    /// Where the daemon gets substitutes from; daemons since 2023 know it.
+    /// The URLs that the daemon gets substitutes from; daemons support this since 2023.
     substitute_urls() -> Vec<BString> = SubstituteURLs;
     /// The outputs whose build is known to fail.
     query_failed_paths() -> BTreeSet<StorePath> = QueryFailedPaths;
     /// Whether errors remain after a check of the store.
     verify_store(check_contents: bool = check_contents, repair: bool = repair) -> bool = VerifyStore;
-    /// The builders that the daemon has built in.
+    /// The builders that are built into the daemon.
     builtin_builders() -> Vec<String> = BuiltinBuilders;
-    /// The links that keep items, and the items.
+    /// The links that are GC roots, and the items that they keep.
     find_roots() -> Vec<(BString, StorePath)> = FindRoots;
 }
 
@@ -72,7 +72,7 @@ impl Connection {
         })
     }
 
-    /// Sets options for what follows.
+    /// Sets options for the following operations.
     pub fn set_options(&mut self, options: &SetOptions) -> Result<(), Error> {
         self.call(options).map(drop)
     }
@@ -91,8 +91,8 @@ impl Connection {
         })
     }
 
-    /// Adds files: `dump` tells them to the writer of their nar. Unless `recursive`, it has to
-    /// be a single file, and `algorithm` is for its contents instead of its nar.
+    /// Adds files: `dump` writes them to a nar writer. Unless `recursive`, there has to be a single
+    /// file, and `algorithm` applies to its contents instead of its nar.
     pub fn add_to_store(
         &mut self,
         name: &str,
@@ -108,7 +108,7 @@ impl Connection {
         self.call_with_body(&request, |writer| dump(&mut nar::Writer::new(writer)))
     }
 
-    /// Builds derivations and substitutes other items; `on_log` gets what is said meanwhile.
+    /// Builds derivations and substitutes other items; `on_log` receives the daemon's log messages.
     pub fn build_paths(
         &mut self,
         targets: Vec<Target>,
@@ -120,7 +120,7 @@ impl Connection {
             .map(drop)
     }
 
-    /// Substitutes an item if it isn't valid; `on_log` gets what is said meanwhile.
+    /// Substitutes an item if it isn't valid; `on_log` receives the daemon's log messages.
     pub fn ensure_path(
         &mut self,
         path: &StorePath,
@@ -131,12 +131,13 @@ impl Connection {
             .map(drop)
     }
 
-    /// Keeps an item while this connection lasts.
+    /// Protects an item from garbage collection while this connection lasts.
     pub fn add_temp_root(&mut self, path: &StorePath) -> Result<(), Error> {
         self.call(&AddTempRoot { path: path.clone() }).map(drop)
     }
 
-    /// Keeps items while this connection lasts; of hundreds, with few round trips.
+    /// Protects items while this connection lasts; takes few round trips even for hundreds of
+    /// items.
     pub fn add_temp_roots(&mut self, paths: &[StorePath]) -> Result<(), Error> {
         let Some((last, before)) = paths.split_last() else {
             return Ok(());
@@ -145,7 +146,7 @@ impl Connection {
         self.add_temp_root(last)
     }
 
-    /// The same with the next request, see [`Connection::put_before`].
+    /// Like [`Connection::add_temp_roots`], with the next request: see [`Connection::put_before`].
     pub fn put_temp_roots_before(&mut self, paths: &[StorePath]) -> Result<(), Error> {
         for path in paths {
             self.put_before(&AddTempRoot { path: path.clone() })?;
@@ -153,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Keeps what the symbolic link with this absolute file name points to.
+    /// Protects the target of the symbolic link with this absolute file name.
     pub fn add_indirect_root(&mut self, link: impl Into<BString>) -> Result<(), Error> {
         self.call(&AddIndirectRoot { link: link.into() }).map(drop)
     }
@@ -163,18 +164,18 @@ impl Connection {
         self.call(&SyncWithGC {}).map(drop)
     }
 
-    /// Forgets that builds failed.
+    /// Forgets build failures.
     pub fn clear_failed_paths(&mut self, paths: BTreeSet<BString>) -> Result<(), Error> {
         self.call(&ClearFailedPaths { paths }).map(drop)
     }
 
-    /// Makes equal files share their space; `on_log` gets the summary.
+    /// Hard-links identical files; `on_log` receives the summary.
     pub fn optimise_store(&mut self, on_log: &mut LogCallback<'_>) -> Result<(), Error> {
         let streams = Streams::new(on_log);
         self.call_with(&OptimiseStore {}, streams).map(drop)
     }
 
-    /// Collects garbage; `on_log` gets what is said meanwhile.
+    /// Collects garbage; `on_log` receives the daemon's log messages.
     pub fn collect_garbage(
         &mut self,
         action: GcAction,
@@ -191,7 +192,7 @@ impl Connection {
         self.call_with(&request, Streams::new(on_log))
     }
 
-    /// Writes one item to `sink` in the export format, without the words around items.
+    /// Writes one item to `sink` in the export format, without the words before and after items.
     pub fn export_path(
         &mut self,
         path: &StorePath,
@@ -212,7 +213,7 @@ impl Connection {
         .map(drop)
     }
 
-    /// Writes an archive of items to `sink`. Those that others refer to have to come first.
+    /// Writes an archive of items to `sink`. Items have to come after those that they refer to.
     pub fn export_paths<'a>(
         &mut self,
         paths: impl IntoIterator<Item = &'a StorePath>,
@@ -230,7 +231,7 @@ impl Connection {
         sink.write_all(&export::END.to_le_bytes()).map_err(local)
     }
 
-    /// Sends the archive that `source` yields, and answers the items in it.
+    /// Sends the archive that `source` yields, and returns the items in it.
     pub fn import_paths(&mut self, source: &mut dyn Read) -> Result<Vec<StorePath>, Error> {
         self.listening(|daemon, log| {
             let streams = Streams {

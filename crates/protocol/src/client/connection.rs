@@ -1,4 +1,4 @@
-//! Talking to a daemon.
+//! A connection to a daemon.
 
 use std::io::{self, BufReader, Read, Write};
 
@@ -12,13 +12,13 @@ use crate::frames::{CLIENT_MAGIC, DAEMON_MAGIC};
 use crate::operations::{Call, ImportPaths};
 use crate::version::Version;
 
-/// How to shake hands.
+/// Options of the handshake.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Let the daemon hold disk space in reserve. Only who collects garbage on a full disk
-    /// doesn't.
+    /// Whether the daemon keeps disk space in reserve. Only false for a client that wants to
+    /// collect garbage on a full disk.
     pub reserve_space: bool,
-    /// The processor that the daemon's work should stay on.
+    /// The processor that the daemon should run on for this client.
     pub cpu: Option<u32>,
 }
 
@@ -31,14 +31,14 @@ impl Default for Options {
     }
 }
 
-/// Who listens for as long as a connection lasts.
+/// Receives log messages for as long as the connection lasts.
 type OwnLog = dyn FnMut(&[u8]) + Send;
 
-/// How many bytes of requests may go out together, whichever daemon is at the other end. (ssh
-/// reads 16 KiB at a time at least.)
+/// How many bytes of requests may be sent together to any daemon. (ssh reads at least 16 KiB at a
+/// time.)
 pub const ONE_PIECE: usize = 15 << 10;
 
-/// Reads one reply.
+/// A function that reads one reply.
 type ReadReply = fn(&mut Connection) -> Result<(), Error>;
 
 /// A connection to a daemon, after the handshake.
@@ -59,20 +59,20 @@ pub struct Connection {
     writer: Box<dyn Write + Send>,
     version: Version,
     store: StoreDir,
-    /// The request that is being put together.
+    /// The request that is being composed.
     message: Vec<u8>,
-    /// How to read the replies to requests that go out with the next one.
+    /// How to read the replies to the requests that go out with the next one.
     owed: Vec<ReadReply>,
-    /// Whether the message has requests whose replies are asked for later.
+    /// Whether the message contains requests whose replies are read later.
     posted: bool,
-    /// Why one of those failed.
+    /// The error of one of those requests.
     failed: Option<Error>,
     log: Box<OwnLog>,
 }
 
 impl Connection {
-    /// Shakes hands with the daemon at the other end of `reader` and `writer`, which need no
-    /// buffers of their own.
+    /// Performs the handshake with the daemon at the other end of `reader` and `writer`, which need
+    /// not be buffered.
     pub fn over(
         reader: Box<dyn Read + Send>,
         writer: Box<dyn Write + Send>,
@@ -91,8 +91,8 @@ impl Connection {
             failed: None,
             log: Box::new(|_| {}),
         };
-        // Everything at once, for the other end may be far away: the daemon goes by the version
-        // that we announce, and every daemon that Guix had knows it all.
+        // All in one message, since the other end may be far away: the daemon goes by the version
+        // that we announce, and every version of Guix's daemon supports these fields.
         let message = &mut connection.message;
         put_long(message, CLIENT_MAGIC.into());
         put_long(message, Version::CURRENT.0.into());
@@ -129,23 +129,23 @@ impl Connection {
         self.version
     }
 
-    /// The store that paths are in.
+    /// The store directory.
     pub fn store(&self) -> &StoreDir {
         &self.store
     }
 
-    /// Who gets what the daemon says during operations that aren't given a listener of their
-    /// own; nobody at first.
+    /// Sets the receiver of log messages during operations that don't get a receiver of their own.
+    /// Initially, messages are discarded.
     pub fn set_log(&mut self, log: impl FnMut(&[u8]) + Send + 'static) {
         self.log = Box::new(log);
     }
 
-    /// Asks, and waits for the reply.
+    /// Sends a request and waits for the reply.
     pub fn call<C: Call>(&mut self, request: &C) -> Result<C::Reply, Error> {
         self.listening(|daemon, log| daemon.call_with(request, Streams::new(log)))
     }
 
-    /// Asks, exchanges what there is to exchange, and waits for the reply.
+    /// Sends a request, exchanges data, and waits for the reply.
     pub fn call_with<C: Call>(
         &mut self,
         request: &C,
@@ -154,7 +154,7 @@ impl Connection {
         self.exchange::<C>(request, |_| Ok(()), streams)
     }
 
-    /// Asks, sends what `body` writes after the request, and waits for the reply.
+    /// Sends a request and what `body` writes after it, and waits for the reply.
     pub(super) fn call_with_body<C: Call>(
         &mut self,
         request: &C,
@@ -163,7 +163,7 @@ impl Connection {
         self.listening(|daemon, log| daemon.exchange::<C>(request, body, Streams::new(log)))
     }
 
-    /// Does something with the listener of its own ([`Connection::set_log`]).
+    /// Runs an operation with the connection's own log receiver ([`Connection::set_log`]).
     pub(super) fn listening<T>(
         &mut self,
         work: impl FnOnce(&mut Connection, &mut LogCallback<'_>) -> T,
@@ -174,36 +174,35 @@ impl Connection {
         done
     }
 
-    /// Puts a request before the next one, with which it goes out and is answered, so that several
-    /// cost one round trip. If one fails, the next one's caller hears of it, whether or not that
-    /// one was done.
+    /// Puts a request before the next one, so that both are sent together and take one round trip.
+    /// If it fails, the next call returns its error, even if that call's own request succeeded.
     ///
-    /// The original daemon takes a request that arrives while it works for a violation of the
-    /// protocol. It reads 32 KiB at a time, though, so requests that arrive together are safe:
-    /// they go out in one piece, small enough that SSH doesn't divide it either.
+    /// The original daemon treats a request that arrives while it works as a violation of the
+    /// protocol. However, it reads 32 KiB at a time, so requests that arrive together are safe:
+    /// they are sent in one piece, small enough that SSH doesn't split it either.
     pub fn put_before<C: Call>(&mut self, request: &C) -> Result<(), Error> {
         self.add_request(request)?;
         self.owed.push(|daemon| daemon.reply::<C>().map(drop));
         Ok(())
     }
 
-    /// Puts a request behind those put so far, whose reply is read by
-    /// [`Connection::reply_to`]. All that is posted goes out in one piece, with what was put before
-    /// it, at the first `reply_to`; replies are to be read in the order of the requests. Together
-    /// they may have [`ONE_PIECE`] bytes, see [`Connection::put_before`].
+    /// Appends a request whose reply is read by [`Connection::reply_to`]. All posted requests are
+    /// sent in one piece, with those put before them, by the first `reply_to`; replies have to be
+    /// read in the order of the requests. Together they may have [`ONE_PIECE`] bytes, see
+    /// [`Connection::put_before`].
     pub fn post<C: Call>(&mut self, request: &C) {
         self.append(request);
         self.posted = true;
     }
 
-    /// Posts an [`ImportPaths`] with the whole archive, which the daemon has then before it asks
-    /// for it. Its reply is read with [`Streams::sent_ahead`].
+    /// Posts an [`ImportPaths`] with the whole archive, so that the daemon has it before it asks
+    /// for it. The reply is read with [`Streams::sent_ahead`].
     pub fn post_import(&mut self, archive: &[u8]) {
         self.post(&ImportPaths {});
         put_bytes(&mut self.message, archive);
     }
 
-    /// Waits for the reply to the first of the requests posted that has not been answered.
+    /// Waits for the reply to the first posted request that has not been answered.
     pub fn reply_to<C: Call>(&mut self, streams: Streams<'_>) -> Result<C::Reply, Error> {
         let sent = match std::mem::take(&mut self.posted) {
             true => self.send(C::OPERATION.name()),
@@ -212,8 +211,7 @@ impl Connection {
         self.receive::<C>(sent, streams)
     }
 
-    /// Appends a request to those put before it, or sends them first where it is too much for one
-    /// piece.
+    /// Appends a request to the message, or sends the message first if both don't fit one piece.
     fn add_request<C: Call>(&mut self, request: &C) -> Result<(), Error> {
         if self.owed.is_empty() {
             self.message.clear();
@@ -234,7 +232,7 @@ impl Connection {
         request.encode(&mut self.message, self.version);
     }
 
-    /// Waits for the replies to what went out with another request.
+    /// Waits for the replies to requests that were sent with another one.
     fn settle(&mut self) -> Result<(), Error> {
         for reply in std::mem::take(&mut self.owed) {
             match reply(self) {
@@ -246,7 +244,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for a reply without anything to exchange.
+    /// Waits for a reply to an operation that exchanges no data.
     fn reply<C: Call>(&mut self) -> Result<C::Reply, Error> {
         self.listening(|daemon, log| daemon.finish::<C>(Ok(()), Streams::new(log)))
     }
@@ -263,7 +261,7 @@ impl Connection {
         self.receive::<C>(sent, streams)
     }
 
-    /// Waits for the replies to what was put before a request, and for its own.
+    /// Waits for the replies to the requests put before this one, and for its own.
     fn receive<C: Call>(
         &mut self,
         sent: Result<(), Error>,
@@ -279,7 +277,7 @@ impl Connection {
         }
     }
 
-    /// Exchanges what there is to exchange after a request, and waits for its reply.
+    /// Exchanges the data of a request, and waits for its reply.
     fn finish<C: Call>(
         &mut self,
         sent: Result<(), Error>,
@@ -296,14 +294,15 @@ impl Connection {
         } = self;
         match sent {
             Ok(()) => {}
-            // A daemon that refuses a request may say why before it hangs up.
+            // A daemon that refuses a request may report the reason before it closes the
+            // connection.
             Err(error @ Error::Io { .. }) => {
                 return Err(match work(reader, writer, *version, doing, streams) {
                     Err(daemon_error @ Error::Daemon { .. }) => daemon_error,
                     _ => error,
                 });
             }
-            // The daemon waits for the rest of the request, and won't answer.
+            // The daemon still waits for the rest of the request, and won't answer.
             Err(error) => return Err(error),
         }
         work(reader, writer, *version, doing, streams)?;
@@ -312,7 +311,7 @@ impl Connection {
             .map_err(|error| Error::decode(doing, error))
     }
 
-    /// Sends the message that was put together.
+    /// Sends the message.
     fn send(&mut self, doing: &str) -> Result<(), Error> {
         let sent = self
             .writer

@@ -1,25 +1,25 @@
-//! Why a daemon could not be asked.
+//! Errors of operations of a daemon.
 
 use std::io;
 
 use crate::codec;
 use crate::version::Version;
 
-/// Why a daemon could not be asked, or what it answered.
+/// Why an operation of a daemon failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection.
+    /// Connecting failed.
     #[error("failed to connect to `{address}': {source}")]
     Connect {
-        /// Where to.
+        /// The daemon's address.
         address: String,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
-    /// An address of a kind that is not known.
+    /// An address of an unknown kind.
     #[error("`{0}': unsupported kind of daemon address")]
     Address(String),
-    /// Talking to the daemon failed; the connection is of no use any more.
+    /// Communication with the daemon failed; the connection can't be used any more.
     #[error("while {doing}: {source}")]
     Io {
         /// What was attempted.
@@ -27,7 +27,7 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The daemon said something that it should not.
+    /// The daemon violated the protocol.
     #[error("protocol error while {doing}: {reason}")]
     Protocol {
         /// What was attempted.
@@ -35,10 +35,10 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The daemon speaks another protocol.
+    /// The daemon has another major protocol version.
     #[error("build daemon handshake failed: it speaks version {0}, not {ours}", ours = Version::CURRENT)]
     Version(Version),
-    /// Data to send could not be read, or data received not be written.
+    /// Data to send could not be read, or received data could not be written.
     #[error("while {doing}: {source}")]
     Local {
         /// What was attempted.
@@ -46,18 +46,18 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The daemon could not do it. The connection is as good as before.
+    /// The daemon reported an error. The connection can still be used.
     #[error("{message}")]
     Daemon {
-        /// Why.
+        /// The daemon's message.
         message: String,
-        /// 1, or what [`status`](crate::frames::status) has.
+        /// 1, or one of the numbers in [`status`](crate::frames::status).
         status: u32,
     },
 }
 
 impl Error {
-    /// The daemon's status, if it is the daemon that reports the error.
+    /// The status, if the daemon reported the error.
     pub fn status(&self) -> Option<u32> {
         match self {
             Error::Daemon { status, .. } => Some(*status),

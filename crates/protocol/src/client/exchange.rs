@@ -12,21 +12,21 @@ use crate::version::Version;
 /// Receives the daemon's log output, piece by piece.
 pub type LogCallback<'a> = dyn FnMut(&[u8]) + 'a;
 
-/// What is exchanged with the daemon while it works.
+/// Data that is exchanged with the daemon during an operation.
 pub struct Streams<'a> {
     /// Receives the daemon's log output.
     pub log: &'a mut LogCallback<'a>,
-    /// Yields what the daemon asks for.
+    /// Yields the data that the daemon asks for.
     pub source: Option<&'a mut dyn Read>,
-    /// Takes what the daemon sends.
+    /// Receives the data that the daemon sends.
     pub sink: Option<&'a mut dyn Write>,
-    /// The first piece that the daemon asks for went out with the request
+    /// The first piece that the daemon asks for was sent with the request
     /// ([`post_import`](super::Connection::post_import)).
     pub sent_ahead: bool,
 }
 
 impl<'a> Streams<'a> {
-    /// Only listens.
+    /// Only log messages.
     pub fn new(log: &'a mut LogCallback<'a>) -> Streams<'a> {
         Streams {
             log,
@@ -37,21 +37,21 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// How much is moved at a time.
+/// The size of buffers for data, in bytes.
 pub(super) const BUFFER_SIZE: usize = 128 * 1024;
-/// The most that is sent in answer to one READ.
+/// The most that is sent in answer to one READ, in bytes.
 const MAX_PIECE: u64 = crate::frames::READ_MOST as u64;
 
-/// Buffers small pieces and notices which side failed.
+/// Buffers small writes and records which side failed.
 pub(super) struct BodyWriter<'a> {
     target: &'a mut dyn Write,
     buffer: Vec<u8>,
-    /// The daemon could not be written to.
+    /// Whether writing to the daemon failed.
     pub(super) failed: bool,
 }
 
 impl<'a> BodyWriter<'a> {
-    /// One that writes to the daemon.
+    /// A writer to the daemon.
     pub(super) fn new(target: &'a mut dyn Write) -> Self {
         BodyWriter {
             target,
@@ -83,7 +83,7 @@ impl Write for BodyWriter<'_> {
     }
 }
 
-/// Does the client's part until the daemon says that it is done.
+/// Does the client's part of an operation until the daemon reports the end.
 pub(super) fn work(
     mut reader: &mut impl Read,
     writer: &mut dyn Write,
@@ -112,7 +112,7 @@ pub(super) fn work(
             ERROR => {
                 let message = reader.read_bytes(MAX_TEXT).map_err(failed)?.to_string();
                 let status = match version.has_error_status().then(|| reader.read_int()) {
-                    // A daemon that gives up at once may leave out the status.
+                    // A daemon that gives up during the handshake may leave out the status.
                     None | Some(Err(_)) => crate::frames::status::FAILURE,
                     Some(Ok(status)) => status,
                 };
@@ -161,7 +161,8 @@ pub(super) fn work(
     }
 }
 
-/// As much as there is up to the end: a small answer to a READ costs a round trip like a large one.
+/// Fills the buffer as far as there is data: a short answer to a READ costs a round trip like a
+/// long one.
 fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -173,7 +174,7 @@ fn fill(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// What there is to read at the moment; waits for the first byte.
+/// Reads what is available at the moment; waits for the first byte.
 fn read_some(source: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match source.read(buffer) {

@@ -1,7 +1,7 @@
-//! The client's half: what asks a daemon.
+//! The client's half of the protocol.
 //!
-//! [`Address`] says where the daemon is, [`Connection`] asks it. Operations are methods named as
-//! in Guix (`calls.rs`); [`Connection::call`] takes any request of
+//! [`Address`] is a daemon's address; [`Connection`] calls its operations, which are methods named
+//! as in Guix (`calls.rs`). [`Connection::call`] takes any request in
 //! [`operations`](crate::operations).
 
 mod address;

@@ -8,15 +8,15 @@ use formats::StorePath;
 use crate::codec::{Decode, Encode, Error, Source, put_bytes};
 use crate::version::Version;
 
-/// Adds files; their nar follows this request at once.
+/// Adds files; their nar follows this request immediately.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddToStore {
-    /// What the item will be called.
+    /// The name of the new item.
     pub name: String,
-    /// Whether the hash that names the item is of the nar, rather than of the contents of the
-    /// single file that it then has to be.
+    /// Whether the hash that determines the path is that of the nar, rather than that of the
+    /// contents of a single file.
     pub recursive: bool,
-    /// The algorithm of that hash. As in Guix, an unknown one is an error of the operation.
+    /// The algorithm of that hash. As in Guix, an unknown algorithm is an error of the operation.
     pub algorithm: String,
 }
 reply!(AddToStore -> StorePath);
@@ -24,7 +24,7 @@ reply!(AddToStore -> StorePath);
 impl Encode for AddToStore {
     fn encode(&self, out: &mut Vec<u8>, version: Version) {
         self.name.encode(out, version);
-        // Old daemons took 0 to mean SHA-256 of the nar, whatever follows.
+        // Old daemons take 0 here to mean SHA-256 of the nar, regardless of the following fields.
         1u32.encode(out, version);
         self.recursive.encode(out, version);
         self.algorithm.encode(out, version);
@@ -56,11 +56,11 @@ impl Decode for AddToStore {
 /// Adds a text, such as a derivation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddTextToStore {
-    /// What the item will be called.
+    /// The name of the new item.
     pub name: String,
     /// The text.
     pub text: BString,
-    /// What it refers to; all of it has to be valid.
+    /// Its references, which have to be valid.
     pub references: BTreeSet<StorePath>,
 }
 reply!(AddTextToStore -> StorePath);

@@ -8,12 +8,12 @@ use formats::StorePath;
 use crate::codec::{Decode, Done, Encode, Error, MAX_STRING, Source, put_bytes};
 use crate::version::Version;
 
-/// What is to be made valid.
+/// An item to make valid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
-    /// A derivation, to be built; or another item, to be substituted.
+    /// A derivation to build, or another item to substitute.
     pub path: StorePath,
-    /// Of a derivation, the outputs that are wanted; none stands for all.
+    /// For a derivation, the wanted outputs; if empty, all of them.
     pub outputs: BTreeSet<String>,
 }
 
@@ -26,7 +26,7 @@ impl From<StorePath> for Target {
     }
 }
 
-/// `PATH` or `PATH!OUTPUT,…`, as it is sent.
+/// `PATH` or `PATH!OUTPUT,…`, as on the wire.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.path.as_str())?;
@@ -69,24 +69,24 @@ impl Decode for Target {
     }
 }
 
-/// How to build.
+/// How to treat valid items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum BuildMode {
-    /// What isn't valid yet.
+    /// Build only items that aren't valid.
     #[default]
     Normal,
-    /// Also what is valid but damaged; a privilege.
+    /// Also rebuild valid items that are damaged; only for trusted users.
     Repair,
-    /// What is valid, again, to see whether the result is the same.
+    /// Rebuild valid items, to check whether the result is the same.
     Check,
 }
 
 /// Makes items valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BuildPaths {
-    /// What.
+    /// The items.
     pub targets: Vec<Target>,
-    /// How.
+    /// The mode.
     pub mode: BuildMode,
 }
 reply!(BuildPaths -> Done);

@@ -16,20 +16,20 @@ pub enum GcAction {
     ReturnDead,
     /// Delete it.
     DeleteDead,
-    /// Delete these items, which have to be garbage.
+    /// Delete these items; an error if one isn't garbage.
     DeleteSpecific,
 }
 
 /// Collects garbage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectGarbage {
-    /// What to do.
+    /// The action.
     pub action: GcAction,
-    /// For [`GcAction::DeleteSpecific`], what to delete.
+    /// For [`GcAction::DeleteSpecific`], the items to delete.
     pub paths: BTreeSet<StorePath>,
-    /// Delete even what is needed; no daemon allows it.
+    /// Delete even live items; no daemon allows it.
     pub ignore_liveness: bool,
-    /// After how many bytes to stop; [`u64::MAX`] for no limit.
+    /// The number of bytes after which to stop; [`u64::MAX`] for no limit.
     pub max_freed: u64,
 }
 reply!(CollectGarbage -> Collected);
@@ -82,11 +82,11 @@ impl Decode for CollectGarbage {
 }
 
 record! {
-    /// What a garbage collection did.
+    /// The result of a garbage collection.
     Collected {
-        /// What is live, dead or was deleted.
+        /// The live, dead or deleted items.
         paths: Vec<StorePath>,
-        /// How much space that made.
+        /// The bytes that were freed.
         bytes_freed: u64,
         /// Always 0.
         obsolete: u64,

@@ -1,4 +1,4 @@
-//! Looking after the store and the daemon.
+//! Maintenance of the store and the daemon.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ call! {
 }
 
 call! {
-    /// Forgets that builds failed.
+    /// Forgets build failures.
     ClearFailedPaths {
         /// Outputs, derivations (for their outputs), or `*` for all.
         paths: BTreeSet<BString>,
@@ -21,21 +21,21 @@ call! {
 }
 
 call! {
-    /// Makes equal files share their space.
+    /// Hard-links identical files.
     OptimiseStore {} -> Done
 }
 
 call! {
-    /// Checks the store; the reply says whether errors remain.
+    /// Checks the store; the reply is whether errors remain.
     VerifyStore {
-        /// Read all contents too.
+        /// Also compare the contents with the registered hashes.
         check_contents: bool,
-        /// Mend what is wrong; a privilege.
+        /// Repair damaged items; only for trusted users.
         repair: bool,
     } -> bool
 }
 
 call! {
-    /// The `builtin:` builders that the daemon has, sorted, without the prefix.
+    /// The daemon's `builtin:` builders, sorted, without the prefix.
     BuiltinBuilders {} -> Vec<String>
 }

@@ -1,21 +1,21 @@
 //! The requests and replies of all operations, one file per family.
 //!
-//! A request is a type named like its [`Operation`]; its reply is its [`Call::Reply`]. For most,
-//! the fields in order are the whole truth (the macros `call` and `record`); those that depend on the
-//! version say so in their own `encode` and `decode`.
+//! A request is a type named like its [`Operation`]; its reply is [`Call::Reply`]. Most are encoded
+//! as their fields in order (the macros `call` and `record`); those whose encoding depends on the
+//! version implement `encode` and `decode` themselves.
 
 use crate::codec::{Decode, Encode};
 use crate::operation::Operation;
 
-/// A request, with the operation it is for and the reply it gets.
+/// A request, with its operation and the type of its reply.
 pub trait Call: Encode + Decode {
     /// The operation.
     const OPERATION: Operation;
-    /// What the daemon answers.
+    /// The reply.
     type Reply: Encode + Decode;
 }
 
-/// Declares a type that is written and read field after field.
+/// Declares a type that is encoded field by field.
 macro_rules! record {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty,)* }) => {
         $(#[doc = $doc])*
@@ -40,7 +40,7 @@ macro_rules! record {
     };
 }
 
-/// Declares a request and says what its reply is.
+/// Declares a request and the type of its reply.
 macro_rules! call {
     ($(#[doc = $doc:literal])* $name:ident { $($fields:tt)* } -> $reply:ty) => {
         record! { $(#[doc = $doc])* $name { $($fields)* } }
@@ -48,7 +48,7 @@ macro_rules! call {
     };
 }
 
-/// Says what the reply to a request is.
+/// Declares the type of a request's reply.
 macro_rules! reply {
     ($name:ident -> $reply:ty) => {
         impl $crate::operations::Call for $name {

@@ -5,39 +5,40 @@ use bstr::BString;
 use crate::codec::{Decode, Encode, Error, Nothing, Source};
 use crate::version::Version;
 
-/// Settings for what follows on this connection. What a client's version doesn't send is `None`.
+/// Settings for the following operations on this connection. Fields that the client's version
+/// doesn't send are `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetOptions {
     /// Keep the directories of failed builds.
     pub keep_failed: bool,
-    /// Go on with other builds when one has failed.
+    /// Continue with other builds after one has failed.
     pub keep_going: bool,
-    /// Build what could not be substituted.
+    /// Build items that could not be substituted.
     pub fallback: bool,
-    /// How much to say: 0 errors, 1 information, up to 5.
+    /// The verbosity: 0 for errors only, 1 for information, up to 5.
     pub verbosity: u32,
-    /// How many builds at a time; later clients send the override `build-max-jobs`.
+    /// The number of builds at a time; newer clients send the override `build-max-jobs`.
     pub max_build_jobs: Option<u32>,
-    /// After how many silent seconds to give up; later, `build-max-silent-time`.
+    /// The timeout for silent builds, in seconds; newer clients send `build-max-silent-time`.
     pub max_silent_time: Option<u32>,
-    /// Offload.
+    /// Whether to offload builds.
     pub use_build_hook: Option<bool>,
-    /// At what verbosity to show build logs.
+    /// The verbosity from which build logs are shown.
     pub build_verbosity: Option<u32>,
-    /// 0 nested, 1 with escapes, 2 flat.
+    /// The format of log messages: 0 nested, 1 with escapes, 2 flat.
     pub log_type: Option<u32>,
-    /// Tell of builds with `@` lines.
+    /// Whether to report builds as trace lines, which start with `@`.
     pub print_build_trace: Option<bool>,
-    /// How many cores for each build; later, `build-cores`.
+    /// The number of cores for each build; newer clients send `build-cores`.
     pub build_cores: Option<u32>,
-    /// Substitute.
+    /// Whether to use substitutes.
     pub use_substitutes: Option<bool>,
-    /// Everything else, by name.
+    /// All other settings, by name.
     pub overrides: Vec<(BString, BString)>,
 }
 reply!(SetOptions -> Nothing);
 
-/// What Guix's client sends when it is given no options.
+/// What Guix's client sends without any options.
 impl Default for SetOptions {
     fn default() -> Self {
         SetOptions {

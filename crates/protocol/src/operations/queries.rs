@@ -6,8 +6,8 @@ use bstr::BString;
 use formats::{Hash, StorePath};
 
 call! {
-    /// Whether an item is valid. The daemon checks the path only when it works, so that a wrong
-    /// one costs an error and not the connection.
+    /// Whether an item is valid. The daemon checks the path during the operation, so that an
+    /// invalid path is an error of the operation and doesn't end the connection.
     IsValidPath {
         /// The item.
         path: BString,
@@ -23,7 +23,7 @@ call! {
 }
 
 call! {
-    /// What an item refers to.
+    /// The references of an item.
     QueryReferences {
         /// The item.
         path: StorePath,
@@ -31,7 +31,7 @@ call! {
 }
 
 call! {
-    /// What refers to an item; nothing if it is unknown.
+    /// The items that refer to an item; none if it is unknown.
     QueryReferrers {
         /// The item.
         path: StorePath,
@@ -47,7 +47,7 @@ call! {
 }
 
 call! {
-    /// Where a valid derivation's outputs are.
+    /// The paths of a valid derivation's outputs.
     QueryDerivationOutputs {
         /// The derivation.
         path: StorePath,
@@ -55,7 +55,7 @@ call! {
 }
 
 call! {
-    /// What a valid derivation's outputs are called.
+    /// The names of a valid derivation's outputs.
     QueryDerivationOutputNames {
         /// The derivation.
         path: StorePath,
@@ -71,7 +71,7 @@ call! {
 }
 
 call! {
-    /// The item whose file name begins with this hash part, if there is one.
+    /// The item whose base name begins with this hash part, if there is one.
     QueryPathFromHashPart {
         /// 32 characters.
         hash_part: BString,
@@ -92,7 +92,7 @@ call! {
 }
 
 call! {
-    /// All about a valid item.
+    /// What is registered about a valid item.
     QueryPathInfo {
         /// The item.
         path: StorePath,
@@ -106,7 +106,7 @@ record! {
         deriver: Option<StorePath>,
         /// The SHA-256 of its nar.
         hash: Hash,
-        /// What it refers to, itself perhaps included.
+        /// Its references, which may include itself.
         references: BTreeSet<StorePath>,
         /// When it was registered, in seconds since 1970.
         registration_time: u32,

@@ -1,4 +1,4 @@
-//! What keeps items from being collected.
+//! Protecting items from the garbage collector.
 
 use bstr::BString;
 use formats::StorePath;
@@ -6,7 +6,7 @@ use formats::StorePath;
 use crate::codec::Done;
 
 call! {
-    /// Keeps an item while the connection lasts.
+    /// Protects an item while the connection lasts.
     AddTempRoot {
         /// The item.
         path: StorePath,
@@ -14,7 +14,7 @@ call! {
 }
 
 call! {
-    /// Keeps what a symbolic link outside of the state directory points to.
+    /// Protects the target of a symbolic link outside the state directory.
     AddIndirectRoot {
         /// The link's file name.
         link: BString,
@@ -27,6 +27,6 @@ call! {
 }
 
 call! {
-    /// All links that keep items, sorted, and the items they keep.
+    /// All links that are GC roots, sorted, and the items they protect.
     FindRoots {} -> Vec<(BString, StorePath)>
 }

@@ -1,4 +1,4 @@
-//! What could be downloaded instead of built.
+//! Substitutes: items that can be downloaded instead of built.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ call! {
 }
 
 call! {
-    /// What there is to download for those of some items that have substitutes; sorted by item.
+    /// The substitutes of those items that have one, sorted by item.
     QuerySubstitutablePathInfos {
         /// The items.
         paths: BTreeSet<StorePath>,
@@ -33,7 +33,7 @@ call! {
 }
 
 call! {
-    /// What there is to download for an item; obsolete.
+    /// The substitute of an item; obsolete.
     QuerySubstitutablePathInfo {
         /// The item.
         path: BString,
@@ -41,25 +41,25 @@ call! {
 }
 
 call! {
-    /// Where substitutes are got from.
+    /// The URLs of substitute servers.
     SubstituteURLs {} -> Vec<BString>
 }
 
 record! {
-    /// What is known of a substitute.
+    /// What is known about a substitute.
     Substitutable {
-        /// The derivation that the item is built from, if that is known.
+        /// The derivation that the item was built from, if known.
         deriver: Option<StorePath>,
-        /// What the item refers to.
+        /// The references of the item.
         references: BTreeSet<StorePath>,
-        /// How much to download; 0 if unknown.
+        /// The size of the download in bytes; 0 if unknown.
         download_size: u64,
-        /// The size of the nar; 0 if unknown.
+        /// The size of the nar in bytes; 0 if unknown.
         nar_size: u64,
     }
 }
 
-/// What is known of a substitute, if there is one. Old clients don't get the size of the nar.
+/// The substitute of an item, if there is one. Old clients don't get the size of the nar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaybeSubstitutable(pub Option<Substitutable>);
 

@@ -19,7 +19,7 @@ fn path(name: &str) -> StorePath {
         .unwrap()
 }
 
-/// The versions at which something changes, and their neighbours.
+/// The versions with which the encoding changes, and their neighbours.
 const VERSIONS: [u32; 13] = [
     0x101, 0x102, 0x104, 0x105, 0x106, 0x107, 0x10a, 0x10c, 0x10e, 0x10f, 0x160, 0x161, 0x164,
 ];
@@ -30,7 +30,7 @@ fn encoded(value: &impl Encode, version: Version) -> Vec<u8> {
     out
 }
 
-/// What is written is read back, and nothing is left, at every version.
+/// At every version, what was encoded is decoded, without any bytes left.
 fn round_trip<T: Encode + Decode + PartialEq + Debug>(value: T) {
     for version in VERSIONS.map(Version) {
         let bytes = encoded(&value, version);
@@ -41,7 +41,7 @@ fn round_trip<T: Encode + Decode + PartialEq + Debug>(value: T) {
             "{version}: {} bytes left of {value:?}",
             input.len()
         );
-        // Old versions lose fields; what is left must be the same when sent again.
+        // Old versions lose fields; the remaining ones must be the same when encoded again.
         assert_eq!(encoded(&read, version), bytes, "{version}: {value:?}");
         if version == Version::CURRENT {
             assert_eq!(read, value);
@@ -155,7 +155,7 @@ fn every_operation_is_read() {
         let request = read(operation, &bytes, Version::CURRENT).unwrap();
         assert_eq!(request.operation(), operation);
         assert_eq!(Operation::from_number(operation.number()), Some(operation));
-        // Every prefix is incomplete.
+        // Every proper prefix is incomplete.
         for end in 0..bytes.len() {
             assert!(
                 read(operation, &bytes[..end], Version::CURRENT).is_err(),
@@ -208,7 +208,7 @@ fn every_version() {
     });
 }
 
-/// The fields of SetOptions by version, counted in words.
+/// The number of words in SetOptions, by version.
 #[test]
 fn options_by_version() {
     let words = |version| encoded(&SetOptions::default(), Version(version)).len() / 8;
@@ -259,7 +259,7 @@ fn old_clients_add_by_sha256() {
 }
 
 proptest! {
-    /// Damaged requests are read or refused, at any version.
+    /// Damaged requests are decoded or refused, at any version.
     #[test]
     fn damaged(
         which: prop::sample::Index,

@@ -5,12 +5,12 @@ use formats::StorePath;
 use crate::codec::{Decode, Done, Encode, Error, Source};
 use crate::version::Version;
 
-/// Sends one item in the export format, in WRITE frames, without the words around items.
+/// Sends one item in the export format, in WRITE frames, without the words before and after items.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportPath {
     /// The item.
     pub path: StorePath,
-    /// Sign it.
+    /// Whether to sign it.
     pub sign: bool,
 }
 reply!(ExportPath -> Done);
@@ -32,6 +32,7 @@ impl Decode for ExportPath {
 }
 
 call! {
-    /// Receives items, which the daemon asks for with READ frames; answers them in their order.
+    /// Receives items, which the daemon asks for with READ frames; the reply lists them in their
+    /// order.
     ImportPaths {} -> Vec<StorePath>
 }

@@ -1,4 +1,4 @@
-//! Reading what a client asks.
+//! The daemon's side of a connection.
 
 use std::io::{self, BufReader, Read, Write};
 
@@ -15,42 +15,42 @@ use crate::operations::Call;
 use crate::request::Request;
 use crate::version::Version;
 
-/// How much is read from the client at a time.
+/// The size of the buffer for reading from the client, in bytes.
 const BUFFER_SIZE: usize = 128 * 1024;
 
-/// What can be seen of the client without reading.
+/// What the client is doing, as far as can be determined without reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
-    /// It listens, as it should.
+    /// Nothing: it waits for the daemon.
     Quiet,
-    /// It sent something.
+    /// It has sent something.
     Data,
-    /// It is gone.
+    /// It has closed the connection.
     Closed,
 }
 
-/// Looks at the client, without waiting and without taking what it sent: for a socket, `poll`
+/// Checks the client without waiting and without consuming what it sent: for a socket, with `poll`
 /// and a peeking `recv`.
 pub trait Watch: Send {
-    /// What it is doing.
+    /// What the client is doing.
     fn activity(&self) -> io::Result<Activity>;
 }
 
-/// For what can't be looked at: takes it to be quiet.
+/// For connections that can't be checked: the client is taken to be quiet.
 impl Watch for () {
     fn activity(&self) -> io::Result<Activity> {
         Ok(Activity::Quiet)
     }
 }
 
-/// What a client said when it connected.
+/// What a client sends in the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Its version.
     pub version: Version,
-    /// The processor its work should stay on.
+    /// The processor that the daemon should run on for this client.
     pub cpu: Option<u32>,
-    /// Whether disk space is to be held in reserve.
+    /// Whether to keep disk space in reserve.
     pub reserve_space: bool,
 }
 
@@ -63,10 +63,10 @@ pub struct Connection<R> {
 }
 
 impl<R: Read> Connection<R> {
-    /// Exchanges greetings. What remains of the handshake is like an operation without reply:
+    /// Exchanges greetings. The rest of the handshake is like an operation without a reply:
     /// [`begin`](Connection::begin), then [`finish`](Connection::finish_silently) or
-    /// [`fail`](Connection::fail). Old Guile clients can take one [`Tunnel::log`] in between,
-    /// not more.
+    /// [`fail`](Connection::fail). Old Guile clients accept a single [`Tunnel::log`] in between,
+    /// and no more.
     pub fn accept(
         reader: R,
         writer: Box<dyn Write + Send>,
@@ -105,8 +105,8 @@ impl<R: Read> Connection<R> {
         ))
     }
 
-    /// Waits for the next request; `None` when the client has closed the connection. After an
-    /// error, tell the client if it [can be told](Error::can_be_told), and close the connection.
+    /// Waits for the next request; `None` if the client has closed the connection. After an error,
+    /// report it to the client if that [is possible](Error::can_be_told), and close the connection.
     pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
         let number = match self.reader.read_int() {
             Err(error) if error.is_eof() => return Ok(None),
@@ -121,17 +121,17 @@ impl<R: Read> Connection<R> {
         Ok(Some(Request::read(operation, &mut source)?))
     }
 
-    /// The nar that follows an [`AddToStore`](crate::operations::AddToStore); to be read, or
-    /// [drained](Extent::drain), before [`begin`](Connection::begin). If that fails because of
-    /// what the client sent, the connection can't go on.
+    /// The nar that follows an [`AddToStore`](crate::operations::AddToStore). It has to be read, or
+    /// [drained](Extent::drain), before [`begin`](Connection::begin). If that fails because of what
+    /// the client sent, the connection has to be closed.
     pub fn nar(&mut self) -> Extent<&mut BufReader<R>> {
         Extent::new(&mut self.reader)
     }
 
-    /// Begins work on what was asked: from now on the client gets to see messages. Fails if the
-    /// client has gone ([`Error::Gone`]), or has sent something before it got its reply
-    /// ([`Error::Pipelined`], which Guix makes an error of the operation). As in Guix, what came
-    /// together with the request, and so has been received already, doesn't count.
+    /// Begins the operation: from now on, log messages are sent to the client. Fails if the client
+    /// has disconnected ([`Error::Gone`]), or has sent something before it got its reply
+    /// ([`Error::Pipelined`], which is an error of the operation in Guix). As in Guix, data that
+    /// arrived together with the request, and so has been received already, doesn't count.
     pub fn begin(&mut self) -> Result<(), Error> {
         self.tunnel.set_working(true);
         match self.watch.activity()? {
@@ -141,27 +141,27 @@ impl<R: Read> Connection<R> {
         }
     }
 
-    /// The way to the client.
+    /// Sends messages to the client.
     pub fn tunnel(&self) -> &Tunnel {
         &self.tunnel
     }
 
-    /// The store that paths are in.
+    /// The store directory.
     pub fn store(&self) -> &StoreDir {
         &self.store
     }
 
-    /// Ends work with the reply to a request of type `C`.
+    /// Ends the operation with the reply to a request of type `C`.
     pub fn finish<C: Call>(&self, reply: &C::Reply) -> io::Result<()> {
         self.tunnel.finish(reply)
     }
 
-    /// Ends work that has no reply: that of the handshake.
+    /// Ends the handshake, which has no reply.
     pub fn finish_silently(&self) -> io::Result<()> {
         self.tunnel.finish(&codec::Nothing)
     }
 
-    /// Ends work with an error.
+    /// Ends the operation with an error.
     pub fn fail(&self, message: &str, status: u32) -> io::Result<()> {
         self.tunnel.fail(message, status)
     }

@@ -1,14 +1,14 @@
-//! The daemon's half.
+//! The daemon's half of the protocol.
 //!
-//! A [`Connection`] reads requests; what is said to the client goes through its [`Tunnel`], which
-//! can be cloned and handed to whoever has something to say while an operation is worked on:
+//! A [`Connection`] reads requests; everything for the client is sent through its [`Tunnel`], which
+//! can be cloned and passed to any code that has log messages during an operation:
 //!
 //! ```text
 //! accept → begin → (open the store) → finish | fail            the handshake
 //! next → [nar] → begin → (work: tunnel, import_source, …) → finish | fail     each operation
 //! ```
 //!
-//! Messages are put together in memory and written at once: a reply costs one system call.
+//! Messages are composed in memory and written in one piece: a reply costs one system call.
 
 mod connection;
 mod refusal;
@@ -24,32 +24,32 @@ use std::io;
 
 use crate::codec;
 
-/// Why a connection can't go on.
+/// Why a connection has to be closed, or an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Reading from the client, or writing to it, failed.
+    /// Reading from the client or writing to it failed.
     #[error("while talking to the client: {0}")]
     Io(#[from] io::Error),
     /// The client doesn't speak this protocol.
     #[error("protocol mismatch")]
     Mismatch,
-    /// What the client asks makes no sense. It is to be told, and the connection to be closed,
-    /// since nobody knows where its next request begins.
+    /// The request is malformed. Report it, then close the connection, since it is unknown where
+    /// the next request begins.
     #[error(transparent)]
     Request(#[from] codec::Error),
-    /// A number that is no operation's. As with [`Error::Request`], the end.
+    /// An unknown operation number; closes the connection, like [`Error::Request`].
     #[error("invalid operation {0}")]
     Operation(u32),
-    /// The client speaks while it should be listening. An error of the operation.
+    /// The client sent something while it should wait for the reply. An error of the operation.
     #[error("EOF expected (protocol error?)")]
     Pipelined,
-    /// The client went away.
+    /// The client has disconnected.
     #[error("the client closed the connection")]
     Gone,
 }
 
 impl Error {
-    /// Whether the client can still be told.
+    /// Whether the error can still be reported to the client.
     pub fn can_be_told(&self) -> bool {
         match self {
             Error::Request(codec::Error::Wire(formats::wire::Error::Io(_))) => false,

@@ -1,13 +1,13 @@
-//! Why a client is not served at all.
+//! Refusing a client.
 
 use crate::codec::{put_bytes, put_long};
 use crate::frames::{DAEMON_MAGIC, ERROR, status};
 use crate::version::Version;
 
-/// What to send to a client that is not served, whatever it sends: the daemon's part of the
+/// The bytes to send to a client that is refused, whatever it sends: the daemon's part of the
 /// handshake, which ends with an error.
 ///
-/// The status is for version 0x108 and later.
+/// The status is for clients of version 0x108 and later.
 pub fn refusal(message: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_long(&mut bytes, DAEMON_MAGIC.into());

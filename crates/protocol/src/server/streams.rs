@@ -1,4 +1,4 @@
-//! Data that is moved while an operation is worked on.
+//! Data that is transferred during an operation.
 
 use std::io::{self, Read, Write};
 
@@ -10,28 +10,28 @@ use super::tunnel::Tunnel;
 use crate::frames::{READ_MOST, READ_SIZE, WRITE_SIZE};
 
 impl<R: Read> Connection<R> {
-    /// While working on ImportPaths: what the client has to send.
+    /// During ImportPaths: the data from the client.
     pub fn import_source(&mut self) -> ImportSource<'_, R> {
         ImportSource::new(self)
     }
 
-    /// While working on ExportPath: where the item goes. To be
-    /// [finished](ExportSink::finish), even after an error.
+    /// During ExportPath: where to write the item. Has to be [finished](ExportSink::finish), even
+    /// after an error.
     pub fn export_sink(&self) -> ExportSink {
         ExportSink::new(self.tunnel().clone())
     }
 }
 
-/// Data that the client sends piece by piece, when asked.
+/// Data that the client sends piece by piece, on request.
 ///
-/// The client may send more than is taken; what is left of the last piece is dropped when this
-/// is, or by [`ImportSource::finish`].
+/// The client may send more than is read; the rest of the last piece is discarded by
+/// [`ImportSource::finish`] or on drop.
 pub struct ImportSource<'a, R: Read> {
     connection: &'a mut Connection<R>,
-    /// What is left of the current piece, and its whole size.
+    /// What is left of the current piece, and its full size, in bytes.
     left: u64,
     size: u64,
-    /// How much is asked for next.
+    /// How much to ask for next, in bytes.
     wanted: usize,
     /// Whether an error has put the two sides out of step.
     failed: bool,
@@ -65,7 +65,7 @@ impl<'a, R: Read> ImportSource<'a, R> {
         Ok(())
     }
 
-    /// After the last byte of a piece, reads its padding and lets messages through again.
+    /// After the last byte of a piece, reads its padding and allows log messages again.
     fn end_of_piece(&mut self) -> io::Result<()> {
         self.failed = true;
         self.connection.reader().read_padding(self.size)?;
@@ -81,7 +81,7 @@ impl<'a, R: Read> ImportSource<'a, R> {
         })
     }
 
-    /// Drops what is left of the last piece. Fails if the connection can't go on.
+    /// Discards the rest of the last piece. An error means that the connection has to be closed.
     pub fn finish(mut self) -> io::Result<()> {
         self.drop_rest()
     }
@@ -137,12 +137,12 @@ impl<R: Read> Read for ImportSource<'_, R> {
 
 impl<R: Read> Drop for ImportSource<'_, R> {
     fn drop(&mut self) {
-        // A connection that is out of step shows that at the next request.
+        // If this leaves the connection out of step, the next request fails.
         let _ = self.drop_rest();
     }
 }
 
-/// Takes data for the client.
+/// Sends data to the client.
 pub struct ExportSink {
     tunnel: Tunnel,
     buffer: Vec<u8>,
@@ -156,7 +156,7 @@ impl ExportSink {
         }
     }
 
-    /// Has what is still here sent with the reply.
+    /// Leaves the data that is still buffered to be sent with the reply.
     pub fn finish(self) {
         if !self.buffer.is_empty() {
             self.tunnel.write_data_later(&self.buffer);

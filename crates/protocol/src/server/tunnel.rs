@@ -1,4 +1,4 @@
-//! What is said to the client.
+//! Messages to the client.
 
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::codec::{Encode, put_bytes, put_long};
 use crate::frames::{ERROR, LAST, MAX_TEXT, NEXT, READ, WRITE};
 use crate::version::Version;
 
-/// The way to the client, shared by all who have something to say to it. Cheap to clone.
+/// Sends messages to the client; shared by every thread that does so. Cheap to clone.
 #[derive(Clone)]
 pub struct Tunnel {
     state: Arc<Mutex<State>>,
@@ -19,21 +19,21 @@ pub struct Tunnel {
 
 struct State {
     client: Box<dyn Write + Send>,
-    /// Whether an operation is worked on; only then may anything but replies be sent.
+    /// Whether an operation is in progress; otherwise, only replies may be sent.
     working: bool,
-    /// Whether writing has failed: then nothing is sent any more.
+    /// Whether a write has failed: then nothing more is sent.
     broken: bool,
-    /// The message that is being put together.
+    /// The message that is being composed.
     message: Vec<u8>,
 }
 
 impl State {
-    /// Sends the message that was put together.
+    /// Sends the message.
     fn send(&mut self) -> io::Result<()> {
         let mut message = std::mem::take(&mut self.message);
         let sent = self.send_parts(&mut [IoSlice::new(&message)]);
         message.clear();
-        // Don't hold on to the memory of a rare, large reply.
+        // Don't keep the memory of a rare, large reply.
         if message.capacity() <= 64 * 1024 {
             self.message = message;
         }
@@ -84,7 +84,7 @@ impl Tunnel {
         self.state.lock()
     }
 
-    /// The version that the client goes by.
+    /// The client's protocol version.
     pub fn version(&self) -> Version {
         self.version
     }
@@ -93,8 +93,8 @@ impl Tunnel {
         self.lock().working = working;
     }
 
-    /// Sends text for the person at the client. Outside of work, nothing is sent, and the answer
-    /// is `false`: the text should go elsewhere.
+    /// Sends text for the user. Returns `false`, without sending, if no operation is in progress:
+    /// the text should go elsewhere.
     pub fn log(&self, text: &[u8]) -> io::Result<bool> {
         let mut state = self.lock();
         if !state.working {
@@ -108,7 +108,7 @@ impl Tunnel {
         Ok(true)
     }
 
-    /// Sends `data`, of which the client makes a file.
+    /// Sends `data` in WRITE frames.
     pub(super) fn write_data(&self, data: &[u8]) -> io::Result<()> {
         // A length has 32 bits.
         for chunk in data.chunks(1 << 30) {
@@ -131,16 +131,16 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Has `data` sent with whatever is sent next: the reply, as a rule, for which the client
-    /// would have to be woken up again.
+    /// Sends `data` together with the next message, usually the reply, so that the client isn't
+    /// woken up twice.
     pub(super) fn write_data_later(&self, data: &[u8]) {
         let mut state = self.lock();
         put_long(&mut state.message, WRITE);
         put_bytes(&mut state.message, data);
     }
 
-    /// Asks for at most `most` bytes, which the client is to send at once; until it has, nothing
-    /// else may be sent, so this ends work.
+    /// Asks for at most `most` bytes. Until the client has sent them, nothing else may be sent, so
+    /// log messages are suspended.
     pub(super) fn ask(&self, most: usize) -> io::Result<()> {
         let mut state = self.lock();
         state.working = false;
@@ -149,7 +149,7 @@ impl Tunnel {
         state.send()
     }
 
-    /// Sends values outside of any frame.
+    /// Sends numbers outside of any frame.
     pub(super) fn send_raw(&self, values: &[u32]) -> io::Result<()> {
         let mut state = self.lock();
         values
@@ -158,7 +158,7 @@ impl Tunnel {
         state.send()
     }
 
-    /// Ends work with a reply.
+    /// Ends the operation with a reply.
     pub fn finish(&self, reply: &impl Encode) -> io::Result<()> {
         let mut state = self.lock();
         state.working = false;
@@ -167,7 +167,7 @@ impl Tunnel {
         state.send()
     }
 
-    /// Ends work with an error.
+    /// Ends the operation with an error.
     pub fn fail(&self, message: &str, status: u32) -> io::Result<()> {
         let mut state = self.lock();
         state.working = false;

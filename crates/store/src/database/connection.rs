@@ -1,5 +1,5 @@
-//! One connection to the database, set up as Guix does (`doc/spec/store-formats.md`, section 8), and
-//! the errors that say that the database is busy.
+//! A connection to the database, with Guix's settings (`doc/spec/store-formats.md`, section 8), and
+//! recognising errors that mean that the database is busy.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 
-/// SQLite's busy timeout: how long it waits for a lock of the database before it says that the
-/// database is busy, and we look whether the client has gone.
+/// SQLite's busy timeout: how long it waits for a lock before it reports that the database is busy
+/// and we check whether the client has disconnected.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the database has to be busy before we warn of it.
+/// How long the database has to be busy before we print a warning.
 pub(super) const WARN_AFTER: Duration = Duration::from_secs(10);
 
-/// How many prepared statements a connection keeps; more than there are.
+/// The size of a connection's cache of prepared statements; larger than the number of statements.
 const STATEMENTS: usize = 64;
 
-/// At how many pages the write-ahead log is written back to the database.
+/// The length of the write-ahead log, in pages, at which it is checkpointed.
 pub(super) const CHECKPOINT: u32 = 40_000;
 
-/// A new connection, with Guix's settings.
+/// Opens a connection, with Guix's settings.
 pub(super) fn connect(file: &Path, options: &StoreOptions, create: bool) -> Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     if options.read_only {
@@ -45,7 +45,8 @@ pub(super) fn connect(file: &Path, options: &StoreOptions, create: bool) -> Resu
 
 fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Not `busy_timeout()`, which needs a newer SQLite than many systems have. The pragma answers.
+    // Not `busy_timeout()`, which needs a newer SQLite than many systems have. This pragma returns
+    // a row.
     let timeout = BUSY_TIMEOUT.as_millis() as i64;
     connection.pragma_update_and_check(None, "busy_timeout", timeout, |_| Ok(()))?;
     connection.pragma_update(None, "foreign_keys", 1)?;
@@ -66,7 +67,8 @@ fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<(
     let current: String =
         connection.pragma_query_value(Some("main"), "journal_mode", |row| row.get(0))?;
     if current != mode {
-        // Fails as "busy" while others use the database; they may be about to do the same.
+        // Fails as "busy" while other processes use the database; they may be trying to do the
+        // same.
         let started = Instant::now();
         loop {
             match connection.pragma_update_and_check(Some("main"), "journal_mode", mode, |_| Ok(()))
@@ -82,12 +84,12 @@ fn set_up(connection: &Connection, options: &StoreOptions) -> rusqlite::Result<(
     Ok(())
 }
 
-/// Sleeps for a random time (jitter), so that those who compete don't meet again.
+/// Sleeps for a random time (jitter), so that competing processes don't collide again.
 pub(super) fn pause() {
     std::thread::sleep(Duration::from_millis(rand::rng().random_range(0..100)));
 }
 
-/// Whether trying again later may help.
+/// Whether a retry may succeed.
 pub(super) fn is_busy(error: &Error) -> bool {
     matches!(error, Error::Database { source, .. } if busy_code(source))
 }

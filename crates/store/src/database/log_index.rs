@@ -1,9 +1,10 @@
-//! Whether the database has changed, told without a lock.
+//! Detecting whether the database has changed, without taking a lock.
 //!
-//! The index of the write-ahead log, `db.sqlite-shm`, begins with a header, twice the same 48
-//! bytes (<https://sqlite.org/walformat.html>, "The WAL-Index File Format"). It counts the
-//! transactions, and every commit of every process writes it before it is acknowledged. So while
-//! it is what it was, a snapshot of the database that is younger than it shows everything.
+//! The index of the write-ahead log, `db.sqlite-shm`, begins with a header, two copies of the same
+//! 48 bytes (<https://sqlite.org/walformat.html>, "The WAL-Index File Format"). It contains a
+//! counter of transactions, and every commit, by any process, updates it before it is acknowledged.
+//! So as long as it is unchanged since before a snapshot of the database was taken, that snapshot
+//! is current.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,30 +15,30 @@ use std::sync::OnceLock;
 
 use system::sync::Mutex;
 
-/// One copy of the header.
+/// The size of one copy of the header, in bytes.
 const SIZE: usize = 48;
 
-/// The header of the index at some time.
+/// The header of the index at some point in time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header([u8; SIZE]);
 
 impl Header {
-    /// How many pages are in the log.
+    /// The number of pages in the log.
     pub(super) fn frames(&self) -> u32 {
         let [.., a, b, c, d] = *self.0.first_chunk::<20>().expect("it is longer");
         u32::from_ne_bytes([a, b, c, d])
     }
 }
 
-/// The index of a database that connections of this process have open.
+/// The index of a database that this process has open.
 #[derive(Clone, Copy)]
 pub(super) struct LogIndex(&'static File);
 
 impl LogIndex {
-    /// Opens the index of `database`, which has to be in use and have a write-ahead log.
+    /// Opens the index of `database`, which has to be open and have a write-ahead log.
     pub(super) fn open(database: &Path) -> io::Result<LogIndex> {
-        // SQLite has locks on the file, which the kernel takes from a process that closes any
-        // descriptor of it. So it is opened once and never closed.
+        // SQLite holds locks on the file, and the kernel drops a process's locks when it closes any
+        // descriptor of the file. So it is opened once and never closed.
         static OPEN: OnceLock<Mutex<HashMap<(u64, u64), LogIndex>>> = OnceLock::new();
         let mut path = database.as_os_str().to_owned();
         path.push("-shm");
@@ -52,9 +53,9 @@ impl LogIndex {
         Ok(index)
     }
 
-    /// The header; nothing if it is being written, or can't be read.
+    /// The header; `None` if it is being written or can't be read.
     pub(super) fn header(self) -> Option<Header> {
-        // What is mapped in one place and read in another is the same memory.
+        // Reading a file returns what other processes have written to their mappings of it.
         let mut both = [0; 2 * SIZE];
         self.0.read_exact_at(&mut both, 0).ok()?;
         let (first, second) = both.split_at(SIZE);

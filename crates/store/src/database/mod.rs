@@ -1,8 +1,9 @@
-//! The database: connections set up as Guix does (`doc/spec/store-formats.md`, section 8), a
-//! [pool of them for reading](readers) and one for writing, and retrying while others are in the way.
+//! The database: connections with Guix's settings (`doc/spec/store-formats.md`, section 8), a [pool
+//! of connections for reading](readers) and one for writing, and retries while the database is
+//! busy.
 //!
-//! Readers and the writer are separate connections, so that with the write-ahead log questions
-//! never wait for a registration. Statements are prepared once per connection.
+//! Readers and the writer are separate connections, so that with the write-ahead log queries never
+//! wait for a registration. Each connection prepares its statements once.
 
 mod checkpoint;
 mod connection;
@@ -32,7 +33,7 @@ use crate::progress::{Level, Progress, check};
 /// The tables, as they are created in a new database.
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The cache of the connection that writes, in SQLite's way to say KiB; used when needed.
+/// The writer's page cache, allocated as needed; a negative number is SQLite's notation for KiB.
 const WRITER_CACHE_KIB: i64 = -16_384;
 
 /// The open database.
@@ -42,12 +43,12 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens `db.sqlite` in `directory`; makes its tables if it is to be created.
+    /// Opens `db.sqlite` in `directory`; if `create`, creates its tables.
     pub(crate) fn open(directory: &Path, options: &StoreOptions, create: bool) -> Result<Database> {
         let file = directory.join("db.sqlite");
         let connection = connect(&file, options, create)?;
         if !options.read_only {
-            // Room for the pages of a large transaction, so that each is written once.
+            // Room for the pages of a large transaction, so that each is written only once.
             connection
                 .pragma_update(None, "cache_size", WRITER_CACHE_KIB)
                 .map_err(|error| Error::database("setting up the store database", error))?;
@@ -84,7 +85,7 @@ impl Database {
             .map_err(|error| Error::database("writing the log back to the database", error))
     }
 
-    /// Answers a question, with all that anybody has committed before. `question` may be called
+    /// Runs a query that sees everything committed before, by any process. `question` may be called
     /// several times.
     pub(crate) fn read<T>(
         &self,
@@ -100,8 +101,8 @@ impl Database {
         }
     }
 
-    /// Makes a change, as one transaction: kept if `change` succeeds, undone if it fails. `change`
-    /// may be called several times, until nobody is in the way.
+    /// Makes a change in one transaction, which is committed if `change` succeeds and rolled back
+    /// if it fails. `change` may be called several times, until the database isn't busy.
     pub(crate) fn write<T>(
         &self,
         action: &str,
@@ -123,8 +124,8 @@ impl Database {
     }
 }
 
-/// Has several questions answered from one state of the database: in a transaction of their own,
-/// unless the connection is in one.
+/// Starts a transaction, so that several queries see the same state of the database, unless the
+/// connection is already in one.
 pub(crate) fn together(connection: &Connection) -> rusqlite::Result<Option<Transaction<'_>>> {
     connection
         .is_autocommit()
@@ -132,15 +133,15 @@ pub(crate) fn together(connection: &Connection) -> rusqlite::Result<Option<Trans
         .transpose()
 }
 
-/// The index of the write-ahead log, if the database has one. Another file system, or another
-/// daemon's settings, may have left it without.
+/// The index of the write-ahead log, if the database has one: on some file systems, or with another
+/// daemon's settings, it doesn't.
 fn log_index(connection: &Connection, file: &Path) -> rusqlite::Result<Option<LogIndex>> {
     let mode: String =
         connection.pragma_query_value(Some("main"), "journal_mode", |row| row.get(0))?;
     if mode != "wal" {
         return Ok(None);
     }
-    // The index comes into being when the database is read.
+    // The index is created when the database is first read.
     connection.query_row("select count(*) from ValidPaths where id = 0", [], |_| {
         Ok(())
     })?;
@@ -165,15 +166,15 @@ fn attempt<T>(
     Ok(result)
 }
 
-/// Waiting between attempts, while others use the database.
+/// The pauses between attempts while the database is busy.
 #[derive(Default)]
 struct Backoff {
-    /// When the first attempt failed.
+    /// The time of the first failure.
     since: Option<Instant>,
 }
 
 impl Backoff {
-    /// Waits a little after an attempt that failed; warns, once, when this goes on for long.
+    /// Pauses after a failed attempt; prints one warning if this goes on for long.
     fn wait(&mut self, progress: Option<&dyn Progress>, action: &str) -> Result<()> {
         static WARNED: AtomicBool = AtomicBool::new(false);
         if let Some(progress) = progress {
@@ -191,7 +192,7 @@ impl Backoff {
     }
 }
 
-/// Whether a row could not go because others depend on it.
+/// Whether a row could not be deleted because others refer to it.
 pub(crate) fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }

@@ -1,12 +1,12 @@
 //! The connections for reading, and the snapshots of the database that they keep.
 //!
-//! To begin and to end a transaction, SQLite takes locks of files with a mutex held that all
-//! connections of the process share, which costs more than a simple question. So a reader stays in
-//! its transaction, and is asked again as long as [nothing has changed](LogIndex).
+//! When a transaction begins and ends, SQLite takes file locks while it holds a mutex that all
+//! connections of the process share, which costs more than a simple query. So a reader stays in its
+//! transaction and is reused as long as [nothing has changed](LogIndex).
 //!
-//! A kept snapshot hinders checkpoints, by us and by others. None is kept longer than
-//! [`LIFETIME`], or beyond our own next commit, and none while the log is so long that it should
-//! be written back.
+//! A snapshot that is kept blocks checkpoints, by us and by other processes. So none is kept longer
+//! than [`LIFETIME`] or beyond our own next commit, and none is kept while the log is so long that
+//! it should be checkpointed.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -21,16 +21,17 @@ use super::log_index::{Header, LogIndex};
 use crate::error::{Error, Result};
 use crate::options::StoreOptions;
 
-/// How many connections for reading are kept open when unused.
+/// The maximum number of idle connections for reading.
 const SPARE: usize = 32;
 
-/// How often snapshots that are kept are ended.
+/// How often kept snapshots are ended.
 const LIFETIME: Duration = Duration::from_secs(1);
 
 /// A connection for reading.
 struct Reader {
     connection: Connection,
-    /// If it is in a transaction: an older header than its snapshot has, and when it began.
+    /// If it is in a transaction: the header from before its snapshot, and the epoch in which it
+    /// began.
     snapshot: Option<(Header, u64)>,
 }
 
@@ -43,7 +44,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes sure that the next question is answered with all that has been committed by now.
+    /// Makes sure that the next query sees everything that has been committed by now.
     fn refresh(&mut self, now: Option<Header>, epoch: u64) -> rusqlite::Result<()> {
         if let (Some(now), Some((seen, _))) = (now, self.snapshot)
             && now == seen
@@ -52,7 +53,7 @@ impl Reader {
         }
         self.end()?;
         if let Some(now) = now.filter(|now| now.frames() < CHECKPOINT) {
-            // The snapshot itself is taken by the first question, so it is not older.
+            // The first query takes the snapshot, so the snapshot isn't older than this.
             self.connection.prepare_cached("begin")?.execute([])?;
             self.snapshot = Some((now, epoch));
         }
@@ -64,18 +65,18 @@ impl Reader {
 pub(super) struct Readers {
     file: PathBuf,
     options: StoreOptions,
-    /// Nothing where there is no write-ahead log: then no snapshots are kept.
+    /// `None` without a write-ahead log: then no snapshots are kept.
     index: Option<LogIndex>,
     idle: Arc<Mutex<Idle>>,
 }
 
-/// The readers that nobody uses at the moment.
+/// The readers that are not in use.
 #[derive(Default)]
 struct Idle {
     readers: Vec<Reader>,
-    /// Counts the times that snapshots were ended.
+    /// Incremented whenever snapshots are ended.
     epoch: u64,
-    /// Whether a thread is there that will end snapshots.
+    /// Whether a thread is running that will end snapshots.
     ending: bool,
 }
 
@@ -104,7 +105,7 @@ impl Readers {
         }
     }
 
-    /// Asks once.
+    /// Runs a query once.
     pub(super) fn ask<T>(
         &self,
         action: &str,
@@ -126,7 +127,7 @@ impl Readers {
             .refresh(now, epoch)
             .map_err(|error| Error::database(action, error))
             .and_then(|()| question(&reader.connection));
-        // After an error, a reader whose state is not certain is of no use.
+        // After an error, a reader is only reused if its transaction can be ended.
         if answer.is_ok() || reader.end().is_ok() {
             self.put_back(reader);
         }
@@ -146,8 +147,8 @@ impl Readers {
         }
     }
 
-    /// Ends the snapshots that are kept, of which a commit of ours has made nothing but a
-    /// hindrance.
+    /// Ends the kept snapshots; after a commit of ours they are outdated and only block
+    /// checkpoints.
     pub(super) fn end_snapshots(&self) {
         if self.index.is_some() {
             self.idle.lock().end_snapshots();
@@ -156,8 +157,8 @@ impl Readers {
 }
 
 impl Idle {
-    /// Ends all snapshots; says whether there were any. Those in use are not put back as
-    /// snapshots.
+    /// Ends all snapshots and returns whether there were any. Those in use are ended when they are
+    /// returned.
     fn end_snapshots(&mut self) -> bool {
         self.epoch += 1;
         let kept = self.readers.iter().any(|reader| reader.snapshot.is_some());
@@ -165,7 +166,8 @@ impl Idle {
         kept
     }
 
-    /// Makes sure that somebody ends snapshots after a while. `false` if that can't be.
+    /// Makes sure that a thread will end the snapshots later. Returns `false` if none can be
+    /// started.
     fn will_end(&mut self, this: &Arc<Mutex<Idle>>) -> bool {
         if !self.ending {
             let idle = Arc::downgrade(this);
@@ -179,7 +181,7 @@ impl Idle {
     }
 }
 
-/// Ends snapshots now and then, until there was none.
+/// Ends snapshots periodically, until there are none.
 fn end_again_and_again(idle: &Weak<Mutex<Idle>>) {
     loop {
         thread::sleep(LIFETIME);

@@ -1,4 +1,4 @@
-//! Deleting what is dead: in the database first, then on the disk.
+//! Deleting dead paths: from the database first, then from the disk.
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,17 +16,17 @@ use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check, say};
 use crate::store::Store;
 
-/// How many paths are made invalid at once. Paths that are dead are all over the index of paths,
-/// so that a small transaction writes a page for each of them, and a large one each page once;
-/// one this large lasts a fraction of a second.
+/// How many paths are invalidated in one transaction. Dead paths are scattered over the index of
+/// paths, so a small transaction writes a page for each of them, and a large one writes each page
+/// once; one of this size takes a fraction of a second.
 const BATCH: usize = 10_000;
 
-/// The same, when a limit may be reached at any of them.
+/// The same for a collection that may reach its limit after any path.
 const LIMITED_BATCH: usize = 50;
 
-/// A valid path that is to go.
+/// A valid path that is to be deleted.
 pub(super) struct Doomed {
-    /// Its number in the database.
+    /// Its row id in the database.
     pub(super) id: i64,
     /// Its base name.
     pub(super) name: String,
@@ -34,16 +34,16 @@ pub(super) struct Doomed {
     pub(super) size: u64,
 }
 
-/// Deletes, and counts what that frees.
+/// Deletes paths, and counts the bytes freed.
 pub(super) struct Deleter<'a> {
     store: &'a Store,
     pub(super) progress: &'a dyn Progress,
     max_freed: u64,
     /// Bytes freed.
     pub(super) freed: u64,
-    /// Bytes that will be freed with the trash, by their nars' sizes.
+    /// Bytes that emptying the trash will free, estimated by the sizes of nars.
     in_trash: u64,
-    /// What was deleted.
+    /// The base names of deleted paths.
     pub(super) deleted: Vec<String>,
     trash: Option<Dir>,
 }
@@ -61,7 +61,7 @@ impl<'a> Deleter<'a> {
         }
     }
 
-    /// Empties the trash that a collector before us left, and makes a new one.
+    /// Empties the trash that an earlier collector left, and creates a new one.
     pub(super) fn prepare_trash(&mut self) -> Result<()> {
         let freed = trash::remove(self.store, self.progress)?;
         self.freed = self.freed.saturating_add(freed);
@@ -91,19 +91,19 @@ impl<'a> Deleter<'a> {
                 _ => {}
             }
             match root.open_dir(TRASH) {
-                // A collector that began before us removed it, empty as it was.
+                // A collector that started before us removed it while it was empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS => {}
                 opened => return opened,
             }
         }
     }
 
-    /// Whether enough was freed.
+    /// Whether enough bytes were freed.
     pub(super) fn limit_reached(&self) -> bool {
         self.freed.saturating_add(self.in_trash) > self.max_freed
     }
 
-    /// Deletes all that is dead, referrers before what they refer to, until the limit is reached.
+    /// Deletes all dead paths, referrers before their references, until the limit is reached.
     pub(super) fn delete_all(&mut self, graph: &Graph) -> Result<()> {
         let limited = self.max_freed != u64::MAX;
         let mut order = Order::new(graph, limited);
@@ -139,8 +139,8 @@ impl<'a> Deleter<'a> {
         }
     }
 
-    /// Makes paths invalid, referrers first, then removes their files. A path that somebody
-    /// refers to by now stays.
+    /// Invalidates paths, referrers first, then removes their files. A path that has got a new
+    /// referrer meanwhile stays.
     pub(super) fn delete(&mut self, batch: &[Doomed]) -> Result<()> {
         let mut gone = Vec::new();
         self.store.write(
@@ -194,7 +194,7 @@ impl<'a> Deleter<'a> {
                     self.in_trash = self.in_trash.saturating_add(size);
                     return Ok(());
                 }
-                // In a container, directories of a lower layer can't be renamed.
+                // In a container, directories of a lower overlay layer can't be renamed.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EXDEV)) => {
                     say(self.progress, Level::Info, || {
                         format!(
@@ -229,7 +229,7 @@ impl<'a> Deleter<'a> {
 
     fn move_to_trash(&mut self, name: &OsStr, mode: u32) -> io::Result<()> {
         let root = &self.store.inner.root;
-        // Moving a directory changes it, which root may always do.
+        // Moving a directory changes its `..`, which needs write permission unless we are root.
         if effective_uid() != 0 && mode & 0o200 == 0 {
             root.chmod_at(name, mode | 0o200)?;
         }
@@ -241,7 +241,7 @@ impl<'a> Deleter<'a> {
             };
             attempts += 1;
             match root.rename(name, trash, &new_name) {
-                // A collector that began before us removed the trash.
+                // A collector that started before us removed the trash.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 10 => {
                     self.trash = Some(self.open_trash()?);
                 }
@@ -259,7 +259,7 @@ impl<'a> Deleter<'a> {
         }
     }
 
-    /// Deletes the trash. No lock is needed.
+    /// Deletes the trash. No lock needs to be held.
     pub(super) fn empty_trash(&mut self) -> Result<()> {
         self.trash = None;
         say(self.progress, Level::Info, || {
@@ -272,13 +272,13 @@ impl<'a> Deleter<'a> {
     }
 }
 
-/// An order in which everything dead can go: each node after those that refer to it.
+/// An order in which dead paths can be deleted: each node after its referrers.
 struct Order {
-    /// How many dead nodes, not yet gone, refer to each.
+    /// The number of remaining dead referrers of each node.
     referrers: Vec<u32>,
     ready: Vec<Node>,
-    /// In random order as far as possible, so that no sort of path is always the one that goes
-    /// before a limit is reached.
+    /// Whether the order is random as far as possible, so that no kind of path is always deleted
+    /// first when the limit is reached.
     random: bool,
 }
 

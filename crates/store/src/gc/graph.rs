@@ -1,10 +1,10 @@
-//! The references of all valid paths, in memory, and which paths are live.
+//! The references of all valid paths, in memory, and which of the paths are live.
 //!
-//! The edges are kept as compressed sparse rows
+//! The edges are stored as compressed sparse rows
 //! (<https://en.wikipedia.org/wiki/Sparse_matrix#Compressed_sparse_row_(CSR,_CRS_or_Yale_format)>):
-//! the targets of all edges in one array, those of one node next to each other, and for each node
-//! where its targets begin. A million paths take some hundred megabytes for the seconds that the
-//! graph lives, and marking what is live is one pass over it.
+//! the targets of all edges are in one array, those of one node next to each other, and another
+//! array has the index at which each node's targets begin. A million paths take a few hundred
+//! megabytes for the seconds that the graph lives, and marking live paths is one pass over it.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -19,24 +19,24 @@ use crate::error::{Error, Result};
 use crate::progress::{Progress, check};
 use crate::store::Store;
 
-/// A node's number.
+/// The index of a node.
 pub(super) type Node = u32;
 
 /// No node.
 const NO_NODE: u32 = u32::MAX;
 
-/// All valid paths, in the order of their numbers in the database.
+/// All valid paths, ordered by their row ids in the database.
 pub(super) struct Graph {
     ids: Vec<i64>,
     sizes: Vec<u64>,
-    /// All base names, one after the other, and where each ends.
+    /// All base names, concatenated, and the end of each.
     names: String,
     ends: Vec<usize>,
-    /// All nodes, to be found by their names' hashes: the names themselves are in `names`.
+    /// All nodes, by the hashes of their names, which are in `names`.
     by_name: HashTable<Node>,
     hasher: DefaultHashBuilder,
     references: CompressedRows,
-    /// What else keeps alive: derivers, outputs.
+    /// Other edges that keep paths alive: to derivers or outputs.
     keeps: CompressedRows,
     live: Vec<bool>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Graph {
 /// Edges as compressed sparse rows, one row for each node that edges start from.
 #[derive(Default)]
 struct CompressedRows {
-    /// Where each node's row begins in `targets`; one more, for the end of the last.
+    /// The index in `targets` at which each node's row begins, and the end of the last row.
     starts: Vec<u32>,
     targets: Vec<Node>,
 }
@@ -74,7 +74,7 @@ impl CompressedRows {
     }
 }
 
-/// From numbers in the database to nodes.
+/// Maps row ids to nodes.
 enum Ids<'a> {
     Dense(Vec<u32>),
     Sparse(&'a [i64]),
@@ -111,7 +111,7 @@ impl Ids<'_> {
 }
 
 impl Graph {
-    /// Reads the database, as one transaction.
+    /// Reads the database in one transaction.
     pub(super) fn load(
         store: &Store,
         request: &GcRequest<'_>,
@@ -155,7 +155,7 @@ impl Graph {
             connection.prepare("select id, path, narSize from ValidPaths order by id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            // What isn't in the store is for the check of the store to remove.
+            // Paths outside the store are removed by `guix gc --verify`.
             let Some(name) = row.get_ref(1)?.as_str()?.strip_prefix(prefix) else {
                 continue;
             };
@@ -196,22 +196,22 @@ impl Graph {
         &self.names[start..self.ends[node as usize]]
     }
 
-    /// The node's number in the database.
+    /// The node's row id in the database.
     pub(super) fn id(&self, node: Node) -> i64 {
         self.ids[node as usize]
     }
 
-    /// The size of the node's nar; 0 if not known.
+    /// The size of the node's nar; 0 if unknown.
     pub(super) fn size(&self, node: Node) -> u64 {
         self.sizes[node as usize]
     }
 
-    /// What the node refers to, perhaps itself.
+    /// The node's references, which may include itself.
     pub(super) fn references(&self, node: Node) -> &[Node] {
         self.references.row(node)
     }
 
-    /// Marks what is reachable from `roots`.
+    /// Marks everything that is reachable from `roots`.
     pub(super) fn mark(&mut self, roots: &HashSet<StorePath>) {
         let mut pending: Vec<Node> = roots
             .iter()
@@ -231,19 +231,19 @@ impl Graph {
         self.live[node as usize]
     }
 
-    /// The names of what is live.
+    /// The names of live paths.
     pub(super) fn live(&self) -> impl Iterator<Item = &str> {
         self.nodes()
             .filter(|node| self.is_live(*node))
             .map(|node| self.name(node))
     }
 
-    /// What is not live.
+    /// The nodes that aren't live.
     pub(super) fn dead(&self) -> impl Iterator<Item = Node> {
         self.nodes().filter(|node| !self.is_live(*node))
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(super) fn len(&self) -> usize {
         self.ids.len()
     }

@@ -1,5 +1,5 @@
-//! Whether single paths are live, by a search from them to the roots through the database: for
-//! deleting a few paths of many, where a [`Graph`](super::graph::Graph) would take longer.
+//! Whether single paths are live, determined by a search from them to the roots in the database: to
+//! delete a few paths of many, where loading a [`Graph`](super::graph::Graph) would take longer.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -12,7 +12,7 @@ use crate::queries::{Closure, valid_id};
 use crate::store::Store;
 
 impl Store {
-    /// Whether a root leads to `path`.
+    /// Whether `path` is reachable from a root.
     pub(super) fn is_alive(
         &self,
         path: &StorePath,
@@ -37,7 +37,7 @@ impl Store {
         Ok(false)
     }
 
-    /// The path and all that refer to it, referrers first; nothing if it isn't valid.
+    /// The path and all its referrers, referrers first; empty if it isn't valid.
     pub(super) fn with_referrers(&self, path: &StorePath) -> Result<Vec<Doomed>> {
         if !self.is_valid(path)? {
             return Ok(Vec::new());

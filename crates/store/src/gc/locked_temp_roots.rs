@@ -1,4 +1,4 @@
-//! The temporary roots of all sessions, locked so that none is added.
+//! The temporary roots of all sessions, locked so that none can be added.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ impl LockedTempRoots {
             let path = entry.context(reading)?.path();
             let opening = || format!("opening temporary roots file `{}'", path.display());
             let file = match File::options().read(true).write(true).open(&path) {
-                // Its session ended.
+                // Its session has ended.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => LockFile::from_file(file.context(opening)?, &path),
             };
@@ -60,7 +60,7 @@ impl LockedTempRoots {
         })
     }
 
-    /// Whether the path is a lock file, or the root directory of a build, of a temporary root.
+    /// Whether the path is a temporary root's lock file or build root directory.
     pub(super) fn is_in_use(&self, store: &Store, path: &StorePath) -> bool {
         [".lock", ".chroot"].iter().any(|suffix| {
             let base = path.base_name().strip_suffix(suffix);

@@ -1,14 +1,14 @@
 //! The garbage collector (`doc/spec/store-formats.md`, section 11).
 //!
-//! With the collector's lock and those of all temporary roots held, what is reachable from a root
-//! is live, and the rest is garbage. What is garbage is made invalid before its files go, in
-//! batches; directories are only moved to `trash` while the locks are held, and deleted
-//! afterwards, when others can work again. A collector that is killed leaves nothing but invalid
-//! files and the trash, which the next one takes.
+//! While the collector's lock and those of all temporary roots are held, everything reachable from
+//! a root is live, and the rest is garbage. Garbage is invalidated before its files are deleted, in
+//! batches; directories are only moved to `trash` while the locks are held, and deleted afterwards,
+//! when other sessions can continue. A collector that is killed leaves nothing but invalid files
+//! and the trash, which the next one deletes.
 //!
-//! Sessions may register paths meanwhile, if they made them temporary roots before we read those.
-//! Should such a path refer to one that we think dead, the database's foreign keys refuse to let
-//! that one go, and so it stays.
+//! Meanwhile, sessions may register paths that they made temporary roots before we read those. If
+//! such a path refers to one that we consider dead, the database's foreign keys prevent its
+//! deletion, and so it stays.
 
 mod delete;
 mod graph;
@@ -39,7 +39,7 @@ pub(crate) use trash::TRASH;
 const SPECIAL: [&str; 2] = [".links", TRASH];
 
 impl Store {
-    /// Collects garbage, or says what is garbage.
+    /// Collects garbage, or lists live or dead paths.
     pub fn collect_garbage(
         &self,
         request: &GcRequest<'_>,
@@ -54,8 +54,9 @@ impl Store {
         }
         let gc_lock = self.gc_lock(Mode::Exclusive, progress)?;
         progress.message(Level::Error, "finding garbage collector roots...");
-        // First, for whoever makes a link and then lets go of the temporary root: what isn't seen
-        // here has its link already. (Guix does it last, and misses both.)
+        // Temporary roots are read first, for a client that creates a link and then drops its
+        // temporary root: if we don't see the temporary root, the link already exists. (Guix reads
+        // them last, and can miss both.)
         let temp_roots = LockedTempRoots::read(self, progress)?;
         let mut roots = temp_roots.roots.clone();
         if !request.ignore_liveness {
@@ -92,7 +93,7 @@ impl Store {
             result.paths.sort_unstable();
             return Ok(result);
         }
-        // Others may add to the store from here on.
+        // From here on, other sessions may add to the store.
         drop(temp_roots);
         drop(gc_lock);
         deleter.empty_trash()?;
@@ -104,7 +105,7 @@ impl Store {
         Ok(result)
     }
 
-    /// The valid items that running programs use.
+    /// The valid items that are in use by running processes.
     fn busy_roots(&self) -> Result<Vec<StorePath>> {
         let names = system::busy::referenced_items(self.dir().as_path())
             .context(|| "finding the store items that processes use")?;
@@ -115,7 +116,7 @@ impl Store {
         Ok(self.query_valid_paths(&items)?.into_iter().collect())
     }
 
-    /// The names in the store directory, but for [`SPECIAL`] ones.
+    /// The names in the store directory, except those in [`SPECIAL`].
     fn store_entries(&self) -> Result<Vec<std::ffi::OsString>> {
         let reading = || format!("reading directory `{}'", self.dir());
         let mut names = Vec::new();
@@ -128,7 +129,7 @@ impl Store {
         Ok(names)
     }
 
-    /// What is in the store and reachable.
+    /// The live paths in the store.
     fn live_paths(
         &self,
         graph: &Graph,
@@ -140,7 +141,7 @@ impl Store {
             .map(|name| format!("{}/{name}", self.dir()))
             .collect();
         for name in entries {
-            // Not valid yet, but a session's temporary root.
+            // Not valid yet, but a temporary root of a session.
             if let Some(path) = self.unregistered(graph, name)
                 && roots.contains(&path)
             {
@@ -150,7 +151,7 @@ impl Store {
         live
     }
 
-    /// What is in the store and not reachable.
+    /// The dead paths in the store.
     fn dead_paths(
         &self,
         graph: &Graph,
@@ -174,8 +175,8 @@ impl Store {
         dead
     }
 
-    /// The path of a name in the store directory that the graph doesn't know; `None` if it does,
-    /// or if the name can't be a path's.
+    /// The path of a name in the store directory that isn't in the graph; `None` if it is, or if it
+    /// isn't a valid name for a path.
     fn unregistered(&self, graph: &Graph, name: &std::ffi::OsStr) -> Option<StorePath> {
         let name = name.to_str()?;
         if graph.find(name).is_some() {
@@ -184,7 +185,7 @@ impl Store {
         self.dir().join(name).ok()
     }
 
-    /// Deletes everything dead: first what isn't registered, then what is.
+    /// Deletes all dead paths: first those that aren't registered, then the others.
     fn delete_dead(
         &self,
         graph: &Graph,
@@ -203,7 +204,7 @@ impl Store {
                     continue;
                 }
             };
-            // It may have become valid while we looked.
+            // It may have become valid meanwhile.
             if roots.contains(&path) || temp_roots.is_in_use(self, &path) || self.is_valid(&path)? {
                 continue;
             }
@@ -215,8 +216,7 @@ impl Store {
         deleter.delete_all(graph)
     }
 
-    /// Deletes the requested paths, each with all that refer to it; fails at the first that is
-    /// alive.
+    /// Deletes the requested paths, each with all its referrers; fails at the first that is alive.
     fn delete_specific(
         &self,
         request: &GcRequest<'_>,
@@ -224,7 +224,7 @@ impl Store {
         roots: &HashSet<StorePath>,
         deleter: &mut Deleter<'_>,
     ) -> Result<()> {
-        // Without liveness, going from derivations to outputs would delete far too much.
+        // When liveness is ignored, edges from derivations to outputs would delete far too much.
         let keep_outputs = request.keep_outputs && !request.ignore_liveness;
         let keep_derivations = request.keep_derivations && !request.ignore_liveness;
         for path in &request.paths {

@@ -1,4 +1,4 @@
-//! Removing from `.links` what no item uses.
+//! Removing unused files from `.links`.
 
 use std::io;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -11,11 +11,11 @@ use crate::file_hash::DEDUPLICATION_MINIMUM;
 use crate::progress::{Level, Progress, check, say};
 use crate::store::Store;
 
-/// Unlinks files in `.links` that have no other link, or are too small to be there; the bytes
-/// freed.
+/// Unlinks files in `.links` that have no other link, or are too small to be there; returns the
+/// bytes freed.
 ///
-/// Somebody may link to such a file just before it is unlinked: then it is an ordinary file of an
-/// item, and another copy of it will go to `.links`.
+/// Another process may link to such a file just before it is unlinked: then it is an ordinary file
+/// of an item, and the next identical file is added to `.links`.
 pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64> {
     let links = store.links_dir()?;
     let reading = || format!("reading directory `{}/.links'", store.dir());

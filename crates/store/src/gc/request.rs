@@ -1,4 +1,4 @@
-//! What a collection is asked for, and what it did.
+//! The request for a collection, and its result.
 
 use formats::store_path::StorePath;
 
@@ -19,23 +19,23 @@ pub enum GcAction {
 
 /// A request to collect.
 pub struct GcRequest<'a> {
-    /// What to do.
+    /// The action.
     pub action: GcAction,
-    /// Treat nothing but temporary roots as a root (dangerous).
+    /// Treat nothing but temporary roots as roots (dangerous).
     pub ignore_liveness: bool,
-    /// What to delete, for [`GcAction::DeleteSpecific`].
+    /// For [`GcAction::DeleteSpecific`], the paths to delete.
     pub paths: Vec<StorePath>,
-    /// Stop once more than this is freed; `u64::MAX` for no limit.
+    /// Stop once more than this number of bytes is freed; `u64::MAX` for no limit.
     pub max_freed: u64,
-    /// Outputs of live derivations are live.
+    /// Keep the outputs of live derivations.
     pub keep_outputs: bool,
-    /// Derivers of live outputs are live.
+    /// Keep the derivers of live outputs.
     pub keep_derivations: bool,
-    /// The temporary roots of the session that asks: they are given up first, as Guix does.
+    /// The temporary roots of the requesting session, which are dropped first, as Guix does.
     pub own_roots: Option<&'a TempRoots>,
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Debug, Default)]
 pub struct GcResult {
     /// Live, dead or deleted paths, sorted.

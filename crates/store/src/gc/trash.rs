@@ -1,4 +1,4 @@
-//! Deleting directories for good, with several threads.
+//! Deleting directories, with several threads.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,18 +12,18 @@ use crate::error::{Context, Error, Result, from_tree};
 use crate::progress::{Progress, check};
 use crate::store::Store;
 
-/// Where directories wait to be deleted, in the store directory.
+/// The directory, in the store directory, that holds directories to be deleted.
 pub(crate) const TRASH: &str = "trash";
 
-/// The most threads that delete.
+/// The maximum number of threads that delete.
 const THREADS: usize = 4;
 
-/// Files with at most this many links count as freed: with deduplication, one is in `.links`.
+/// Files with at most this many links count as freed: with deduplication, one link is in `.links`.
 pub(super) fn link_threshold(store: &Store) -> u64 {
     if store.options().deduplicate { 2 } else { 1 }
 }
 
-/// Deletes the trash and all in it, if there is one; the bytes freed.
+/// Deletes the trash, if it exists, and everything in it; returns the bytes freed.
 pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<u64> {
     let root = &store.inner.root;
     let reading = || format!("reading directory `{}/{TRASH}'", store.dir());
@@ -51,7 +51,7 @@ pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<u64> {
         return Err(error);
     }
     match root.remove_dir(TRASH) {
-        // Another collector uses it already, or has removed it.
+        // Another collector is using it, or has removed it.
         Err(error)
             if !matches!(
                 error.kind(),
@@ -90,8 +90,8 @@ pub(super) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> bool + Sync
     });
 }
 
-/// Deletes the tree `name` in `dir`; the bytes freed. One that vanishes meanwhile (two collectors
-/// may empty the same trash) is no error.
+/// Deletes the tree `name` in `dir`; returns the bytes freed. If it vanishes meanwhile (two
+/// collectors may empty the same trash), that isn't an error.
 pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64> {
     let mut remover = Remover {
         threshold: link_threshold(store),
@@ -106,7 +106,7 @@ pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64>
         )
     };
     if remover.privileged && result.as_ref().is_err_and(denied) {
-        // Root without the privilege to ignore modes.
+        // Root without the capability to ignore file modes.
         remover.privileged = false;
         result = walk(dir, name, &mut remover);
     }
@@ -121,7 +121,7 @@ pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64>
 struct Remover {
     threshold: u64,
     freed: u64,
-    /// Whether modes of directories are no obstacle.
+    /// Whether we can ignore the modes of directories.
     privileged: bool,
 }
 
@@ -136,7 +136,7 @@ impl Visit for Remover {
         }
         file.parent.remove_file(file.name)?;
         if file.stat.links() <= self.threshold {
-            // Three sparse files can be larger than the largest number.
+            // A few sparse files can exceed the largest number.
             self.freed = self.freed.saturating_add(file.stat.size());
         }
         Ok(Descend::Over)

@@ -1,4 +1,4 @@
-//! An item of an archive that was read and not yet put in place, and what importing it needs.
+//! A received item of an archive that is not yet at its store path, and the options of an import.
 
 use bstr::BString;
 use formats::export::Fields;
@@ -10,24 +10,24 @@ use crate::progress::Progress;
 use crate::receive::Receiver;
 use crate::temp_roots::TempRoots;
 
-/// What importing needs besides the stream.
+/// The options of an import.
 pub struct ImportOptions<'a> {
-    /// Where the imported items are made temporary roots.
+    /// The temporary roots to which the imported items are added.
     pub temp_roots: &'a TempRoots,
-    /// What verifies signatures; `None` only for a trusted use within a program, which then takes
-    /// items with any or no signature.
+    /// Verifies signatures; `None` only for trusted uses within a program, where items with any
+    /// signature or none are accepted.
     pub authority: Option<&'a dyn Authority>,
-    /// Paths (`NIX_HELD_LOCKS`) that the caller, or whoever started it, has locked itself.
+    /// Paths (`NIX_HELD_LOCKS`) that the caller, or the process that started it, has locked.
     pub held_locks: &'a [StorePath],
-    /// Hears of waiting; can interrupt.
+    /// Reports waiting; can interrupt.
     pub progress: &'a dyn Progress,
 }
 
-/// An item that was read.
+/// A received item.
 pub(super) struct Arrival<'a> {
-    /// Has its files.
+    /// Holds its files.
     pub(super) receiver: Receiver<'a>,
-    /// What follows the nar.
+    /// The fields that follow the nar.
     pub(super) fields: Fields,
     /// The hash of its nar.
     pub(super) hash: Hash,
@@ -35,12 +35,12 @@ pub(super) struct Arrival<'a> {
     pub(super) nar_size: u64,
     /// The signature, if it has one.
     pub(super) signature: Option<BString>,
-    /// What has to be signed.
+    /// The hash that has to be signed.
     pub(super) signed: Hash,
 }
 
 impl Arrival<'_> {
-    /// How long the texts are that come with it.
+    /// The length of its references and signature, in bytes.
     pub(super) fn texts(&self) -> usize {
         let references = self.fields.references.iter();
         let signature = self

@@ -1,8 +1,8 @@
-//! Items that arrive as a signed stream (`doc/spec/store-formats.md`, section 5).
+//! Importing items from a signed stream (`doc/spec/store-formats.md`, section 5).
 //!
-//! An archive is taken in batches: while several threads verify the signatures of one, the batch
-//! before it is put in place (`place.rs`), with one transaction, and the one behind it is read.
-//! Nothing is put in place before its own signature has been found good.
+//! An archive is imported in batches: while several threads verify the signatures of one batch, the
+//! one before it is put in place (`place.rs`), in one transaction, and the one after it is read. No
+//! item is put in place before its signature has been verified.
 
 mod arrival;
 mod place;
@@ -26,22 +26,23 @@ pub use arrival::ImportOptions;
 /// How many items of an archive are verified and registered together.
 pub const BATCH: usize = 64;
 
-/// How much of a batch is kept in memory; and how long its references and signatures may be, in
-/// sum.
+/// How much of a batch is kept in memory, in bytes; also the limit for the total length of its
+/// references and signatures.
 const MEMORY: usize = 4 << 20;
 
-/// Some items, and how the archive ends, if it ends with them.
+/// Some items, and the result of reading the archive if it ends after them.
 type Batch<'a> = (Vec<Arrival<'a>>, Option<Result<()>>);
 
 impl Store {
-    /// Reads an archive of items (each announced by a word 1, the end by a 0), and adds them.
+    /// Reads an archive of items (each preceded by a word 1; a 0 ends the archive), and adds them.
     ///
-    /// What an item refers to has to be valid or to come before it; but up to [`BATCH`] items may
-    /// refer to each other in any order: the first so many of the archive, the next so many, and
-    /// so on (if their references aren't megabytes). They become valid together, unless somebody
-    /// has one of them locked. If one is bad, those before it are added all the same.
+    /// Everything that an item refers to has to be valid or come before it. However, the items of a
+    /// batch, [`BATCH`] consecutive items of the archive, may refer to each other in any order
+    /// (unless their references are megabytes long). They become valid together, unless another
+    /// process has locked one of them. If an item is bad, the items before it are added
+    /// nevertheless.
     ///
-    /// The result names every item of the archive in its order, also those that were valid.
+    /// The result lists every item of the archive in order, including those that were valid before.
     pub fn import_items(
         &self,
         reader: &mut dyn Read,
@@ -89,8 +90,8 @@ impl Store {
         (batch, None)
     }
 
-    /// Reads one item: nar, path, references, deriver, signature. `None` at the archive's end.
-    /// Afterwards it has at most `memory` bytes in memory.
+    /// Reads one item: nar, path, references, deriver, signature. `None` at the end of the archive.
+    /// At most `memory` bytes of the item are kept in memory.
     fn read_item<'a>(
         &'a self,
         reader: &mut dyn Read,

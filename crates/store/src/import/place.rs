@@ -1,8 +1,9 @@
-//! Putting items whose signatures are good in their places, many with one transaction.
+//! Moving items with verified signatures to their store paths, many in one transaction.
 //!
-//! Whoever waits for a path lock holds none: another importer may have that one and wait for one
-//! of ours. So locks are taken as long as they are free; when one isn't, what is held is
-//! registered and released first. Since what others refer to goes first, that can always be done.
+//! To avoid deadlock, no lock is held while waiting for another: another importer may hold that one
+//! and wait for one of ours. So locks are taken as long as they are free; when one isn't, the items
+//! locked so far are registered and unlocked first. That is always possible, since references are
+//! placed before their referrers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::slice;
@@ -20,11 +21,11 @@ use crate::receive::Leftover;
 use crate::registration::NewPath;
 use crate::store::Store;
 
-/// An item whose place is locked, by us or by our caller.
+/// An item whose path is locked, by us or by our caller.
 type Held<'a> = (Arrival<'a>, PathLocks);
 
-/// An item in its place, to be registered. What it has left behind goes, if it isn't, before the
-/// lock does.
+/// An item at its store path, to be registered. If it is never registered, its files are deleted
+/// before the lock is released.
 struct Settled {
     new: NewPath,
     derivation: Option<Derivation>,
@@ -33,7 +34,7 @@ struct Settled {
 }
 
 impl Store {
-    /// Adds `items`, whose signatures are good.
+    /// Adds `items`, whose signatures were verified.
     pub(super) fn place(&self, items: Vec<Arrival<'_>>, options: &ImportOptions<'_>) -> Result<()> {
         if items.is_empty() {
             return Ok(());
@@ -61,10 +62,10 @@ impl Store {
         self.settle_all(held, options.progress)
     }
 
-    /// Puts what is locked in place and registers it. If one item fails, those before it are
-    /// registered.
+    /// Moves the locked items to their paths and registers them. If an item fails, those before it
+    /// are registered.
     fn settle_all(&self, held: Vec<Held<'_>>, progress: &dyn Progress) -> Result<()> {
-        // Somebody may have added some before they were locked.
+        // Some may have been added by other processes before we locked them.
         let valid = self.query_valid_paths(held.iter().map(|(item, _)| &item.fields.path))?;
         let mut settled = Vec::with_capacity(held.len());
         let mut end = Ok(());
@@ -85,7 +86,7 @@ impl Store {
         end
     }
 
-    /// Puts one item in its place; `before` are those that will be registered with it.
+    /// Moves one item to its path; `before` are the items that will be registered with it.
     fn settle(&self, item: Arrival<'_>, locks: PathLocks, before: &[Settled]) -> Result<Settled> {
         let path = item.fields.path;
         item.receiver.settle(&path, &item.hash, item.nar_size)?;
@@ -108,7 +109,7 @@ impl Store {
         })
     }
 
-    /// Registers items together; if that fails, one after the other, up to the one that is bad.
+    /// Registers items together; if that fails, one by one up to the one that fails.
     fn register_all(&self, mut items: Vec<Settled>, progress: &dyn Progress) -> Result<()> {
         if items.is_empty() {
             return Ok(());

@@ -10,27 +10,27 @@ use super::arrival::Arrival;
 use crate::error::{Error, Result};
 use crate::export::Authority;
 
-/// The most threads that verify the signatures of one archive.
+/// The maximum number of threads that verify the signatures of one archive.
 const THREADS: usize = 4;
 
-/// What is signed of an item, and its signature.
+/// The hash of an item, and its signature.
 struct SignedItem<'a> {
     path: &'a StorePath,
     signature: Option<&'a [u8]>,
-    /// What has to be signed.
+    /// The hash that has to be signed.
     signed: &'a Hash,
 }
 
-/// What was found.
+/// The result of verifying signatures.
 #[derive(Default)]
 pub(super) struct Verdict {
-    /// How many items have good signatures, from the first on.
+    /// The number of items with valid signatures, from the first on.
     pub(super) good: usize,
-    /// What is wrong with the one that comes next.
+    /// The error of the next item.
     pub(super) error: Option<Error>,
 }
 
-/// Verifies the signatures of `items` while `work` is done.
+/// Verifies the signatures of `items` in other threads while `work` runs.
 pub(super) fn verify_during<T>(
     items: &[Arrival<'_>],
     authority: Option<&dyn Authority>,
@@ -79,14 +79,14 @@ pub(super) fn verify_during<T>(
     })
 }
 
-/// How many threads are of use.
+/// The number of threads to use.
 fn threads() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     let count = PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, Into::into));
     (*count).min(THREADS)
 }
 
-/// Verifies one signature after the other, up to the first bad one.
+/// Verifies signatures in order, up to the first that isn't valid.
 fn verify(signed: &[SignedItem<'_>], authority: Option<&dyn Authority>) -> Verdict {
     let mut verdict = Verdict::default();
     for item in signed {

@@ -1,4 +1,4 @@
-//! A store of its own for each test, in a temporary directory.
+//! A separate store for each test, in a temporary directory.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ pub struct Fixture {
     pub scratch: tempfile::TempDir,
 }
 
-/// Where everything is for a store in `root`.
+/// The directories of a store in `root`.
 pub fn directories(root: &Path) -> Directories {
     let text = root.join("store").to_str().unwrap().to_owned();
     Directories {
@@ -52,7 +52,7 @@ impl Fixture {
         fs::canonicalize(self.scratch.path()).unwrap()
     }
 
-    /// Another opening of the same store.
+    /// Opens the same store again.
     pub fn again(&self) -> Store {
         let options = self.store.options().clone();
         Store::open(self.store.directories().clone(), options, &Quiet).unwrap()
@@ -80,7 +80,7 @@ impl Fixture {
             .add_text(name, text.as_bytes(), &references, &adding(roots))
     }
 
-    /// Everything in the store directory but `.links`.
+    /// The names in the store directory, except `.links`.
     pub fn entries(&self) -> BTreeSet<String> {
         fs::read_dir(self.store.dir().as_path())
             .unwrap()
@@ -134,7 +134,7 @@ pub fn request(action: GcAction) -> GcRequest<'static> {
     }
 }
 
-/// Remembers what it is told.
+/// Records the messages it receives.
 #[derive(Default)]
 pub struct Listener(pub Mutex<Vec<String>>);
 
@@ -154,7 +154,7 @@ impl Listener {
     }
 }
 
-/// "Signs" with a secret that is the same everywhere.
+/// "Signs" with a secret that is the same for all stores.
 pub struct Seal(pub &'static str);
 
 impl Authority for Seal {
@@ -173,7 +173,7 @@ impl Authority for Seal {
     }
 }
 
-/// A tree for nars.
+/// A tree for making nars.
 pub enum Tree {
     File(bool, Vec<u8>),
     Link(&'static str),
@@ -207,7 +207,7 @@ impl Tree {
     }
 }
 
-/// Bytes that don't repeat.
+/// Bytes without repetition.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length);

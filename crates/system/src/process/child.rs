@@ -1,4 +1,4 @@
-//! A process that we started.
+//! A child process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::poll;
 use crate::signal::Signal;
 
-/// A process that we started, and that nobody else waits for.
+/// A child process, which only this value waits for.
 ///
 /// Dropping it kills the process (with its group, if it leads one) and reaps it, unless it has
 /// been waited for: a build or a helper never outlives the code that looks after it.
@@ -26,15 +26,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// Takes charge of a child process of this process that has not been waited for.
-    /// `leads_group`: it is (or makes itself) the leader of a process group.
+    /// Takes over a child of this process that has not been waited for. `leads_group` is whether it
+    /// is (or makes itself) the leader of a process group.
     pub fn new(pid: i32, leads_group: bool) -> io::Result<Child> {
-        // SAFETY: a plain system call; the result is checked.
+        // SAFETY: a system call with only numbers; the result is checked.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: pidfd_open has just made this descriptor (close-on-exec always).
+        // SAFETY: pidfd_open has just created this descriptor (always close-on-exec).
         let pidfd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         Ok(Child {
             pid,
@@ -49,12 +49,12 @@ impl Child {
         self.pid
     }
 
-    /// A descriptor that polls as readable once the process has ended.
+    /// A descriptor that becomes readable once the process has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// Waits for the process to end. Further calls return the same status.
+    /// Waits for the process to end. Later calls return the same status.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         match self.reap(0)? {
             Some(status) => Ok(status),
@@ -75,19 +75,19 @@ impl Child {
         self.reap(0)
     }
 
-    /// Sends a signal to the process. One that has ended already is no error.
+    /// Sends a signal to the process. If it has ended already, that isn't an error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         if self.status.is_some() {
             return Ok(());
         }
-        // Until we reap it, the number is the child's.
+        // Until we reap the child, its number can't be reused.
         ignore_gone(kill(Pid::from_raw(self.pid), signal))
     }
 
     /// Kills the child, and every process of its group if it leads one.
     pub fn kill_group(&self) -> io::Result<()> {
         if self.leads_group && self.status.is_none() {
-            // Until we reap the leader, the group's number can't be another's.
+            // Until we reap the leader, the group's number can't be reused.
             ignore_gone(killpg(Pid::from_raw(self.pid), Signal::SIGKILL))?;
         }
         self.signal(Signal::SIGKILL) // it may not have come to setsid yet

@@ -1,4 +1,4 @@
-//! Ending processes that are not our children.
+//! Killing processes that are not our children.
 
 use std::io;
 
@@ -8,16 +8,16 @@ use nix::unistd::Pid;
 
 use crate::ids;
 
-/// Whether a process of that id exists (whoever owns it).
+/// Whether a process with this id exists (regardless of its owner).
 pub fn process_exists(pid: i32) -> bool {
     pid > 0 && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
-/// Kills all processes of a user but this one, as is done before and after that user's builds: this
-/// process, which must have one thread only and is of no use for anything else afterwards, becomes
-/// the user and kills whatever it may.
+/// Kills all processes of a user except this one, as is done before and after that user's builds.
+/// This process must have a single thread and can't be used for anything else afterwards: it
+/// becomes the user and kills every process that it may.
 ///
-/// Refuses user 0. Needs the privilege to become that user.
+/// Refuses user 0. Requires the privilege to become the user.
 pub fn kill_user_from_here(uid: u32) -> io::Result<()> {
     if uid == 0 {
         return Err(io::Error::new(
@@ -29,7 +29,7 @@ pub fn kill_user_from_here(uid: u32) -> io::Result<()> {
     loop {
         match kill(Pid::from_raw(-1), Signal::SIGKILL) {
             Err(Errno::EINTR) => {}
-            // No process that we may kill is left.
+            // There is no process left that we may kill.
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

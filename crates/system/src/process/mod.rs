@@ -1,9 +1,9 @@
 //! Starting, watching and ending programs from a multithreaded process.
 //!
-//! [`Spawn`] describes a program to start; [`Child`] is one that runs. Between fork and exec
-//! only async-signal-safe calls are made, on memory prepared before; the child's descriptors
-//! are exactly 0, 1, 2 and those asked for; its signal actions and mask are the defaults; an
-//! exec that fails is reported by [`Spawn::spawn`], not by a mysterious exit code.
+//! [`Spawn`] describes a program to start; [`Child`] is a running one. Between fork and exec, only
+//! async-signal-safe calls are made, on memory prepared before; the child's descriptors are exactly
+//! 0, 1, 2 and those requested; its signal actions and mask are the defaults; a failed exec is
+//! reported by [`Spawn::spawn`], not by an obscure exit code.
 
 mod child;
 mod kill;

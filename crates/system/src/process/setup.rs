@@ -1,9 +1,9 @@
 //! What happens between fork and exec.
 //!
-//! Until it becomes the program, the child shares our memory, as it does in the C library's
-//! `posix_spawn`: copying the page tables of a daemon, and then every page that its threads touch,
-//! takes longer than all the rest. Everything the child needs is allocated before; the child itself
-//! makes only system calls, for another thread may hold the allocator's or any other lock.
+//! Until it executes the program, the child shares our memory, as in the C library's `posix_spawn`:
+//! copying the page tables of a daemon, and then every page that its threads write to, takes longer
+//! than everything else. All memory that the child needs is allocated before; the child itself only
+//! makes system calls, since another thread may hold the allocator's lock, or any other.
 
 use std::ffi::CString;
 use std::io;
@@ -27,7 +27,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The step in words that fit before a file name.
+    /// A description of the step that fits before a file name.
     pub(super) fn describe(self) -> &'static str {
         match self {
             Step::Session => "make a session for",
@@ -39,7 +39,7 @@ impl Step {
     }
 }
 
-/// The child's report to its parent: which step failed, and with which error.
+/// Decodes the child's report to its parent: the step that failed, and the error.
 pub(super) fn decode_report(report: &[u8; 8]) -> (Step, c_int) {
     let [a, b, c, d, errno @ ..] = *report;
     let step = match u32::from_ne_bytes([a, b, c, d]) {
@@ -55,28 +55,28 @@ pub(super) fn decode_report(report: &[u8; 8]) -> (Step, c_int) {
 /// The child's stack, in bytes; it needs a few hundred.
 const STACK: usize = 64 << 10;
 
-/// What the child runs.
+/// The child's function.
 extern "C" fn child(setup: *mut c_void) -> c_int {
-    // SAFETY: `Setup::fork` passes itself, and waits for us.
+    // SAFETY: `Setup::fork` passes itself, and waits for the child.
     unsafe { (*setup.cast::<Setup>()).become_program() }
 }
 
-/// Everything the child needs, in the form in which the kernel wants it.
+/// Everything the child needs, in the form in which system calls take it.
 pub(super) struct Setup {
     program: CString,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     directory: Option<CString>,
-    /// (source, target, number of a copy out of the targets' way)
+    /// (source, target, number of a copy that doesn't conflict with any target)
     fds: Vec<(RawFd, RawFd, RawFd)>,
-    /// 0, 1, 2 and the targets, sorted, each once.
+    /// 0, 1, 2 and the targets, sorted, without duplicates.
     kept: Vec<RawFd>,
     setsid: bool,
     parent_death: Option<c_int>,
     open_files: Option<libc::rlimit>,
     parent: pid_t,
     report: RawFd,
-    // What argv and envp point into.
+    // The strings that argv and envp point to.
     _strings: [Vec<CString>; 2],
 }
 
@@ -114,29 +114,29 @@ impl Setup {
             setsid,
             parent_death: parent_death.map(|signal| signal as c_int),
             open_files: open_files::original_limit(),
-            // The process id, as the child's getppid() will see it.
+            // Our process id, to compare with the child's getppid().
             parent: std::process::id() as pid_t,
             report,
             _strings: [args, env],
         })
     }
 
-    /// Forks; the parent gets the child's pid, the child becomes the program.
+    /// Forks; returns the child's process id in the parent. The child executes the program.
     pub(super) fn fork(mut self) -> io::Result<pid_t> {
-        // All signals stay blocked in the child until its actions are the defaults, so that no
-        // handler of ours runs there.
+        // All signals stay blocked in the child until their actions are the defaults, so that none
+        // of our handlers runs there.
         let mut all = std::mem::MaybeUninit::uninit();
         let mut before = std::mem::MaybeUninit::uninit();
-        // SAFETY: both sets are written by the calls before they are read.
+        // SAFETY: both sets are initialised by the calls before they are read.
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         }
         let mut stack: Vec<u128> = vec![0; STACK / size_of::<u128>()];
-        // SAFETY: the child runs on a stack of its own, and only `become_program`, which makes
-        // system calls on memory of this structure. It has a copy of our descriptors and signal
-        // actions, and this thread waits (`CLONE_VFORK`) until it has executed the program or
-        // ended, so that structure and stack live as long as it uses them.
+        // SAFETY: the child runs on its own stack, and only `become_program`, which makes system
+        // calls on memory of this structure. It has a copy of our descriptors and signal actions,
+        // and this thread waits (`CLONE_VFORK`) until it has executed the program or ended, so that
+        // the structure and the stack live as long as it uses them.
         let pid = unsafe {
             let top = stack.as_mut_ptr().add(stack.len());
             let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -149,10 +149,10 @@ impl Setup {
     }
 
     /// # Safety
-    /// Only in a new process whose only thread this is. Allocates nothing, locks nothing, and
-    /// changes no memory but this structure, `errno` and its stack.
+    /// Only call this in a new process, from its only thread. Allocates nothing, takes no locks,
+    /// and changes no memory but this structure, `errno` and its stack.
     unsafe fn become_program(&mut self) -> ! {
-        // SAFETY: each is a plain system call on memory that this structure owns.
+        // SAFETY: each is a system call on memory that this structure owns.
         unsafe {
             reset_signals();
             if let Some(signal) = self.parent_death {
@@ -175,7 +175,7 @@ impl Setup {
                 self.fail(Step::Chdir);
             }
             if let Some(limit) = &self.open_files {
-                // To lower it can't fail.
+                // Lowering the limit can't fail.
                 libc::setrlimit(libc::RLIMIT_NOFILE, limit);
             }
             libc::execve(
@@ -187,15 +187,15 @@ impl Setup {
         }
     }
 
-    /// Moves every source (and the report) above all targets first, so that no dup2 can
-    /// overwrite a source still needed, and none has source and target the same (which would
-    /// leave the descriptor close-on-exec).
+    /// First copies every source (and the report) to numbers above all targets, so that no dup2 can
+    /// overwrite a source that is still needed, and no source equals its target (which would leave
+    /// the descriptor close-on-exec).
     ///
     /// # Safety
     /// As [`Setup::become_program`].
     unsafe fn place_descriptors(&mut self) -> bool {
         let above = self.kept[self.kept.len() - 1] + 1;
-        // SAFETY: fcntl, dup2 and close_range take plain numbers.
+        // SAFETY: fcntl, dup2 and close_range only take numbers.
         unsafe {
             let report = libc::fcntl(self.report, libc::F_DUPFD_CLOEXEC, above);
             if report < 0 {
@@ -240,12 +240,12 @@ impl Setup {
 }
 
 /// # Safety
-/// Async-signal-safe; changes the calling process only.
+/// Async-signal-safe; changes only the calling process.
 unsafe fn reset_signals() {
     // SAFETY: SIG_DFL runs no code; numbers that can't be changed yield an error, ignored.
     unsafe {
-        // The C library's sigaction refuses to touch the two signals it uses itself. A kernel
-        // action of zero bytes (at most 64 of them, on any architecture) is SIG_DFL.
+        // The C library's sigaction refuses to change the two signals that it uses internally. A
+        // kernel action that is all zeros (at most 64 bytes, on any architecture) is SIG_DFL.
         let default = [0u64; 8];
         let none_before: *mut u8 = ptr::null_mut();
         for number in 1..=64 {
@@ -266,10 +266,10 @@ unsafe fn reset_signals() {
 /// Marks all descriptors from `first` to `last` close-on-exec.
 ///
 /// # Safety
-/// Async-signal-safe; changes the calling process only.
+/// Async-signal-safe; changes only the calling process.
 unsafe fn close_on_exec(first: c_int, last: c_int) -> bool {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: plain numbers; where the system call is missing, fcntl does the same one by one.
+    // SAFETY: only numbers; where the system call is missing, fcntl does the same one by one.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) == 0 {
             return true;

@@ -1,4 +1,4 @@
-//! The description of a program to start.
+//! Starting a program.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::setup::Setup;
 use crate::pipe;
 use crate::signal::Signal;
 
-/// A program to start, with everything that its process shall have.
+/// A program to start, and the properties of its process.
 ///
 /// Descriptors 0, 1 and 2 are inherited unless mapped with [`Spawn::fd`]; all others are
 /// closed unless mapped. The environment is inherited unless [`Spawn::env_clear`] is called.
@@ -51,7 +51,7 @@ pub struct Spawn {
 }
 
 impl Spawn {
-    /// Will start the program of that file name (not searched for: see [`find_program`]).
+    /// A program with this file name (which isn't searched for: see [`find_program`]).
     pub fn new(program: impl Into<PathBuf>) -> Spawn {
         Spawn {
             program: program.into(),
@@ -66,7 +66,7 @@ impl Spawn {
         }
     }
 
-    /// Sets argument 0, which is otherwise the program's file name.
+    /// Sets argument 0, which is the program's file name by default.
     pub fn arg0(mut self, name: impl Into<OsString>) -> Spawn {
         self.arg0 = Some(name.into());
         self
@@ -84,21 +84,21 @@ impl Spawn {
         self
     }
 
-    /// Starts from an empty environment instead of this process's.
+    /// Starts with an empty environment instead of this process's.
     pub fn env_clear(mut self) -> Spawn {
         self.clear_env = true;
         self.env.clear();
         self
     }
 
-    /// Sets an environment variable; the last value given for a name counts.
+    /// Sets an environment variable; the last value set for a name counts.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Spawn {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// Gives the program an open file under the given descriptor number. Any combination is
-    /// fine, also when sources and targets overlap or are the same numbers.
+    /// Passes an open file as the given descriptor number. Sources and targets may overlap or be
+    /// the same numbers.
     pub fn fd(mut self, source: impl Into<OwnedFd>, target: RawFd) -> Spawn {
         self.fds.push((source.into(), target));
         self
@@ -110,22 +110,22 @@ impl Spawn {
         self
     }
 
-    /// Makes the process the leader of a session and process group of its own, so that
-    /// [`Child::kill_group`] reaches whatever it starts.
+    /// Makes the process the leader of its own session and process group, so that
+    /// [`Child::kill_group`] reaches all processes that it starts.
     pub fn setsid(mut self) -> Spawn {
         self.setsid = true;
         self
     }
 
-    /// Sends the process this signal when the *thread* that starts it ends: start it from a
-    /// thread that lives as long as the process may.
+    /// Has the process sent this signal when the *thread* that starts it ends: start it from a
+    /// thread that lives as long as the process should.
     pub fn parent_death_signal(mut self, signal: Signal) -> Spawn {
         self.parent_death = Some(signal);
         self
     }
 
-    /// Starts the program. The error is that of the fork, of a set-up step, or of the exec,
-    /// with a message that names the step and the file.
+    /// Starts the program. The error is that of the fork, of a setup step, or of the exec; its
+    /// message has the step and the file.
     pub fn spawn(self) -> io::Result<Child> {
         let (report_reader, report_writer) = pipe::pipe()?;
         let setup = Setup::new(
@@ -194,7 +194,7 @@ impl Spawn {
     }
 }
 
-/// What [`Spawn::spawn`] puts into its error when the child could not become the program.
+/// The error of a child that could not execute the program.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct SpawnError {
@@ -209,11 +209,11 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
     })
 }
 
-/// Where programs are looked for if there is no `$PATH`.
+/// Where to search for programs if `$PATH` isn't set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/run/current-system/profile/bin";
 
-/// Finds a program as `execvp` would: a name with a slash is a file name, any other is looked
-/// for in the directories of `$PATH` (without one, in the usual directories).
+/// Finds a program as `execvp` would: a name with a slash is a file name; any other is searched for
+/// in the directories of `$PATH` (or in the default directories, if it isn't set).
 ///
 /// ```
 /// use system::process::find_program;

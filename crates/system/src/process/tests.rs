@@ -32,7 +32,7 @@ fn a_program_gets_its_name_arguments_environment_and_directory() {
 
 #[test]
 fn descriptors_arrive_under_their_numbers_whatever_the_sources_are() {
-    // Two files whose numbers are each other's targets, and one that is its own.
+    // Two files whose numbers are each other's targets, and one whose number is its own target.
     let file = |text: &str| {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
@@ -41,7 +41,7 @@ fn descriptors_arrive_under_their_numbers_whatever_the_sources_are() {
     };
     let (a, b, c) = (file("a"), file("b"), file("c"));
     let (na, nb, nc) = (a.as_raw_fd(), b.as_raw_fd(), c.as_raw_fd());
-    // Names under /proc, since the shell takes single digits only.
+    // Names under /proc, since the shell only accepts single digits.
     let script =
         format!("cat /proc/self/fd/{nb} /proc/self/fd/{na} /proc/self/fd/{nc}; ls /proc/self/fd");
     let spawn = Spawn::new("/bin/sh")
@@ -59,7 +59,7 @@ fn descriptors_arrive_under_their_numbers_whatever_the_sources_are() {
         .map(|n| n.parse().unwrap())
         .collect();
     numbers.sort_unstable();
-    // `ls` itself has the directory open, under the first free number.
+    // `ls` itself has the directory open, as the first free number.
     let extra = numbers.iter().position(|n| !expected.contains(n)).unwrap();
     numbers.remove(extra);
     assert_eq!(numbers, expected);
@@ -113,7 +113,7 @@ fn dropping_a_child_kills_its_group() {
     reader.read_exact(&mut line).unwrap();
     let pid = child.pid();
     drop(child);
-    // The pipe ends only when the background process is gone too.
+    // End of file is only reached when the background process is gone too.
     assert_eq!(reader.read(&mut line).unwrap(), 0);
     assert!(!process_exists(pid));
 }

@@ -1,4 +1,4 @@
-//! Extended attributes and access control lists (`xattr(7)`, `acl(5)`) of the names in a directory.
+//! Extended attributes and access control lists (`xattr(7)`, `acl(5)`) of files in a directory.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -8,17 +8,17 @@ use std::os::unix::ffi::OsStrExt;
 use super::dir::check;
 use super::{Dir, Kind};
 
-/// The longest list of names that the kernel gives (`XATTR_LIST_MAX`), in bytes.
+/// The maximum size of the list of names in the kernel (`XATTR_LIST_MAX`), in bytes.
 const LONGEST_LIST: usize = 64 << 10;
 
-/// As much of a list as there usually is.
+/// The usual maximum size of the list.
 const USUAL_LIST: usize = 256;
 
 impl Dir {
-    /// The names of the extended attributes of `name` (of a symbolic link itself) that whoever
-    /// wrote the file can have set: all but those that the system puts there by itself, such as
-    /// the label of a security module. Access control lists are among them, as
-    /// `system.posix_acl_access` and `system.posix_acl_default`.
+    /// The names of the extended attributes of `name` (if a symbolic link, its own) that the file's
+    /// writer may have set: all except those that the system itself sets, such as the label of a
+    /// security module. Access control lists are included, as `system.posix_acl_access` and
+    /// `system.posix_acl_default`.
     pub fn foreign_attributes_at(&self, name: impl AsRef<OsStr>) -> io::Result<Vec<CString>> {
         let path = self.proc_name(name.as_ref())?;
         let mut buffer = [0; USUAL_LIST];
@@ -30,7 +30,7 @@ impl Dir {
                 let length = self::list(&path, &mut longer)?;
                 &longer[..length]
             }
-            // A file system without them.
+            // A file system without extended attributes.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => &[],
             Err(error) => return Err(error),
         };
@@ -40,7 +40,7 @@ impl Dir {
         Ok(foreign.map(CStr::to_owned).collect())
     }
 
-    /// Removes those attributes of `name`; whether there were any. The mode is left as it is.
+    /// Removes those attributes of `name` and returns whether there were any. Keeps the mode.
     pub fn remove_foreign_attributes_at(&self, name: impl AsRef<OsStr>) -> io::Result<bool> {
         let name = name.as_ref();
         let foreign = self.foreign_attributes_at(name)?;
@@ -50,7 +50,7 @@ impl Dir {
         let path = self.proc_name(name)?;
         for attribute in &foreign {
             match remove(&path, attribute) {
-                // Without privileges, an attribute can be removed only by who may write to the file.
+                // Without privileges, removing an attribute requires write permission to the file.
                 Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
                     let stat = self.stat_at(name)?;
                     if stat.kind() == Kind::Symlink {
@@ -67,8 +67,8 @@ impl Dir {
         Ok(true)
     }
 
-    /// A name of `name` that the calls for attributes take: the kernels that people use have none
-    /// that take a directory and a name in it.
+    /// A path to `name` for the system calls for attributes: commonly used kernels have none that
+    /// take a directory descriptor and a name.
     fn proc_name(&self, name: &OsStr) -> io::Result<CString> {
         let directory = self.as_fd().as_raw_fd();
         let mut path = format!("/proc/self/fd/{directory}/").into_bytes();
@@ -77,8 +77,8 @@ impl Dir {
     }
 }
 
-/// Whether nobody but the administrator or the file system sets such an attribute. Of the class
-/// `security`, only capabilities of files can come from somebody else.
+/// Whether only the administrator or the file system sets such an attribute. In the namespace
+/// `security`, only file capabilities can be set by others.
 fn belongs_to_the_system(name: &[u8]) -> bool {
     let acl = name.starts_with(b"system.posix_acl_");
     match name.split(|byte| *byte == b'.').next() {
@@ -90,14 +90,14 @@ fn belongs_to_the_system(name: &[u8]) -> bool {
 }
 
 fn list(path: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the path ends with NUL, and the buffer is as long as is said.
+    // SAFETY: the path is NUL-terminated, and the buffer has the length that is passed.
     let length =
         unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
     usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
 
 fn remove(path: &CStr, attribute: &CStr) -> io::Result<()> {
-    // SAFETY: both strings end with NUL.
+    // SAFETY: both strings are NUL-terminated.
     match unsafe { libc::lremovexattr(path.as_ptr(), attribute.as_ptr()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

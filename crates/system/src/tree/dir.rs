@@ -1,4 +1,4 @@
-//! An open directory, and what can be done to the single names in it.
+//! An open directory, and operations on the names in it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,7 +15,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
-/// What sort of file something is.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A regular file.
@@ -28,7 +28,7 @@ pub enum Kind {
     Other,
 }
 
-/// What `lstat` tells of a file.
+/// The result of `lstat`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stat(FileStat);
 
@@ -37,7 +37,7 @@ impl Stat {
         Stat(stat)
     }
 
-    /// The sort of file.
+    /// The type of the file.
     pub fn kind(&self) -> Kind {
         match self.0.st_mode & libc::S_IFMT {
             libc::S_IFREG => Kind::Regular,
@@ -86,12 +86,12 @@ impl Stat {
         self.0.st_nlink as u64
     }
 
-    /// Device and inode: what makes two files the same file.
+    /// Device and inode number, which identify a file.
     pub fn identity(&self) -> (u64, u64) {
         (self.0.st_dev, self.0.st_ino)
     }
 
-    /// The time of the last change of content: seconds and nanoseconds.
+    /// The time of the last modification: seconds and nanoseconds.
     pub fn mtime(&self) -> (i64, i64) {
         (self.0.st_mtime, self.0.st_mtime_nsec)
     }
@@ -101,7 +101,7 @@ impl Stat {
         (self.0.st_atime, self.0.st_atime_nsec)
     }
 
-    /// The whole record.
+    /// The underlying structure.
     pub fn raw(&self) -> &FileStat {
         &self.0
     }
@@ -116,9 +116,9 @@ pub struct Entry {
     pub inode: u64,
 }
 
-/// An open directory. Names given to its methods are single names in it: one with a `/` or
-/// NUL, `.` and `..` are refused. Symbolic links are never followed, except by the names of
-/// [`Dir::open`] and as [`Dir::open_beneath`] says.
+/// An open directory. Names passed to its methods are single names in it: those with a `/` or NUL,
+/// `.` and `..` are refused. Symbolic links are never followed, except in [`Dir::open`] and as
+/// described in [`Dir::open_beneath`].
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -130,8 +130,8 @@ const OPEN_DIR: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW);
 
 impl Dir {
-    /// Opens a directory by its path; symbolic links in the path are followed, a symbolic
-    /// link as its last component is not.
+    /// Opens a directory by its path. Symbolic links in the path are followed, except as the last
+    /// component.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Dir> {
         let fd = nix::fcntl::open(path.as_ref(), OPEN_DIR, Mode::empty())?;
         Ok(Dir { fd })
@@ -143,8 +143,8 @@ impl Dir {
         Ok(Dir { fd })
     }
 
-    /// Opens a directory by a path of several names, none of which may be a symbolic link or
-    /// lead out of this directory.
+    /// Opens a directory by a relative path, of which no component may be a symbolic link or lead
+    /// out of this directory.
     pub fn open_beneath(&self, path: impl AsRef<Path>) -> io::Result<Dir> {
         let resolve = ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_SYMLINKS
@@ -170,8 +170,8 @@ impl Dir {
         Ok(at)
     }
 
-    /// Opens the directory above this one. Whoever may rename this directory chooses what
-    /// that is: compare identities.
+    /// Opens the parent directory. A process that can rename this directory chooses what that is,
+    /// so compare identities.
     pub(super) fn open_parent(&self) -> io::Result<Dir> {
         Ok(Dir {
             fd: openat(&self.fd, "..", OPEN_DIR, Mode::empty())?,
@@ -185,9 +185,9 @@ impl Dir {
         })
     }
 
-    /// What is in the directory, without `.` and `..`, in the order of the file system.
+    /// The entries of the directory, without `.` and `..`, in the order of the file system.
     pub fn entries(&self) -> io::Result<impl Iterator<Item = io::Result<Entry>> + use<>> {
-        // An open file of its own, so that each reading starts at the beginning.
+        // A separate open file description, so that each listing starts at the beginning.
         let fd = openat(&self.fd, ".", OPEN_DIR, Mode::empty())?;
         let iterator = nix::dir::Dir::from_fd(fd)?.into_iter();
         Ok(iterator.filter_map(|entry| match entry {
@@ -215,18 +215,18 @@ impl Dir {
         Ok(names)
     }
 
-    /// What the directory itself is like.
+    /// The metadata of the directory itself.
     pub fn stat(&self) -> io::Result<Stat> {
         Ok(Stat(fstat(&self.fd)?))
     }
 
-    /// What `name` is like (not what it points to).
+    /// The metadata of `name` (not of the file that it points to).
     pub fn stat_at(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
         let name = check(name.as_ref())?;
         Ok(Stat(fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?))
     }
 
-    /// As [`Dir::stat_at`]; `None` if there is no such name.
+    /// Like [`Dir::stat_at`]; `None` if the name doesn't exist.
     pub fn try_stat_at(&self, name: impl AsRef<OsStr>) -> io::Result<Option<Stat>> {
         match self.stat_at(name) {
             Ok(stat) => Ok(Some(stat)),
@@ -235,8 +235,8 @@ impl Dir {
         }
     }
 
-    /// Opens the regular file `name` for reading. Never blocks on a pipe or opens a device:
-    /// anything that isn't a regular file is refused.
+    /// Opens the regular file `name` for reading. Never blocks on a pipe or opens a device: other
+    /// types of files are refused.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         let flags = OFlag::O_RDONLY
             | OFlag::O_NOFOLLOW
@@ -258,29 +258,29 @@ impl Dir {
         Ok(file)
     }
 
-    /// Makes the file `name`, which must not exist, open for reading and writing.
+    /// Creates the file `name`, which must not exist, and opens it for reading and writing.
     pub fn create_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let flags =
             OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(openat(&self.fd, check(name.as_ref())?, flags, bits(mode))?.into())
     }
 
-    /// Makes the directory `name` (mode modulo umask).
+    /// Creates the directory `name` (`mode` is subject to the umask).
     pub fn create_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
         Ok(mkdirat(&self.fd, check(name.as_ref())?, bits(mode))?)
     }
 
-    /// Makes the symbolic link `name`.
+    /// Creates the symbolic link `name`.
     pub fn symlink(&self, target: impl AsRef<OsStr>, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(symlinkat(target.as_ref(), &self.fd, check(name.as_ref())?)?)
     }
 
-    /// What the symbolic link `name` holds.
+    /// The target of the symbolic link `name`.
     pub fn read_link(&self, name: impl AsRef<OsStr>) -> io::Result<OsString> {
         Ok(nix::fcntl::readlinkat(&self.fd, check(name.as_ref())?)?)
     }
 
-    /// Makes `new_name` in `new_dir` another hard link to `name` (to a symbolic link itself,
+    /// Creates `new_name` in `new_dir` as another hard link to `name` (to a symbolic link itself,
     /// if it is one).
     pub fn hard_link(
         &self,
@@ -298,7 +298,7 @@ impl Dir {
         )?)
     }
 
-    /// Renames `name` to `new_name` in `new_dir`, replacing what is there as `rename` does.
+    /// Renames `name` to `new_name` in `new_dir`, replacing an existing file as `rename` does.
     pub fn rename(
         &self,
         name: impl AsRef<OsStr>,
@@ -313,7 +313,7 @@ impl Dir {
         )
     }
 
-    /// As [`Dir::rename`], but fails if `new_name` exists.
+    /// Like [`Dir::rename`], but fails if `new_name` exists.
     pub fn rename_new(
         &self,
         name: impl AsRef<OsStr>,
@@ -328,7 +328,7 @@ impl Dir {
         )
     }
 
-    /// Exchanges two names at once.
+    /// Exchanges two names atomically.
     pub fn exchange(
         &self,
         name: impl AsRef<OsStr>,
@@ -382,11 +382,11 @@ impl Dir {
         Ok(fchmod(&self.fd, bits(mode))?)
     }
 
-    /// Sets the mode of `name`, which must not be a symbolic link (that is an error).
+    /// Sets the mode of `name`; an error if it is a symbolic link.
     pub fn chmod_at(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
         let name = check(name.as_ref())?;
-        // fchmodat2 (Linux 6.6) knows AT_SYMLINK_NOFOLLOW; before, an O_PATH descriptor and
-        // its name in /proc do the same, which is also what the C library falls back to.
+        // fchmodat2 (Linux 6.6) supports AT_SYMLINK_NOFOLLOW. On older kernels, an O_PATH
+        // descriptor and its name in /proc do the same, as in the C library's fallback.
         match fchmodat(&self.fd, name, bits(mode), FchmodatFlags::NoFollowSymlink) {
             Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => {}
             done => return Ok(done?),
@@ -405,7 +405,7 @@ impl Dir {
         )?)
     }
 
-    /// Sets owner and group of the directory itself; `None` leaves one as it is.
+    /// Sets owner and group of the directory itself; `None` leaves one unchanged.
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         Ok(fchown(
             &self.fd,
@@ -414,7 +414,7 @@ impl Dir {
         )?)
     }
 
-    /// Sets owner and group of `name` (of a symbolic link itself); `None` leaves one as it is.
+    /// Sets owner and group of `name` (of a symbolic link itself); `None` leaves one unchanged.
     pub fn chown_at(
         &self,
         name: impl AsRef<OsStr>,
@@ -432,8 +432,8 @@ impl Dir {
         )?)
     }
 
-    /// Sets the times of last access and change of `name` (of a symbolic link itself), in
-    /// seconds since the epoch; `None` leaves the access time as it is.
+    /// Sets the times of last access and modification of `name` (of a symbolic link itself), in
+    /// seconds since the epoch; `None` leaves the access time unchanged.
     pub fn set_times_at(
         &self,
         name: impl AsRef<OsStr>,
@@ -452,7 +452,7 @@ impl Dir {
         )?)
     }
 
-    /// Writes what is known of the directory (the names in it) to the disk.
+    /// Syncs the directory (its names) to disk.
     pub fn sync(&self) -> io::Result<()> {
         Ok(nix::unistd::fsync(&self.fd)?)
     }
@@ -476,7 +476,7 @@ impl From<Dir> for OwnedFd {
     }
 }
 
-/// Refuses what is not a single name in a directory.
+/// Refuses anything but a single name in a directory.
 pub(super) fn check(name: &OsStr) -> io::Result<&OsStr> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {

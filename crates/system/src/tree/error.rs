@@ -1,17 +1,17 @@
-//! The error of tree operations.
+//! Errors of operations on trees.
 
 use std::io;
 use std::path::PathBuf;
 
-/// A tree operation that failed: what was attempted, on what, and why.
+/// A failed operation on a tree: what was attempted, on what, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{}': {source}", path.display())]
 pub struct Error {
     /// What was attempted, as in "open" or "change the mode of".
     pub action: &'static str,
-    /// The file, under the tree's name as the caller gave it.
+    /// The file, beginning with the tree's name as the caller gave it.
     pub path: PathBuf,
-    /// The reason.
+    /// The system's error.
     pub source: io::Error,
 }
 

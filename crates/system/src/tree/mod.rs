@@ -1,10 +1,10 @@
-//! No-follow work on file trees through directory descriptors.
+//! Operations on file trees that never follow links, through directory descriptors.
 //!
-//! Builders own the trees that the daemon later walks, changes and deletes, and may rename
-//! things under it. So nothing here goes through a path twice: a [`Dir`] is an open directory,
-//! its methods take single names in it and never follow a symbolic link, and the tree
-//! operations ([`walk`], [`remove_tree`], [`copy_tree`]) are iterative, keep few descriptors
-//! open however deep the tree is, and check that what they opened is what they looked at.
+//! Builders own the trees that the daemon later walks, changes and deletes, and may rename files at
+//! the same time. So nothing here resolves a path twice: a [`Dir`] is an open directory, its
+//! methods take single names in it and never follow a symbolic link, and the tree operations
+//! ([`walk`], [`remove_tree`], [`copy_tree`]) are iterative, keep few descriptors open however deep
+//! the tree is, and check that they opened the file that they examined.
 
 mod attributes;
 mod copy;

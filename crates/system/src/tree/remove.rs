@@ -6,9 +6,9 @@ use std::io;
 use super::walk::{Descend, Visit, Visited, walk};
 use super::{Dir, Error, Kind};
 
-/// Deletes the tree (or file) `name` in `dir`; returns the bytes freed, counted as the blocks
-/// of files whose last link goes. Directories without write permission are no obstacle if
-/// they are ours. A tree that doesn't exist is an error (`NotFound`).
+/// Deletes the tree (or file) `name` in `dir`; returns the bytes freed: the disk blocks of files
+/// whose last link was removed. Directories without write permission are deleted too, if they are
+/// ours. If the tree doesn't exist, the error is `NotFound`.
 pub fn remove_tree(dir: &Dir, name: impl AsRef<OsStr>) -> Result<u64, Error> {
     let mut remover = Remover { freed: 0 };
     walk(dir, name, &mut remover)?;
@@ -22,7 +22,7 @@ struct Remover {
 impl Visit for Remover {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
         if file.stat.kind() == Kind::Directory {
-            // What is in it can only be removed from a directory that we can read and change.
+            // To delete its contents, we need permission to read and change the directory.
             if file.stat.mode() & 0o700 != 0o700 {
                 file.parent.chmod_at(file.name, file.stat.mode() | 0o700)?;
             }

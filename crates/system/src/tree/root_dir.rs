@@ -1,4 +1,4 @@
-//! A directory that is going to be somebody's root: names are looked up as they will be then.
+//! A directory that will be a process's root: names are resolved as in that process.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,10 +12,10 @@ use nix::unistd::symlinkat;
 
 use super::dir::{Kind, Stat};
 
-/// A directory that a process will have as its root.
+/// A directory that will be the root directory of a process.
 ///
-/// Absolute names, `..` and symbolic links all lead to places in it, never out of it: what is in it
-/// may come from directories that others can change.
+/// Absolute names, `..` and symbolic links are all resolved inside it and never lead out, since its
+/// contents may come from directories that other users can change.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -32,7 +32,7 @@ pub struct RootDir {
     fd: OwnedFd,
 }
 
-/// Something found in a [`RootDir`], held by a descriptor that reads and writes nothing.
+/// A file in a [`RootDir`], held by a descriptor that can't read or write.
 #[derive(Debug)]
 pub struct Found {
     fd: OwnedFd,
@@ -40,12 +40,13 @@ pub struct Found {
 }
 
 impl Found {
-    /// What it is.
+    /// The type of the file.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// A name for this very file, good as long as the value lives: for calls that take names only.
+    /// A path of exactly this file, valid as long as this value lives, for system calls that only
+    /// take paths.
     pub fn path(&self) -> PathBuf {
         crate::pipe::proc_path(&self.fd)
     }
@@ -59,14 +60,14 @@ impl Found {
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 impl RootDir {
-    /// Opens the directory by its name outside.
+    /// Opens the directory by its path outside.
     pub fn open(path: &Path) -> io::Result<RootDir> {
         let flags = LOOK | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
         let fd = nix::fcntl::open(path, flags, Mode::empty())?;
         Ok(RootDir { fd })
     }
 
-    /// Finds a file by its name inside.
+    /// Finds a file by its path inside.
     pub fn find(&self, inside: &Path) -> io::Result<Found> {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         match openat2(
@@ -98,8 +99,8 @@ impl RootDir {
         Found::new(at)
     }
 
-    /// Finds a directory, after making it and those around it as far as they are missing (mode
-    /// 0755 modulo umask).
+    /// Finds a directory, after creating it and its missing parents (mode 0755, subject to the
+    /// umask).
     pub fn make_directories(&self, inside: &Path) -> io::Result<Found> {
         let mut so_far = PathBuf::from("/");
         let mut found = self.find(&so_far)?;
@@ -127,8 +128,8 @@ impl RootDir {
         Ok(found)
     }
 
-    /// Finds a file, after making an empty one (mode 0644 modulo umask) if there is nothing of that
-    /// name. What is there is not touched, whatever it is.
+    /// Finds a file, after creating an empty one (mode 0644, subject to the umask) if it doesn't
+    /// exist. An existing file of any type is left as it is.
     pub fn make_file(&self, inside: &Path) -> io::Result<Found> {
         match self.find(inside) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -141,14 +142,13 @@ impl RootDir {
         Found::new(openat(&around.fd, name, flags, mode)?)
     }
 
-    /// Makes a symbolic link, of which there must be nothing yet, in a directory that is made if it
-    /// is missing.
+    /// Creates a symbolic link, which must not exist, and its missing parent directories.
     pub fn symlink(&self, target: &OsStr, inside: &Path) -> io::Result<()> {
         let (around, name) = self.around(inside)?;
         Ok(symlinkat(target, around.fd.as_fd(), name)?)
     }
 
-    /// The directory that a name is in, made if it is missing, and the last part of the name.
+    /// The parent directory of a path, created if missing, and the last component of the path.
     fn around<'a>(&self, inside: &'a Path) -> io::Result<(Found, &'a OsStr)> {
         let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
             let text = format!("`{}' is not the name of a file", inside.display());
@@ -158,7 +158,7 @@ impl RootDir {
     }
 }
 
-/// The error of a symbolic link that leads to nothing in the root directory.
+/// The error of a symbolic link whose target doesn't exist in the root directory.
 fn dangling(inside: &Path) -> io::Error {
     let text = format!(
         "the symbolic link `{}' leads nowhere inside",
@@ -167,16 +167,15 @@ fn dangling(inside: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, text)
 }
 
-/// Opens a file for nothing but finding out where it is and executing it: no access is needed, and
-/// no magic link such as `/proc/self/exe`, which leads to files that have no name here, is
-/// followed.
+/// Opens a file in order to find its path and execute it: no access is needed, and magic links such
+/// as `/proc/self/exe`, which lead to files without a path here, aren't followed.
 pub fn locate(path: &Path) -> io::Result<PathBuf> {
     let how = OpenHow::new()
         .flags(LOOK)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let fd = match openat2(nix::fcntl::AT_FDCWD, path, how) {
         Ok(fd) => fd,
-        // Without `openat2', the name that is left when all links are resolved must be the file's.
+        // Without `openat2`: after resolving all links, the path must still lead to the same file.
         Err(Errno::ENOSYS) => {
             let resolved = path.canonicalize()?;
             nix::fcntl::open(&resolved, LOOK | OFlag::O_NOFOLLOW, Mode::empty())?
@@ -184,7 +183,7 @@ pub fn locate(path: &Path) -> io::Result<PathBuf> {
         Err(error) => return Err(error.into()),
     };
     let place = PathBuf::from(nix::fcntl::readlink(&crate::pipe::proc_path(&fd))?);
-    // The kernel's name for it is of use only if it leads there.
+    // The kernel's path is only usable if it leads to the file.
     let named = nix::sys::stat::lstat(&place)?;
     let opened = fstat(&fd)?;
     match (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino) {

@@ -24,7 +24,7 @@ fn scratch() -> (tempfile::TempDir, Dir) {
     (scratch, dir)
 }
 
-/// A chain of directories `d/d/d…`, deeper than a path name can be.
+/// A chain of directories `d/d/d…` that is too deep for a path name.
 fn deep(dir: &Dir, depth: usize) {
     let mut at = dir.try_clone().unwrap();
     for _ in 0..depth {
@@ -78,7 +78,7 @@ fn a_directory_moved_during_the_walk_is_noticed() {
         fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
             if file.name == "file" && !self.done {
                 self.done = true;
-                // Take a directory that the walk has closed out of the tree.
+                // Move a directory that the walk has closed out of the tree.
                 let middle = "d/".repeat(60);
                 fs::rename(self.scratch.join(middle), self.scratch.join("elsewhere"))?;
             }

@@ -1,4 +1,4 @@
-//! Walking a tree: parents before children, names sorted, few descriptors, no recursion.
+//! Walking a tree: parents before children, names sorted, with few descriptors and no recursion.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -6,51 +6,51 @@ use std::path::PathBuf;
 
 use super::{Dir, Error, Stat};
 
-/// How many directories are kept open. Deeper in the tree, the outermost ones are closed, and
-/// found again through `..` on the way back, which must then lead to the same directory.
+/// How many directories are kept open. In deeper trees, the outermost ones are closed, and opened
+/// again through `..` on the way back, which must lead to the same directory.
 pub(super) const OPEN_DIRECTORIES: usize = 32;
 
-/// What to do with a directory that has been visited.
+/// What to do with a directory after visiting it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descend {
-    /// Go on with what is in it.
+    /// Visit its contents.
     Into,
-    /// Leave it at that; [`Visit::leave`] is not called for it.
+    /// Skip its contents; [`Visit::leave`] is not called for it.
     Over,
 }
 
-/// One file on the way.
+/// A file that is visited.
 #[derive(Debug)]
 pub struct Visited<'a> {
-    /// The open directory it is in.
+    /// The open directory that contains it.
     pub parent: &'a Dir,
-    /// Its name there.
+    /// Its name in that directory.
     pub name: &'a OsStr,
-    /// What it was like just before the call.
+    /// Its metadata just before the call.
     pub stat: Stat,
-    /// How deep it is: 0 for the tree's root.
+    /// Its depth: 0 for the tree's root.
     pub depth: usize,
     prefix: &'a [Frame],
 }
 
 impl Visited<'_> {
-    /// The file's name from (and with) the tree's root name on, for messages.
+    /// The file's path from (and including) the tree's root name, for messages.
     pub fn path(&self) -> PathBuf {
         path_of(self.prefix, self.name)
     }
 }
 
-/// What is done on the way. An error ends the walk and is wrapped with the file's name.
+/// The operations of a walk. An error ends the walk and is wrapped with the file's name.
 pub trait Visit {
-    /// Called for every file, directories before what is in them.
+    /// Called for every file; for directories, before their contents.
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend>;
 
-    /// Called for a directory after everything in it, with the directory's state from before.
+    /// Called for a directory after all of its contents, with the metadata from before.
     fn leave(&mut self, _directory: &Visited<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    /// What was attempted, for the message of an error of [`Visit::visit`] or `leave`.
+    /// What was attempted, for the message of an error in [`Visit::visit`] or `leave`.
     fn action(&self) -> &'static str {
         "process"
     }
@@ -61,14 +61,15 @@ pub trait Visit {
 struct Frame {
     name: OsString,
     stat: Stat,
-    /// Open, unless it is far out.
+    /// Open, unless it was closed because the walk is deep below it.
     dir: Option<Dir>,
-    /// What is still to do in it, last first.
+    /// The names that are still to be visited, in reverse.
     names: Vec<OsString>,
 }
 
-/// Walks the tree `name` in `parent` (a single file, too). In each directory the names come
-/// in bytewise order. What vanishes meanwhile is an error, as is a directory that is moved.
+/// Walks the tree `name` in `parent` (which may be a single file). In each directory, names are
+/// visited in bytewise order. A file that vanishes during the walk is an error, as is a directory
+/// that is moved.
 ///
 /// ```
 /// use system::tree::{Descend, Dir, Visit, Visited, walk};
@@ -105,7 +106,7 @@ pub fn walk(parent: &Dir, name: impl AsRef<OsStr>, visitor: &mut impl Visit) -> 
     Ok(())
 }
 
-/// Visits `name` in the innermost directory, and makes it the innermost one if asked.
+/// Visits `name` in the innermost directory, and enters it if requested.
 fn enter(
     root: &Dir,
     frames: &mut Vec<Frame>,
@@ -156,7 +157,7 @@ fn enter(
     Ok(())
 }
 
-/// Goes back to the directory around the innermost one.
+/// Returns to the parent of the innermost directory.
 fn leave(root: &Dir, frames: &mut Vec<Frame>, visitor: &mut impl Visit) -> Result<(), Error> {
     let Some(done) = frames.pop() else {
         return Ok(());
