@@ -9,7 +9,7 @@ use formats::StorePath;
 use protocol::client::Connection;
 
 use super::destination::Destination;
-use super::error::{Error, SshFailure};
+use super::error::{Error, KeyFault, SshFailure};
 use super::probe::{REQUIRED_FREE_BYTES, Vitals};
 use super::transport::Transport;
 use super::{connect, master, probe};
@@ -65,6 +65,8 @@ impl Checker<'_> {
             Err(error) => return self.failed("state directory", error, None),
         };
         self.name()?;
+        // What the account may do is decided when it logs in: what was mended since counts now.
+        master::give_up_all(&destination);
         match master::ensure(&destination, 0, deadline()) {
             Ok(_) => {
                 self.passed("connection", format!("port {}", self.machine.port));
@@ -77,8 +79,8 @@ impl Checker<'_> {
         match probe::probe(&destination, deadline()) {
             Ok(vitals) => self.vitals(&vitals),
             Err(error) => {
-                let remedy = self.there("true");
-                self.failed("commands", error, Some(remedy))?;
+                let remedy = self.remedy(&error);
+                self.failed("commands", error, remedy)?;
             }
         }
         let mut transport = match connect::connect(&destination, deadline()) {
@@ -188,6 +190,13 @@ impl Checker<'_> {
                 let remedy = format!("ssh-copy-id {key}-p {port} {user}@{name}");
                 ("login", remedy)
             }
+            SshFailure::UnusableKey(file, KeyFault::Mode) => ("login", format!("chmod 600 {file}")),
+            SshFailure::UnusableKey(file, KeyFault::Passphrase) => {
+                ("login", format!("ssh-keygen -p -N '' -f {file}"))
+            }
+            SshFailure::UnusableKey(file, KeyFault::Unreadable(_)) => {
+                ("login", format!("ssh-keygen -y -f {file}"))
+            }
             SshFailure::NoKey(file) => ("login", format!("ssh-keygen -t ed25519 -N '' -f {file}")),
             SshFailure::Unreachable | SshFailure::TimedOut(_) => {
                 ("connection", format!("nc -vz {name} {port}"))
@@ -200,7 +209,7 @@ impl Checker<'_> {
     fn vitals(&mut self, vitals: &Vitals) {
         let space = format!("{} MiB free", vitals.free_bytes >> 20);
         if vitals.free_bytes < REQUIRED_FREE_BYTES {
-            let remedy = format!("{} as root: guix gc -F 10G", self.on());
+            let remedy = self.as_root("guix gc -F 10G");
             self.failed("disk", space, Some(remedy));
         } else {
             self.passed("disk", space);
@@ -208,7 +217,7 @@ impl Checker<'_> {
         let offset = vitals.clock_offset;
         let clock = format!("{:.3} s {}", offset.abs(), ahead(offset));
         if offset.abs() > CLOCK_TOLERANCE {
-            let remedy = format!("{} as root: timedatectl set-ntp true", self.on());
+            let remedy = self.as_root("timedatectl set-ntp true");
             self.failed("clock", clock, Some(remedy));
         } else {
             self.passed("clock", clock);
@@ -217,20 +226,51 @@ impl Checker<'_> {
 
     fn no_daemon(&mut self, error: Error) -> Option<()> {
         let (what, remedy) = match &error {
+            Error::Ssh { .. } => return self.no_login(error),
             Error::Forwarding { .. } => (
                 "forwarding",
-                "systemctl start guix-daemon; sshd -T | grep -i forwarding",
+                // The account may not reach the socket; then ssh's message is the same.
+                self.as_root(&format!(
+                    "systemctl start guix-daemon; sshd -T | grep -i forwarding; \
+                     su -s /bin/sh -c 'ls -l {}' {}",
+                    self.machine.daemon_socket, self.machine.user
+                )),
             ),
             Error::SameStore { .. } => {
                 let place = &self.machine.place;
                 let remedy = format!("$EDITOR +{} {}", place.position.line, place.file.display());
                 return self.failed("store", error, Some(remedy));
             }
-            _ => ("protocol", "systemctl restart guix-daemon"),
+            Error::NoDaemon { reason, .. } if is_missing_program(reason) => {
+                let program = self.machine.program.as_deref().unwrap_or("guix");
+                ("program", self.there(&format!("command -v {program}")))
+            }
+            Error::NoDaemon { .. } => ("protocol", self.as_root("systemctl restart guix-daemon")),
+            _ => {
+                let remedy = self.remedy(&error);
+                return self.failed("protocol", error, remedy);
+            }
         };
-        // The account for offloading may do none of this.
-        let remedy = format!("{} as root: {remedy}", self.on());
         self.failed(what, error, Some(remedy))
+    }
+
+    /// What to do on the machine; the account for offloading may not do it.
+    fn as_root(&self, command: &str) -> String {
+        format!("{} as root: {command}", self.on())
+    }
+
+    /// What helps against a failure that may occur at any time; nothing if that is not known.
+    fn remedy(&self, error: &Error) -> Option<String> {
+        match error {
+            Error::NoShell { .. } => {
+                let command = format!("usermod --shell /bin/sh {}", self.machine.user);
+                Some(self.as_root(&command))
+            }
+            Error::NoSession { .. } => Some(self.as_root("sshd -T | grep -i maxsessions")),
+            Error::Exhausted { .. } => Some(self.as_root("df -h; guix gc -F 10G")),
+            Error::Lost { .. } => Some(self.there("true")),
+            _ => None,
+        }
     }
 
     /// Sends a new item there and fetches it back.
@@ -240,7 +280,8 @@ impl Checker<'_> {
             Ok(exported) => exported,
             Err(error) => {
                 let remedy = "guix archive --generate-key".to_owned();
-                return self.failed("signing", error, Some(remedy));
+                let is_it = is_about_our_key(&error.to_string());
+                return self.failed("signing", error, is_it.then_some(remedy));
             }
         };
         let sent = remote
@@ -249,17 +290,23 @@ impl Checker<'_> {
         match sent {
             Ok(()) => self.passed("signatures there", "our signature is accepted"),
             Err(error) => {
-                let remedy = format!(
-                    "{} as root, with our {KEY}: guix archive --authorize",
-                    self.on()
-                );
-                return self.failed("signatures there", error, Some(remedy));
+                let remedy = match is_unauthorized(&error.to_string()) {
+                    true => Some(format!(
+                        "{} as root, with our {KEY}: guix archive --authorize",
+                        self.on()
+                    )),
+                    false => self.remedy(&error),
+                };
+                return self.failed("signatures there", error, remedy);
             }
         }
         let mut archive = Vec::new();
         if let Err(error) = remote.export(std::slice::from_ref(&item), &mut archive) {
-            let remedy = format!("{} as root: guix archive --generate-key", self.on());
-            return self.failed("signing there", error, Some(remedy));
+            let remedy = match is_about_our_key(&error.to_string()) {
+                true => Some(self.as_root("guix archive --generate-key")),
+                false => self.remedy(&error),
+            };
+            return self.failed("signing there", error, remedy);
         }
         match local.import_paths(&mut &archive[..]) {
             Ok(_) => self.passed("signatures here", "its signature is accepted"),
@@ -268,11 +315,29 @@ impl Checker<'_> {
                     "here, as root, with {KEY} of '{}': guix archive --authorize",
                     self.machine.name
                 );
-                return self.failed("signatures here", error, Some(remedy));
+                let is_it = is_unauthorized(&error.to_string());
+                return self.failed("signatures here", error, is_it.then_some(remedy));
             }
         }
         Some(())
     }
+}
+
+/// Whether a message says that a public key is not authorised: in our words or Guix's.
+fn is_unauthorized(message: &str) -> bool {
+    message.contains("unauthorized")
+}
+
+/// Whether a message says that an item could not be signed for lack of a key: it names the file.
+fn is_about_our_key(message: &str) -> bool {
+    message.contains("signing-key") || message.contains("generate-key")
+}
+
+/// Whether a message is that of a shell which does not find a program.
+fn is_missing_program(message: &str) -> bool {
+    ["not found", "No such file", "Permission denied"]
+        .iter()
+        .any(|words| message.ends_with(words))
 }
 
 fn export_text(local: &mut Connection) -> Result<(StorePath, Vec<u8>), protocol::client::Error> {

@@ -21,8 +21,6 @@ use super::{master, probe, remote_command};
 
 /// "Without limit", in a form that can be added to the time.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
-/// The first line of the output that counts: shells' start-up files may print something before.
-const READY: &str = "guix-offload-ready";
 /// How many bytes of the build's output are read at a time.
 const BUFFER_SIZE: usize = 128 << 10;
 
@@ -43,8 +41,7 @@ pub(super) fn connect(
     let store = quote(our_store.as_str());
     let prefix = root_links::prefix(&destination.directories);
     let script = format!(
-        "{environment} echo {READY}; \
-         echo store $(cat /proc/sys/kernel/random/boot_id) $(stat -L -c %d:%i {store}); \
+        "{environment} echo store $(cat /proc/sys/kernel/random/boot_id) $(stat -L -c %d:%i {store}); \
          {guix} archive --missing </dev/null >/dev/null || exit $?; {find}; \
          echo roots \"$d\"; [ -n \"$d\" ] && ls \"$d\" | sed -n {select}; exit 0",
         environment = environment(destination),
@@ -62,7 +59,6 @@ pub(super) fn connect(
         return Err(Error::NoDaemon { machine, reason });
     }
     let text = String::from_utf8_lossy(&reply.stdout);
-    let (_, text) = text.split_once(READY).unwrap_or_default();
     let lines = text
         .lines()
         .filter_map(|line| line.split_once(' '))

@@ -79,6 +79,11 @@ impl Destination {
         self.file(&format!("{number}{suffix}"))
     }
 
+    /// The file that says how many sessions its sshd allows on a connection, once that is learned.
+    pub fn session_limit(&self) -> PathBuf {
+        self.file("sessions")
+    }
+
     /// The local end of its daemon's socket.
     pub fn daemon(&self) -> PathBuf {
         self.master_file(0, ".d")
@@ -188,10 +193,17 @@ impl Destination {
         self.spawn(args)
     }
 
+    /// `ssh` that has a connection end as soon as nothing uses it.
+    pub fn stop(&self, control: &Path) -> Spawn {
+        let mut args = over_control(&format!("./{}", control.display()));
+        args.pair("-O", "stop");
+        args.0.push("--".into());
+        args.0.push((&self.machine.name).into());
+        self.spawn(args)
+    }
+
     fn over_master(&self, number: u32) -> Arguments {
-        let mut args = Arguments(Vec::new());
-        args.pair("-F", "none");
-        args.pair("-S", format!("./{}.{number}", self.stem));
+        let mut args = over_control(&format!("./{}.{number}", self.stem));
         args.pair("-o", "ControlMaster=no");
         args.pair("-o", "BatchMode=yes");
         args.pair("-o", "LogLevel=ERROR");
@@ -207,6 +219,11 @@ impl Destination {
             .current_dir(&self.ssh_directory)
             .env("LC_ALL", "C") // its messages are read by us
             .parent_death_signal(Signal::SIGKILL)
+    }
+
+    /// The key to log in with, as far as it is known and exists.
+    pub fn login_key(&self) -> Option<PathBuf> {
+        self.private_key().ok().flatten()
     }
 
     /// The key to log in with. `None`: the machine's own configuration file names it.
@@ -244,6 +261,14 @@ impl Destination {
         fs::write(&new, line)?;
         fs::rename(&new, &file)
     }
+}
+
+/// Arguments of an `ssh` that uses the connection with this control socket.
+fn over_control(control: &str) -> Arguments {
+    let mut args = Arguments(Vec::new());
+    args.pair("-F", "none");
+    args.pair("-S", control);
+    args
 }
 
 struct Arguments(Vec<OsString>);

@@ -1,7 +1,9 @@
 //! What can go wrong with a build machine, and whose fault it is: the derivation's, this host's,
 //! or, in all other cases, the machine's, so that another machine may succeed.
 
+use std::fs;
 use std::io;
+use std::path::Path;
 
 use formats::StorePath;
 use protocol::client;
@@ -32,6 +34,20 @@ pub enum Error {
         socket: String,
         /// What ssh printed.
         stderr: String,
+    },
+    /// Logging in works, but the account runs no commands.
+    #[error("the account on '{machine}' does not run commands{}", after_colon(.said))]
+    NoShell {
+        /// The machine.
+        machine: String,
+        /// What its login shell printed.
+        said: String,
+    },
+    /// Its sshd allows no sessions.
+    #[error("sshd on '{machine}' allows no sessions: see MaxSessions in its sshd_config")]
+    NoSession {
+        /// The machine.
+        machine: String,
     },
     /// Whatever listens on its socket does not answer as a build daemon does.
     #[error("failed to talk to the build daemon of '{machine}': {reason}")]
@@ -124,9 +140,67 @@ pub enum SshFailure {
     /// There is no private key to log in with.
     #[error("there is no private key '{0}'")]
     NoKey(String),
+    /// There is one, but ssh cannot use it.
+    #[error("the private key '{0}' {1}")]
+    UnusableKey(String, KeyFault),
     /// Any other failure.
     #[error("ssh failed")]
     Other,
+}
+
+/// What is wrong with a private key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFault {
+    /// Others may read it.
+    #[error("may be read by others, so ssh does not use it")]
+    Mode,
+    /// Nobody is there to type its passphrase.
+    #[error("has a passphrase, which nobody can type")]
+    Passphrase,
+    /// It cannot be read, or is no key.
+    #[error("cannot be used: {0}")]
+    Unreadable(String),
+}
+
+impl KeyFault {
+    /// What is wrong with the key `file`, if that is why a login failed. `stderr`: what ssh printed.
+    pub(super) fn find(file: &Path, stderr: &str) -> Option<KeyFault> {
+        if stderr.contains("bad permissions") || stderr.contains("UNPROTECTED PRIVATE KEY FILE") {
+            return Some(KeyFault::Mode);
+        }
+        let reason = stderr.lines().find_map(|line| {
+            let (_, reason) = line.trim().strip_prefix("Load key ")?.rsplit_once(": ")?;
+            Some(reason.to_owned())
+        });
+        match fs::read(file) {
+            // ssh does not say so: without a terminal, it merely does not try the key.
+            Ok(text) if is_encrypted(&text) => Some(KeyFault::Passphrase),
+            _ => reason.map(KeyFault::Unreadable),
+        }
+    }
+}
+
+/// Whether a private key, in OpenSSH's own format or in PEM, is encrypted.
+fn is_encrypted(key: &[u8]) -> bool {
+    /// How the data begins: followed by the name of a cipher, with its length.
+    const MAGIC: &[u8] = b"openssh-key-v1\0";
+    let text = String::from_utf8_lossy(key);
+    if text.contains("ENCRYPTED") {
+        return true;
+    }
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("-----BEGIN OPENSSH"));
+    let data: String = lines
+        .skip(1)
+        .take_while(|line| !line.starts_with('-'))
+        .collect();
+    let Ok(data) = data_encoding::BASE64.decode(data.as_bytes()) else {
+        return false;
+    };
+    let none = [&4_u32.to_be_bytes()[..], b"none"].concat();
+    data.strip_prefix(MAGIC)
+        .is_some_and(|rest| !rest.starts_with(&none))
 }
 
 impl Error {

@@ -18,7 +18,7 @@ use system::lock::{LockFile, Mode};
 use system::{pipe, socket};
 
 use super::destination::Destination;
-use super::error::{Error, SshFailure};
+use super::error::{Error, KeyFault, SshFailure};
 
 /// Connections per machine, at most.
 pub(super) const MASTERS: u32 = 64;
@@ -55,6 +55,7 @@ pub(super) fn ensure(
     let _ = fs::remove_file(destination.log(number));
     if number == 0 {
         let _ = fs::remove_file(destination.file("distinct"));
+        let _ = fs::remove_file(destination.session_limit());
     }
     destination.write_host_key().map_err(local)?;
     start(destination, number, deadline)?;
@@ -119,7 +120,13 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
         }
         Some(_) => {
             let stderr = log_since(destination, number, 0);
-            let failure = classify(&stderr);
+            let failure = match (classify(&stderr), destination.login_key()) {
+                (SshFailure::Login, Some(key)) => match KeyFault::find(&key, &stderr) {
+                    Some(fault) => SshFailure::UnusableKey(key.display().to_string(), fault),
+                    None => SshFailure::Login,
+                },
+                (failure, _) => failure,
+            };
             Err(Error::Ssh {
                 machine: destination.name().to_owned(),
                 stderr: match failure {
@@ -179,6 +186,38 @@ fn remove_dead_sockets(destination: &Destination, number: u32) -> io::Result<()>
 pub(super) fn abandon(destination: &Destination, number: u32) {
     for suffix in ["", ".d"] {
         let _ = fs::remove_file(destination.master_file(number, suffix));
+    }
+}
+
+/// Gives up a connection: it is not used for anything new, and ends when what uses it has ended.
+pub(super) fn give_up(destination: &Destination, number: u32) {
+    let control = fs::read_link(destination.master_file(number, ""));
+    abandon(destination, number);
+    let Ok(control) = control else {
+        return;
+    };
+    let stop = || -> io::Result<()> {
+        let mut child = destination
+            .stop(&control)
+            .fd(pipe::null()?, 0)
+            .fd(pipe::null()?, 1)
+            .fd(pipe::null()?, 2)
+            .spawn()?;
+        child.wait_timeout(Duration::from_secs(3)).map(drop)
+    };
+    // One that cannot be told to end does so ten minutes after its last use.
+    let _ = stop();
+    let mut daemon = control.into_os_string();
+    daemon.push(".d");
+    let _ = fs::remove_file(destination.ssh_directory.join(daemon));
+}
+
+/// Gives up all connections to the machine.
+pub(super) fn give_up_all(destination: &Destination) {
+    for number in 0..MASTERS {
+        if fs::symlink_metadata(destination.master_file(number, "")).is_ok() {
+            give_up(destination, number);
+        }
     }
 }
 

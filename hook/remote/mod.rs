@@ -15,6 +15,7 @@
 //! | `timed_stream.rs` | a socket with timeouts |
 //! | `destination.rs` | file names and `ssh` options of one machine |
 //! | `master.rs` | the shared connection |
+//! | `session_slots.rs` | how many sessions a connection may have |
 //! | `remote_command.rs` | a command that runs there |
 //! | `probe.rs` | load, space and clock |
 //! | `archive_stream.rs`, `guix_commands.rs` | archives through `guix archive` |
@@ -39,6 +40,7 @@ mod master;
 mod probe;
 mod remote_command;
 mod root_links;
+mod session_slots;
 mod shell;
 mod socket_transport;
 #[cfg(test)]
@@ -54,7 +56,7 @@ use destination::Destination;
 
 pub use build_limits::BuildLimits;
 pub use check::{Check, check};
-pub use error::{Error, SshFailure};
+pub use error::{Error, KeyFault, SshFailure};
 pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 

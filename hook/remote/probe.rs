@@ -13,8 +13,6 @@ use super::shell::quote;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const DOING: &str = "asking how it is";
-/// The first line of the output that counts: shells' start-up files may print something before.
-const READY: &str = "guix-offload-ready";
 /// The most bytes of output that are read.
 const OUTPUT_LIMIT: usize = 16 << 10;
 /// A disk with fewer free bytes is full, as in Guix.
@@ -51,14 +49,13 @@ pub(super) fn probe(destination: &Destination, deadline: Instant) -> Result<Vita
     let store = quote(destination.directories.store.as_str());
     // The script waits for a line, so that the round trip is timed without the start of a shell.
     let script = format!(
-        "echo {READY}; read -r x; echo clock $(date +%s.%N); echo load $(cat /proc/loadavg); \
+        "read -r x; echo clock $(date +%s.%N); echo load $(cat /proc/loadavg); \
          echo cores $(nproc || getconf _NPROCESSORS_ONLN); \
          echo disk $({{ df -Pk {store} || df -Pk /; }} 2>/dev/null | tail -n 1); \
          echo kernel $(uname -sr); echo architecture $(uname -m); echo host $(uname -n); echo end"
     );
     let mut remote_command = RemoteCommand::start(destination, DOING, &script, true, deadline)?;
     let mut answer = Answer::default();
-    answer.wait_for(&mut remote_command, READY, deadline)?;
     let (asked, asked_at) = (Instant::now(), SystemTime::now());
     if let Some(input) = &mut remote_command.stdin {
         std::io::Write::write_all(input, b"go\n").map_err(|error| remote_command.lost(&error))?;
@@ -149,7 +146,6 @@ impl Answer {
 
     fn vitals(&self, round_trip: Duration, asked_at: SystemTime) -> Option<Vitals> {
         let text = String::from_utf8_lossy(&self.text);
-        let (_, text) = text.split_once(READY)?;
         let line = |word: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
@@ -198,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read() {
-        let text = b"motd\nguix-offload-ready\nclock 1000.5\nload 0.50 0.40 0.30 1/2 3\ncores 4\n\
+        let text = b"clock 1000.5\nload 0.50 0.40 0.30 1/2 3\ncores 4\n\
             disk /dev/sda 1000 400 600 40% /gnu\nkernel Linux 6.1\narchitecture x86_64\nhost b\nend\n";
         let answer = Answer {
             text: text.to_vec(),
@@ -211,7 +207,7 @@ mod tests {
         assert_eq!(vitals.clock_offset, 10.0);
         assert_eq!(vitals.kernel, "Linux 6.1");
         let none = Answer {
-            text: b"guix-offload-ready\nclock x\nend\n".to_vec(),
+            text: b"clock x\nend\n".to_vec(),
             position: 0,
         };
         assert!(none.vitals(Duration::ZERO, at).is_none());

@@ -1,15 +1,14 @@
 //! A command that runs on a machine, over the shared connection.
 //!
-//! sshd allows ten sessions per connection by default (`MaxSessions`). Each of ours holds a session
-//! slot, which is a lock file; when all slots of one connection are taken, the next command takes
-//! one of another connection. The kernel frees the slot of a hook that is killed.
+//! The first thing that it does is to print a line: what comes before is not its output but that of
+//! the account's start-up files, or of a login shell that runs no commands.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use system::lock::{LockFile, Mode};
+use bstr::ByteSlice;
 use system::pipe;
 use system::poll::wait_readable;
 use system::process::Child;
@@ -17,11 +16,25 @@ use system::process::Child;
 use super::destination::Destination;
 use super::error::{self, Error};
 use super::master;
+use super::session_slots::{self, SessionSlot};
 use super::shell::quote;
 use super::timed_stream::{TimedStream, Timeouts};
 
-/// Sessions per connection: fewer than sshd allows, because it may notice late that one has ended.
-const SESSION_SLOTS: u32 = 8;
+/// The first line of a command's output.
+const READY: &str = "guix-offload-ready";
+/// The most bytes that shells' start-up files may print before that line.
+const GREETING_LIMIT: usize = 64 << 10;
+/// What ssh prints when sshd allows no more sessions on a connection.
+const SESSION_REFUSED: &str = "Session open refused by peer";
+/// How long to wait before each retry of a session that is refused although we have no other on its
+/// connection: sshd notices late that one has ended.
+const REFUSAL_DELAYS: [Duration; 5] = [
+    Duration::from_millis(20),
+    Duration::from_millis(60),
+    Duration::from_millis(180),
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+];
 /// How many bytes are kept of standard error: the last ones.
 const STDERR_LIMIT: usize = 8 << 10;
 /// ssh's own exit status when it fails, as opposed to that of the command.
@@ -36,8 +49,20 @@ pub(super) struct RemoteCommand {
     pub stdin: Option<TimedStream>,
     /// Its standard output, until it is taken.
     pub stdout: Option<File>,
+    /// Output that has been read already.
+    pending: Vec<u8>,
     stderr: Option<mpsc::Receiver<Vec<u8>>>,
-    _session_slot: LockFile,
+    _session_slot: SessionSlot,
+}
+
+/// Why a command did not start.
+enum NotStarted {
+    /// Sshd allows no more sessions on the connection.
+    Refused,
+    /// The connection is of no use: it has ended, or the account there runs no commands.
+    Connection(Error),
+    /// Something else.
+    Other(Error),
 }
 
 /// The output of a command that has ended.
@@ -83,7 +108,8 @@ pub(super) fn failure(machine: &str, doing: &str, code: i32, stderr: &str) -> Er
 }
 
 impl RemoteCommand {
-    /// Starts a shell script there. `doing` says what it is for; it follows "while" in messages.
+    /// Starts a shell script there, and waits until it runs. `doing` says what it is for; it follows
+    /// "while" in messages.
     pub fn start(
         destination: &Destination,
         doing: &str,
@@ -95,11 +121,54 @@ impl RemoteCommand {
             doing: doing.to_owned(),
             source,
         };
-        let (number, session_slot) = take_session_slot(destination).map_err(local)?;
-        master::ensure(destination, number, deadline)?;
+        let mut delays = REFUSAL_DELAYS.into_iter();
+        let mut may_be_old = true;
+        loop {
+            let slot = session_slots::take(destination).map_err(local)?;
+            let number = slot.connection;
+            let is_new = master::ensure(destination, number, deadline)?;
+            let mut command =
+                RemoteCommand::spawn(destination, doing, script, with_input, slot, deadline)?;
+            match command.wait_until_ready(deadline) {
+                Ok(()) => return Ok(command),
+                Err(_) if Instant::now() >= deadline => return Err(command.never_ready()),
+                Err(NotStarted::Refused) => {
+                    let slot = &command._session_slot;
+                    if !session_slots::refused(destination, slot).map_err(local)? {
+                        match delays.next() {
+                            Some(delay) => std::thread::sleep(delay),
+                            None => return Err(command.sessions_refused()),
+                        }
+                    }
+                }
+                // The next one logs in anew: the account may have been mended since.
+                Err(NotStarted::Connection(error)) => {
+                    master::give_up(destination, number);
+                    if is_new || !may_be_old {
+                        return Err(error);
+                    }
+                    may_be_old = false;
+                }
+                Err(NotStarted::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn spawn(
+        destination: &Destination,
+        doing: &str,
+        script: &str,
+        with_input: bool,
+        session_slot: SessionSlot,
+        deadline: Instant,
+    ) -> Result<RemoteCommand, Error> {
+        let local = |source| Error::Local {
+            doing: doing.to_owned(),
+            source,
+        };
         // Any login shell understands this much.
-        let command = format!("exec sh -c {}", quote(script));
-        let mut spawn = destination.command(number, &command);
+        let command = format!("exec sh -c {}", quote(&format!("echo {READY}; {script}")));
+        let mut spawn = destination.command(session_slot.connection, &command);
         let mut stdin = None;
         if with_input {
             // A socket, because a write to a pipe that nobody reads cannot time out.
@@ -124,13 +193,62 @@ impl RemoteCommand {
             child,
             stdin,
             stdout: Some(File::from(stdout)),
+            pending: Vec::new(),
             stderr: Some(stderr),
             _session_slot: session_slot,
         })
     }
 
+    /// Reads up to the first line that is the script's.
+    fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), NotStarted> {
+        let ready = format!("{READY}\n");
+        let mut output: Vec<u8> = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            // A greeting need not end with a newline.
+            if let Some(start) = output.find(&ready) {
+                self.pending = output.split_off(start + ready.len());
+                return Ok(());
+            }
+            if output.len() > GREETING_LIMIT {
+                let error = io::Error::other("the account's start-up files print too much");
+                return Err(NotStarted::Other(self.lost(&error)));
+            }
+            match self.read(&mut buffer, deadline) {
+                Ok(0) => break,
+                Ok(count) => output.extend_from_slice(&buffer[..count]),
+                Err(error) => return Err(NotStarted::Other(error)),
+            }
+        }
+        Err(match self.end(deadline) {
+            Ok((_, stderr)) => NotStarted::Connection(Error::NoShell {
+                machine: self.machine.clone(),
+                said: master::summary(&(String::from_utf8_lossy(&output) + &*stderr)),
+            }),
+            Err((stderr, _)) if stderr.contains(SESSION_REFUSED) => NotStarted::Refused,
+            Err((_, error)) => NotStarted::Connection(error),
+        })
+    }
+
+    /// The error of a command that did not begin in time.
+    fn never_ready(&self) -> Error {
+        self.lost(&io::ErrorKind::TimedOut.into())
+    }
+
+    fn sessions_refused(&self) -> Error {
+        Error::NoSession {
+            machine: self.machine.clone(),
+        }
+    }
+
     /// Reads some of its output, waiting no longer than until `deadline`.
     pub fn read(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<usize, Error> {
+        if !self.pending.is_empty() {
+            let count = self.pending.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&self.pending[..count]);
+            self.pending.drain(..count);
+            return Ok(count);
+        }
         let Some(stdout) = &mut self.stdout else {
             return Ok(0);
         };
@@ -139,13 +257,20 @@ impl RemoteCommand {
 
     /// Waits for its end. Returns its exit status and the end of its standard error.
     pub fn wait(mut self, deadline: Instant) -> Result<(i32, String), Error> {
+        self.end(deadline).map_err(|(_, error)| error)
+    }
+
+    /// The same; with an error comes what ssh printed.
+    fn end(&mut self, deadline: Instant) -> Result<(i32, String), (String, Error)> {
         drop(self.stdin.take());
         drop(self.stdout.take());
         let left = deadline.saturating_duration_since(Instant::now());
-        let status = match self.child.wait_timeout(left) {
+        let waited = self.child.wait_timeout(left);
+        let lost = |error| (String::new(), self.lost(&error));
+        let status = match waited {
             Ok(Some(status)) => status,
-            Ok(None) => return Err(self.lost(&io::ErrorKind::TimedOut.into())),
-            Err(error) => return Err(self.lost(&error)),
+            Ok(None) => return Err(lost(io::ErrorKind::TimedOut.into())),
+            Err(error) => return Err(lost(error)),
         };
         // The master may keep the pipe open for a moment longer.
         let stderr = self.stderr.take();
@@ -153,14 +278,17 @@ impl RemoteCommand {
         let stderr = String::from_utf8_lossy(&stderr.unwrap_or_default()).into_owned();
         match status.code() {
             Some(code) if code != SSH_FAILED => Ok((code, stderr)),
-            _ => Err(Error::Lost {
-                machine: self.machine.clone(),
-                doing: self.doing.clone(),
-                reason: match master::summary(&stderr) {
-                    summary if summary.is_empty() => "ssh failed".to_owned(),
-                    summary => summary,
-                },
-            }),
+            _ => {
+                let error = Error::Lost {
+                    machine: self.machine.clone(),
+                    doing: self.doing.clone(),
+                    reason: match master::summary(&stderr) {
+                        summary if summary.is_empty() => "ssh failed".to_owned(),
+                        summary => summary,
+                    },
+                };
+                Err((stderr, error))
+            }
         }
     }
 
@@ -235,19 +363,6 @@ pub(super) fn read_some(
             other => return other,
         }
     }
-}
-
-/// Takes a free session slot. Returns the number of its connection, and its lock.
-fn take_session_slot(destination: &Destination) -> io::Result<(u32, LockFile)> {
-    for number in 0..master::MASTERS {
-        for slot in 0..SESSION_SLOTS {
-            let lock = LockFile::open(destination.master_file(number, &format!(".s{slot}")))?;
-            if lock.try_lock(Mode::Exclusive)? {
-                return Ok((number, lock));
-            }
-        }
-    }
-    Err(io::Error::other("too many commands run there already"))
 }
 
 /// Reads to the end, and returns the last bytes.

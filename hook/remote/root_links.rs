@@ -23,9 +23,9 @@ use super::shell::quote;
 use crate::directories::HookDirectories;
 
 /// The line that says that the links are there.
-const READY: &str = "guix-offload-ready";
-/// The most bytes that shells' start-up files may print before that line.
-const STARTUP_OUTPUT_LIMIT: usize = 64 << 10;
+const READY: &str = "guix-offload-linked";
+/// The most bytes that the command may print.
+const OUTPUT_LIMIT: usize = 64 << 10;
 /// How long a hook that ends early waits for the removal of its links.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -113,7 +113,7 @@ impl RootLinks {
         let ready = format!("{READY}\n");
         let mut output = Vec::new();
         let mut buffer = [0; 4096];
-        while !output.ends_with(ready.as_bytes()) && output.len() < STARTUP_OUTPUT_LIMIT {
+        while !output.ends_with(ready.as_bytes()) && output.len() < OUTPUT_LIMIT {
             match holder.read(&mut buffer, deadline)? {
                 0 => break,
                 count => output.extend_from_slice(&buffer[..count]),

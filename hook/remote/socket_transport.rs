@@ -62,6 +62,8 @@ enum Retry {
     SameConnection,
     /// It may over a new connection: this one does not answer.
     NewConnection,
+    /// It may after a while, or after a new login: sshd does not connect to the socket.
+    NewLogin,
 }
 
 /// Connects, over the existing connection or a new one.
@@ -99,15 +101,23 @@ pub(super) fn connect(
                 (Retry::SameConnection, error)
             }
         };
-        match failed {
-            (Retry::SameConnection, error) => match delays.next() {
-                Some(delay) if Instant::now() + delay < deadline => std::thread::sleep(delay),
-                _ => return Err(error),
-            },
-            (Retry::NewConnection, _) if may_be_dead && Instant::now() < deadline => {
+        let delay = match failed.0 {
+            Retry::SameConnection | Retry::NewLogin => delays.next(),
+            Retry::Never | Retry::NewConnection => None,
+        };
+        match (delay, failed) {
+            (Some(delay), _) if Instant::now() + delay < deadline => std::thread::sleep(delay),
+            // The account may have been mended since the connection was made, or will be.
+            (_, (Retry::NewLogin, error)) => {
+                master::give_up(destination, 0);
+                if !may_be_dead || Instant::now() >= deadline {
+                    return Err(error);
+                }
+            }
+            (_, (Retry::NewConnection, _)) if may_be_dead && Instant::now() < deadline => {
                 master::abandon(destination, 0);
             }
-            (_, error) => return Err(error),
+            (_, (_, error)) => return Err(error),
         }
     }
 }
@@ -164,7 +174,8 @@ fn explain(destination: &Destination, logged: u64, error: client::Error) -> (Ret
                 socket,
                 stderr,
             };
-            return (Retry::SameConnection, error);
+            // Too many clients are waiting, or it is for good.
+            return (Retry::NewLogin, error);
         }
     };
     (Retry::Never, Error::NoDaemon { machine, reason })

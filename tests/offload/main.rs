@@ -9,6 +9,7 @@
 //! | `entry.rs` | entries of machine files |
 //! | `hook_process.rs` | a hook that a test runs itself, instead of a daemon |
 //! | `building.rs` | builds that succeed or fail as they should |
+//! | `accounts.rs` | SSH as people have it |
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
@@ -25,6 +26,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod accounts;
 mod bad_cables;
 mod blame;
 mod building;
