@@ -1,37 +1,20 @@
 //! The connected clients, and whether another one is admitted.
 //!
-//! An [`Admission`] counts against the [`ConnectionLimits`] until it is dropped; if the client does
+//! An [`Admission`] is a client's place, a [`Share`] of all that there may be. If the client does
 //! not complete its part of the handshake in time, its connection is shut down.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use system::sync::{Condvar, Mutex};
 
 use crate::cancel::CancellationToken;
-use crate::connection_limits::ConnectionLimits;
+use crate::shared_limit::{LimitReached, Share, SharedLimit};
 use crate::stream::{Peer, Stream};
 
 /// How long a client may take to send its part of the handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Connections of equal clients are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    User(u32),
-    Address(IpAddr),
-}
-
-impl From<&Peer> for Client {
-    fn from(peer: &Peer) -> Client {
-        match peer {
-            Peer::Local(peer) => Client::User(peer.uid),
-            Peer::Remote(address) => Client::Address(*address),
-        }
-    }
-}
 
 /// Why a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,18 +23,27 @@ pub enum Refusal {
     #[error(
         "too many connections: you have {0} to this daemon already; close some, or try again later"
     )]
-    TooManyOfClient(usize),
+    TooManyOfClient(u64),
     /// All clients together have the maximum number of connections.
     #[error("too many connections: this daemon serves {0} clients already; try again later")]
-    TooMany(usize),
+    TooMany(u64),
     /// The system can't create another thread for the daemon.
     #[error("the daemon cannot start a thread for this connection; try again later")]
     NoThread,
 }
 
+impl From<LimitReached> for Refusal {
+    fn from(exceeded: LimitReached) -> Refusal {
+        match exceeded {
+            LimitReached::OfClient(limit) => Refusal::TooManyOfClient(limit),
+            LimitReached::OfAll(limit) => Refusal::TooMany(limit),
+        }
+    }
+}
+
 /// All connections.
 pub struct Connections {
-    limits: ConnectionLimits,
+    limit: Arc<SharedLimit>,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -60,26 +52,21 @@ pub struct Connections {
 struct State {
     next: u64,
     sessions: HashMap<u64, Session>,
-    /// The number of connections of each client.
-    counts: HashMap<Client, usize>,
-    /// The number of connections that aren't root's.
-    unprivileged: usize,
     /// The sessions that may still be in their handshake, by deadline.
     greeting: VecDeque<(Instant, u64)>,
 }
 
 struct Session {
-    client: Client,
     stream: Arc<Stream>,
     cancel: CancellationToken,
     greeted: bool,
 }
 
 impl Connections {
-    /// No connections.
-    pub fn new(limits: ConnectionLimits) -> Arc<Connections> {
+    /// No connections yet; `limit` counts them.
+    pub fn new(limit: Arc<SharedLimit>) -> Arc<Connections> {
         Arc::new(Connections {
-            limits,
+            limit,
             state: Mutex::default(),
             ended: Condvar::new(),
         })
@@ -92,36 +79,14 @@ impl Connections {
         stream: &Arc<Stream>,
         cancel: &CancellationToken,
     ) -> Result<Admission, Refusal> {
-        let client = Client::from(peer);
+        let mut place = self.limit.share(peer.client());
+        place.take(1)?;
         let mut state = self.state.lock();
-        let ConnectionLimits {
-            total,
-            unprivileged,
-            per_client,
-        } = self.limits;
-        if state.sessions.len() >= total {
-            return Err(Refusal::TooMany(total));
-        }
-        if !peer.trusted() {
-            if state
-                .counts
-                .get(&client)
-                .is_some_and(|&count| count >= per_client)
-            {
-                return Err(Refusal::TooManyOfClient(per_client));
-            }
-            if state.unprivileged >= unprivileged {
-                return Err(Refusal::TooMany(unprivileged));
-            }
-            state.unprivileged += 1;
-        }
-        *state.counts.entry(client).or_default() += 1;
         let number = state.next;
         state.next += 1;
         let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
         state.greeting.push_back((deadline, number));
         let session = Session {
-            client,
             stream: stream.clone(),
             cancel: cancel.clone(),
             greeted: false,
@@ -130,6 +95,7 @@ impl Connections {
         Ok(Admission {
             connections: self.clone(),
             number,
+            _place: place,
         })
     }
 
@@ -177,20 +143,7 @@ impl Connections {
     }
 
     fn remove(&self, number: u64) {
-        let mut state = self.state.lock();
-        let Some(session) = state.sessions.remove(&number) else {
-            return;
-        };
-        if session.client != Client::User(0) {
-            state.unprivileged -= 1;
-        }
-        if let Some(count) = state.counts.get_mut(&session.client) {
-            *count -= 1;
-            if *count == 0 {
-                state.counts.remove(&session.client);
-            }
-        }
-        drop(state);
+        self.state.lock().sessions.remove(&number);
         self.ended.notify_all();
     }
 }
@@ -199,6 +152,7 @@ impl Connections {
 pub struct Admission {
     connections: Arc<Connections>,
     number: u64,
+    _place: Share,
 }
 
 impl Admission {
@@ -220,54 +174,40 @@ impl Drop for Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared_limit::ShareLimits;
     use std::os::unix::net::UnixStream;
 
-    const LIMITS: ConnectionLimits = ConnectionLimits {
-        total: 4,
-        unprivileged: 3,
-        per_client: 2,
-    };
-
-    fn admit(connections: &Arc<Connections>, uid: u32) -> Result<Admission, Refusal> {
+    fn admit(connections: &Arc<Connections>) -> Result<Admission, Refusal> {
         let peer = Peer::Local(system::socket::PeerCredentials {
             pid: 1,
-            uid,
-            gid: uid,
+            uid: 1,
+            gid: 1,
         });
         let stream = Arc::new(Stream::Unix(UnixStream::pair().unwrap().0));
         connections.admit(&peer, &stream, &CancellationToken::new())
     }
 
     #[test]
-    fn each_user_and_all_of_them_have_a_limit_and_root_has_a_reserve() {
-        let connections = Connections::new(LIMITS);
-        let first = [admit(&connections, 1), admit(&connections, 1)];
-        assert_eq!(
-            admit(&connections, 1).err(),
-            Some(Refusal::TooManyOfClient(2))
-        );
-        let second = admit(&connections, 2);
-        assert_eq!(admit(&connections, 2).err(), Some(Refusal::TooMany(3)));
-        let root = admit(&connections, 0);
-        assert!(root.is_ok());
-        assert_eq!(admit(&connections, 0).err(), Some(Refusal::TooMany(4)));
-        drop(second);
-        assert!(admit(&connections, 2).is_ok());
-        drop((first, root));
-        let state = connections.state.lock();
-        assert!(state.sessions.is_empty() && state.counts.is_empty());
-        assert_eq!(state.unprivileged, 0);
+    fn a_place_is_free_again_when_its_client_has_gone() {
+        let connections = Connections::new(SharedLimit::new(ShareLimits::new(8, 4)));
+        let first = admit(&connections).unwrap();
+        let _second = admit(&connections).unwrap();
+        let refusal = admit(&connections).err();
+        assert_eq!(refusal, Some(Refusal::TooManyOfClient(2)));
+        drop(first);
+        assert!(admit(&connections).is_ok());
+        assert_eq!(connections.state.lock().sessions.len(), 1);
     }
 
     #[test]
     fn only_those_who_say_nothing_are_ended() {
-        let connections = Connections::new(LIMITS);
+        let connections = Connections::new(SharedLimit::new(ShareLimits::new(8, 4)));
         let now = Instant::now();
         assert_eq!(connections.end_silent(now), None);
-        let greeted = admit(&connections, 1).unwrap();
+        let greeted = admit(&connections).unwrap();
         greeted.greeted();
         assert_eq!(connections.end_silent(now), None, "it has greeted");
-        drop(admit(&connections, 1));
+        drop(admit(&connections));
         assert_eq!(connections.end_silent(now), None, "it has gone");
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let stream = Arc::new(Stream::Unix(ours));

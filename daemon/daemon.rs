@@ -7,6 +7,7 @@ use store::{Store, StoreOptions};
 use system::sync::Mutex;
 
 use crate::building::Scheduler;
+use crate::client_limits::ClientLimits;
 use crate::hangup::HangupWatcher;
 use crate::settings::Settings;
 
@@ -16,6 +17,8 @@ pub struct Daemon {
     pub settings: Arc<Settings>,
     /// Keys and ACL.
     pub keys: Keys,
+    /// What clients may take.
+    pub limits: ClientLimits,
     /// Detects clients that disconnect.
     pub hangup_watcher: HangupWatcher,
     open: Mutex<Option<Store>>,
@@ -24,10 +27,11 @@ pub struct Daemon {
 
 impl Daemon {
     /// A daemon with these settings; opens nothing yet.
-    pub fn new(settings: Settings, hangup_watcher: HangupWatcher) -> Daemon {
+    pub fn new(settings: Settings, limits: ClientLimits, hangup_watcher: HangupWatcher) -> Daemon {
         Daemon {
             keys: Keys::new(&settings.directories.configuration),
             settings: Arc::new(settings),
+            limits,
             hangup_watcher,
             open: Mutex::default(),
             scheduler: OnceLock::new(),
@@ -68,7 +72,9 @@ impl Daemon {
 
     /// The scheduler of all builds in `store`.
     pub fn scheduler(&self, store: &Store) -> &Scheduler {
-        self.scheduler
-            .get_or_init(|| Scheduler::new(store.clone(), self.settings.clone()))
+        self.scheduler.get_or_init(|| {
+            let descriptors = self.limits.build_descriptors.clone();
+            Scheduler::new(store.clone(), self.settings.clone(), descriptors)
+        })
     }
 }

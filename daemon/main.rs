@@ -7,7 +7,7 @@
 mod building;
 mod cancel;
 mod check_setup;
-mod connection_limits;
+mod client_limits;
 mod connections;
 mod daemon;
 mod diagnostics;
@@ -22,6 +22,7 @@ mod request_error;
 mod serve;
 mod session;
 mod settings;
+mod shared_limit;
 mod spawner;
 mod stream;
 mod substituter;

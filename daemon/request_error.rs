@@ -37,6 +37,12 @@ impl From<formats::store_path::Error> for RequestError {
     }
 }
 
+impl From<system::quota::Exceeded> for RequestError {
+    fn from(error: system::quota::Exceeded) -> RequestError {
+        RequestError::new(error)
+    }
+}
+
 impl From<io::Error> for RequestError {
     fn from(error: io::Error) -> RequestError {
         RequestError::new(system::errno::message(&error))

@@ -17,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 
 use crate::cancel::CancellationToken;
-use crate::connection_limits::ConnectionLimits;
+use crate::client_limits::ClientLimits;
 use crate::connections::{Connections, Refusal};
 use crate::daemon::Daemon;
 use crate::hangup::HangupWatcher;
@@ -46,11 +46,10 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     let shutdown = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot wait for signals")?;
     let watcher = HangupWatcher::start().context("cannot watch connections")?;
-    let limits = ConnectionLimits::of_this_process();
-    tracing::debug!("serving {limits:?}");
+    let limits = ClientLimits::of_this_process();
     let mut server = Server {
-        daemon: Arc::new(Daemon::new(settings, watcher)),
-        connections: Connections::new(limits),
+        connections: Connections::new(limits.connections.clone()),
+        daemon: Arc::new(Daemon::new(settings, limits, watcher)),
         refused: RefusedClients::default(),
     };
     let signal = loop {

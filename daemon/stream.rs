@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use nix::sys::socket::{MsgFlags, send};
 use system::socket;
 
+use crate::shared_limit::ClientKey;
+
 /// A client's socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -27,6 +29,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Whose connections, memory and so on are counted together.
+    pub fn client(&self) -> ClientKey {
+        match self {
+            Peer::Local(peer) => ClientKey::User(peer.uid),
+            Peer::Remote(address) => ClientKey::Address(*address),
+        }
+    }
+
     /// Whether the client may use privileged operations.
     pub fn trusted(&self) -> bool {
         matches!(self, Peer::Local(peer) if peer.uid == 0)

@@ -8,6 +8,7 @@ use super::attempts::Attempts;
 use super::build_users::BuildUsers;
 use super::sandbox::ForkServer;
 use crate::settings::Settings;
+use crate::shared_limit::SharedLimit;
 use crate::spawner::Spawner;
 
 /// The store, the settings, and the starter of processes; shared by the whole daemon.
@@ -18,13 +19,20 @@ pub(super) struct Engine {
     pub(super) fork_server: ForkServer,
     /// The queue for build users.
     pub(super) build_users: BuildUsers,
+    /// The descriptors that attempts may have: see
+    /// [`ClientLimits`](crate::client_limits::ClientLimits).
+    pub(super) descriptors: Arc<SharedLimit>,
     /// The attempts in progress.
     pub(super) attempts: Attempts,
 }
 
 impl Engine {
     /// For builds in `store`.
-    pub(super) fn new(store: Store, settings: Arc<Settings>) -> Engine {
+    pub(super) fn new(
+        store: Store,
+        settings: Arc<Settings>,
+        descriptors: Arc<SharedLimit>,
+    ) -> Engine {
         let spawner = Spawner::default();
         let starting = spawner.clone();
         Engine {
@@ -33,6 +41,7 @@ impl Engine {
             spawner,
             fork_server: ForkServer::new(move |program| starting.start(program)),
             build_users: BuildUsers::default(),
+            descriptors,
             attempts: Attempts::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! What sessions request from the scheduler.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use protocol::operations::{BuildMode, Target};
@@ -8,6 +9,7 @@ use store::TempRoots;
 use super::log_sink::LogSink;
 use crate::cancel::CancellationToken;
 use crate::settings::SessionSettings;
+use crate::shared_limit::ClientKey;
 
 /// The client's identity, which determines who owns a kept build directory, and what may be kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +22,18 @@ pub struct ClientIdentity {
     pub trusted: bool,
     /// Whether the client is connected over TCP.
     pub remote: bool,
+    /// From where it came over TCP.
+    pub address: Option<IpAddr>,
+}
+
+impl ClientIdentity {
+    /// Whose builds are counted together.
+    pub fn client(&self) -> ClientKey {
+        match (self.uid, self.address) {
+            (Some(uid), _) => ClientKey::User(uid),
+            (None, address) => ClientKey::Address(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+        }
+    }
 }
 
 /// One call of [`super::Scheduler::build`] or [`super::Scheduler::ensure_path`].

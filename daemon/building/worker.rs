@@ -29,7 +29,9 @@ use super::request::BuildRequest;
 use super::slots::Slots;
 use super::try_build::try_build;
 use super::{build_steps, substitution_steps};
+use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
+use crate::shared_limit::Share;
 use protocol::operations::Substitutable;
 
 /// After this many failures of hooks while they build a derivation, it is built without hooks.
@@ -187,7 +189,7 @@ impl<'a> Worker<'a> {
         match id {
             GoalId::Build(build) => match build_steps::advance(&mut self.planner, build)? {
                 Advance::Waiting => {}
-                Advance::Ready(derivation) => self.start_build(build, derivation),
+                Advance::Ready(derivation) => self.start_build(build, derivation)?,
                 Advance::Ended(result) => self.end(id, result),
             },
             GoalId::Substitution(item) => {
@@ -353,11 +355,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Starts to build a derivation whose inputs are valid, on a new thread.
-    fn start_build(&mut self, build: BuildId, derivation: Arc<Derivation>) {
+    fn start_build(
+        &mut self,
+        build: BuildId,
+        derivation: Arc<Derivation>,
+    ) -> Result<(), RequestError> {
         let id = GoalId::Build(build);
         let Some(goal) = self.planner.goals.build(build) else {
-            return;
+            return Ok(());
         };
+        self.check_outputs(&goal.path, derivation.outputs.len())?;
         let mut job = Job {
             engine: self.planner.engine.clone(),
             session: self.planner.request.settings.clone(),
@@ -378,23 +385,53 @@ impl<'a> Worker<'a> {
             && self.postponement.would_be_postponed(&requirements)
         {
             self.postpone(id);
-            return;
+            return Ok(());
         }
         if self.blocked.attempts() >= ATTEMPT_LIMIT {
             self.blocked.insert(id, Blocker::Slot);
-            return;
+            return Ok(());
         }
+        let Some(descriptors) = self.descriptors_of_build(job.derivation.outputs.len()) else {
+            self.postpone(id);
+            return Ok(());
+        };
         // If no hook will be asked, nothing can be tried before a slot is free.
         let mut slot = None;
         if job.hooks.is_none() {
             slot = self.slots.take(job.must_be_local());
             if slot.is_none() {
                 self.blocked.insert(id, Blocker::Slot);
-                return;
+                return Ok(());
             }
         }
         let key = AttemptKey::Build(job.path.clone(), job.mode);
-        self.join_or_start(id, key, move |attempt| try_build(&job, attempt, slot));
+        self.join_or_start(id, key, move |attempt| {
+            let outcome = try_build(&job, attempt, slot);
+            drop(descriptors);
+            outcome
+        });
+        Ok(())
+    }
+
+    /// An error if a derivation has more outputs than this client can have locked at a time.
+    fn check_outputs(&self, path: &StorePath, outputs: usize) -> Result<(), RequestError> {
+        let most = (self.planner.engine.descriptors).most_for(self.planner.request.client.client());
+        let needed = ClientLimits::descriptors_of_build(outputs);
+        if needed <= most {
+            return Ok(());
+        }
+        let most = most.saturating_sub(ClientLimits::descriptors_of_build(0));
+        Err(RequestError::new(format!(
+            "derivation `{path}' has {outputs} outputs, of which this daemon can lock {most} at a time"
+        )))
+    }
+
+    /// The descriptors for an attempt to build something with so many outputs, if they are free.
+    fn descriptors_of_build(&self, outputs: usize) -> Option<Share> {
+        let client = self.planner.request.client.client();
+        let mut share = self.planner.engine.descriptors.share(client);
+        let needed = ClientLimits::descriptors_of_build(outputs);
+        share.take(needed).ok().map(|()| share)
     }
 
     /// Starts to fetch an item whose references are valid, on a new thread.
@@ -412,6 +449,10 @@ impl<'a> Worker<'a> {
             found,
             checked: self.planner.checked.clone(),
         };
+        let Some(descriptors) = self.descriptors_of_build(1) else {
+            self.postpone(id);
+            return;
+        };
         let at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;
         let slot = (!at_limit).then(|| self.slots.take(true)).flatten();
         let Some(slot) = slot else {
@@ -424,7 +465,7 @@ impl<'a> Worker<'a> {
         };
         self.join_or_start(id, key, move |attempt| {
             let outcome = fetch.run(attempt);
-            drop(slot);
+            drop((slot, descriptors));
             outcome
         });
     }

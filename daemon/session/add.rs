@@ -7,6 +7,9 @@ use protocol::operations::{AddTextToStore, AddToStore};
 use super::session::{Outcome, Session};
 use crate::request_error::RequestError;
 
+/// What is kept in memory of files that are being added, in bytes.
+const ADD_MEMORY: u64 = 1 << 20;
+
 pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> Outcome {
     session.run_interruptibly(request, |session, request| {
         let AddTextToStore {
@@ -24,8 +27,10 @@ pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> 
 /// invalid request or an error of the store is an error of the operation, and the nar is skipped;
 /// an invalid nar ends the connection, because it is unknown where it ends.
 pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
-    let added = read_nar(session, &request);
-    let (result, whole) = added;
+    if let Err(exceeded) = session.connection.take_memory(ADD_MEMORY) {
+        return session.refuse(&exceeded.to_string());
+    }
+    let (result, whole) = read_nar(session, &request);
     if let Err(error) = whole {
         let message = match &result {
             Err(failure) => failure.message.clone(),

@@ -30,6 +30,9 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ou
             own_roots: Some(&session.temp_roots),
         };
         let result = session.store.collect_garbage(&wanted, &*session.log)?;
+        if matches!(request.action, GcAction::ReturnLive | GcAction::ReturnDead) {
+            session.count_paths(result.paths.len())?;
+        }
         let dir = session.store.dir();
         Ok(Collected {
             paths: result

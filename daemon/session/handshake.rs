@@ -15,6 +15,7 @@ use crate::cancel::CancellationToken;
 use crate::connections::Admission;
 use crate::daemon::Daemon;
 use crate::request_error::RequestError;
+use crate::shared_limit::LimitReached;
 use crate::stream::{Peer, Stream};
 
 /// Performs the handshake with a client. `None` if it was refused.
@@ -32,6 +33,8 @@ pub fn greet<'a>(
         daemon.settings.directories.store.clone(),
     )?;
     admission.greeted();
+    let memory = daemon.limits.request_memory.share(peer.client());
+    connection.limit_memory(memory.into_quota(too_large));
     connection.begin()?;
     let settings = daemon.settings.session.clone();
     let log = Arc::new(ClientLog::new(
@@ -48,11 +51,16 @@ pub fn greet<'a>(
         }
     };
     connection.finish_silently()?;
+    let roots = daemon.limits.temp_roots.share(peer.client());
     Ok(Some(Session {
         daemon,
         connection,
         stream: stream.clone(),
-        temp_roots: Arc::new(store.temp_roots()),
+        temp_roots: Arc::new(
+            store
+                .temp_roots()
+                .limited_by(roots.into_quota(too_many_roots)),
+        ),
         store,
         client: identity(&peer),
         settings,
@@ -87,16 +95,36 @@ fn open(
     Ok(store)
 }
 
+/// What is said about requests that take too much memory.
+fn too_large(exceeded: LimitReached) -> String {
+    let (bytes, whose) = match exceeded {
+        LimitReached::OfClient(bytes) => (bytes, "one user's requests"),
+        LimitReached::OfAll(bytes) => (bytes, "the requests of all users"),
+    };
+    let mib = bytes >> 20;
+    format!("request is too large: {whose} can take {mib} MiB of the daemon's memory at a time")
+}
+
+/// What is said about temporary roots that are too many.
+fn too_many_roots(exceeded: LimitReached) -> String {
+    let (count, who) = match exceeded {
+        LimitReached::OfClient(count) => (count, "one user"),
+        LimitReached::OfAll(count) => (count, "all users together"),
+    };
+    format!("too many temporary roots: {who} can have {count} at a time")
+}
+
 fn identity(peer: &Peer) -> ClientIdentity {
     match peer {
         Peer::Local(local) => ClientIdentity {
             uid: Some(local.uid),
             gid: Some(local.gid),
             trusted: peer.trusted(),
-            remote: false,
+            ..ClientIdentity::default()
         },
-        Peer::Remote(_) => ClientIdentity {
+        Peer::Remote(address) => ClientIdentity {
             remote: true,
+            address: Some(*address),
             ..ClientIdentity::default()
         },
     }

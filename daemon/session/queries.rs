@@ -89,7 +89,9 @@ pub fn query_valid_paths(session: &mut Session<'_>, request: QueryValidPaths) ->
 
 pub fn query_all_valid_paths(session: &mut Session<'_>, request: QueryAllValidPaths) -> Outcome {
     session.answer(request, |session, _| {
-        Ok(session.store.query_all_valid_paths()?.into_iter().collect())
+        let paths = session.store.query_all_valid_paths()?;
+        session.count_paths(paths.len())?;
+        Ok(paths.into_iter().collect())
     })
 }
 

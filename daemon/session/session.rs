@@ -21,6 +21,9 @@ use crate::settings::SessionSettings;
 use crate::stream::Stream;
 use crate::substituter::Agent;
 
+/// What a path in a reply takes, in bytes: itself and what is sent.
+const BYTES_PER_PATH: u64 = 200;
+
 /// The result for the connection after an operation: an error ends it.
 pub type Outcome = Result<(), Error>;
 
@@ -115,6 +118,12 @@ impl Session<'_> {
             Err(failure) => self.connection.fail(&failure.message, failure.status)?,
         }
         Ok(())
+    }
+
+    /// Counts a reply with so many paths as memory of the client, which may not read it.
+    pub fn count_paths(&mut self, paths: usize) -> Result<(), RequestError> {
+        let bytes = BYTES_PER_PATH.saturating_mul(paths as u64);
+        Ok(self.connection.take_memory(bytes)?)
     }
 
     /// Sends the client the reason why an operation can't even begin, which ends the connection.

@@ -15,6 +15,9 @@ use crate::request_error::RequestError;
 /// Guix's `pathlocks.cc`.
 const HELD_LOCKS: &str = "NIX_HELD_LOCKS";
 
+/// What an import keeps in memory, in bytes: a batch of items, and pieces on their way.
+const IMPORT_MEMORY: u64 = 8 << 20;
+
 pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
     session.run_interruptibly(request, |session, request| {
         let authority = request
@@ -34,6 +37,9 @@ pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
 pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> Outcome {
     if !session.begin()? {
         return Ok(());
+    }
+    if let Err(exceeded) = session.connection.take_memory(IMPORT_MEMORY) {
+        return session.reply::<ImportPaths>(Err(exceeded.into()));
     }
     let serving = session.cancel_on_hangup()?;
     let held = held_locks(session.store.dir());

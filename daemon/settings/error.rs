@@ -14,6 +14,12 @@ pub enum Error {
         /// The largest allowed number.
         limit: u32,
     },
+    /// A client's settings take more memory than they may.
+    #[error("too many settings: their names and values can have {limit} bytes together")]
+    TooMany {
+        /// The most that they can have, in bytes.
+        limit: usize,
+    },
     /// Neither `true` nor `false`.
     #[error("configuration option `{name}' should be either `true' or `false', not `{value}'")]
     Boolean {

@@ -11,6 +11,10 @@ use super::values::{NamedSettings, read_boolean, read_integer};
 /// The default substitute servers.
 pub(super) const SUBSTITUTE_URLS: &str = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org";
 
+/// How long the names and values of all settings can be together, in bytes. Helper programs get
+/// them in a variable of their environment, which can have twice as much.
+const MAX_NAMED: usize = 64 << 10;
+
 /// The maximum number of times a build is repeated.
 const MAX_REPEAT: u32 = 10_000;
 
@@ -175,6 +179,13 @@ impl SessionSettings {
 
     /// Applies the texts in [`SessionSettings::named`].
     pub fn apply_named(&mut self) -> Result<(), Error> {
+        let lengths = self
+            .named
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2);
+        if lengths.sum::<usize>() > MAX_NAMED {
+            return Err(Error::TooMany { limit: MAX_NAMED });
+        }
         let named = &self.named;
         read_boolean(named, "build-fallback", &mut self.fallback)?;
         read_integer(named, "build-max-jobs", &mut self.max_build_jobs)?;

@@ -84,7 +84,7 @@ fn all_users_connections_together_keep_root_not_out() {
         .flat_map(|&user| connect_often_as(user, &socket, PER_USER))
         .collect();
     assert!(crowd.len() >= UNPRIVILEGED);
-    let last = connect_as(users.gid, &socket);
+    let last = connect_as(NOBODY - 1, &socket);
     let reason = refused(last).expect("it is over the limit");
     assert!(
         reason.starts_with("too many connections: this daemon serves 28"),
@@ -95,6 +95,32 @@ fn all_users_connections_together_keep_root_not_out() {
     let drv = client.write(Script::new("built", "echo x > $out"));
     client.build(&[&drv]).succeeded();
     drop(crowd);
+}
+
+#[test]
+fn builds_leave_descriptors_to_others() {
+    only_ours!();
+    let Some(users) = BuildUsers::claim() else {
+        return skip("build users need root");
+    };
+    // Builds have 64 descriptors at a time, each of them 12 and one for each output.
+    let fixture = small_daemon(&users);
+    let mut client = Client::connect(&fixture.daemon);
+    let many = (0..60).fold(Script::new("many", "true"), |script, number| {
+        script.output(&format!("o{number}"))
+    });
+    let many = client.write(many);
+    client.build(&[&many]).failed(
+        1,
+        "has 61 outputs, of which this daemon can lock 52 at a time",
+    );
+    // Those that have no descriptors yet wait for them.
+    client.set(|options| options.set("build-max-jobs", "3"));
+    let drvs: Vec<_> = (0..6)
+        .map(|number| client.write(Script::new(&format!("small-{number}"), "echo x > $out")))
+        .collect();
+    client.build(&drvs.iter().collect::<Vec<_>>()).succeeded();
+    assert!(!fixture.daemon.messages().contains("Too many open files"));
 }
 
 #[test]

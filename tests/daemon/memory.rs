@@ -8,8 +8,9 @@ use formats::Algorithm;
 use formats::nar::Sink;
 use protocol::operations::GcAction;
 
-use crate::harness::is_ours;
+use crate::harness::{Bytes, End, RawClient, Site, is_ours, program};
 use crate::items::*;
+use crate::only_ours;
 use crate::support::*;
 
 /// How large a large file is.
@@ -88,6 +89,172 @@ fn large_items_pass_through_little_memory() {
         "verifying took {} KiB",
         fixture.peak_kib()
     );
+}
+
+/// A daemon that can have 1 GiB of data: 128 MiB for requests, 64 MiB of them for one user, and
+/// half as many temporary roots as there are KiB.
+fn with_one_gib() -> Fixture {
+    let site = Site::new();
+    let mut command = site.command("sh");
+    command.args(["-c", "ulimit -d 1048576; exec \"$0\" \"$@\""]);
+    command.arg(program()).arg("--no-substitutes");
+    let daemon = site.launch_command(command);
+    daemon.wait_to_serve();
+    Fixture {
+        daemon,
+        mount: None,
+        site,
+    }
+}
+
+/// A client of another user, who has shaken hands.
+fn raw_as(user: u32, fixture: &Fixture) -> RawClient {
+    let stream = connect_as(user, &fixture.site.socket());
+    let mut client = RawClient { stream };
+    client.send(Bytes::hello(0x64));
+    assert_eq!((client.word(), client.word()), (0x6478_696f, 0x164));
+    assert_eq!(client.end(), End::Last);
+    client
+}
+
+/// SetOptions with so many overrides with new names and values of so many bytes.
+fn overrides(count: usize, length: usize) -> Bytes {
+    let mut bytes = Bytes::new().word(19);
+    for _ in 0..4 {
+        bytes = bytes.word(0);
+    }
+    bytes = bytes
+        .word(1)
+        .word(0)
+        .word(0)
+        .word(0)
+        .word(0)
+        .word(count as u64);
+    for _ in 0..count {
+        let name = format!("name-{:x}", rand::random::<u64>());
+        bytes = bytes.string(name).string(vec![b'x'; length]);
+    }
+    bytes
+}
+
+#[test]
+fn settings_are_not_kept_without_end() {
+    only_ours!();
+    let fixture = Fixture::new();
+    // One message that is too long, many that are not, many names without values.
+    for (messages, count, length) in [(1, 40, 60_000), (4, 1, 20_000), (1, 10_000, 0)] {
+        let mut client = fixture.raw();
+        let mut last = End::Last;
+        for _ in 0..messages {
+            assert_eq!(last, End::Last);
+            offer(&mut client, &overrides(count, length));
+            last = client.end();
+        }
+        match last {
+            End::Error(message, _) => {
+                let expected = [
+                    "string is too long",
+                    "message is too long",
+                    "too many settings: ",
+                ];
+                assert!(
+                    expected.iter().any(|part| message.contains(part)),
+                    "{message}"
+                );
+            }
+            // It hung up while it was being sent more than it wants.
+            End::Closed => assert_eq!(count, 40),
+            End::Last => panic!("{count} settings of {length} bytes were kept"),
+        }
+    }
+    assert!(
+        fixture.peak_kib() < limit_kib(),
+        "{} KiB",
+        fixture.peak_kib()
+    );
+    fixture.assert_serves();
+}
+
+#[test]
+fn requests_that_are_never_whole_take_only_their_users_share() {
+    only_ours!();
+    let fixture = with_one_gib();
+    let block = noise(2, 1 << 20);
+    let mut clients: Vec<_> = (0..10).map(|_| raw_as(NOBODY, &fixture)).collect();
+    let mut refused = 0;
+    for client in &mut clients {
+        let start = Bytes::new().word(8).string("text").word(512 << 20);
+        let sent = (client.stream.write_all(&start.0))
+            .and_then(|()| (0..30).try_for_each(|_| client.stream.write_all(&block)));
+        if sent.is_err() {
+            refused += 1;
+        }
+    }
+    assert!(refused >= 7, "{refused} of 10 were refused");
+    let peak = fixture.peak_kib();
+    assert!(peak < (64 + 32) << 10, "{peak} KiB");
+    // Another user is not concerned, and the share is free again once its clients have gone.
+    let text = "x".repeat(30 << 20);
+    add_text(&mut fixture.client(), "text", &text, &[]);
+    drop(clients);
+    let is_free = || {
+        let stream = connect_as(NOBODY, &fixture.site.socket());
+        let mut client = fixture.greet(stream);
+        client
+            .add_text_to_store("other", text.as_str(), Default::default())
+            .is_ok()
+    };
+    fixture.daemon.wait_until(is_free, "to free memory");
+}
+
+#[test]
+fn a_user_has_a_limited_number_of_temporary_roots() {
+    only_ours!();
+    let fixture = with_one_gib();
+    let limit = 32 << 10;
+    let mut client = raw_as(NOBODY, &fixture);
+    let mut number = 0;
+    let refusal = loop {
+        let mut requests = Bytes::new();
+        for _ in 0..256 {
+            number += 1;
+            let path = fixture.path(&format!("root-{number}"));
+            requests = requests.word(11).string(path.as_str());
+        }
+        client.send(requests);
+        let ends: Vec<_> = (0..256)
+            .map(|_| match client.end() {
+                End::Last => assert_eq!(client.word(), 1),
+                End::Error(message, _) => panic!("{message}"),
+                End::Closed => panic!("closed"),
+            })
+            .collect();
+        assert_eq!(ends.len(), 256);
+        if number == limit {
+            let path = fixture.path("one-more");
+            client.send(Bytes::new().word(11).string(path.as_str()));
+            break client.end();
+        }
+    };
+    assert_error(
+        refusal,
+        "too many temporary roots: one user can have 32768 at a time",
+    );
+    // A root that is there already costs nothing, and others have theirs.
+    client.send(
+        Bytes::new()
+            .word(11)
+            .string(fixture.path("root-1").as_str()),
+    );
+    assert_eq!(client.end(), End::Last);
+    fixture.client().add_temp_root(&fixture.path("x")).unwrap();
+    drop(client);
+    let is_free = || {
+        let mut client = raw_as(NOBODY, &fixture);
+        client.send(Bytes::new().word(11).string(fixture.path("x").as_str()));
+        client.end() == End::Last
+    };
+    fixture.daemon.wait_until(is_free, "to free the roots");
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! limited by a maximum for each string and a [budget](Source::new) for the whole message.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, Read};
 
 use bstr::BString;
 use formats::wire::{self, ReadExt, WriteExt};
 use formats::{Algorithm, Hash, StoreDir, StorePath, hash, store_path};
+use system::quota::{Exceeded, Quota};
 
 use crate::version::Version;
 
@@ -18,6 +19,10 @@ pub const MAX_STRING: u64 = 64 << 10;
 pub const MAX_TEXT: u64 = 512 << 20;
 /// The maximum length of a message, not counting AddTextToStore's text and streamed data.
 const MAX_MESSAGE: u64 = 256 << 20;
+/// How much of a message is not counted in the client's share of the memory, and in what steps
+/// the rest is. Small messages take no lock.
+const FREE: u64 = 64 << 10;
+const STEP: u64 = 1 << 20;
 
 /// Why a value could not be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,9 @@ pub enum Error {
     /// The message is too long.
     #[error("message is too long")]
     TooLong,
+    /// The client has no share left of the memory for requests.
+    #[error(transparent)]
+    Memory(#[from] Exceeded),
 }
 
 /// Reads messages.
@@ -50,6 +58,10 @@ pub struct Source<'a> {
     store: &'a StoreDir,
     version: Version,
     budget: u64,
+    /// What the message takes of the memory that clients share, in bytes.
+    quota: Option<&'a mut dyn Quota>,
+    kept: u64,
+    taken: u64,
 }
 
 impl<'a> Source<'a> {
@@ -60,7 +72,23 @@ impl<'a> Source<'a> {
             store,
             version,
             budget: MAX_MESSAGE,
+            quota: None,
+            kept: 0,
+            taken: FREE,
         }
+    }
+
+    /// Takes memory from a client's share.
+    pub fn limited_by(self, quota: &'a mut dyn Quota) -> Self {
+        Source {
+            quota: Some(quota),
+            ..self
+        }
+    }
+
+    /// The rest of the message can't be longer than so many bytes.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.budget = self.budget.min(bytes);
     }
 
     /// The protocol version, which determines the encoding.
@@ -80,6 +108,19 @@ impl<'a> Source<'a> {
 
     fn spend(&mut self, bytes: u64) -> Result<(), Error> {
         self.budget = self.budget.checked_sub(bytes).ok_or(Error::TooLong)?;
+        self.keep(bytes)
+    }
+
+    /// Counts bytes of memory.
+    fn keep(&mut self, bytes: u64) -> Result<(), Error> {
+        self.kept = self.kept.saturating_add(bytes);
+        if self.kept > self.taken
+            && let Some(quota) = &mut self.quota
+        {
+            let more = (self.kept - self.taken).div_ceil(STEP).saturating_mul(STEP);
+            quota.take(more)?;
+            self.taken += more;
+        }
         Ok(())
     }
 
@@ -104,12 +145,26 @@ impl<'a> Source<'a> {
 
     /// Reads AddTextToStore's text, which has its own limit.
     pub(crate) fn text(&mut self) -> Result<BString, Error> {
-        Ok(self.reader.read_bytes(MAX_TEXT)?)
+        let length = self.reader.read_length(MAX_TEXT)?;
+        let mut text = Vec::new();
+        while (text.len() as u64) < length {
+            let step = STEP.min(length - text.len() as u64);
+            self.keep(step)?;
+            let read = Read::take(&mut *self.reader, step)
+                .read_to_end(&mut text)
+                .map_err(wire::Error::Io)?;
+            if (read as u64) < step {
+                return Err(wire::Error::Io(io::ErrorKind::UnexpectedEof.into()).into());
+            }
+        }
+        self.reader.read_padding(length)?;
+        Ok(text.into())
     }
 
     fn list<T: Decode>(&mut self, mut take: impl FnMut(T)) -> Result<(), Error> {
         for _ in 0..self.int()? {
             take(self.get()?);
+            self.spend(size_of::<T>() as u64)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use formats::graph::Cycle;
 use formats::nar::MAX_DEPTH;
 use formats::store_path::StorePath;
-use system::errno;
+use system::{errno, quota};
 
 /// A result whose error is a store [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -34,6 +34,9 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// There may be no more of something.
+    #[error(transparent)]
+    Quota(#[from] quota::Exceeded),
     /// The path isn't valid.
     #[error("path `{0}' is not valid")]
     NotValid(StorePath),

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use formats::store_path::StorePath;
 use system::lock::{LockFile, Mode};
+use system::quota::Quota;
 use system::sync::Mutex;
 
 use crate::error::{Context, Error, Result};
@@ -37,6 +38,8 @@ struct State {
     length: u64,
     /// The roots in the file.
     known: HashSet<StorePath>,
+    /// How many there may be.
+    quota: Option<Box<dyn Quota>>,
 }
 
 impl Store {
@@ -76,6 +79,12 @@ impl Store {
 }
 
 impl TempRoots {
+    /// Counts the roots in somebody's share.
+    pub fn limited_by(self, quota: Box<dyn Quota>) -> TempRoots {
+        self.state.lock().quota = Some(quota);
+        self
+    }
+
     /// Protects `path` (valid or not) from the collector. Waits while a collection deletes; check
     /// again afterwards whether the path is valid.
     pub fn add(&self, path: &StorePath, progress: &dyn Progress) -> Result<()> {
@@ -100,6 +109,9 @@ impl TempRoots {
         }
         if added.is_empty() {
             return Ok(());
+        }
+        if let Some(quota) = &mut state.quota {
+            quota.take(added.len() as u64)?;
         }
         if state.file.is_none() {
             state.file = Some(self.create(progress)?);
@@ -131,6 +143,9 @@ impl TempRoots {
     pub(crate) fn clear(&self) {
         let mut state = self.state.lock();
         state.known.clear();
+        if let Some(quota) = &mut state.quota {
+            quota.give_back();
+        }
         if let Some(file) = state.file.take() {
             remove(&file);
         }

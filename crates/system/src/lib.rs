@@ -23,6 +23,7 @@
 //! | [`network`] | the devices of a network namespace |
 //! | [`errno`] | error messages of the system |
 //! | [`sync`] | mutexes and condition variables without poisoning |
+//! | [`quota`] | shares of something limited |
 //! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
 //! | [`ipc`] | shared memory and queues that outlive processes |
@@ -48,6 +49,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod processors;
+pub mod quota;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -5,6 +5,9 @@ use bstr::BString;
 use crate::codec::{Decode, Encode, Error, Nothing, Source};
 use crate::version::Version;
 
+/// The most that a request with settings may be, in bytes.
+const MAX_OPTIONS: u64 = 1 << 20;
+
 /// Settings for the following operations on this connection. Fields that the client's version
 /// doesn't send are `None`.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +101,7 @@ impl Encode for SetOptions {
 
 impl Decode for SetOptions {
     fn decode(source: &mut Source<'_>) -> Result<Self, Error> {
+        source.limit(MAX_OPTIONS);
         let version = source.version();
         fn only<T: Decode>(there: bool, source: &mut Source<'_>) -> Result<Option<T>, Error> {
             there.then(|| source.get()).transpose()

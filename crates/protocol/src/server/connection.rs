@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Write};
 use formats::StoreDir;
 use formats::nar::Extent;
 use formats::wire::{self, ReadExt};
+use system::quota::{Exceeded, Quota};
 
 use super::Error;
 use super::tunnel::Tunnel;
@@ -60,6 +61,8 @@ pub struct Connection<R> {
     tunnel: Tunnel,
     store: StoreDir,
     watch: Box<dyn Watch>,
+    /// What the request that is being answered takes of the memory that clients share.
+    memory: Option<Box<dyn Quota>>,
 }
 
 impl<R: Read> Connection<R> {
@@ -100,14 +103,31 @@ impl<R: Read> Connection<R> {
                 tunnel,
                 store,
                 watch,
+                memory: None,
             },
             hello,
         ))
     }
 
+    /// Has requests take memory, in bytes, from the client's share until they have been answered.
+    pub fn limit_memory(&mut self, share: Box<dyn Quota>) {
+        self.memory = Some(share);
+    }
+
+    /// Takes more of the client's share, for what is not part of a request: until the next one.
+    pub fn take_memory(&mut self, bytes: u64) -> Result<(), Exceeded> {
+        match &mut self.memory {
+            Some(memory) => memory.take(bytes),
+            None => Ok(()),
+        }
+    }
+
     /// Waits for the next request; `None` if the client has closed the connection. After an error,
     /// report it to the client if that [is possible](Error::can_be_told), and close the connection.
     pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
+        if let Some(memory) = &mut self.memory {
+            memory.give_back();
+        }
         let number = match self.reader.read_int() {
             Err(error) if error.is_eof() => return Ok(None),
             Err(wire::Error::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -118,6 +138,9 @@ impl<R: Read> Connection<R> {
         let operation = Operation::from_number(number).ok_or(Error::Operation(number))?;
         let version = self.tunnel.version();
         let mut source = Source::new(&mut self.reader, &self.store, version);
+        if let Some(memory) = &mut self.memory {
+            source = source.limited_by(&mut **memory);
+        }
         Ok(Some(Request::read(operation, &mut source)?))
     }
 
