@@ -1,8 +1,9 @@
 //! The sockets that clients connect to.
 //!
-//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`; sockets from socket
-//! activation take precedence over all endpoints. The socket of a dead daemon is replaced, a daemon
-//! that is shutting down is waited for, and the socket of a running daemon is never taken.
+//! An endpoint is a Unix socket (a name that starts with `/`) or `HOST[:PORT]`, where an IPv6
+//! address is written in brackets if a port follows; sockets from socket activation take precedence
+//! over all endpoints. The socket of a dead daemon is replaced, a daemon that is shutting down is
+//! waited for, and the socket of a running daemon is never taken.
 //! Documented in the manual, "Invoking guix-daemon".
 
 use std::ffi::{OsStr, OsString};
@@ -61,14 +62,19 @@ impl Endpoint {
             return Ok(Endpoint::Unix(name.into()));
         }
         let name = name.to_string_lossy();
-        let (host, port) = match name.rsplit_once(':') {
-            Some((host, port)) => (
-                host,
-                port.parse()
-                    .map_err(|_| lookup_failed(&name, "Servname not supported for ai_socktype"))?,
-            ),
-            None => (&*name, DEFAULT_PORT),
+        let bracketed = name.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (host, port) = match (bracketed, name.rsplit_once(':')) {
+            (Some((host, "")), _) => (host, None),
+            (Some((host, rest)), _) if rest.starts_with(':') => (host, Some(&rest[1..])),
+            (Some(_), _) => return Err(lookup_failed(&name, "Name or service not known")),
+            // An IPv6 address without brackets has no port.
+            (None, Some((host, _))) if host.contains(':') => (&*name, None),
+            (None, Some((host, port))) => (host, Some(port)),
+            (None, None) => (&*name, None),
         };
+        let port = port
+            .map_or(Ok(DEFAULT_PORT), str::parse)
+            .map_err(|_| lookup_failed(&name, "Servname not supported for ai_socktype"))?;
         Ok(Endpoint::Tcp {
             host: host.to_owned(),
             port,
@@ -288,7 +294,11 @@ mod tests {
         assert_eq!(parse("localhost"), Ok(tcp("localhost", DEFAULT_PORT)));
         assert_eq!(parse("10.0.0.1:80"), Ok(tcp("10.0.0.1", 80)));
         assert_eq!(parse(":80"), Ok(tcp("", 80)));
-        for bad in ["host:", "host:http", "host:65536"] {
+        assert_eq!(parse("[::1]:80"), Ok(tcp("::1", 80)));
+        assert_eq!(parse("[::1]"), Ok(tcp("::1", DEFAULT_PORT)));
+        assert_eq!(parse("::1"), Ok(tcp("::1", DEFAULT_PORT)));
+        assert!(parse("[::1]80").is_err());
+        for bad in ["host:", "host:http", "host:65536", "[::1]:", "[::1]:x"] {
             assert_eq!(
                 parse(bad),
                 Err(format!(

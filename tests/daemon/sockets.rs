@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use protocol::client::{Address, Connection, Options};
 use protocol::operations::{GcAction, SetOptions};
 
-use crate::harness::{Bytes, Site, eventually, program};
+use crate::harness::{Bytes, Site, eventually, program, skip};
 use crate::only_ours;
 use crate::support::*;
 
@@ -232,6 +232,46 @@ fn clients_over_tcp_are_served_and_not_trusted() {
         errors.contains("cannot bind TCP socket: Address already in use"),
         "{errors}"
     );
+}
+
+#[test]
+fn addresses_of_ipv6_may_be_in_brackets() {
+    only_ours!(); // Guix's takes what follows the last colon for the port
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("there is no IPv6 here");
+    }
+    let site = Site::new();
+    let port = free_port();
+    let unix = format!("--listen={}", site.socket().display());
+    let tcp = format!("--listen=[::1]:{port}");
+    let fixture = Fixture::with(site, &["--no-substitutes", &unix, &tcp]);
+    let connect = |text: String| {
+        let address = Address::parse(text.as_ref()).unwrap();
+        address.connect(&fixture.dir(), &Options::default())
+    };
+    fixture.daemon.wait_until(
+        || connect(format!("guix://[::1]:{port}")).is_ok(),
+        "to serve",
+    );
+    // Without a port it is the usual one, on which another daemon may listen here.
+    let unix = format!("--listen={}", fixture.site.path("other").display());
+    for name in ["[::1]", "::1"] {
+        let usual = TcpListener::bind("[::1]:44146");
+        let listen = format!("--listen={name}");
+        let errors = does_not_start(&fixture.site, &[&listen, &unix]);
+        assert!(
+            errors.contains("cannot bind TCP socket: Address already in use"),
+            "{errors}"
+        );
+        drop(usual);
+    }
+    for name in ["[::1", "[::1]44146", "[::1]:http"] {
+        let errors = does_not_start(&fixture.site, &[&format!("--listen={name}")]);
+        assert!(
+            errors.contains(&format!("failed to look up '{name}'")),
+            "{errors}"
+        );
+    }
 }
 
 #[test]

@@ -67,10 +67,15 @@ impl Address {
                 let authority = rest.split('/').next().unwrap_or_default();
                 let (host, port) = match authority.strip_prefix('[') {
                     Some(rest) => {
-                        let (host, port) = rest.split_once(']').ok_or_else(bad)?;
-                        (host, port.strip_prefix(':'))
+                        let (host, rest) = rest.split_once(']').ok_or_else(bad)?;
+                        match rest.strip_prefix(':') {
+                            None if !rest.is_empty() => return Err(bad()),
+                            port => (host, port),
+                        }
                     }
                     None => match authority.rsplit_once(':') {
+                        // An IPv6 address without brackets has no port.
+                        Some((host, _)) if host.contains(':') => (authority, None),
                         Some((host, port)) => (host, Some(port)),
                         None => (authority, None),
                     },
@@ -180,11 +185,14 @@ mod tests {
         assert_eq!(parse("guix://machine:1234"), tcp("machine", 1234));
         assert_eq!(parse("guix://[::1]:1234"), tcp("::1", 1234));
         assert_eq!(parse("guix://[::1]"), tcp("::1", 44146));
+        assert_eq!(parse("guix://::1"), tcp("::1", 44146));
         for bad in [
             "ssh://machine",
             "guix:machine",
             "guix://",
             "guix://a:b",
+            "guix://[::1]1234",
+            "guix://[::1",
             "unix:/%zz",
             "unix:/%+f",
             "unix:/a%2",
