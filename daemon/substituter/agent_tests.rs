@@ -130,3 +130,41 @@ fn no_guix_no_substitutes() {
     assert!(!Agent::available(Path::new("/nonexistent/guix")));
     assert!(Agent::available(Path::new("/bin/sh")));
 }
+
+#[test]
+fn damaged_replies_are_read_or_refused() {
+    let reply = format!("{PATH}\n{OTHER}\n1\n{OTHER}\n1234\n5678\n{OTHER}\n\n0\n0\n1\n\n");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("reply");
+    let script = format!("read question; cat {} >&4", file.display());
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    let mut whole = 0;
+    for round in 0..120 {
+        let mut damaged = reply.clone().into_bytes();
+        for _ in 0..round % 4 {
+            let at = random(damaged.len());
+            match random(4) {
+                0 => damaged[at] = random(256) as u8,
+                1 => _ = damaged.remove(at),
+                2 => damaged.insert(at, b"\n 9-\x1b"[random(5)]),
+                _ => damaged.truncate(at + 1),
+            }
+        }
+        fs::write(&file, &damaged).unwrap();
+        let (answer, heard) = ask(&script, |agent, conversation| {
+            agent.info(&paths(), &store(), conversation)
+        });
+        if let Ok(found) = answer {
+            assert!(found.keys().all(|path| paths().contains(path)));
+            whole += 1;
+        }
+        assert_eq!(heard, "");
+    }
+    assert!((30..120).contains(&whole), "{whole}");
+}

@@ -5,6 +5,7 @@ use std::io;
 
 use formats::StoreDir;
 use protocol::client::{Connection, Options};
+use protocol::operations::{BuildMode, GcAction};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let store = StoreDir::new("/gnu/store").unwrap();
@@ -17,10 +18,17 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         return;
     };
     let path = store.join("00000000000000000000000000000000-name").unwrap();
-    match which % 4 {
+    let log = &mut |_: &[u8]| {};
+    match which % 10 {
         0 => _ = daemon.query_path_info(&path),
         1 => _ = daemon.query_substitutable_path_infos([path].into()),
         2 => _ = daemon.export_path(&path, true, &mut io::sink()),
-        _ => _ = daemon.import_paths(&mut &data[..]),
+        3 => _ = daemon.import_paths(&mut &data[..]),
+        4 => _ = daemon.build_paths(vec![path.into()], BuildMode::Normal, log),
+        5 => _ = daemon.collect_garbage(GcAction::ReturnDead, [].into(), 0, log),
+        6 => _ = daemon.find_roots(),
+        7 => _ = daemon.query_references(&path),
+        8 => _ = daemon.query_failed_paths(),
+        _ => _ = daemon.query_valid_derivers(&path),
     }
 });

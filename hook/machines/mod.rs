@@ -42,13 +42,19 @@ pub fn load_file(file: &Path) -> Result<MachineList, Error> {
         )));
     }
     let text = std::fs::read_to_string(file).map_err(open)?;
-    let mut loaded = match file.extension().and_then(|e| e.to_str()) {
-        Some("scm") => scheme::load(file, &text)?,
-        Some("toml") => toml_tables::load(file, &text)?,
-        _ => nix_lines::load(file, &text),
-    };
+    let mut loaded = load_text(file, &text)?;
     loaded.files.push(file.into());
     Ok(loaded)
+}
+
+/// The machines of a file with this text, in the format that `file`'s extension determines. Only
+/// if Guile has to evaluate it, the file itself is read.
+pub fn load_text(file: &Path, text: &str) -> Result<MachineList, Error> {
+    match file.extension().and_then(|e| e.to_str()) {
+        Some("scm") => scheme::load(file, text),
+        Some("toml") => toml_tables::load(file, text),
+        _ => Ok(nix_lines::load(file, text)),
+    }
 }
 
 /// The machines configured under `configuration` (`/etc/guix`): `machines.scm`,

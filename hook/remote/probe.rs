@@ -152,10 +152,15 @@ impl Answer {
                 .map(str::trim)
         };
         let first = |word: &str| line(word)?.split_whitespace().next();
-        let theirs: f64 = first("clock")?.parse().ok()?;
+        // Not infinite and not NaN, which JSON has no words for.
+        let number = |word: &str| -> Option<f64> {
+            let number: f64 = first(word)?.parse().ok()?;
+            number.is_finite().then_some(number)
+        };
+        let theirs = number("clock")?;
         let ours = (since_epoch(asked_at) + round_trip / 2).as_secs_f64();
         Some(Vitals {
-            load: first("load")?.parse().ok()?,
+            load: number("load")?,
             cores: first("cores")?.parse().ok().filter(|cores| *cores > 0)?,
             free_bytes: free_bytes(line("disk")?)?,
             round_trip,
@@ -211,5 +216,23 @@ mod tests {
             position: 0,
         };
         assert!(none.vitals(Duration::ZERO, at).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(
+            words in proptest::collection::vec(
+                "(clock|load|cores|disk|kernel|architecture|host)?\
+                 ( ([0-9]{1,24}(\\.[0-9]*)?|-1|[0-9]{1,3}%|NaN|inf|\\PC{0,6})){0,6}",
+                0..12,
+            ),
+        ) {
+            let answer = Answer {
+                text: words.join("\n").into_bytes(),
+                position: 0,
+            };
+            let vitals = answer.vitals(Duration::from_secs(1), SystemTime::now());
+            assert!(vitals.is_none_or(|vitals| vitals.cores > 0 && vitals.load.is_finite()));
+        }
     }
 }
