@@ -12,6 +12,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use formats::printable::{printable, printable_lines};
 use system::errno::without_number;
 use system::poll::{PollFd, PollFlags, poll};
 use system::signal::end_by_broken_pipe;
@@ -93,18 +94,20 @@ pub fn end_with_reader_of_stderr() {
         .spawn(watch);
 }
 
-/// Prints lines on standard output.
+/// Prints lines on standard output. Names in them may be other users': control characters are
+/// escaped.
 pub fn lines<T: Display>(lines: impl IntoIterator<Item = T>) -> io::Result<()> {
     let mut out = stdout();
     for line in lines {
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", printable(&line.to_string()))?;
     }
     out.flush()
 }
 
 /// Prints a line on standard error, in the manner of `guix COMMAND: …`.
 fn message(command: &str, kind: &str, text: &str) {
-    let line = format!("{}: {kind}{text}\n", program(command));
+    // Errors are others' words as well: a daemon's, a build machine's, a file name.
+    let line = format!("{}: {kind}{}\n", program(command), printable_lines(text));
     let _ = stderr().write_all(line.as_bytes());
 }
 

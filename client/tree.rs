@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use formats::BStr;
 use formats::nar::Sink;
+use formats::printable::printable;
 
 /// Writes the files at `path` to `sink`. A file that changes meanwhile is an error.
 pub fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
@@ -145,13 +146,14 @@ impl<W: Write> List<W> {
         }
     }
 
-    /// The name as it is shown: that of the archive itself is empty, of its entries, `/NAME`.
+    /// The name as it is shown, with control characters escaped: that of the archive itself is
+    /// empty, of its entries, `/NAME`.
     fn name(&self) -> String {
         let name = self.current.to_string_lossy();
         if name.is_empty() {
             String::new()
         } else {
-            format!("/{name}")
+            format!("/{}", printable(&name))
         }
     }
 }
@@ -175,7 +177,8 @@ impl<W: Write> Sink for List<W> {
     }
 
     fn symlink(&mut self, target: &BStr) -> io::Result<()> {
-        writeln!(self.out, "S {} -> {target}", self.name())?;
+        let target = target.to_string();
+        writeln!(self.out, "S {} -> {}", self.name(), printable(&target))?;
         self.end();
         Ok(())
     }

@@ -1,9 +1,13 @@
 //! The daemon's log, on standard error.
 //!
-//! One line per event, without times (a service manager adds them). A line that cannot be written,
-//! because standard error is closed or its disk is full, is lost. `--debug` shows more;
+//! One line per event, without times (a service manager adds them). Events quote clients, build
+//! machines and others; what would end the line or control a terminal is escaped. A line that cannot
+//! be written, because standard error is closed or its disk is full, is lost. `--debug` shows more;
 //! `GUIX_DAEMON_LOG` chooses levels by target, as in `guix_daemon::session=debug`.
 
+use std::io::{self, Write};
+
+use formats::printable::printable;
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable that chooses which messages are shown.
@@ -15,7 +19,7 @@ pub fn start(debug: bool) {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| OneLine)
         // They would be written to standard error, too, which panics.
         .log_internal_errors(false)
         .without_time()
@@ -23,4 +27,21 @@ pub fn start(debug: bool) {
         .with_target(false)
         .with_ansi(false)
         .init();
+}
+
+/// Standard error, for whole events: each is written as one line.
+struct OneLine;
+
+impl Write for OneLine {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let line = format!("{}\n", printable(text));
+        io::stderr().write_all(line.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use formats::printable::{printable, printable_lines};
 use protocol::client::{Address, Options};
 use store::Directories;
 
@@ -50,14 +51,16 @@ fn write_checks(machine: &Machine, checks: &[Check], out: &mut dyn Write) -> Res
     writeln!(out, "{}:{}", machine.name, machine.port)?;
     for check in checks {
         match &check.result {
-            Ok(text) => writeln!(out, "  right  {:<16} {text}", check.what)?,
+            Ok(text) => writeln!(out, "  right  {:<16} {}", check.what, printable(text))?,
             Err(text) => {
                 // On one line: a public key in a message, for example, has several.
                 let words: Vec<&str> = text.split_whitespace().collect();
-                writeln!(out, "  wrong  {:<16} {}", check.what, words.join(" "))?;
+                let text = words.join(" ");
+                writeln!(out, "  wrong  {:<16} {}", check.what, printable(&text))?;
             }
         }
         if let Some(remedy) = &check.remedy {
+            let remedy = printable_lines(remedy);
             writeln!(out, "         {:<16} {remedy}", "to fix it:")?;
         }
     }
@@ -68,6 +71,24 @@ fn write_checks(machine: &Machine, checks: &[Check], out: &mut dyn Write) -> Res
 mod tests {
     use super::*;
     use crate::test_data::machine;
+
+    #[test]
+    fn what_a_machine_says_controls_no_terminal() {
+        let check = |result: Result<&str, &str>| Check {
+            what: "name",
+            result: result.map(str::to_owned).map_err(str::to_owned),
+            remedy: Some("say \x1b[2J".to_owned()),
+        };
+        let checks = [check(Ok("host\n\x1b[2J")), check(Err("no \x1b]0;\x07"))];
+        let mut out = Vec::new();
+        write_checks(&machine("build1"), &checks, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(
+            !text.contains(|c: char| c.is_control() && c != '\n'),
+            "{text:?}"
+        );
+    }
 
     #[test]
     fn a_failed_check_is_one_line_and_its_remedy_another() {

@@ -3,10 +3,24 @@
 use std::fmt;
 use std::io::Write;
 
+use formats::printable::printable_message;
+use protocol::trace::Trace;
+
+/// Writes a message, which may quote what a build machine says about itself: control characters
+/// are escaped, and no line of it looks like a trace line.
+pub fn write_line(text: fmt::Arguments<'_>) {
+    write(printable_message(&text.to_string()).into_owned());
+}
+
+/// Writes a trace line.
+pub fn write_trace(trace: &Trace<'_>) {
+    write(trace.to_string());
+}
+
 /// Writes a line with one `write`: standard error is not buffered, and the daemon forwards whatever
 /// one `read` returns as a message of its own.
-pub fn write_line(text: fmt::Arguments<'_>) {
-    let line = format!("{text}\n");
+fn write(mut line: String) {
+    line.push('\n');
     // If nobody reads standard error any more, that must not end the build.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }

@@ -16,7 +16,7 @@ use crate::machines::Machine;
 use crate::remote::{
     self, BuildLimits, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
 };
-use crate::stderr_line;
+use crate::{stderr, stderr_line};
 
 /// About how many bytes an item takes in an archive besides its nar: names and a signature.
 const ITEM_OVERHEAD: u64 = 1 << 10;
@@ -111,7 +111,7 @@ pub fn offload(
         derivation: task.derivation.as_str(),
         machine: name,
     };
-    stderr_line!("{trace}");
+    stderr::write_trace(&trace);
     let build = RemoteBuild {
         inline_archive,
         derivation: task.derivation,

@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use formats::store_path::StorePath;
+use protocol::helper_filter::HelperFilter;
 use protocol::trace::{BuildFailure, Trace};
 use store::Closure;
 use system::{pipe, signal};
@@ -93,12 +94,13 @@ fn supervise(
     });
     let talking = |e: io::Error| RequestError::new(format!("talking to the build hook: {e}"));
     pipe::set_nonblocking(&requests, false).map_err(talking)?;
+    let mut filter = HelperFilter::default();
     if !unread.is_empty() {
         // The id was sent together with the reply.
         let pid = Some(pid.unsigned_abs());
         attempt.log(LogRecord::HelperOutput {
             pid,
-            data: unread.into(),
+            data: filter.filter(&unread).into(),
         });
     }
     let monitor = Monitor {
@@ -109,7 +111,7 @@ fn supervise(
         log: log_file,
     };
     let mut sources = [
-        Source::new(output, Carries::HelperOutput),
+        Source::new(output, Carries::HelperOutput(filter)),
         Source::new(log, Carries::Log),
     ];
     std::thread::scope(|scope| {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use protocol::helper_filter::HelperFilter;
 use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::Child;
@@ -49,12 +50,11 @@ impl Limits {
 }
 
 /// The kind of data in a pipe.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carries {
     /// The build's output: sent to clients, kept in the log file, and limited in size.
     Log,
     /// A hook's own output: sent to clients only.
-    HelperOutput,
+    HelperOutput(HelperFilter),
 }
 
 /// One pipe of a watched process.
@@ -172,7 +172,9 @@ impl Monitor<'_> {
                     count => &buffer[..count],
                 };
                 last_output = Instant::now();
-                if source.carries == Carries::Log {
+                if let Carries::HelperOutput(filter) = &mut source.carries {
+                    self.helper_output(pid, filter.filter(data));
+                } else {
                     log_bytes += data.len() as u64;
                     if self.limits.log_size != 0 && log_bytes > self.limits.log_size {
                         let text = format!(
@@ -186,11 +188,6 @@ impl Monitor<'_> {
                         data: data.into(),
                     });
                     self.log.write(data)?;
-                } else {
-                    self.attempt.log(LogRecord::HelperOutput {
-                        pid: Some(pid),
-                        data: data.into(),
-                    });
                 }
                 // The limits also apply while nobody reads: a builder must not exceed them because
                 // its client has stopped.
@@ -210,10 +207,24 @@ impl Monitor<'_> {
                 return self.limit_exceeded(child, text);
             }
         }
+        for source in sources {
+            if let Carries::HelperOutput(filter) = &mut source.carries {
+                self.helper_output(pid, filter.finish());
+            }
+        }
         let status = child
             .wait()
             .map_err(|e| RequestError::new(format!("waiting for {}: {e}", self.name)))?;
         Ok(Ended::Exited(status))
+    }
+
+    fn helper_output(&self, pid: u32, data: Vec<u8>) {
+        if !data.is_empty() {
+            self.attempt.log(LogRecord::HelperOutput {
+                pid: Some(pid),
+                data: data.into(),
+            });
+        }
     }
 
     fn limit_exceeded(&self, child: &mut Child, text: String) -> Result<Ended, RequestError> {

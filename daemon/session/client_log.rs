@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bstr::ByteSlice;
-use formats::printable::printable_lines;
+use formats::printable::printable_message;
 use protocol::server::Tunnel;
 use protocol::trace::Trace;
 use store::{Level, Progress};
@@ -60,14 +60,7 @@ impl ClientLog {
     /// Sends a message. It may quote untrusted text, so it is changed if it looks like a trace line
     /// or contains escape sequences for the client's terminal.
     fn send_message(&self, level: Level, text: &str) {
-        let mut shown = String::with_capacity(text.len());
-        for line in printable_lines(text).split_inclusive('\n') {
-            if line.starts_with("@ ") {
-                shown.push(' ');
-            }
-            shown.push_str(line);
-        }
-        self.send_line(level as u32, &shown);
+        self.send_line(level as u32, &printable_message(text));
     }
 
     fn send_line(&self, level: u32, text: &str) {

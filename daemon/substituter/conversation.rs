@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
+use protocol::helper_filter::HelperFilter;
 
 use super::error::Error;
 use crate::cancel::{CancelEvent, CancellationToken};
@@ -15,6 +16,8 @@ const LOG_LINE_LIMIT: usize = 1 << 20;
 pub struct Conversation<'a> {
     log: &'a mut dyn FnMut(&[u8]),
     prefix_lines: bool,
+    /// Filters the log, unless lines are prefixed.
+    filter: HelperFilter,
     /// The beginning of a line of the log, if lines are prefixed.
     partial_line: Vec<u8>,
     cancel: &'a CancellationToken,
@@ -41,6 +44,7 @@ impl<'a> Conversation<'a> {
         Ok(Conversation {
             log,
             prefix_lines: false,
+            filter: HelperFilter::default(),
             partial_line: Vec::new(),
             cancel,
             cancelled: CancelEvent::new(cancel)?,
@@ -101,8 +105,9 @@ impl<'a> Conversation<'a> {
     /// Forwards a piece of the agent's log.
     pub(super) fn forward(&mut self, text: &[u8]) {
         if !self.prefix_lines {
+            let text = self.filter.filter(text);
             if !text.is_empty() {
-                (self.log)(text);
+                (self.log)(&text);
             }
             return;
         }
@@ -110,18 +115,25 @@ impl<'a> Conversation<'a> {
         while let Some(end) = self.partial_line.find_byteset(b"\n\r") {
             let rest = self.partial_line.split_off(end + 1);
             let line = std::mem::replace(&mut self.partial_line, rest);
-            (self.log)(&[b"substitute: ", line.as_slice()].concat());
+            (self.log)(&HelperFilter::whole(
+                &[b"substitute: ", line.as_slice()].concat(),
+            ));
         }
         if self.partial_line.len() > LOG_LINE_LIMIT {
             self.flush();
         }
     }
 
-    /// Forwards a line of the log that is not complete.
+    /// Forwards the end of the log, which may have no line end.
     pub(super) fn flush(&mut self) {
         if !self.partial_line.is_empty() {
             let line = std::mem::take(&mut self.partial_line);
-            (self.log)(&[b"substitute: ", line.as_slice(), b"\n"].concat());
+            let line = [b"substitute: ", line.as_slice(), b"\n"].concat();
+            (self.log)(&HelperFilter::whole(&line));
+        }
+        let held = self.filter.finish();
+        if !held.is_empty() {
+            (self.log)(&held);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use formats::printable::printable;
+
 use super::machine_status::MachineStatus;
 
 /// Each metric of all machines.
@@ -65,10 +67,16 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
                 let _ = writeln!(
                     text,
                     "guix_offload_{name}{{machine=\"{}:{}\"}} {value}",
-                    one.name, one.port
+                    label(&one.name),
+                    one.port
                 );
             }
         }
     }
     text
+}
+
+/// A label's value, in which the format gives quotation marks, backslashes and line feeds a meaning.
+fn label(value: &str) -> String {
+    printable(&value.replace('\\', r"\\").replace('"', "\\\"")).into_owned()
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
 
+use formats::printable::printable_lines;
 use system::clock::unix_time;
 
 use super::machine_status::MachineStatus;
@@ -52,7 +53,7 @@ pub fn table(machines: &[MachineStatus]) -> String {
                 None => write!(state, "\nsome other hook's build"),
             };
         }
-        table.add_row([
+        let row = [
             format!("{}:{}", one.name, one.port),
             one.systems.join(" "),
             format!("{}/{}", one.slots_used, one.slots),
@@ -64,7 +65,50 @@ pub fn table(machines: &[MachineStatus]) -> String {
                 .map_or_else(dash, |time| format!("{time:.1} ms")),
             format!("{}/{}", one.builds, one.failures),
             state,
-        ]);
+        ];
+        // Errors quote what a machine has said.
+        table.add_row(row.map(|cell| printable_lines(&cell).into_owned()));
     }
     format!("{table}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::prometheus::prometheus;
+
+    #[test]
+    fn what_a_machine_says_controls_no_terminal() {
+        let machine = MachineStatus {
+            name: "a\"b\\\n".to_owned(),
+            port: 22,
+            systems: vec!["x\x1b[2J".to_owned()],
+            features: Vec::new(),
+            slots: 1,
+            slots_used: 0,
+            reachable: false,
+            error: Some("it said \x1b]0;title\x07\r".to_owned()),
+            kernel: Some("\x1b[2J".to_owned()),
+            architecture: None,
+            host_name: Some("\x1b[2J".to_owned()),
+            normalized_load: None,
+            overload_threshold: None,
+            free_bytes: None,
+            round_trip_ms: None,
+            clock_offset_s: None,
+            builds: 0,
+            failures: 0,
+            last_error: None,
+            set_aside_s: 0,
+            building: Vec::new(),
+        };
+        let json = serde_json::to_string(&machine).unwrap();
+        let machines = [machine];
+        for text in [table(&machines), prometheus(&machines), json] {
+            let controls = |c: char| c.is_control() && c != '\n';
+            assert!(!text.contains(controls), "{text:?}");
+        }
+        let label = "machine=\"a\\\"b\\\\\\n:22\"";
+        assert!(prometheus(&machines).contains(label));
+    }
 }

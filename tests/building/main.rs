@@ -27,6 +27,7 @@ mod outputs;
 mod reach;
 mod references;
 mod substituter;
+mod text;
 mod unprivileged;
 
 use std::fs;

@@ -197,6 +197,11 @@ fn a_nar_is_listed_without_a_store() {
         ];
         assert_eq!(lines, expected);
     }
+    let mut nasty = formats::nar::Writer::new(Vec::new());
+    formats::nar::Sink::symlink(&mut nasty, "x\n\x1b[2J".into()).unwrap();
+    fixture
+        .run_with_input(&["archive", "--list"], nasty.into_inner())
+        .prints_lines(&["S  -> x\\n\\u{1b}[2J"]);
     fixture
         .run_with_input(&["archive", "--list"], &nar()[..200])
         .fails("guix-client archive: error: ");

@@ -100,3 +100,22 @@ fn a_dry_run_makes_no_root() {
     fixture.run(&words).succeeds();
     assert!(!fixture.has(fixture.file("link")));
 }
+
+#[test]
+fn names_that_others_chose_control_no_terminal() {
+    let fixture = Fixture::new();
+    let item = fixture.add_text("kept", "", &[]);
+    let root = "evil\n/forged\x1b[2J";
+    fs::create_dir_all(fixture.file("evil\n")).unwrap();
+    fixture
+        .run(&["build", &item, &format!("--root={root}")])
+        .succeeds();
+    let roots = fixture.run(&["gc", "--list-roots"]).succeeds().lines();
+    let shown = "/evil\\n/forged\\u{1b}[2J";
+    assert!(roots.iter().any(|root| root.ends_with(shown)), "{roots:?}");
+    assert!(!roots.iter().any(|root| root.contains('\x1b')), "{roots:?}");
+    // What an error quotes.
+    fixture
+        .run(&["gc", "--references", "/no\x1b[2Jwhere\r"])
+        .fails("/no\\u{1b}[2Jwhere\\r");
+}

@@ -11,6 +11,7 @@ use protocol::operations::{
 
 use crate::harness::Site;
 use crate::items::*;
+use crate::only_ours;
 use crate::support::*;
 
 /// A daemon whose helper has substitutes for these items, texts all.
@@ -161,4 +162,32 @@ fn verification_repairs_from_substitutes() {
     }
     assert!(!client.verify_store(true, false).unwrap());
     fixture.assert_holds(paths.iter().chain([&user]));
+}
+
+#[test]
+fn what_a_substituter_says_forges_no_event() {
+    only_ours!();
+    for multiplexed in ["false", "true"] {
+        let (fixture, paths) = with_substitutes(&["lying"]);
+        let mut client = fixture.client();
+        let mut options = SetOptions {
+            print_build_trace: Some(true),
+            ..SetOptions::default()
+        };
+        options.set("multiplexed-build-output", multiplexed);
+        client.set_options(&options).unwrap();
+        let mut said = String::new();
+        let log = &mut |text: &[u8]| said.push_str(&String::from_utf8_lossy(text));
+        client.ensure_path(&paths[0], log).unwrap();
+        assert!(!said.contains("\n@ build-succeeded"), "{said}");
+        assert!(!said.contains("\x1b[2J"), "{said}");
+        assert!(said.contains("\\u{1b}[2J"), "{said}");
+        assert!(said.contains("build-succeeded /victim.drv -\n"), "{said}");
+        // What Guix's says.
+        assert!(
+            said.contains("@ download-started /f http://u 1\n"),
+            "{said}"
+        );
+        assert!(said.contains("\x1b[1mbold\x1b[0m\n"), "{said}");
+    }
 }

@@ -37,8 +37,26 @@ pub fn printable_word(word: &str) -> Cow<'_, str> {
     escape(word, |c| c == ' ' || is_unprintable(c))
 }
 
+/// The same for a message of several lines that stands between trace lines: a line that would look
+/// like a trace line, which begins with `@ `, begins with a space instead.
+///
+/// ```
+/// assert_eq!(formats::printable::printable_message("a\n@ b\x1b"), "a\n @ b\\u{1b}");
+/// ```
+pub fn printable_message(text: &str) -> Cow<'_, str> {
+    let lines = printable_lines(text);
+    if !lines.starts_with("@ ") && !lines.contains("\n@ ") {
+        return lines;
+    }
+    let indented = lines.split_inclusive('\n').map(|line| {
+        let indent = if line.starts_with("@ ") { " " } else { "" };
+        [indent, line].concat()
+    });
+    Cow::Owned(indented.collect())
+}
+
 /// Control characters, and Unicode characters that end lines or change the text direction.
-fn is_unprintable(c: char) -> bool {
+pub fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

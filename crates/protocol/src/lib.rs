@@ -6,6 +6,7 @@
 //! * [`client`]: connecting to a daemon and calling its operations;
 //! * [`server`]: the daemon's side of a connection;
 //! * [`trace`]: the lines about builds in a daemon's log that programs parse;
+//! * [`helper_filter`]: what helper programs say, without what could deceive a client;
 //! * [`version`], [`frames`], [`codec`]: what both halves share.
 //!
 //! Described in `doc/spec/worker-protocol.md`. Both halves are compatible with Guix: the daemon
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod codec;
 pub mod frames;
+pub mod helper_filter;
 pub mod operation;
 pub mod operations;
 pub mod request;

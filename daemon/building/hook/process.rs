@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use protocol::helper_filter::HelperFilter;
 use system::poll::{PollFd, PollFlags, is_ready, poll, wait_readable};
 use system::process::{Child, Spawn};
 use system::{pipe, signal};
@@ -189,7 +190,7 @@ impl HookProcess {
                 }
                 attempt.log(LogRecord::HelperOutput {
                     pid: None,
-                    data: [&line[..], b"\n"].concat().into(),
+                    data: HelperFilter::whole(&[&line[..], b"\n"].concat()).into(),
                 });
             }
             if dead {
@@ -253,7 +254,7 @@ impl HookProcess {
         if !self.unread.is_empty() {
             attempt.log(LogRecord::HelperOutput {
                 pid: None,
-                data: std::mem::take(&mut self.unread).into(),
+                data: HelperFilter::whole(&std::mem::take(&mut self.unread)).into(),
             });
         }
         // It has closed its output, so that it can't reply any more, ended or not.

@@ -8,6 +8,7 @@ mod endings;
 mod questions;
 mod starting;
 mod troubles;
+mod words;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
+use formats::printable::printable_message;
 use formats::wire::padding;
 use system::sync::{Mutex, MutexGuard};
 
@@ -167,8 +168,10 @@ impl Tunnel {
         state.send()
     }
 
-    /// Ends the operation with an error.
+    /// Ends the operation with an error. It may quote untrusted text, so control characters are
+    /// escaped.
     pub fn fail(&self, message: &str, status: u32) -> io::Result<()> {
+        let message = printable_message(message);
         let mut state = self.lock();
         state.working = false;
         put_long(&mut state.message, ERROR);
