@@ -116,13 +116,13 @@ impl Attempt {
     }
 
     /// Waits until at least one request has room for more output, the attempt is cancelled, or
-    /// `deadline` has passed. A builder is paused if nobody reads its log, but a slow reader does
-    /// not pause it for others.
-    pub(super) fn wait_for_room(&self, deadline: Option<Instant>) {
+    /// `deadline` has passed, which is asked for only if there is no room. A builder is paused if
+    /// nobody reads its log, but a slow reader does not pause it for others.
+    pub(super) fn wait_for_room(&self, deadline: impl Fn() -> Option<Instant>) {
+        let mut end = None;
         loop {
             let key = self.resumed.key();
-            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_over || self.cancel.is_cancelled() {
+            if self.cancel.is_cancelled() {
                 return;
             }
             {
@@ -134,7 +134,11 @@ impl Attempt {
                     return;
                 }
             }
-            self.resumed.wait(key, deadline);
+            let end = *end.get_or_insert_with(&deadline);
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return;
+            }
+            self.resumed.wait(key, end);
         }
     }
 

@@ -196,7 +196,7 @@ mod tests {
         };
         let pause = || {
             let attempt = attempt.clone();
-            std::thread::spawn(move || attempt.wait_for_room(None))
+            std::thread::spawn(move || attempt.wait_for_room(|| None))
         };
         fill();
         let paused = pause();

@@ -1,12 +1,11 @@
-//! A build on this machine (`doc/spec/build-environment.md`, sections 3 to 8 and 10 to 12).
+//! A build on this machine (`doc/spec/build-environment.md`, sections 4 to 8 and 10 to 12).
 //!
 //! The builder runs in the `sandbox`; its outputs are checked and registered in `outputs`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::ffi::OsStrExt;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bstr::{BString, ByteSlice};
+use bstr::ByteSlice;
 use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
@@ -17,6 +16,7 @@ use super::attempt::Attempt;
 use super::attempt_error::AttemptError;
 use super::build_users::AcquiredUser;
 use super::deadline::Deadline;
+use super::environment;
 use super::files::{self, failed};
 use super::job::Job;
 use super::log_file::LogFile;
@@ -311,7 +311,7 @@ impl<'a> Build<'a> {
                 platform: job.platform(),
             },
         };
-        let environment = self.environment()?;
+        let environment = environment::of(job, &self.directory)?;
         Ok(Plan {
             derivation: job.path.to_string(),
             store: job.engine.store.dir().as_path().into(),
@@ -330,43 +330,6 @@ impl<'a> Build<'a> {
             impersonate_linux_26: job.session.impersonate_linux_26,
             print_build_trace: job.session.print_build_trace,
         })
-    }
-
-    /// The builder's whole environment; for a builtin, the variables added to the daemon's own.
-    fn environment(&self) -> Result<BTreeMap<BString, BString>, RequestError> {
-        let job = self.job;
-        let mut environment: BTreeMap<BString, BString> = BTreeMap::new();
-        let mut set = |name: &str, value: &[u8]| {
-            environment.insert(name.into(), value.into());
-        };
-        set("NIX_STORE", job.engine.store.dir().as_str().as_bytes());
-        if job.derivation.builtin().is_some() {
-            let options = job.session.pack().map_err(RequestError::new)?;
-            set("_NIX_OPTIONS", &options);
-            // A builtin may write to no other directory.
-            set("TMPDIR", self.directory.outside().as_os_str().as_bytes());
-            return Ok(environment);
-        }
-        set("PATH", b"/path-not-set");
-        set("HOME", b"/homeless-shelter");
-        set(
-            "NIX_BUILD_CORES",
-            job.session.build_cores.to_string().as_bytes(),
-        );
-        for (name, value) in &job.derivation.environment {
-            environment.insert(name.clone(), value.clone());
-        }
-        for name in ["NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"] {
-            let value = self.directory.inside().as_os_str().as_bytes();
-            environment.insert(name.into(), value.into());
-        }
-        if job.is_fixed_output() {
-            for name in job.words("impureEnvVars") {
-                let value = std::env::var_os(name.to_os_str_lossy()).unwrap_or_default();
-                environment.insert(name.into(), value.as_bytes().into());
-            }
-        }
-        Ok(environment)
     }
 
     /// Cleans up after a failed builder.

@@ -93,7 +93,7 @@
 //! |---|---|
 //! | `scheduler` | what sessions call |
 //! | `worker` | one request's event loop |
-//! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph` | an attempt to build, by a hook or here |
+//! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph`, `environment` | an attempt to build, by a hook or here |
 //! | `deadline`, `attempt_error` | how long it may go on, and how it goes wrong |
 //! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
 //! | `job`, `fetch` | what an attempt's thread needs to know |
@@ -114,6 +114,7 @@ mod build_steps;
 mod build_users;
 mod deadline;
 mod engine;
+mod environment;
 mod event_count;
 mod event_queue;
 mod fetch;

@@ -191,8 +191,9 @@ impl Monitor<'_> {
                 }
                 // The limits also apply while nobody reads: a builder must not exceed them because
                 // its client has stopped.
-                let deadline = self.end_of_pause(started, last_output, exited_since, lingering);
-                self.attempt.wait_for_room(deadline);
+                self.attempt.wait_for_room(|| {
+                    self.end_of_pause(started, last_output, exited_since, lingering)
+                });
             }
             if exited_since.is_some() && lingering {
                 continue;
