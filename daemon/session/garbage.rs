@@ -20,6 +20,7 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ou
             GcAction::DeleteDead => store::GcAction::DeleteDead,
             GcAction::DeleteSpecific => store::GcAction::DeleteSpecific,
         };
+        let asker = session.credentials();
         let wanted = GcRequest {
             action,
             ignore_liveness: false,
@@ -28,6 +29,7 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ou
             keep_outputs: session.settings.gc_keep_outputs,
             keep_derivations: session.settings.gc_keep_derivations,
             own_roots: Some(&session.temp_roots),
+            asker: Some(&asker),
         };
         let result = session.store.collect_garbage(&wanted, &*session.log)?;
         if matches!(request.action, GcAction::ReturnLive | GcAction::ReturnDead) {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use protocol::codec::Done;
 use protocol::operations::{AddIndirectRoot, AddTempRoot, FindRoots, SyncWithGC};
+use system::ids;
 
 use super::session::{Outcome, Session};
 
@@ -20,7 +21,9 @@ pub fn add_indirect_root(session: &mut Session<'_>, request: AddIndirectRoot) ->
     session.answer(request, |session, request| {
         // Relative names are relative to the daemon's working directory, `/'.
         let link = Path::new("/").join(OsStr::from_bytes(&request.link));
-        session.store.add_indirect_root(&link)?;
+        // A client of another host has no user here.
+        let owner = session.client.uid.unwrap_or(ids::NOBODY);
+        session.store.add_indirect_root(&link, owner)?;
         Ok(Done)
     })
 }
@@ -34,7 +37,8 @@ pub fn sync_with_gc(session: &mut Session<'_>, request: SyncWithGC) -> Outcome {
 
 pub fn find_roots(session: &mut Session<'_>, request: FindRoots) -> Outcome {
     session.run_interruptibly(request, |session, _| {
-        let roots = session.store.find_roots(&*session.log)?;
+        let asker = session.credentials();
+        let roots = session.store.find_roots(Some(&asker), &*session.log)?;
         let named =
             |(link, path): (std::path::PathBuf, _)| (link.into_os_string().into_vec().into(), path);
         Ok(roots.into_iter().map(named).collect())

@@ -54,6 +54,14 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// What the client may see of the file system.
+    pub fn credentials(&self) -> store::Credentials {
+        match (self.client.uid, self.client.gid) {
+            (Some(uid), Some(gid)) => store::Credentials::of_user(uid, gid),
+            _ => store::Credentials::stranger(),
+        }
+    }
+
     /// Runs a short operation, and replies.
     pub fn answer<C: Call>(
         &mut self,

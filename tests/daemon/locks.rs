@@ -13,6 +13,7 @@ use system::lock::{LockFile, Mode};
 
 use crate::harness::TEST_TIMEOUT;
 use crate::items::*;
+use crate::only_ours;
 use crate::support::*;
 
 /// Checks that nothing comes for a moment.
@@ -168,6 +169,22 @@ fn roots_of_other_daemons_sessions_are_kept_and_those_of_dead_ones_removed() {
         collect(&mut client, GcAction::DeleteDead, &[]).paths,
         [living]
     );
+}
+
+#[test]
+fn a_lock_file_that_somebody_has_written_to_keeps_nobody_waiting() {
+    only_ours!();
+    let fixture = Fixture::new();
+    let text = fixture
+        .dir()
+        .text_path("x", &Hash::sha256("x"), [])
+        .unwrap();
+    // As a builder without a chroot can, who is in the store directory's group.
+    let lock = format!("{text}.lock");
+    fs::write(&lock, "d").unwrap();
+    std::os::unix::fs::chown(&lock, Some(NOBODY), Some(NOBODY)).unwrap();
+    assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), text);
+    assert!(!PathBuf::from(&lock).exists());
 }
 
 #[test]

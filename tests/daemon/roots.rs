@@ -1,9 +1,13 @@
 //! What keeps items: roots for a session, indirect roots, permanent roots.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::slice::from_ref;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use protocol::client::Connection;
 use protocol::operations::{AddIndirectRoot, GcAction, SyncWithGC};
 
 use crate::harness::{Bytes, End};
@@ -162,6 +166,119 @@ fn names_of_indirect_roots_are_taken_as_they_are() {
     }
     client.send(Bytes::new().word(14));
     assert_eq!((client.end(), client.word()), (End::Last, 0));
+}
+
+/// Collects nothing, and all that is said meanwhile.
+fn words_of_collection(client: &mut Connection) -> String {
+    let mut said = Vec::new();
+    let mut hear = |text: &[u8]| said.extend_from_slice(text);
+    client
+        .collect_garbage(GcAction::ReturnLive, [].into(), u64::MAX, &mut hear)
+        .unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn nobody_is_told_what_is_in_a_directory_that_is_closed_to_him() {
+    only_ours!();
+    let fixture = Fixture::new();
+    let mut root = fixture.client();
+    let item = add_text(&mut root, "x", "x", &[]);
+    let secret = fixture.site.path("secret");
+    fs::create_dir(&secret).unwrap();
+    symlink(item.as_path(), secret.join("there")).unwrap();
+    symlink(fixture.path("invalid").as_path(), secret.join("invalid")).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+    // What others see is told by a link to it, too.
+    symlink(&secret, fixture.site.path("way")).unwrap();
+    let closed = [
+        secret.join("there"),
+        secret.join("invalid"),
+        secret.join("gone"),
+        secret.join("gone/deeper"),
+        fixture.site.path("way/there"),
+        fixture.site.path("way/gone"),
+    ];
+    let open = [fixture.site.path("gone")];
+    let connect = || fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    let mut nobody = connect();
+    for link in closed.iter().chain(&open) {
+        let link = link.to_str().unwrap().into();
+        nobody.call(&AddIndirectRoot { link }).unwrap();
+    }
+    let auto = fixture.site.state().join("gcroots/auto");
+    let left = || -> BTreeSet<PathBuf> {
+        fs::read_dir(&auto)
+            .unwrap()
+            .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+            .collect()
+    };
+    assert_eq!(left().len(), 7);
+    assert_eq!(nobody.find_roots().unwrap(), []);
+    assert_eq!(left(), closed.iter().cloned().collect());
+    let said = words_of_collection(&mut nobody);
+    assert!(!said.contains("secret") && !said.contains("way"), "{said}");
+    // Nor by what others do.
+    let told: Vec<_> = [secret.join("there"), fixture.site.path("way/there")]
+        .map(|link| (link.to_str().unwrap().into(), item.clone()))
+        .into();
+    assert_eq!(root.find_roots().unwrap(), told);
+    assert!(words_of_collection(&mut root).contains("secret/invalid"));
+    assert_eq!(left(), closed.iter().cloned().collect());
+    // The item is kept all the same.
+    drop((root, nobody));
+    let mut client = fixture.only_client();
+    assert_eq!(
+        collect(&mut client, GcAction::ReturnLive, &[]).paths,
+        [item]
+    );
+}
+
+#[test]
+fn links_and_directories_that_change_places_end_no_collection() {
+    only_ours!();
+    let fixture = Fixture::new();
+    let mut root = fixture.client();
+    let item = add_text(&mut root, "x", "x", &[]);
+    fixture.root("kept", &item);
+    let secret = fixture.site.path("secret");
+    fs::create_dir(&secret).unwrap();
+    for number in 0..50 {
+        symlink(item.as_path(), secret.join(format!("secret-{number}"))).unwrap();
+    }
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut nobody = fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    let own = fixture.site.state().join("profiles/per-user/nobody");
+    for number in 0..20 {
+        fs::create_dir(own.join(format!("directory-{number}"))).unwrap();
+        symlink(&secret, own.join(format!("link-{number}"))).unwrap();
+    }
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let dir = system::tree::Dir::open(&own).unwrap();
+            while !ended.load(Ordering::Relaxed) {
+                for number in 0..20 {
+                    let (link, directory) =
+                        (format!("link-{number}"), format!("directory-{number}"));
+                    dir.exchange(&link, &dir, &directory).unwrap();
+                }
+            }
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..300 {
+                for (link, _) in nobody.find_roots().unwrap() {
+                    assert!(!link.to_string().contains("secret-"), "{link}");
+                }
+                assert_eq!(
+                    collect(&mut root, GcAction::ReturnLive, &[]).paths,
+                    from_ref(&item)
+                );
+            }
+        }));
+        ended.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
 }
 
 #[test]

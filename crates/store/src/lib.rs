@@ -63,6 +63,7 @@ pub use path_locks::PathLocks;
 pub use progress::{Level, Progress, Quiet};
 pub use queries::{Closure, PathInfo};
 pub use registration::NewPath;
+pub use roots::Credentials;
 pub use scan::{FileHashes, Scan};
 pub use store::Store;
 pub use temp_roots::TempRoots;

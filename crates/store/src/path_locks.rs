@@ -3,6 +3,9 @@
 //! Lock files are locked as a whole, for writing. A process that deletes one first writes a byte to
 //! it, so that those that already have it open know that their lock is on a deleted file.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use formats::store_path::StorePath;
@@ -119,7 +122,22 @@ fn open(path: &std::path::Path) -> Result<LockFile> {
     LockFile::open(path).context(|| format!("opening lock file `{}'", path.display()))
 }
 
+/// Whether the file, locked just now, is no lock any more. One that isn't empty and still has its
+/// name was not written to by who deleted it, but by a builder that can write to the store
+/// directory: it is removed, as everybody would go on opening it.
 fn is_stale(file: &LockFile) -> Result<bool> {
-    file.is_stale()
-        .context(|| format!("statting lock file `{}'", file.path().display()))
+    let stale = || -> io::Result<bool> {
+        let own = file.file().metadata()?;
+        if own.size() == 0 {
+            return Ok(false);
+        }
+        match fs::symlink_metadata(file.path()) {
+            Ok(named) if (named.dev(), named.ino()) == (own.dev(), own.ino()) => {
+                fs::remove_file(file.path())?;
+            }
+            _ => {}
+        }
+        Ok(true)
+    };
+    stale().context(|| format!("statting lock file `{}'", file.path().display()))
 }

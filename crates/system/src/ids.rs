@@ -29,6 +29,9 @@ pub struct GroupEntry {
     pub members: Vec<String>,
 }
 
+/// The user that owns nothing: the kernel's overflow id (`/proc/sys/kernel/overflowuid`).
+pub const NOBODY: u32 = 65534;
+
 /// The user with this name.
 pub fn user_by_name(name: &str) -> io::Result<Option<Account>> {
     Ok(User::from_name(name)?.map(Into::into))

@@ -60,7 +60,8 @@ impl Store {
         let temp_roots = LockedTempRoots::read(self, progress)?;
         let mut roots = temp_roots.roots.clone();
         if !request.ignore_liveness {
-            roots.extend(self.find_roots(progress)?.into_values());
+            let permanent = self.search_roots(request.asker, progress)?;
+            roots.extend(permanent.into_values().map(|root| root.item));
             roots.extend(self.busy_roots()?);
         }
 

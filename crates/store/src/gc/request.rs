@@ -2,6 +2,7 @@
 
 use formats::store_path::StorePath;
 
+use crate::roots::Credentials;
 use crate::temp_roots::TempRoots;
 
 /// What the collector is to do. (The same as in the protocol, which this crate does not know.)
@@ -33,6 +34,8 @@ pub struct GcRequest<'a> {
     pub keep_derivations: bool,
     /// The temporary roots of the requesting session, which are dropped first, as Guix does.
     pub own_roots: Option<&'a TempRoots>,
+    /// The user who asks: messages don't name roots that this user could not find.
+    pub asker: Option<&'a Credentials>,
 }
 
 /// The result of a collection.

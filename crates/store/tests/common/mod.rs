@@ -131,6 +131,7 @@ pub fn request(action: GcAction) -> GcRequest<'static> {
         keep_outputs: false,
         keep_derivations: true,
         own_roots: None,
+        asker: None,
     }
 }
 
