@@ -19,10 +19,18 @@ const URI_DELIMITERS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 const SCHEMA: &str = "7";
 
 pub fn check(directories: &Directories, findings: &mut Findings) {
+    let file = directories.database.join("db.sqlite");
+    if let Err(error) = fs::File::open(&file)
+        && error.kind() == io::ErrorKind::PermissionDenied
+    {
+        return findings.note(
+            "only the daemon's user can look into the database",
+            Some("sudo guix-daemon --check-setup".to_owned()),
+        );
+    }
     if schema(&directories.database, findings)
         && let Err(error) = contents(&directories.database, findings)
     {
-        let file = directories.database.join("db.sqlite");
         findings.wrong(
             format!("the database `{}' cannot be read: {error}", file.display()),
             recovery(&file),

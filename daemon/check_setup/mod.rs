@@ -2,7 +2,8 @@
 //! and if not, prints the command that corrects it.
 //!
 //! Nothing is changed: no file is written, no directory created, no lock taken; the database is
-//! opened read-only. Each file here checks one kind of thing.
+//! opened read-only. Only the start of a build is tried, in a directory below `$TMPDIR` that is
+//! deleted afterwards. Each file here checks one kind of thing.
 
 mod build_users;
 mod database;
@@ -12,6 +13,7 @@ mod kernel;
 mod keys;
 mod offloading;
 mod programs;
+mod sandbox;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     keys::check(directories, &mut findings);
     offloading::check(settings, &mut findings);
     kernel::check(&mut findings);
+    sandbox::check(settings, &mut findings);
     programs::check(directories, &mut findings);
     let (report, anything_wrong) = findings.report();
     output::print(&report)?;

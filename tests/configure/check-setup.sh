@@ -81,3 +81,43 @@ if command -v sqlite3 >/dev/null; then
 else
     echo 'SKIPPED: the remedy for a damaged database (needs sqlite3)'
 fi
+
+# Where no build can start, that is said, and what is said to help does.
+program=$("$env" sh -c 'command -v guix-daemon')
+hidden=
+for directory in /proc/acpi /proc/scsi /proc/driver /proc/fs; do
+    if [ -d "$directory" ]; then hidden=$directory; break; fi
+done
+if [ "$(id -u)" = 0 ] && [ -n "$hidden" ] && command -v setpriv >/dev/null && unshare -m true 2>/dev/null; then
+    cp "$program" "$work/guix-daemon"
+    other=$work/other
+    mkdir "$other" "$other/store" "$other/var" "$other/log" "$other/etc"
+    chown -R 1000:1000 "$other"
+    # masked COMMANDS OPTIONS...: as user 1000, with a /proc as in a container, after COMMANDS.
+    masked() {
+        commands=$1; shift
+        NIX_STORE_DIR=$other/store GUIX_STATE_DIRECTORY=$other/var GUIX_DATABASE_DIRECTORY=$other/var/db \
+            GUIX_LOG_DIRECTORY=$other/log GUIX_CONFIGURATION_DIRECTORY=$other/etc \
+            unshare -m sh -ec "
+                mount -t tmpfs -o ro none $hidden
+                mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
+                $commands
+                exec setpriv --reuid 1000 --regid 1000 --clear-groups $work/guix-daemon --check-setup \"\$@\"" \
+            sh "$@" >"$work/said" 2>&1
+    }
+    expect() { grep -q -- "$1" "$work/said" || { echo "it doesn't say \`$1'"; cat "$work/said"; exit 1; }; }
+    status=0
+    masked : || status=$?
+    [ $status = 1 ]
+    expect 'WRONG  no build can start: .*in phase mountProc'
+    expect "$hidden, /proc/sys"
+    expect '--disable-chroot'
+    masked "umount $hidden /proc/sys"
+    expect 'right  a build can start'
+    expect ' 0 wrong'
+    masked : --disable-chroot
+    expect ' 0 wrong'
+    [ -z "$(find "${TMPDIR:-/tmp}" -maxdepth 1 -name 'guix-build-check-setup*')" ]
+else
+    echo 'SKIPPED: a masked /proc (needs root, setpriv, and mounts)'
+fi

@@ -42,6 +42,20 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// The identity that [`BuildUser::allocate`] gives first, for trying whether a build can start.
+    pub fn first_allocated() -> Identity {
+        Identity::allocated(ALLOCATED_FIRST)
+    }
+
+    fn allocated(uid: u32) -> Identity {
+        Identity::User {
+            uid,
+            gid: uid,
+            groups: Vec::new(),
+            renumbered: true,
+        }
+    }
+
     /// The owner of the outputs, as seen outside.
     pub fn uid(&self) -> u32 {
         match self {
@@ -177,14 +191,8 @@ impl BuildUser {
             let Some(lock) = try_take(uid, pool)? else {
                 continue;
             };
-            let identity = Identity::User {
-                uid,
-                gid: uid,
-                groups: Vec::new(),
-                renumbered: true,
-            };
             return Ok(BuildUser {
-                identity,
+                identity: Identity::allocated(uid),
                 uid,
                 lock: Some(lock),
             });
