@@ -27,15 +27,15 @@ fn ask<T>(
 ) -> (T, String) {
     let (_directory, program) = guix(body);
     let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "a=b\n".into()).unwrap();
-    let mut heard = Vec::new();
-    let mut on_log = |words: &[u8]| heard.extend_from_slice(words);
+    let mut log = Vec::new();
+    let mut on_log = |words: &[u8]| log.extend_from_slice(words);
     let cancel = CancellationToken::new();
     let mut conversation = Conversation::new(&mut on_log, &cancel)
         .unwrap()
         .with_prefixed_lines();
     let answer = question(&mut agent, &mut conversation);
     drop(conversation);
-    (answer, String::from_utf8(heard).unwrap())
+    (answer, String::from_utf8(log).unwrap())
 }
 
 fn store() -> StoreDir {
@@ -55,7 +55,7 @@ fn questions_are_answered_on_descriptor_4() {
         "read word a b; echo \"$1 $2 $_NIX_OPTIONS$word $a $b\" >&2
          echo {PATH} >&4; echo >&4; read rest"
     );
-    let (answer, heard) = ask(&script, |agent, conversation| {
+    let (answer, log) = ask(&script, |agent, conversation| {
         agent.have(&paths(), &store(), conversation).unwrap()
     });
     assert_eq!(
@@ -63,7 +63,7 @@ fn questions_are_answered_on_descriptor_4() {
         [PATH]
     );
     assert_eq!(
-        heard,
+        log,
         format!("substitute: substitute --query a=b\nsubstitute: have {PATH} {OTHER}\n")
     );
 }
@@ -86,14 +86,14 @@ fn what_is_known_of_items() {
 #[test]
 fn a_bad_agent_is_an_error() {
     let failure = |script: &str| {
-        let (answer, heard) = ask(script, |agent, conversation| {
+        let (answer, log) = ask(script, |agent, conversation| {
             agent.info(&paths(), &store(), conversation)
         });
-        (answer.unwrap_err().to_string(), heard)
+        (answer.unwrap_err().to_string(), log)
     };
-    let (error, heard) = failure("echo last words >&2; exit 1");
+    let (error, log) = failure("echo last words >&2; exit 1");
     assert!(error.ends_with("substitute' died unexpectedly"), "{error}");
-    assert_eq!(heard, "substitute: last words\n");
+    assert_eq!(log, "substitute: last words\n");
     let (error, _) = failure("read line; echo /gnu/store/x >&4; read rest");
     assert_eq!(error, "got unexpected path `/gnu/store/x' from substituter");
     let (error, _) = failure(&format!(

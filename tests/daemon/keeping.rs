@@ -66,23 +66,23 @@ fn the_whole_store_is_optimised_on_request() {
     assert_eq!(fixture.links(), 0);
     assert_ne!(inode(&files[0]), inode(&files[1]));
     let mut optimise = || {
-        let mut said = String::new();
+        let mut log = String::new();
         client
-            .optimise_store(&mut |text| said.push_str(&String::from_utf8_lossy(text)))
+            .optimise_store(&mut |text| log.push_str(&String::from_utf8_lossy(text)))
             .unwrap();
-        said
+        log
     };
-    let said = optimise();
+    let log = optimise();
     assert!(
-        said.contains("2.00 MiB freed by hard-linking 2 files"),
-        "{said}"
+        log.contains("2.00 MiB freed by hard-linking 2 files"),
+        "{log}"
     );
     assert!(files.iter().all(|file| inode(file) == inode(&files[0])));
     assert_eq!(fixture.links(), 1);
-    let said = optimise();
+    let log = optimise();
     assert!(
-        said.contains("0.00 MiB freed by hard-linking 0 files"),
-        "{said}"
+        log.contains("0.00 MiB freed by hard-linking 0 files"),
+        "{log}"
     );
     for path in [&one, &two, &three] {
         assert_canonical(path.as_path());
@@ -99,14 +99,14 @@ fn a_damaged_link_is_not_shared() {
     damage(one.as_path());
     let two = add_tree(&mut client, "two", &Tree::file(data.clone())).unwrap();
     assert_eq!(fs::read(two.as_path()).unwrap(), data);
-    let heard = listen(&mut client);
+    let log = listen(&mut client);
     assert!(client.verify_store(true, false).unwrap());
-    let heard = take(&heard);
+    let log = take(&log);
     assert!(
-        heard.contains(&format!("path `{one}' was modified!")),
-        "{heard}"
+        log.contains(&format!("path `{one}' was modified!")),
+        "{log}"
     );
-    assert!(!heard.contains(two.as_str()), "{heard}");
+    assert!(!log.contains(two.as_str()), "{log}");
 }
 
 #[test]
@@ -137,15 +137,15 @@ fn only_a_look_at_contents_finds_what_changed() {
     let hash = client.query_path_hash(&bad).unwrap();
     damage(bad.as_path());
     assert!(!client.verify_store(false, false).unwrap());
-    let heard = listen(&mut client);
+    let log = listen(&mut client);
     assert!(client.verify_store(true, false).unwrap());
-    let heard = take(&heard);
+    let log = take(&log);
     let expected = format!(
         "path `{bad}' was modified! expected hash `{}', got `",
         hash.hex()
     );
-    assert!(heard.contains(&expected), "{heard}");
-    assert!(!heard.contains(good.as_str()), "{heard}");
+    assert!(log.contains(&expected), "{log}");
+    assert!(!log.contains(good.as_str()), "{log}");
     // It stays known, but is not handed out.
     assert!(client.is_valid_path(&bad).unwrap());
     let refused = refusal(client.export_path(&bad, false, &mut Vec::new()));
@@ -164,12 +164,12 @@ fn what_is_gone_is_forgotten_unless_it_is_needed() {
     let lone = add_text(&mut client, "lone", "x", &[]);
     fs::remove_file(lone.as_path()).unwrap();
     fs::remove_file(base.as_path()).unwrap();
-    let heard = listen(&mut client);
+    let log = listen(&mut client);
     assert!(client.verify_store(false, false).unwrap(), "one is needed");
     let gone = format!("path `{lone}' disappeared, removing from database...");
     let needed = format!("path `{base}' disappeared, but it still has valid referrers!");
-    let said = take(&heard);
-    assert!(said.contains(&gone) && said.contains(&needed), "{said}");
+    let log = take(&log);
+    assert!(log.contains(&gone) && log.contains(&needed), "{log}");
     assert!(!client.is_valid_path(&lone).unwrap());
     assert!(client.is_valid_path(&base).unwrap() && client.is_valid_path(&user).unwrap());
     // Once nobody needs it, all is well.
@@ -186,9 +186,9 @@ fn what_nobody_can_repair_stays_an_error() {
     let mut client = fixture.client();
     let bad = add_text(&mut client, "bad", "x", &[]);
     damage(bad.as_path());
-    let heard = listen(&mut client);
+    let log = listen(&mut client);
     assert!(client.verify_store(true, true).unwrap());
-    assert!(take(&heard).contains("was modified!"));
+    assert!(take(&log).contains("was modified!"));
     assert!(client.verify_store(true, false).unwrap());
     assert_eq!(fs::read(bad.as_path()).unwrap(), b"damaged");
     fixture.assert_serves();

@@ -104,10 +104,10 @@ fn a_daemon_that_is_killed_loses_nothing_and_leaves_nothing() {
         });
         fixture = fixture.restart(OPTIONS);
         let mut client = fixture.client();
-        let heard = listen(&mut client);
+        let log = listen(&mut client);
         let errors = client.verify_store(true, false).unwrap();
-        let heard = take(&heard);
-        assert!(!errors && !heard.contains("disappeared"), "{heard}");
+        let log = take(&log);
+        assert!(!errors && !log.contains("disappeared"), "{log}");
         let lasting = history.lasting.lock().unwrap();
         let valid = client.query_valid_paths(lasting.clone()).unwrap();
         let lost: Vec<_> = lasting.difference(&valid).collect();

@@ -127,14 +127,14 @@ fn collectors_and_those_who_wait_for_them_respect_the_lock() {
     drop(shared);
     // A session that takes its first root says what it waits for.
     let mut client = fixture.client();
-    let heard = listen(&mut client);
+    let log = listen(&mut client);
     waits_for(lock(Mode::Exclusive), || {
         drop(add_text(&mut client, "x", "x", &[]))
     });
-    let heard = take(&heard);
+    let log = take(&log);
     assert!(
-        heard.contains("waiting for the big garbage collector lock..."),
-        "{heard}"
+        log.contains("waiting for the big garbage collector lock..."),
+        "{log}"
     );
 }
 

@@ -266,22 +266,22 @@ pub fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
-/// What the daemon tells a client from now on.
+/// The log that the daemon sends a client from now on.
 pub fn listen(client: &mut Connection) -> Arc<Mutex<String>> {
-    let heard = Arc::new(Mutex::new(String::new()));
-    let hearing = heard.clone();
+    let log = Arc::new(Mutex::new(String::new()));
+    let writer = log.clone();
     client.set_log(move |text| {
-        hearing
+        writer
             .lock()
             .unwrap()
             .push_str(&String::from_utf8_lossy(text))
     });
-    heard
+    log
 }
 
-/// What was heard so far.
-pub fn take(heard: &Mutex<String>) -> String {
-    std::mem::take(&mut *heard.lock().unwrap())
+/// The log since the last time.
+pub fn take(log: &Mutex<String>) -> String {
+    std::mem::take(&mut *log.lock().unwrap())
 }
 
 /// Checks that an operation failed with a message that has `part` in it.
