@@ -159,6 +159,41 @@ mod tests {
         }
     }
 
+    /// What Guix's daemon wrote to hooks (`vectors/README.md`).
+    #[test]
+    fn requests_of_guix() {
+        let store = StoreDir::new("/gnu/store").unwrap();
+        // The file, how many requests it has, and the numbers of inputs and outputs.
+        for (recorded, requests, paths) in [
+            (&include_bytes!("vectors/decline")[..], 1, None),
+            (include_bytes!("vectors/features"), 1, None),
+            (include_bytes!("vectors/accept"), 1, Some((5, 2))),
+            (include_bytes!("vectors/postpone-accept"), 2, Some((5, 2))),
+        ] {
+            let (reader, writer) = system::pipe::pipe().unwrap();
+            File::from(writer).write_all(recorded).unwrap();
+            let mut input = Input::new(reader);
+            for _ in 0..requests {
+                let request = input.request().unwrap().unwrap();
+                assert!(request.am_willing);
+                assert_eq!(request.system, "x86_64-linux");
+                let wants_features = request.derivation.ends_with("-offloaded-features.drv");
+                let features: &[&str] = match wants_features {
+                    true => &["kvm", "big-parallel"],
+                    false => &[],
+                };
+                assert_eq!(request.features, features);
+            }
+            match paths {
+                None => assert!(input.request().unwrap().is_none()),
+                Some(counts) => {
+                    let (inputs, outputs) = input.paths(&store).unwrap();
+                    assert_eq!((inputs.len(), outputs.len()), counts);
+                }
+            }
+        }
+    }
+
     #[test]
     fn nothing_is_read_beyond_a_line() {
         let (reader, writer) = system::pipe::pipe().unwrap();

@@ -211,3 +211,20 @@ fn succeeded(
     });
     Ok(Outcome::Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The two lines that Guix's daemon wrote after `# accept` (`hook/vectors/README.md`).
+    #[test]
+    fn lines_of_paths_are_those_of_guix() {
+        let recorded = include_str!("../../hook/vectors/accept");
+        let store = formats::StoreDir::new("/gnu/store").unwrap();
+        for recorded in recorded.split_inclusive('\n').skip(1) {
+            let words = recorded.split_ascii_whitespace();
+            let paths = words.map(|word| store.parse(word).unwrap()).collect();
+            assert_eq!(line(&paths), recorded.as_bytes());
+        }
+    }
+}

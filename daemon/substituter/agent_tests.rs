@@ -83,6 +83,112 @@ fn what_is_known_of_items() {
     assert_eq!(infos[1].deriver.as_ref().map(StorePath::as_str), Some(PATH));
 }
 
+/// Replays what the real `guix substitute` replied (`vectors/README.md`), the given number of lines to
+/// each request, and records the requests.
+struct Recording {
+    directory: tempfile::TempDir,
+    agent: Agent,
+}
+
+impl Recording {
+    fn start(mode: AgentMode, replies: &str, lines: &[usize]) -> Recording {
+        let mut script = String::from("exec 3<\"$0.replies\"\n");
+        for count in lines {
+            script += &format!(
+                "IFS= read -r line; printf '%s\\n' \"$line\" >>\"$0.requests\"
+                 n=0; while [ $n -lt {count} ]; do
+                     IFS= read -r reply <&3; printf '%s\\n' \"$reply\" >&4; n=$((n + 1))
+                 done\n"
+            );
+        }
+        let (directory, program) = guix(&(script + "read rest"));
+        fs::write(directory.path().join("guix.replies"), replies).unwrap();
+        let agent = Agent::start(&SPAWNER, &program, mode, "".into()).unwrap();
+        Recording { directory, agent }
+    }
+
+    fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
+    ) -> T {
+        let mut on_log = |_: &[u8]| {};
+        let cancel = CancellationToken::new();
+        let mut conversation = Conversation::new(&mut on_log, &cancel).unwrap();
+        question(&mut self.agent, &mut conversation).unwrap()
+    }
+
+    fn requests(&self) -> String {
+        fs::read_to_string(self.directory.path().join("guix.requests")).unwrap()
+    }
+}
+
+#[test]
+fn queries_of_guix() {
+    let item = |name: &str| store().join(name).unwrap();
+    let text = item("0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt");
+    let refers = item("na86m89488gs12hv3yzrsvj2x5w61p1b-refers");
+    let user = item("wwi12pfwrdi0c7wyjj5v0xsr0611cjk4-user");
+    let none = item("00000000000000000000000000000000-none");
+    let replies = include_str!("vectors/query.replies");
+    let info_lines = replies.lines().count() - 3;
+    let mut guix = Recording::start(AgentMode::Query, replies, &[3, info_lines]);
+
+    let mut paths = BTreeSet::from([text.clone(), refers.clone(), none]);
+    let found = guix.ask(|agent, conversation| agent.have(&paths, &store(), conversation));
+    assert_eq!(found, [text.clone(), refers.clone()].into());
+    paths.insert(user.clone());
+    let infos = guix.ask(|agent, conversation| agent.info(&paths, &store(), conversation));
+    let info = |deriver: Option<&str>, references: &[&StorePath], nar_size| Substitutable {
+        deriver: deriver.map(item),
+        references: references.iter().copied().cloned().collect(),
+        download_size: 0,
+        nar_size,
+    };
+    let fixed = item("2l7gv8r2dxmx9mc8k1nwv2af9r78l2cy-fixed-flat");
+    let doc = item("p992x2wkq4fpbxfddwz8xp0agfi587pf-multi-doc");
+    let deriver = "q4i6dx7mm19hcc89hd1skh1w55d0ggnm-user.drv";
+    let expected = [
+        (text.clone(), info(None, &[], 128)),
+        (refers, info(None, &[&text], 168)),
+        (user, info(Some(deriver), &[&fixed, &doc], 224)),
+    ];
+    assert_eq!(infos, expected.into());
+    assert_eq!(guix.requests(), include_str!("vectors/query.requests"));
+}
+
+#[test]
+fn substitutions_of_guix() {
+    let replies = include_str!("vectors/substitute.replies");
+    let mut guix = Recording::start(AgentMode::Substitute, replies, &[1, 1, 1]);
+    let mut fetch = |name: &str| {
+        let path = store().join(name).unwrap();
+        guix.ask(|agent, conversation| agent.substitute(&path, path.as_path(), conversation))
+    };
+    let refers = "sha256:0dnqlsrmngx59pcjdg1w7zx3yf94l08rybvzix01ch9y6108gw6b";
+    let success = |hash: &str, nar_size| SubstituteReply::Success {
+        hash: hash.into(),
+        nar_size,
+    };
+    assert_eq!(
+        fetch("na86m89488gs12hv3yzrsvj2x5w61p1b-refers"),
+        success(refers, 168)
+    );
+    let tree = "sha256:0b9anl816n1iyqzfz159bl77zjw3xqpalwifg87ghsp0b780iz50";
+    assert_eq!(
+        fetch("21lh2bkbanxjn6vb9pdjab83kbnmybvd-tree"),
+        success(tree, 104_120)
+    );
+    assert_eq!(
+        fetch("0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt"),
+        SubstituteReply::HashMismatch {
+            algorithm: "sha256".into(),
+            expected: "0nya2hjn923syqd433mabf0rabla032jajqil5r8lm972qk07z71".into(),
+            actual: refers["sha256:".len()..].into(),
+        }
+    );
+    assert_eq!(guix.requests(), include_str!("vectors/substitute.requests"));
+}
+
 #[test]
 fn a_bad_agent_is_an_error() {
     let failure = |script: &str| {

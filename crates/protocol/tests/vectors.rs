@@ -48,6 +48,14 @@ fn check<C: Call>(number: u32, requests: &[C], replies: &[C::Reply])
 where
     C::Reply: PartialEq + std::fmt::Debug,
 {
+    check_with_log(number, requests, &[], replies);
+}
+
+/// Like [`check`]; before each reply, the daemon sent the messages in `log`.
+fn check_with_log<C: Call>(number: u32, requests: &[C], log: &[&str], replies: &[C::Reply])
+where
+    C::Reply: PartialEq + std::fmt::Debug,
+{
     let (client, daemon) = (recorded(number, "client"), recorded(number, "daemon"));
 
     let sent = Kept::default();
@@ -55,9 +63,17 @@ where
     let writer = Box::new(sent.clone());
     let mut connection =
         client::Connection::over(reader, writer, &store(), &Options::default()).unwrap();
+    let logged = Kept::default();
+    let mut log_target = logged.clone();
+    connection.set_log(move |text| log_target.write_all(text).unwrap());
     for (request, reply) in requests.iter().zip(replies) {
         assert_eq!(connection.call(request).unwrap(), *reply, "{number}");
     }
+    assert_eq!(
+        *logged.0.lock().unwrap(),
+        log.concat().into_bytes(),
+        "{number}: the log"
+    );
     assert_eq!(
         *sent.0.lock().unwrap(),
         client,
@@ -74,6 +90,9 @@ where
         let request = connection.next_request().unwrap().unwrap();
         assert_eq!(request.operation(), C::OPERATION, "{number}");
         connection.begin().unwrap();
+        for message in log {
+            assert!(connection.tunnel().log(message.as_bytes()).unwrap());
+        }
         connection.finish::<C>(reply).unwrap();
     }
     assert!(connection.next_request().unwrap().is_none());
@@ -82,6 +101,35 @@ where
         daemon,
         "{number}: what the daemon answers"
     );
+}
+
+/// Checks both halves against conversation `number`, in which `request` got an error.
+fn check_error<C: Call>(number: u32, request: &C, message: &str) {
+    let (client, daemon) = (recorded(number, "client"), recorded(number, "daemon"));
+
+    let sent = Kept::default();
+    let reader = Box::new(Cursor::new(daemon.clone()));
+    let writer = Box::new(sent.clone());
+    let mut connection =
+        client::Connection::over(reader, writer, &store(), &Options::default()).unwrap();
+    let Err(error) = connection.call(request) else {
+        panic!("{number}: a reply, not an error");
+    };
+    assert_eq!(error.status(), Some(1), "{number}");
+    assert_eq!(error.to_string(), message, "{number}");
+    assert_eq!(*sent.0.lock().unwrap(), client, "{number}: the client");
+
+    let answered = Kept::default();
+    let writer = Box::new(answered.clone());
+    let (mut connection, _) =
+        server::Connection::accept(client.as_slice(), writer, Box::new(()), store()).unwrap();
+    connection.begin().unwrap();
+    connection.finish_silently().unwrap();
+    let request = connection.next_request().unwrap().unwrap();
+    assert_eq!(request.operation(), C::OPERATION, "{number}");
+    connection.begin().unwrap();
+    connection.fail(message, 1).unwrap();
+    assert_eq!(*answered.0.lock().unwrap(), daemon, "{number}: the daemon");
 }
 
 #[test]
@@ -138,6 +186,78 @@ fn all_about_an_item() {
 }
 
 #[test]
+fn substitutes_are_queried() {
+    let paths = || [path(TEXT)].into();
+    check(
+        20,
+        &[QuerySubstitutablePaths { paths: paths() }],
+        &[[].into()],
+    );
+    check(
+        21,
+        &[QuerySubstitutablePathInfos { paths: paths() }],
+        &[vec![]],
+    );
+    check(22, &[HasSubstitutes { path: path(TEXT) }], &[false]);
+}
+
+#[test]
+fn valid_items_need_no_build() {
+    let build = BuildPaths {
+        targets: vec![Target {
+            path: path(TEXT),
+            outputs: [].into(),
+        }],
+        mode: BuildMode::Normal,
+    };
+    check(34, &[build], &[protocol::codec::Done]);
+    let ensure = EnsurePath { path: path(TEXT) };
+    check(35, &[ensure], &[protocol::codec::Done]);
+}
+
+#[test]
+fn garbage_is_collected() {
+    let request = |action, paths: &[&str]| CollectGarbage {
+        action,
+        paths: paths.iter().map(|text| path(text)).collect(),
+        ignore_liveness: false,
+        max_freed: u64::MAX,
+    };
+    let collected = |paths: &[&str], bytes_freed| Collected {
+        paths: paths.iter().map(|text| path(text)).collect(),
+        bytes_freed,
+        obsolete: 0,
+    };
+    let live = request(GcAction::ReturnLive, &[]);
+    let log = [
+        "finding garbage collector roots...\n",
+        "determining live/dead paths...\n",
+    ];
+    check_with_log(49, &[live], &log, &[collected(&[], 0)]);
+    let deleting = |path| format!("[0 MiB] deleting '{path}'\n");
+    let delete = request(GcAction::DeleteSpecific, &[REFERS, TEXT]);
+    let log = [
+        "finding garbage collector roots...\n",
+        &deleting(REFERS),
+        &deleting(TEXT),
+        "deleting `/gnu/store/trash'\n",
+        "deleting unused links...\n",
+        "note: currently hard linking saves 0.19 MiB\n",
+    ];
+    check_with_log(50, &[delete], &log, &[collected(&[REFERS, TEXT], 73)]);
+}
+
+#[test]
+fn errors_are_reported() {
+    let valid = IsValidPath {
+        path: "/etc/passwd".into(),
+    };
+    check_error(13, &valid, "path `/etc/passwd' is not in the store");
+    let info = QueryPathInfo { path: path(NONE) };
+    check_error(15, &info, &format!("path `{NONE}' is not valid"));
+}
+
+#[test]
 fn the_rest() {
     let builders = ["download", "git-download"].map(str::to_owned).to_vec();
     check(23, &[BuiltinBuilders {}], &[builders]);
@@ -158,6 +278,10 @@ fn the_rest() {
         &[AddTempRoot { path: path(TEXT) }],
         &[protocol::codec::Done],
     );
+    let root = AddIndirectRoot {
+        link: "/var/guix/an-indirect-root".into(),
+    };
+    check(42, &[root], &[protocol::codec::Done]);
 }
 
 /// The store path at the end of the client's part of conversation `number`.

@@ -81,6 +81,43 @@ mod tests {
         assert_eq!(question.line(), "0 x86_64-linux /gnu/store/x.drv kvm,big\n");
     }
 
+    /// Requests of Guix's daemon and replies of its hook (`hook/vectors/README.md`).
+    #[test]
+    fn requests_and_replies_of_guix() {
+        let mut question = Question {
+            am_willing: true,
+            platform: "x86_64-linux",
+            derivation: "/gnu/store/6shrj2lsv127xi1nwdpax64qv2sdqcyi-offloaded-decline.drv",
+            features: vec![],
+        };
+        let recorded = include_str!("../../../hook/vectors/decline");
+        assert_eq!(question.line(), recorded);
+        question.derivation = "/gnu/store/dsg49yrv1h11jr0pzw3vm4kl7yya60f5-offloaded-features.drv";
+        question.features = vec!["kvm", "big-parallel"];
+        let recorded = include_str!("../../../hook/vectors/features");
+        assert_eq!(question.line(), recorded);
+
+        for (recorded, answer) in [
+            (
+                include_str!("../../../hook/vectors/accept.reply"),
+                Answer::Accept,
+            ),
+            (
+                include_str!("../../../hook/vectors/decline.reply"),
+                Answer::Decline,
+            ),
+            (
+                include_str!("../../../hook/vectors/postpone.reply"),
+                Answer::Postpone,
+            ),
+        ] {
+            for line in recorded.lines() {
+                let word = line.strip_prefix("# ").unwrap();
+                assert_eq!(Answer::parse(word.as_bytes()), answer);
+            }
+        }
+    }
+
     #[test]
     fn replies_are_compared_exactly() {
         assert_eq!(Answer::parse(b"accept"), Answer::Accept);
