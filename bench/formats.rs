@@ -1,4 +1,4 @@
-//! Criterion's measurements of the formats: what every build, import and collection goes through.
+//! Criterion benchmarks of the formats, which are used by every build, import and collection.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ fn store() -> StoreDir {
     StoreDir::new("/gnu/store").expect("an absolute name")
 }
 
-/// Something that does not compress and has no pattern, always the same.
+/// Incompressible data without a pattern, always the same.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     (0..length)
@@ -60,7 +60,7 @@ fn hashes(criterion: &mut Criterion) {
     });
 }
 
-/// A tree of `count` small files, as an archive.
+/// The archive of a tree of `count` small files.
 fn archive(count: usize) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     let contents = noise(700);
@@ -96,7 +96,7 @@ fn archives(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A derivation as big as a C program's with a few dozen inputs.
+/// A derivation the size of a C program's with a few dozen inputs.
 fn text() -> Vec<u8> {
     let store = store();
     let mut recipe = derivation::Recipe {
@@ -134,7 +134,7 @@ fn derivations(criterion: &mut Criterion) {
     });
     group.finish();
 
-    // A chain: each derivation needs the one before it.
+    // A chain: each derivation depends on the one before it.
     let mut chain: Vec<(StorePath, Derivation)> = Vec::new();
     let mut known = ModuloHashes::new();
     for number in 0..500 {

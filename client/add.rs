@@ -15,7 +15,7 @@ use crate::daemon::Daemon;
 use crate::output;
 use crate::tree;
 
-/// Options of `add`.
+/// The options of `add`.
 #[derive(Args)]
 pub struct Files {
     /// What to call the item instead of the file's own name
@@ -32,7 +32,7 @@ pub struct Files {
     files: Vec<PathBuf>,
 }
 
-/// Adds files, and prints the names of the items.
+/// Adds files, and prints the items' paths.
 pub fn files(arguments: Files) -> Result<ExitCode> {
     let mut daemon = Daemon::connect()?;
     for file in &arguments.files {
@@ -50,7 +50,7 @@ pub fn files(arguments: Files) -> Result<ExitCode> {
                 tree::dump(file, writer)
             })
             .map_err(|error| match error {
-                // It says which file it was.
+                // The error already has the file's name.
                 Error::Local { source, .. } => anyhow::Error::from(source),
                 other => other.into(),
             })
@@ -75,7 +75,7 @@ fn own_name(file: &Path) -> Result<String> {
         .context("its name is not UTF-8: give it another with '--name'")
 }
 
-/// Options of `add-text`.
+/// The options of `add-text`.
 #[derive(Args)]
 pub struct Text {
     /// An item that the text refers to
@@ -87,7 +87,7 @@ pub struct Text {
     file: Option<PathBuf>,
 }
 
-/// Adds a text, such as a derivation, and prints the name of the item.
+/// Adds a text, such as a derivation, and prints the item's path.
 pub fn text(arguments: Text) -> Result<ExitCode> {
     let mut daemon = Daemon::connect()?;
     let mut text = Vec::new();

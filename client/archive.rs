@@ -1,4 +1,4 @@
-//! `guix-client archive`: items as signed streams, between stores.
+//! `guix-client archive`: exporting and importing items as signed streams.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,10 +18,10 @@ use crate::output;
 use crate::progress::TransferProgress;
 use crate::tree;
 
-/// How much is moved at a time.
+/// The size of buffers, in bytes.
 const TRANSFER_BUFFER_SIZE: usize = 128 * 1024;
 
-/// What to do, and with which items.
+/// The action, and the items.
 #[derive(Args)]
 pub struct Arguments {
     /// Export the items to standard output
@@ -58,7 +58,7 @@ pub struct Arguments {
     items: Vec<OsString>,
 }
 
-/// Does what was asked for; of several actions the first, in Guix's order.
+/// Runs the action; if there are several, the first in Guix's order.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(parameters) = &arguments.generate_key {
         return keys::generate(parameters);
@@ -92,7 +92,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the items to standard output, each after what it refers to.
+/// Writes the items to standard output, each after its references.
 fn export(mut daemon: Daemon, arguments: &Arguments) -> Result<()> {
     let items: BTreeSet<StorePath> = arguments
         .items
@@ -134,7 +134,7 @@ fn import(mut daemon: Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Prints those of the items on standard input that aren't valid.
+/// Prints the items on standard input that aren't valid.
 fn missing(mut daemon: Daemon) -> Result<()> {
     let mut paths = Vec::new();
     for line in io::stdin().lock().split(b'\n') {

@@ -19,11 +19,11 @@ use crate::plan::{self, BuildPlan, read_derivation};
 use crate::roots;
 
 /// Set by offload hooks that run this program on a build machine, to a word that no builder knows:
-/// then the daemon's log is printed as it comes, with builder output marked.
+/// then the daemon's log is printed as it is received, with builder output marked.
 const FRAMES_VARIABLE: &str = "GUIX_OFFLOAD_FRAMES";
-/// How the line begins that is printed before such a log; the word follows.
+/// The beginning of the line that is printed before such a log; the word follows.
 const FRAMES: &str = "guix-offload-frames";
-/// The first minor version of the protocol in which daemons mark the output of builders.
+/// The first minor version of the protocol in which daemons mark builder output.
 const MARKS_BUILDER_OUTPUT: u32 = 0x63;
 
 /// What to build, and how.
@@ -91,14 +91,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             && frames_secret(&daemon).is_some()
             && let Some(protocol::client::Error::Daemon { status, .. }) = error.downcast_ref()
         {
-            // A hook wants to know more than Guix's exit code tells.
+            // A hook needs more information than Guix's exit code.
             output::error("build", error);
             return Ok(ExitCode::from(u8::try_from(*status).unwrap_or(1)));
         }
         if !built? {
             return Ok(ExitCode::SUCCESS);
         }
-        // An item is its own result; only the outputs of derivations are printed, as by Guix.
+        // As in Guix, items other than derivations are their own results, and are not printed.
         let mut results = Vec::new();
         for path in paths {
             if path.is_derivation() {
@@ -114,8 +114,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the targets and says so; whether they are there now, which after a dry run they need
-/// not be.
+/// Builds the targets and prints a message. Returns whether they are valid now, which they need not
+/// be after a dry run.
 fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Result<bool> {
     let detail = match (arguments.quiet, arguments.verbosity) {
         (true, _) | (_, 0) => Detail::Nothing,
@@ -146,7 +146,8 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     if let Some(secret) = secret {
         return build_in_frames(daemon, targets, mode, &secret);
     }
-    // `guix-client build … 2>&1 | head` must not build to the end, however silent the builder.
+    // `guix-client build … 2>&1 | head` must not continue to the end while the builder prints
+    // nothing.
     output::end_with_reader_of_stderr();
     let mut log = LogPrinter::new(output::stderr(), detail, output::is_watched());
     let built = daemon
@@ -154,7 +155,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
         .build_paths(targets, mode, &mut |text| log.write(text));
     log.finish()?;
     built?;
-    // Daemons don't report items that have no substitute.
+    // Daemons don't report items without a substitute.
     for path in paths.iter().filter(|path| !path.is_derivation()) {
         let valid = daemon.connection.is_valid_path(path)?;
         assert_obtainable((!valid).then_some(path))?;
@@ -169,8 +170,8 @@ fn frames_secret(daemon: &Daemon) -> Option<String> {
     (is_word && daemon.connection.version().minor() >= MARKS_BUILDER_OUTPUT).then_some(secret)
 }
 
-/// Builds for an offload hook, which tells builder output from the daemon's messages itself: prints
-/// what the daemon sends, after a line that no builder can print.
+/// Builds for an offload hook, which itself separates builder output from the daemon's messages:
+/// prints what the daemon sends, after a line that no builder can print.
 fn build_in_frames(
     daemon: &mut Daemon,
     targets: Vec<Target>,
@@ -208,7 +209,7 @@ fn target(daemon: &Daemon, argument: &OsString) -> Result<Target> {
     })
 }
 
-/// Prints what will, or would, be done, in the words of Guix.
+/// Prints what will, or would, be done, with Guix's messages.
 fn print_plan(plan: &BuildPlan, dry_run: bool) {
     let mut err = output::stderr();
     let will = if dry_run { "would" } else { "will" };
@@ -242,7 +243,7 @@ fn outputs(daemon: &mut Daemon, path: &StorePath) -> Result<Vec<StorePath>> {
     }
 }
 
-/// Makes links to results: Guix pairs the first result with the last `--root`.
+/// Creates links to results: like Guix, pairs the first result with the last `--root`.
 fn make_roots(daemon: &mut Daemon, results: &[Vec<StorePath>], links: &[PathBuf]) -> Result<()> {
     for (paths, link) in results.iter().zip(links.iter().rev()) {
         roots::register(&mut daemon.connection, paths, link)?;

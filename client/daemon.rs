@@ -1,4 +1,4 @@
-//! The daemon that a command talks to, and the directories it works on.
+//! The daemon that a command is connected to, and its directories.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,14 +12,14 @@ use store::Directories;
 
 use crate::output;
 
-/// The directories that the environment names, or those of the installation.
+/// The directories in the environment, or those of the installation.
 pub fn directories() -> Result<Directories> {
     Ok(Directories::from_environment(
         &store::compiled_directories!(),
     )?)
 }
 
-/// A daemon that has answered the handshake.
+/// A connection to a daemon, after the handshake.
 pub struct Daemon {
     /// Its directories, if it is on this host.
     pub directories: Directories,
@@ -30,7 +30,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Connects to the daemon that `GUIX_DAEMON_SOCKET` names, or to this host's.
+    /// Connects to the daemon in `GUIX_DAEMON_SOCKET`, or to this host's.
     pub fn connect() -> Result<Daemon> {
         Self::connect_with(&Options::default())
     }
@@ -40,7 +40,7 @@ impl Daemon {
         let directories = directories()?;
         let address = Address::from_environment(&directories.state)?;
         let mut connection = address.connect(&directories.store, options)?;
-        // Its messages are for people, even when nothing is built.
+        // Its messages are for the user, even when nothing is built.
         connection.set_log(|text| _ = output::stderr().write_all(text));
         Ok(Daemon {
             directories,
@@ -49,19 +49,19 @@ impl Daemon {
         })
     }
 
-    /// The item whose name `argument` is.
+    /// The item with the name `argument`.
     pub fn item(&self, argument: &OsString) -> Result<StorePath> {
         Ok(self.directories.store.parse(argument.as_bytes())?)
     }
 
-    /// The item that `argument` is or leads into, perhaps through symbolic links.
+    /// The item that `argument` is, or leads to through symbolic links.
     pub fn item_behind(&self, argument: &OsString) -> Result<StorePath> {
         let store = &self.directories.store;
         let mut file = argument.clone();
-        // As many links as the kernel follows.
+        // The kernel's limit of symbolic links.
         for _ in 0..40 {
             if let Ok(item) = store.item_of(file.as_bytes()) {
-                // An item may itself be a link; its target is not meant.
+                // An item may itself be a link, which is not followed.
                 return Ok(item);
             }
             match std::fs::read_link(&file) {

@@ -82,7 +82,7 @@ struct Action {
     clear_failures: bool,
 }
 
-/// How items are related to a given one.
+/// The relation of items to a given one.
 #[derive(Clone, Copy)]
 enum Relation {
     References,
@@ -143,7 +143,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let paths = &arguments.paths;
     assert_takes_paths(&operation, paths)?;
     let options = Options {
-        // The reserve lets a full disk be collected, so collecting gives it up.
+        // The reserve makes it possible to collect on a full disk, so collecting frees it.
         reserve_space: !matches!(operation, Operation::Collect | Operation::Delete),
         ..Options::default()
     };
@@ -184,7 +184,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As in Guix, some of what takes no items ignores them, and some doesn't.
+/// As in Guix, some operations without items ignore them, and others don't.
 fn assert_takes_paths(operation: &Operation<'_>, paths: &[OsString]) -> Result<()> {
     use Operation::{Collect, ListBusy, ListRoots, Optimize, Verify};
     let takes_none = matches!(
@@ -198,7 +198,7 @@ fn assert_takes_paths(operation: &Operation<'_>, paths: &[OsString]) -> Result<(
     Ok(())
 }
 
-/// Collects garbage: all of it, `least` bytes, or until `wanted` bytes are free.
+/// Collects garbage: all of it, at least `least` bytes, or until `wanted` bytes are free.
 fn collect(daemon: &mut Daemon, least: Option<&String>, wanted: Option<&String>) -> Result<()> {
     let most = match (wanted, least) {
         (Some(wanted), _) => match bytes_to_free(daemon, size(wanted)?)? {
@@ -261,7 +261,7 @@ fn items(daemon: &Daemon, paths: &[OsString]) -> Result<BTreeSet<StorePath>> {
     paths.iter().map(|path| daemon.item_behind(path)).collect()
 }
 
-/// How much has to be deleted until `wanted` bytes are free; nothing if they are.
+/// How many bytes have to be deleted until `wanted` bytes are free; `None` if they are.
 fn bytes_to_free(daemon: &Daemon, wanted: u64) -> Result<Option<u64>> {
     let store = daemon.directories.store.as_path();
     let system = nix::sys::statvfs::statvfs(store)
@@ -281,7 +281,7 @@ fn bytes_to_free(daemon: &Daemon, wanted: u64) -> Result<Option<u64>> {
     Ok(Some(wanted - free))
 }
 
-/// The items that running processes use.
+/// The items in use by running processes.
 fn busy_items(daemon: &Daemon) -> Result<BTreeSet<String>> {
     let store = daemon.directories.store.as_path();
     let used = system::busy::referenced_items(store).context("looking for items in use")?;

@@ -6,7 +6,7 @@ use formats::StorePath;
 use formats::graph::{DepthFirst, Step, Worklist};
 use protocol::client::{Connection, Error};
 
-/// `paths` and all they refer to, each after what it refers to.
+/// `paths` and their closure, each after its references.
 pub fn closure(
     daemon: &mut Connection,
     paths: impl IntoIterator<Item = StorePath>,
@@ -27,7 +27,7 @@ pub fn closure(
     Ok(sorted)
 }
 
-/// `paths` alone, each after those of them that it refers to, directly or not.
+/// Only `paths`, each after those that it refers to, directly or indirectly.
 pub fn sorted(
     daemon: &mut Connection,
     paths: &BTreeSet<StorePath>,
@@ -37,7 +37,7 @@ pub fn sorted(
     Ok(all)
 }
 
-/// `path` and all it refers to, the farthest first, as `guix gc --requisites` lists them.
+/// `path` and its closure, in reverse order, as `guix gc --requisites` lists them.
 pub fn requisites(daemon: &mut Connection, path: StorePath) -> Result<Vec<StorePath>, Error> {
     let mut found = Vec::new();
     let mut worklist = Worklist::new([path]);

@@ -1,4 +1,4 @@
-//! `guix-client hash`: hashes of files, as Guix writes them.
+//! `guix-client hash`: hashes of files, in Guix's formats.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use formats::{Algorithm, Hash, Hasher};
 use crate::output;
 use crate::tree;
 
-/// How hashes are written.
+/// The formats of hashes.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     NixBase32,
@@ -28,7 +28,7 @@ impl Format {
     fn show(self, hash: &Hash) -> String {
         match self {
             Format::NixBase32 => hash.base32(),
-            // Guix writes it in small letters and without padding.
+            // Guix uses lower case, without padding.
             Format::Base32 => BASE32_NOPAD.encode(hash.bytes()).to_lowercase(),
             Format::Base64 => BASE64.encode(hash.bytes()),
             Format::Hex => hash.hex(),
@@ -36,7 +36,7 @@ impl Format {
     }
 }
 
-/// What of a file is hashed.
+/// What is hashed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Serializer {
     /// Its contents

@@ -1,4 +1,4 @@
-//! The key pair that signs exports, and the list of keys whose imports are accepted.
+//! The key pair that signs exports, and the keys that are authorised to sign imports.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -10,10 +10,10 @@ use gcrypt::{Acl, KeyPair, PublicKey};
 use crate::daemon;
 use crate::output;
 
-/// The parameters of keys by default.
+/// The default parameters of keys.
 pub const PARAMETERS: &str = "(genkey (ecdsa (curve Ed25519) (flags rfc6979)))";
 
-/// The most bytes of a key that are read.
+/// The maximum size of a key that is read, in bytes.
 const MAX_KEY: u64 = 1 << 20;
 
 /// Generates the key pair that signs exports.
@@ -35,7 +35,7 @@ pub fn generate(parameters: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Accepts imports signed by the public key on standard input.
+/// Authorises imports signed by the public key on standard input.
 pub fn authorize() -> Result<ExitCode> {
     let directory = daemon::directories()?.configuration;
     let mut text = Vec::new();

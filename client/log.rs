@@ -1,4 +1,4 @@
-//! Shows the daemon's log: its messages, the output of builders, and its `@` lines in words.
+//! Shows the daemon's log: its messages, builder output, and descriptions of its trace lines.
 //!
 //! Builders' output comes in frames, a [`Trace::BuildLog`] line and then as many bytes, so that a
 //! builder can't forge events. Inside a frame, only few lines are events, those that
@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use formats::printable::printable;
 use protocol::trace::Trace;
 
-/// The most bytes of a line that are kept until its end arrives; longer ones are shown in pieces.
+/// The maximum length of an incomplete line that is kept; longer ones are shown in pieces.
 const MAX_LINE: usize = 8192;
 
 /// How much to show.
@@ -29,21 +29,21 @@ pub struct LogPrinter<W> {
     out: W,
     detail: Detail,
     colors: bool,
-    /// The beginning of a line that isn't complete.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
-    /// Whether the beginning of this line was shown already.
+    /// Whether that line's beginning was already shown.
     inside_line: bool,
-    /// How many bytes of a builder's output follow, and of which builder.
+    /// How many bytes of builder output follow, and the builder's process id.
     payload: usize,
     builder: u32,
-    /// The same as `line` and `inside_line`, for each builder.
+    /// `line` and `inside_line` for each builder.
     builders: HashMap<u32, (Vec<u8>, bool)>,
-    /// The log files of builds that were begun.
+    /// The log files of builds that were started.
     files: HashMap<String, String>,
 }
 
 impl<W: Write> LogPrinter<W> {
-    /// Shows on `out`, with `colors` if that is a terminal.
+    /// Shows the log on `out`, with `colors` if that is a terminal.
     pub fn new(out: W, detail: Detail, colors: bool) -> Self {
         LogPrinter {
             out,
@@ -58,7 +58,7 @@ impl<W: Write> LogPrinter<W> {
         }
     }
 
-    /// Takes a piece of the log.
+    /// Processes a piece of the log.
     pub fn write(&mut self, mut text: &[u8]) {
         while !text.is_empty() {
             if self.payload > 0 {
@@ -116,7 +116,7 @@ impl<W: Write> LogPrinter<W> {
     }
 
     fn show(&mut self, text: &[u8]) {
-        // `output` decides what happens when standard error can't be written.
+        // `output` handles errors of standard error.
         let _ = self.out.write_all(text);
     }
 
@@ -181,7 +181,7 @@ impl<W: Write> LogPrinter<W> {
             Trace::DownloadStarted { url, .. } => {
                 self.print(BOLD, &format!("downloading from {url} ..."));
             }
-            // Those about failures come with messages of their own.
+            // Failures are reported by separate messages.
             Trace::HookFailed { .. }
             | Trace::UnsupportedPlatform { .. }
             | Trace::SubstituterSucceeded { .. }
@@ -194,7 +194,7 @@ impl<W: Write> LogPrinter<W> {
         if self.detail == Detail::Nothing {
             return;
         }
-        // Another daemon, or a hook, may pass on what others wrote.
+        // Another daemon, or a hook, may forward untrusted text.
         let text = printable(text);
         let shown = match self.colors && !color.is_empty() {
             true => writeln!(self.out, "{color}{text}\x1b[0m"),
@@ -203,7 +203,7 @@ impl<W: Write> LogPrinter<W> {
         let _ = shown;
     }
 
-    /// Shows what is left of an incomplete line.
+    /// Shows the rest of an incomplete line.
     pub fn finish(mut self) -> io::Result<()> {
         let line = std::mem::take(&mut self.line);
         if self.detail > Detail::Nothing {
@@ -221,7 +221,7 @@ const RED: &str = "\x1b[1;31m";
 mod tests {
     use super::*;
 
-    /// However the log is cut, the same is shown.
+    /// However the log is split, the output is the same.
     fn shown(log: &str, detail: Detail) -> String {
         let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
             let mut out = Vec::new();

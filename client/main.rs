@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         })
 }
 
-/// Prints help and version, which were asked for, or what is wrong with the arguments.
+/// Prints help or version, if requested, or the error in the arguments.
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render();
     if error.use_stderr() {
@@ -120,7 +120,7 @@ fn usage(error: &clap::Error) -> ExitCode {
             false => text.to_string(),
         };
         let _ = output::stderr().write_all(text.as_bytes());
-        // Not clap's 2: callers of `guix` know 1.
+        // Not clap's 2: callers of `guix` expect 1.
         return ExitCode::FAILURE;
     }
     let text = match io::stdout().is_terminal() {

@@ -15,7 +15,7 @@ pub struct Arguments {
     directory: PathBuf,
 }
 
-/// Writes what `command` says of itself.
+/// Writes the documentation of `command`.
 pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
     pages::Page {
         command,

@@ -1,4 +1,4 @@
-//! The options that all commands that build have, as in Guix.
+//! The options common to all commands that build, as in Guix.
 
 use clap::Args;
 use protocol::operations::SetOptions;
@@ -51,7 +51,7 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// The same as the daemon gets it.
+    /// The options in the daemon's form.
     pub fn to_daemon(&self) -> SetOptions {
         let mut options = SetOptions {
             keep_failed: self.keep_failed,
@@ -60,7 +60,7 @@ impl BuildOptions {
             verbosity: self.debug,
             max_build_jobs: self.max_jobs,
             max_silent_time: self.max_silent_time,
-            // The tree of a build that fails elsewhere could not be kept here.
+            // The build tree of a build that fails on another machine could not be kept here.
             use_build_hook: Some(!self.no_offload && !self.keep_failed),
             build_cores: self.cores,
             use_substitutes: Some(!self.no_substitutes),

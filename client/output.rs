@@ -1,12 +1,14 @@
-//! Results on standard output, the rest on standard error.
+//! Results on standard output, everything else on standard error.
 //!
-//! All that this program prints goes through here, so that what to do when it can't be written is
-//! decided in one place:
+//! All output of this program goes through this file, so that write errors are handled in one
+//! place:
 //!
-//! * The reader is gone (`EPIPE`): the program ends by `SIGPIPE`, as Unix programs do. The signal
-//!   is ignored until then, so that a daemon that hangs up is an error with a message.
-//! * Standard output takes no more, for example on a full disk: an error, and exit status 1.
-//! * Standard error takes no more: the message is lost, and the work goes on.
+//! * The output is a closed pipe (`EPIPE`): the program ends by `SIGPIPE`, like other Unix
+//!   programs. The signal is ignored until then, so that a daemon that disconnects is reported as
+//!   an error.
+//! * Standard output can't be written, for example because of a full disk: an error, and exit
+//!   status 1.
+//! * Standard error can't be written: the message is lost, and the program continues.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -17,11 +19,10 @@ use system::errno::without_number;
 use system::poll::{PollFd, PollFlags, poll};
 use system::signal::end_by_broken_pipe;
 
-/// How much output is buffered.
+/// The size of the output buffer, in bytes.
 const OUTPUT_BUFFER_SIZE: usize = 128 * 1024;
 
-/// Standard output, with a buffer. Flush it: what is left in a buffer that is dropped is lost if
-/// it can't be written.
+/// Standard output, buffered. Must be flushed: errors are ignored when the buffer is dropped.
 pub fn stdout() -> BufWriter<impl Write> {
     BufWriter::with_capacity(OUTPUT_BUFFER_SIZE, Stdout(io::stdout().lock()))
 }
@@ -66,15 +67,15 @@ impl<W: Write> Write for Stderr<W> {
     }
 }
 
-/// From now on, ends the program when the reader of standard error goes away, even while there
-/// is nothing to write.
+/// From now on, ends the program when standard error becomes a closed pipe, even if nothing is
+/// written.
 pub fn end_with_reader_of_stderr() {
     if is_watched() {
         return;
     }
     let watch = || {
         let stderr = io::stderr();
-        // Errors are reported without being asked for.
+        // Errors are always reported by poll.
         let mut watched = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
         loop {
             let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
@@ -88,7 +89,7 @@ pub fn end_with_reader_of_stderr() {
             }
         }
     };
-    // Without the thread, the next message that can't be written ends the program.
+    // Without the thread, the next failed write ends the program.
     let _ = std::thread::Builder::new()
         .name("stderr".into())
         .spawn(watch);
@@ -104,14 +105,14 @@ pub fn lines<T: Display>(lines: impl IntoIterator<Item = T>) -> io::Result<()> {
     out.flush()
 }
 
-/// Prints a line on standard error, in the manner of `guix COMMAND: …`.
+/// Prints a line on standard error, in the style of `guix COMMAND: …`.
 fn message(command: &str, kind: &str, text: &str) {
     // Errors are others' words as well: a daemon's, a build machine's, a file name.
     let line = format!("{}: {kind}{}\n", program(command), printable_lines(text));
     let _ = stderr().write_all(line.as_bytes());
 }
 
-/// `guix-client COMMAND`, or `guix-client` of no command.
+/// `guix-client COMMAND`, or `guix-client` if there is no command.
 fn program(command: &str) -> String {
     format!("guix-client {command}").trim_end().to_owned()
 }
@@ -132,7 +133,7 @@ pub fn error(command: &str, error: &anyhow::Error) {
     for cause in error.chain() {
         let cause = cause.to_string();
         let cause = without_number(&cause);
-        // Errors that quote their cause have said it already.
+        // Some errors already include their cause.
         if text.is_empty() {
             text = cause.to_owned();
         } else if !text.contains(cause) {
@@ -142,7 +143,7 @@ pub fn error(command: &str, error: &anyhow::Error) {
     message(command, "error: ", &text);
 }
 
-/// Whether a person watches standard error.
+/// Whether standard error is a terminal.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }

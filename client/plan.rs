@@ -8,10 +8,10 @@ use formats::graph::{DepthFirst, Step};
 use formats::{Derivation, StoreDir, StorePath};
 use protocol::client::{Connection, Error};
 
-/// What is yet to be done.
+/// What remains to be done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct BuildPlan {
-    /// Derivations to build, each after those that it needs.
+    /// Derivations to build, each after its inputs.
     pub build: Vec<StorePath>,
     /// Items to download.
     pub download: BTreeSet<StorePath>,
@@ -32,8 +32,8 @@ pub fn read_derivation(path: &StorePath, store: &StoreDir) -> Result<Derivation>
     Derivation::parse(&text, store).with_context(|| format!("error parsing derivation `{path}'"))
 }
 
-/// What building `targets` would do: derivations, and items to substitute. `again` is for modes
-/// that build targets whose outputs are valid.
+/// Plans the build of `targets`: derivations, and items to substitute. `again` is for modes that
+/// build targets whose outputs are valid.
 pub fn of_build(
     daemon: &mut Connection,
     targets: &[StorePath],
@@ -72,9 +72,9 @@ fn has_all_outputs(daemon: &mut Connection, path: &StorePath) -> Result<bool, Er
     Ok(daemon.query_valid_paths(outputs.clone())? == outputs)
 }
 
-/// Derivations that targets need.
+/// Derivations needed by targets.
 struct Derivations {
-    /// Each after those that it needs itself.
+    /// In topological order: each after its inputs.
     order: Vec<StorePath>,
     known: HashMap<StorePath, Derivation>,
 }
@@ -124,9 +124,9 @@ impl Derivations {
     ) -> BuildPlan {
         let mut plan = BuildPlan::default();
         let targets: HashSet<&StorePath> = targets.iter().collect();
-        // The outputs that derivations to be built need of others.
+        // The outputs of inputs that are needed by derivations to build.
         let mut wanted: HashMap<&StorePath, BTreeSet<&String>> = HashMap::new();
-        // Those that need others come first.
+        // Dependents come first.
         for path in self.order.iter().rev() {
             let Some(derivation) = self.known.get(path) else {
                 continue;
@@ -161,12 +161,12 @@ mod tests {
 
     use super::*;
 
-    /// A store that exists in memory only.
+    /// An in-memory store.
     #[derive(Default)]
     struct Fixture(HashMap<StorePath, Derivation>);
 
     impl Fixture {
-        /// A derivation with the outputs `out` and `doc`, that needs `out` of others.
+        /// A derivation with the outputs `out` and `doc` that needs the output `out` of others.
         fn add(&mut self, name: &str, inputs: &[&StorePath]) -> StorePath {
             let store = StoreDir::new("/gnu/store").unwrap();
             let out = BTreeSet::from(["out".to_owned()]);

@@ -1,8 +1,8 @@
 //! `guix-client processes`: the daemon's sessions, their clients, and their processes.
 //!
-//! Sessions of Guix's own daemon are processes of their own, which have the client's process
-//! number for an argument. Ours has a thread for each, named `client NUMBER`; the processes of
-//! all builds are its children.
+//! Sessions of Guix's own daemon are separate processes, which have the client's process id as an
+//! argument. Ours has a thread for each, named `client NUMBER`; the processes of all builds are its
+//! children.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -136,7 +136,7 @@ fn processes() -> Result<BTreeMap<u32, Process>> {
     Ok(processes)
 }
 
-/// The names of a process's open files; of processes of other users, none.
+/// The names of a process's open files; empty for processes of other users.
 fn open_files(pid: u32) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();

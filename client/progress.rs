@@ -6,11 +6,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output;
 
-/// A progress bar on standard error if that is a terminal; otherwise it shows nothing.
+/// A progress bar on standard error if that is a terminal; otherwise does nothing.
 pub struct TransferProgress(ProgressBar);
 
 impl TransferProgress {
-    /// A bar for a transfer of `total` bytes, if that is known.
+    /// A progress bar for a transfer of `total` bytes, if known.
     pub fn new(what: &str, total: Option<u64>) -> TransferProgress {
         let bar = match total {
             Some(total) => ProgressBar::new(total),
@@ -32,12 +32,12 @@ impl TransferProgress {
         TransferProgress(bar)
     }
 
-    /// Counts what is read through the result.
+    /// Wraps a reader to count what is read.
     pub fn reader<R: Read>(&self, inner: R) -> impl Read {
         self.0.wrap_read(inner)
     }
 
-    /// Counts what is written through the result.
+    /// Wraps a writer to count what is written.
     pub fn writer<W: Write>(&self, inner: W) -> impl Write {
         self.0.wrap_write(inner)
     }

@@ -1,4 +1,4 @@
-//! Symbolic links that keep build results from being collected.
+//! Symbolic links that protect build results from garbage collection.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use formats::StorePath;
 use protocol::client::Connection;
 
-/// Makes `root` keep `paths`: one link if there is one, or else `root-0`, `root-1`, … .
+/// Makes `root` protect `paths`: one link if there is one path, or else `root-0`, `root-1`, ….
 pub fn register(daemon: &mut Connection, paths: &[StorePath], root: &Path) -> Result<()> {
     let base = absolute(root)?;
     let numbered = |number: usize| {
@@ -30,7 +30,7 @@ pub fn register(daemon: &mut Connection, paths: &[StorePath], root: &Path) -> Re
     Ok(())
 }
 
-/// The absolute name of what may not exist yet.
+/// The absolute name of a file that may not exist yet.
 fn absolute(root: &Path) -> Result<PathBuf> {
     if root.is_absolute() {
         return Ok(root.to_owned());

@@ -1,4 +1,4 @@
-//! Files as nodes of a nar, and back.
+//! Conversion between files and the nodes of a nar.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use formats::printable::printable;
 
 /// Writes the files at `path` to `sink`. A file that changes meanwhile is an error.
 pub fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
-    // The directories that are open, and their entries yet to come, last first.
+    // The open directories and their remaining entries, in reverse.
     let mut open: Vec<(PathBuf, Vec<OsString>)> = Vec::new();
     dump_node(path, sink, &mut open)?;
     while let Some((directory, names)) = open.last_mut() {
@@ -61,7 +61,7 @@ fn dump_node(
     }
 }
 
-/// Makes the files of a nar, at a place where nothing is yet.
+/// Creates the files of a nar, at a path that doesn't exist yet.
 pub struct Restore {
     current: PathBuf,
     depth: usize,
@@ -76,7 +76,7 @@ impl Restore {
         }
     }
 
-    /// After a node, goes back to the directory it is in.
+    /// After a node, returns to the directory that contains it.
     fn end(&mut self) {
         if self.depth > 0 {
             self.current.pop();

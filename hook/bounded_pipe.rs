@@ -1,16 +1,15 @@
-//! A pipe between two threads, in memory and with a bounded buffer. A pipe of the kernel would copy
-//! the bytes twice.
+//! A bounded in-memory pipe between two threads. A pipe of the kernel would copy the bytes twice.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// How many bytes are handed over at a time.
+/// The size of a block, in bytes.
 const BLOCK_SIZE: usize = 1 << 20;
-/// How many blocks the pipe holds: about as much as a daemon asks for at a time, so that the next
-/// piece is ready when it asks.
+/// The capacity in blocks: about as much as a daemon asks for at a time, so that the next piece is
+/// ready when it asks.
 const BLOCKS: usize = 6;
 
-/// Makes both ends.
+/// Creates both ends.
 pub fn bounded_pipe() -> (PipeWriter, PipeReader) {
     let (filled_sender, filled) = sync_channel(BLOCKS);
     let (used_sender, used) = sync_channel(BLOCKS);
@@ -28,16 +27,16 @@ pub fn bounded_pipe() -> (PipeWriter, PipeReader) {
     (writer, reader)
 }
 
-/// The end to write to. The reader gets what has been flushed, and the end of file when this end is
-/// dropped. After the reader has been dropped, writing fails with `EPIPE`.
+/// The end for writing. The reader receives flushed data, and end of file when this end is dropped.
+/// After the reader was dropped, writing fails with `EPIPE`.
 pub struct PipeWriter {
     filled: SyncSender<Vec<u8>>,
-    /// Blocks to use again.
+    /// Blocks for reuse.
     used: Receiver<Vec<u8>>,
     block: Vec<u8>,
 }
 
-/// The end to read from.
+/// The end for reading.
 pub struct PipeReader {
     filled: Receiver<Vec<u8>>,
     used: SyncSender<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! `offload test`: checks everything that must hold for the build machines to work.
+//! `offload test`: checks everything that the build machines need in order to work.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::parallel;
 use crate::remote::{self, Check};
 use crate::selection::Selection;
 
-/// How long each check of a machine may take.
+/// The timeout of each check of a machine.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Checks all selected machines at the same time and writes the results to `out`. Returns whether
-/// everything is right.
+/// Checks all selected machines in parallel and writes the results to `out`. Returns whether there
+/// were no failures.
 pub fn run(
     daemon_directories: &Directories,
     selection: &Selection,
@@ -53,7 +53,7 @@ fn write_checks(machine: &Machine, checks: &[Check], out: &mut dyn Write) -> Res
         match &check.result {
             Ok(text) => writeln!(out, "  right  {:<16} {}", check.what, printable(text))?,
             Err(text) => {
-                // On one line: a public key in a message, for example, has several.
+                // Put on one line: a public key in a message, for example, spans several.
                 let words: Vec<&str> = text.split_whitespace().collect();
                 let text = words.join(" ");
                 writeln!(out, "  wrong  {:<16} {}", check.what, printable(&text))?;

@@ -1,7 +1,7 @@
 //! Choosing a build machine (`doc/spec/offload.md`, sections 3, 6, 10 and 24).
 //!
-//! Machines are asked without holding any lock; the choice itself is made under the machine-choice
-//! lock, and uses no network.
+//! Machines are probed without holding any lock; the choice itself is made under the machine-choice
+//! lock, and doesn't use the network.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +18,14 @@ use crate::slots::{self, Slot};
 use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel, stderr_line};
 
-/// A machine that will do, and the right to use it.
+/// A chosen machine, and its slot.
 pub struct Chosen<'a> {
     /// The machine.
     pub machine: &'a Machine,
     /// Its slot.
     pub slot: Slot,
     directories: HookDirectories,
-    /// When the load was measured that our build was added to: a later measurement includes it.
+    /// When the load was measured to which our build was added: a later measurement includes it.
     asked: u64,
 }
 
@@ -44,9 +44,9 @@ impl Drop for Chosen<'_> {
 pub struct Rejection {
     /// Its name.
     pub machine: String,
-    /// The reason, for people.
+    /// The reason, for users.
     pub reason: String,
-    /// The machine does not work, as opposed to being busy.
+    /// Whether the machine does not work, as opposed to being busy.
     pub is_dead: bool,
 }
 
@@ -67,7 +67,7 @@ impl Rejection {
     }
 }
 
-/// The best of the candidates that can take a build now, or why none can.
+/// The best candidate that can take a build now, or why none can.
 pub fn choose<'a>(
     candidates: &[&'a Machine],
     directories: &HookDirectories,
@@ -111,7 +111,7 @@ pub fn choose<'a>(
         },
     );
     let _choice = host_locks::lock_choice(directories)?;
-    // Builds that other hooks have given to the machines in the meantime count, too.
+    // Count builds that other hooks have given to the machines meanwhile, too.
     for (machine, health) in &mut able {
         health.given = Health::load(directories, machine).given;
     }
@@ -152,8 +152,8 @@ fn has_free_slot(directories: &HookDirectories, machine: &Machine) -> io::Result
     Ok(slots::taken(directories, machine)?.len() < machine.parallel_builds as usize)
 }
 
-/// Asks the machines of which nothing recent is known for their load and free space, all at once.
-/// Returns those of which something is known then.
+/// Probes the machines about which nothing recent is known, in parallel. Returns the machines about
+/// which something is known then.
 fn ask<'a>(
     able: Vec<(&'a Machine, Health)>,
     directories: &HookDirectories,

@@ -1,4 +1,4 @@
-//! Where the hook keeps its own state, and the store that it works for.
+//! The directories of the hook's state, and the store.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,19 +9,19 @@ use store::Directories;
 
 use crate::machines::Machine;
 
-/// The directories that the hooks of one daemon share.
+/// The directories that all hooks of one daemon share.
 #[derive(Debug, Clone)]
 pub struct HookDirectories {
-    /// `<state>/offload`; `ssh/` in it has the control sockets. Made with mode 0700 if missing.
+    /// `<state>/offload`; `ssh/` in it has the control sockets. Created with mode 0700 if missing.
     pub state: PathBuf,
     /// The store, here and on the build machines.
     pub store: StoreDir,
-    /// The home directory of our user according to the password file.
+    /// The home directory of our user in the password file.
     pub user_home: PathBuf,
 }
 
 impl HookDirectories {
-    /// Those that go with a daemon's directories.
+    /// The hook's directories for a daemon's directories.
     pub fn new(daemon: &Directories) -> io::Result<HookDirectories> {
         let account = User::from_uid(Uid::effective())?;
         Ok(HookDirectories {
@@ -31,7 +31,8 @@ impl HookDirectories {
         })
     }
 
-    /// What the hooks keep about one machine: `<state>/offload/NAME:PORT`, as in Guix.
+    /// The directory of what hooks store about one machine: `<state>/offload/NAME:PORT`, as in
+    /// Guix.
     pub fn of_machine(&self, machine: &Machine) -> PathBuf {
         self.state.join(machine.key())
     }

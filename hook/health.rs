@@ -1,8 +1,8 @@
-//! What hooks have learnt about a machine, for later hooks:
+//! What hooks have learnt about a machine, stored for later hooks:
 //! `<state>/offload/NAME:PORT/health.json`.
 //!
-//! Load and free space are valid for a few seconds. A machine that has failed is set aside and then
-//! tried again; the time doubles with each failure in a row (exponential backoff, with jitter).
+//! Load and free space are valid for a few seconds. After a failure, a machine gets no builds for a
+//! while; that time doubles with each consecutive failure (exponential backoff, with jitter).
 
 use std::fs;
 use std::io;
@@ -18,12 +18,12 @@ use crate::stderr_line;
 
 /// How long load and free space are valid, in seconds.
 const FRESH: u64 = 10;
-/// How long a machine is set aside after its first failure, in seconds.
+/// How long a machine gets no builds after its first failure, in seconds.
 const FIRST_BACKOFF: u64 = 10;
-/// How long it is set aside at most, in seconds, without the jitter.
+/// The maximum of that time, in seconds, without the jitter.
 const LONGEST_BACKOFF: u64 = 3600;
 
-/// What is known of a machine.
+/// What is known about a machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
@@ -35,24 +35,24 @@ pub struct Health {
     pub cores: u32,
     /// Free bytes in its store.
     pub free_bytes: u64,
-    /// Milliseconds from a question to its answer.
+    /// Milliseconds from a request to its reply.
     pub round_trip: f64,
-    /// Builds that it has been given since then.
+    /// The number of builds that it has been given since then.
     pub given: u32,
-    /// Builds that it has finished, failed ones included.
+    /// The number of builds that it has finished, including failed ones.
     pub builds: u64,
-    /// Failures in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
-    /// Failures altogether.
+    /// The total number of failures.
     pub all_failures: u64,
-    /// The message of the last one.
+    /// The message of the last failure.
     pub last_error: Option<String>,
     /// Until when it gets no builds, in seconds since the epoch.
     pub aside_until: u64,
 }
 
 impl Health {
-    /// Reads the file; nothing is known if there is none or it cannot be parsed.
+    /// Reads the file; everything is unknown if it doesn't exist or is invalid.
     pub fn load(directories: &HookDirectories, machine: &Machine) -> Health {
         let text = fs::read(directories.of_machine(machine).join("health.json"));
         text.ok()
@@ -67,14 +67,13 @@ impl Health {
         fs::rename(new, directory.join("health.json"))
     }
 
-    /// Changes what is known, and writes it to the file. If that fails, it warns: builds are still
-    /// possible.
+    /// Changes what is known, and writes it to the file. If that fails, it only prints a warning.
     pub fn update(
         directories: &HookDirectories,
         machine: &Machine,
         change: impl FnOnce(&mut Health),
     ) -> Health {
-        // Under a lock, so that no change by another hook is lost.
+        // Under a lock, so that no other hook's change is lost.
         let lock = || {
             let directory = directories.of_machine(machine);
             fs::create_dir_all(&directory)?;
@@ -93,7 +92,7 @@ impl Health {
         health
     }
 
-    /// The machine has answered.
+    /// Records the reply of a machine.
     pub fn answered(&mut self, vitals: &Vitals) {
         self.asked = unix_time();
         self.load = vitals.load;
@@ -103,7 +102,7 @@ impl Health {
         self.given = 0;
     }
 
-    /// The machine has failed.
+    /// Records a failure of the machine.
     pub fn failed(&mut self, error: &str) {
         self.all_failures += 1;
         self.last_error = Some(error.chars().take(2000).collect());
@@ -112,11 +111,11 @@ impl Health {
         }
         let backoff = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
-        // The jitter keeps machines that failed together from coming back together.
+        // The jitter prevents machines that failed together from returning together.
         self.aside_until = unix_time() + backoff + rand::random_range(0..=backoff / 4);
     }
 
-    /// The machine has done a build.
+    /// Records a successful build.
     pub fn succeeded(&mut self) {
         self.builds += 1;
         self.failures = 0;
@@ -128,14 +127,14 @@ impl Health {
         self.cores > 0 && unix_time().saturating_sub(self.asked) < FRESH
     }
 
-    /// Its load, 1 being all processors busy, including one process for each build that it has been
-    /// given since the load was measured.
+    /// Its load, where 1 means that all processors are busy, plus one process for each build that
+    /// it has been given since the load was measured.
     pub fn normalized_load(&self) -> f64 {
         (self.load + f64::from(self.given)) / f64::from(self.cores.max(1))
     }
 }
 
-/// How long a machine is set aside, in seconds, after so many failures in a row before this one.
+/// How long a machine gets no builds, in seconds, after this many earlier consecutive failures.
 fn backoff(failures: u32) -> u64 {
     FIRST_BACKOFF
         .saturating_mul(1 << failures.min(20))
@@ -202,7 +201,7 @@ mod tests {
         let updated = Health::update(&directories, &machine, |health| health.failed("gone"));
         assert_eq!((updated.builds, updated.all_failures), (1, 1));
         assert_eq!(Health::load(&directories, &machine), updated);
-        // A damaged file is as good as none.
+        // A damaged file counts as missing.
         let file = state.path().join("build1:22/health.json");
         fs::write(file, "{").unwrap();
         assert_eq!(Health::load(&directories, &machine), Health::default());

@@ -2,7 +2,7 @@
 //!
 //! They are lock files in `<state>/offload`: `NAME:PORT.upload.lock` and `NAME:PORT.download.lock`
 //! for transfers, `machine-choice.lock` for choosing. The kernel releases them when the process
-//! ends, however it ends.
+//! ends, for whatever reason.
 
 use std::fs;
 use std::io;
@@ -32,12 +32,12 @@ impl Direction {
     }
 }
 
-/// Waits for the right to choose a machine.
+/// Takes the machine-choice lock.
 pub fn lock_choice(directories: &HookDirectories) -> io::Result<LockFile> {
     wait_for(directories, "machine-choice.lock")
 }
 
-/// Waits for the right to send items to a machine, or to fetch some.
+/// Takes the lock for sending items to a machine, or for fetching items from it.
 pub fn lock_transfer(
     directories: &HookDirectories,
     machine: &Machine,
@@ -57,7 +57,7 @@ fn transfer_lock_name(machine: &Machine, direction: Direction) -> String {
     format!("{}.{}.lock", machine.key(), direction.name())
 }
 
-/// Whether a hook sends items to a machine now, or fetches some.
+/// Whether a hook is currently sending items to a machine, or fetching some.
 fn is_transferring(directories: &HookDirectories, machine: &Machine) -> bool {
     [Direction::Upload, Direction::Download]
         .into_iter()
@@ -70,8 +70,8 @@ fn is_transferring(directories: &HookDirectories, machine: &Machine) -> bool {
         })
 }
 
-/// The message for a machine that only answered too late because its connection is busy with a
-/// transfer. If the machine were dead, the hooks that transfer items would notice.
+/// The message for a machine that replied too late because its connection is busy with a transfer.
+/// If the machine were dead, the hooks that transfer items would notice.
 pub fn busy_with_transfer(
     directories: &HookDirectories,
     machine: &Machine,

@@ -1,9 +1,9 @@
 //! Offloading: choosing a build machine, getting a derivation built there, and fetching its outputs.
 //!
-//! This library is called `hook` like its folder, after the *build hook*, as the daemon calls the
-//! program that it asks whether a build should be done elsewhere. That program is `guix-offload`
-//! (`main.rs`, which calls [`run`]). `guix-client offload` uses the library, too, for
-//! [`status`] and [`check_machines`], and `guix-daemon --check-setup` reads [`machines`].
+//! This library is called `hook`, like its directory, after the *build hook*: the daemon's term for
+//! the program that it asks whether to build a derivation elsewhere. That program is `guix-offload`
+//! (`main.rs`, which calls [`run`]). `guix-client offload` also uses the library, for [`status`]
+//! and [`check_machines`], and `guix-daemon --check-setup` for [`machines`].
 //!
 //! A request goes through [`request`] → [`choose`] ([`machines`], [`suitability`], [`health`],
 //! [`slots`]) → [`remote`] → [`transfer`] (over a [`bounded_pipe`]).

@@ -1,7 +1,7 @@
 //! The program `guix-offload`: the build hook.
 //!
 //! The daemon starts it with pipes as its standard input and output and with the build's log on
-//! descriptor 4. `guix-offload test` and `status` are for people.
+//! descriptor 4. `guix-offload test` and `status` are for users.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -101,8 +101,8 @@ fn directories() -> anyhow::Result<Directories> {
     )?)
 }
 
-/// Writes what a person asked for to standard output. If the reader is gone, the program ends by
-/// `SIGPIPE`, as Unix programs do; the signal is ignored until then.
+/// Writes the output of a command to standard output. If that is a closed pipe, the program ends by
+/// `SIGPIPE`, like other Unix programs; the signal is ignored until then.
 fn print(text: &[u8]) -> anyhow::Result<()> {
     system::signal::restore_broken_pipes()?;
     let mut out = io::stdout().lock();
@@ -113,8 +113,8 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 
 /// Serves the daemon.
 fn serve(arguments: run::Arguments) -> anyhow::Result<u8> {
-    // First, before anything opens descriptors of these numbers. Our own child processes inherit
-    // neither.
+    // This must be first, before anything opens descriptors with these numbers. Our own child
+    // processes inherit neither.
     let log = system::pipe::inherited(4)?.map(File::from);
     let input =
         system::pipe::inherited(0)?.ok_or_else(|| anyhow::anyhow!("standard input is closed"))?;

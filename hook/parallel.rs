@@ -1,6 +1,6 @@
-//! Work on all machines at the same time.
+//! Parallel work on all machines.
 
-/// Calls a function for each item, in a thread each. Returns the results in the order of the items.
+/// Calls a function for each item, each in a thread. Returns the results in the order of the items.
 pub fn map<'a, T: Sync, R: Send>(items: &'a [T], act: impl Fn(&'a T) -> R + Sync) -> Vec<R> {
     std::thread::scope(|scope| {
         let act = &act;

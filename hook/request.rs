@@ -1,8 +1,8 @@
 //! The daemon's requests (`doc/spec/hook-protocol.md`, sections 4, 5 and 8).
 //!
-//! Standard input is read without a buffer, a byte at a time, so that what follows a line stays in
-//! the pipe for the process that reads it next. Only after `# accept`, when only the two lines of
-//! paths follow, is it read in large pieces, to its end.
+//! Standard input is read without a buffer, byte by byte, so that what follows a line stays in the
+//! pipe for the process that reads it next. Only after `# accept`, when only the two lines of paths
+//! follow, is it read in large pieces, to its end.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,9 +10,9 @@ use std::os::fd::OwnedFd;
 
 use formats::{StoreDir, StorePath};
 
-/// The longest request line: longer than any name, system and list of features.
+/// The maximum length of a request line, in bytes.
 const LINE_LIMIT: usize = 64 << 10;
-/// The most bytes of the two lines of paths.
+/// The maximum length of the two lines of paths, in bytes.
 const PATHS_LIMIT: u64 = 1 << 30;
 
 /// Why a request could not be read.
@@ -21,32 +21,32 @@ pub enum Error {
     /// Reading failed.
     #[error("failed to read from the daemon: {0}")]
     Io(#[from] io::Error),
-    /// Not a request.
+    /// Not a valid request.
     #[error("invalid request line: {0}")]
     Invalid(String),
-    /// Not a path of the store.
+    /// Not a store path.
     #[error("invalid store item in the daemon's list: {0}")]
     Path(#[from] formats::store_path::Error),
-    /// The two lines of paths are missing.
+    /// The two lines of paths are missing or truncated.
     #[error("the daemon did not say what to transfer")]
     Incomplete,
 }
 
-/// A derivation that the daemon would like to have built.
+/// A request to build a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The daemon could start it itself at once.
+    /// Whether the daemon could immediately build it locally.
     pub am_willing: bool,
-    /// The system it is to be built on.
+    /// The system on which to build it.
     pub system: String,
-    /// The `.drv`.
+    /// The file name of the `.drv`.
     pub derivation: String,
-    /// What the machine must offer.
+    /// The features that the machine must have.
     pub features: Vec<String>,
 }
 
 impl Request {
-    /// Reads a line without its end.
+    /// Parses a line, without its newline.
     pub fn parse(line: &[u8]) -> Result<Request, Error> {
         let invalid = || {
             Error::Invalid(
@@ -95,7 +95,7 @@ impl Input {
         Input(File::from(fd))
     }
 
-    /// The next request; `None` when the daemon has no more.
+    /// The next request; `None` if there are no more.
     pub fn request(&mut self) -> Result<Option<Request>, Error> {
         let mut line = Vec::new();
         loop {
@@ -112,7 +112,7 @@ impl Input {
         }
     }
 
-    /// What a build needs, and what it makes: the two lines that follow an `# accept`.
+    /// The inputs and outputs of a build: the two lines after `# accept`.
     pub fn paths(&mut self, store: &StoreDir) -> Result<(Vec<StorePath>, Vec<StorePath>), Error> {
         let mut text = Vec::new();
         (&self.0).take(PATHS_LIMIT).read_to_end(&mut text)?;

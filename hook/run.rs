@@ -1,4 +1,4 @@
-//! The build hook: requests in, answers out, and at most one build
+//! The build hook: reads requests, answers them, and runs at most one build
 //! (`doc/spec/hook-protocol.md`; `doc/spec/offload.md`, section 0).
 
 use std::fs::File;
@@ -18,22 +18,22 @@ use crate::request::{Input, Request};
 use crate::transfer::{self, BuildTask, LocalHost};
 use crate::{stderr_line, suitability};
 
-/// The environment variable that has the hook print why it chooses as it does.
+/// The environment variable that makes the hook explain its choices.
 const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
 
-/// How long a machine's daemon may take to answer the handshake.
+/// The timeout for the handshake with a machine's daemon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The command line that the daemon runs the hook with.
+/// The command line with which the daemon runs the hook.
 #[derive(Debug, Clone)]
 pub struct Arguments {
     /// The daemon's system.
     pub system: String,
-    /// BuildLimits of all builds.
+    /// The limits of all builds.
     pub limits: BuildLimits,
 }
 
-/// Serves the daemon until it has no more requests; the exit code.
+/// Answers the daemon until it has no more requests; returns the exit code.
 pub fn run(
     arguments: &Arguments,
     daemon_directories: Directories,
@@ -86,10 +86,10 @@ pub fn run(
     Ok(0)
 }
 
-/// A machine whose daemon has answered, and the connection to it.
+/// A machine whose daemon has responded, and the connection to it.
 type FoundMachine<'a> = (Chosen<'a>, Box<dyn Transport>);
 
-/// The search for a machine that can do a build, and for another one when it fails.
+/// The search for a machine for a build, and for another one if that fails.
 struct MachineSearch<'a> {
     directories: &'a HookDirectories,
     request: &'a Request,
@@ -123,14 +123,14 @@ impl<'a> MachineSearch<'a> {
         }
     }
 
-    /// Notes that a machine has failed: this hook does not use it again, and others only later.
+    /// Records that a machine has failed: this hook doesn't use it again, and others only later.
     fn set_aside(&mut self, machine: &Machine, error: &str) {
         Health::update(self.directories, machine, |health| health.failed(error));
         self.candidates.retain(|other| *other != machine);
     }
 }
 
-/// Has the build done, on other machines if the first one fails; the exit code.
+/// Builds on a machine, and on others if the first one fails; returns the exit code.
 fn offload<'a>(
     arguments: &Arguments,
     daemon_directories: Directories,

@@ -1,5 +1,5 @@
-//! The machines that `offload status` and `offload test` look at: those of one machine file or of
-//! the usual ones, optionally only those whose name matches a regular expression.
+//! The machines that `offload status` and `offload test` use: those in one machine file or in the
+//! usual ones, optionally only those whose name matches a regular expression.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use regex_lite::Regex;
 use crate::machines::{self, Machine, MachineList};
 use crate::stderr_line;
 
-/// Which machines are meant.
+/// Which machines to use.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     /// The machine file to read instead of the usual ones.
@@ -19,7 +19,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// From the arguments `[FILE [REGEXP]]`.
+    /// Parses the arguments `[FILE [REGEXP]]`.
     pub fn new(arguments: &[impl AsRef<str>]) -> Result<Selection> {
         if arguments.len() > 2 {
             bail!("wrong number of arguments");
@@ -36,8 +36,8 @@ impl Selection {
         })
     }
 
-    /// The selected machines of the file, or of the usual files in `configuration`, each once. Prints
-    /// the mistakes in machine files. It is an error if there is no such machine.
+    /// The selected machines of the file, or of the usual files in `configuration`, without
+    /// duplicates. Prints the mistakes in machine files. It is an error if no machine is selected.
     pub fn load(&self, configuration: &Path) -> Result<MachineList> {
         let mut list = match &self.file {
             Some(file) => machines::load_file(file)?,
@@ -67,7 +67,7 @@ impl Selection {
         });
     }
 
-    /// Why no machine is left of a list. `is_empty`: it had none from the beginning.
+    /// Why no machine is selected. `is_empty`: whether the list was empty from the start.
     fn no_machine(&self, list: &MachineList, is_empty: bool, configuration: &Path) -> String {
         let files = list.file_names();
         match &self.regexp {
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(selected("[[:digit:]]{2}"), ["build10"]);
         assert_eq!(selected("bui?ld[^0-9]*1?$"), ["build1"]);
         assert_eq!(selected(""), NAMES);
-        // As in Guix, case matters and only part of the name is needed.
+        // As in Guix, matching is case-sensitive and not anchored.
         assert!(selected("BUILD").is_empty() && selected("^uild").is_empty());
     }
 

@@ -1,8 +1,8 @@
-//! Slots: how many builds a machine gets at once (`doc/spec/offload.md`, section 6).
+//! Slots: how many simultaneous builds a machine gets (`doc/spec/offload.md`, section 6).
 //!
 //! Each is a lock file, `<state>/offload/NAME:PORT/0`, `NAME:PORT/1`, …, as in Guix's own hook. The
-//! kernel releases the lock when the process ends, however it ends. What the slot is used for is
-//! in the file.
+//! kernel releases the lock when the process ends, for whatever reason. The file describes the
+//! slot's current use.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use system::lock::{LockFile, Mode};
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// The right to have one more build on a machine; released when dropped.
+/// A slot on a machine; released on drop.
 #[derive(Debug)]
 pub struct Slot {
     file: LockFile,
@@ -22,19 +22,19 @@ pub struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // So that no reader takes the build for a running one.
+        // So that no reader mistakes the build for a running one.
         let _ = self.file.file().set_len(0);
     }
 }
 
-/// What a slot is used for.
+/// The current use of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupant {
     /// The hook's process.
     pub pid: u32,
     /// The derivation that is built.
     pub derivation: String,
-    /// When it was taken, in seconds since the epoch.
+    /// When the slot was taken, in seconds since the epoch.
     pub since: u64,
 }
 
@@ -64,8 +64,8 @@ pub fn acquire(
     Ok(None)
 }
 
-/// The slots of a machine that are taken now; `None` for a slot whose file does not say what it is
-/// used for, such as one that Guix's own hook has taken.
+/// The slots of a machine that are in use; `None` for a slot whose file does not describe its use,
+/// such as one that Guix's own hook has taken.
 pub fn taken(
     directories: &HookDirectories,
     machine: &Machine,
@@ -77,7 +77,7 @@ pub fn taken(
         if !path.exists() {
             continue;
         }
-        // This only tests the lock: taking it would keep another hook from taking the slot.
+        // This only tests the lock: taking it would prevent another hook from taking the slot.
         if LockFile::open(&path)?.is_locked()? {
             let text = fs::read(&path)?;
             taken.push(serde_json::from_slice(&text).ok());

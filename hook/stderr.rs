@@ -17,11 +17,11 @@ pub fn write_trace(trace: &Trace<'_>) {
     write(trace.to_string());
 }
 
-/// Writes a line with one `write`: standard error is not buffered, and the daemon forwards whatever
-/// one `read` returns as a message of its own.
+/// Writes a line with a single `write`: standard error is not buffered, and the daemon forwards
+/// what one `read` returns as one message.
 fn write(mut line: String) {
     line.push('\n');
-    // If nobody reads standard error any more, that must not end the build.
+    // A closed standard error must not end the build.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 

@@ -1,5 +1,5 @@
-//! Which machines could build a derivation, which of them are fit to do it now, and in what order
-//! they are tried (`doc/spec/offload.md`, sections 3, 6 and 10). Nothing here asks a machine.
+//! Which machines could build a derivation, which of them can do it now, and the order in which
+//! they are tried (`doc/spec/offload.md`, sections 3, 6 and 10). Nothing here probes a machine.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::machines::Machine;
 use crate::remote::REQUIRED_FREE_BYTES;
 use crate::request::Request;
 
-/// Loads are compared in steps of this part of all processors being busy: a smaller difference
-/// says nothing.
+/// Loads are compared in steps of this fraction of all processors; smaller differences are
+/// insignificant.
 const LOAD_STEP: f64 = 0.25;
 
-/// Whether a machine could ever build what is requested: its system and its features are right.
+/// Whether a machine could ever build what is requested: it has the system and the features.
 fn can_build(machine: &Machine, request: &Request) -> bool {
     let has = |feature: &String| {
         machine.features.contains(feature) || machine.mandatory_features.contains(feature)
@@ -28,8 +28,8 @@ fn can_build(machine: &Machine, request: &Request) -> bool {
             .all(|feature| request.features.contains(feature))
 }
 
-/// The machines that could ever build it, each once: a machine that is given twice would have its
-/// slots counted twice.
+/// The machines that could ever build it, without duplicates: a machine that is listed twice would
+/// have its slots counted twice.
 pub fn candidates<'a>(machines: &'a [Machine], request: &Request) -> Vec<&'a Machine> {
     let mut seen = Vec::new();
     let mut candidates = Vec::new();
@@ -42,7 +42,7 @@ pub fn candidates<'a>(machines: &'a [Machine], request: &Request) -> Vec<&'a Mac
     candidates
 }
 
-/// Why a machine that works gets no build now.
+/// Why a working machine gets no build now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Unsuitable {
     /// Its normalized load is not below the threshold of its entry.
@@ -73,7 +73,7 @@ impl fmt::Display for Unsuitable {
     }
 }
 
-/// Why a machine gets no build now, given what is known of it; `None` if it may get one.
+/// Why a machine gets no build now, given what is known about it; `None` if it may get one.
 pub fn unsuitable(machine: &Machine, health: &Health) -> Option<Unsuitable> {
     let load = health.normalized_load();
     match machine.overload_threshold {
@@ -85,8 +85,8 @@ pub fn unsuitable(machine: &Machine, health: &Health) -> Option<Unsuitable> {
     }
 }
 
-/// Sorts machines in the order in which they are tried: the less loaded first, then the faster;
-/// equal ones in random order, so that hooks that choose at the same time choose differently.
+/// Sorts machines in the order in which they are tried: less loaded ones first, then faster ones;
+/// equal ones in random order, so that simultaneous hooks choose different ones.
 pub fn rank(machines: &mut [(&Machine, Health)], random: &mut impl Rng) {
     machines.shuffle(random);
     machines.sort_by(|(a, a_health), (b, b_health)| {
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(unsuitable(&machine, &health(1.9, 4)), None);
         let reason = unsuitable(&machine, &health(2.0, 4)).unwrap();
         assert_eq!(reason.to_string(), "its load 0.50 is not below 0.50");
-        // Builds that it was given since the load was measured count.
+        // Builds that it was given since the load was measured count, too.
         let busy = Health {
             given: 1,
             ..health(1.9, 4)
@@ -233,7 +233,7 @@ mod tests {
         );
         let machines = [
             (&slow, health(3.0, 4)),
-            // Not a step less loaded than `slow`.
+            // Not a whole step less loaded than `slow`.
             (&fast, health(3.5, 4)),
             (&idle, health(0.5, 4)),
         ];
@@ -247,7 +247,7 @@ mod tests {
         let (small, large) = (machine("small"), machine("large"));
         let machines = [(&small, health(1.0, 1)), (&large, health(4.0, 32))];
         assert_eq!(ranked(&machines, 0), ["large", "small"]);
-        // A machine whose load cannot be a number of processes comes last and panics nowhere.
+        // A machine with an impossible load comes last, and nothing panics.
         let machines = [(&small, health(f64::INFINITY, 1)), (&large, health(9.0, 1))];
         assert_eq!(ranked(&machines, 0), ["large", "small"]);
     }

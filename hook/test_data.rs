@@ -5,7 +5,7 @@ use formats::StoreDir;
 use crate::directories::HookDirectories;
 use crate::machines::{Machine, Place, TransportChoice};
 
-/// A machine of this name, with the default of every field.
+/// A machine with this name, and the default of every field.
 pub fn machine(name: &str) -> Machine {
     Machine {
         name: name.to_owned(),

@@ -1,5 +1,5 @@
-//! One derivation on one machine: missing inputs are sent, it is built, and the outputs are fetched
-//! (`doc/spec/offload.md`, sections 11 to 20 and 26).
+//! Building one derivation on one machine: missing inputs are sent, it is built, and the outputs
+//! are fetched (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::remote::{
 };
 use crate::{stderr, stderr_line};
 
-/// About how many bytes an item takes in an archive besides its nar: names and a signature.
+/// Roughly how many bytes an item takes in an archive besides its nar: names and a signature.
 const ITEM_OVERHEAD: u64 = 1 << 10;
 
 /// Why an offload failed.
@@ -27,7 +27,7 @@ pub enum Error {
     /// The machine, or the build on it.
     #[error(transparent)]
     Remote(#[from] remote::Error),
-    /// The machine sent something invalid.
+    /// The machine sent invalid data.
     #[error("what '{machine}' sent cannot be taken: {source}")]
     Corrupt {
         /// The machine.
@@ -57,7 +57,7 @@ impl Error {
         }
     }
 
-    /// Whether this host is to blame, so that no other machine would succeed.
+    /// Whether this host is at fault, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         match self {
             Error::Remote(error) => error.is_local(),
@@ -67,7 +67,7 @@ impl Error {
     }
 }
 
-/// A build to be offloaded.
+/// A build to offload.
 pub struct BuildTask<'a> {
     /// The `.drv`.
     pub derivation: &'a StorePath,
@@ -75,7 +75,7 @@ pub struct BuildTask<'a> {
     pub inputs: &'a [StorePath],
     /// The outputs to fetch.
     pub outputs: &'a [StorePath],
-    /// BuildLimits of the build.
+    /// The limits of the build.
     pub limits: BuildLimits,
 }
 
@@ -87,7 +87,7 @@ pub struct LocalHost<'a> {
     pub directories: &'a HookDirectories,
 }
 
-/// Has a machine do a build, over a connection to its daemon. The build's log goes to `log`.
+/// Builds on a machine, over a connection to its daemon. The build's log is written to `log`.
 pub fn offload(
     host: &LocalHost<'_>,
     machine: &Machine,
@@ -98,7 +98,7 @@ pub fn offload(
     let mut items: BTreeSet<StorePath> = task.inputs.iter().cloned().collect();
     items.insert(task.derivation.clone());
     let items = host.store.sort_topologically(&items)?;
-    // What is there must be protected before we ask what is there.
+    // What is valid there must be protected before we ask for it.
     let kept = [items.as_slice(), task.outputs].concat();
     let missing = transport.protect_and_ask(&kept, &items)?;
     let inline_archive = match missing.as_slice() {
@@ -143,8 +143,8 @@ fn transfer_lock(
     })
 }
 
-/// Sends missing items, or returns them as an archive if they are so small that they can be sent
-/// together with the request to build.
+/// Sends missing items, or returns them as an archive if they are small enough to be sent together
+/// with the request to build.
 fn send(
     host: &LocalHost<'_>,
     machine: &Machine,
@@ -181,19 +181,19 @@ fn send(
             exported
         });
         let imported = transport.import(&mut reader);
-        // Lets the exporter's next write fail, in case the import ended early.
+        // Makes the exporter's next write fail, in case the import ended early.
         drop(reader);
         let exported = exporter.join();
         match (imported, exported) {
             (Ok(()), _) => Ok(None),
-            // If the export failed, the import failed only because the archive ended early.
+            // If the export failed, the import only failed because the archive ended early.
             (Err(_), Ok(Err(error))) if error.errno() != Some(libc::EPIPE) => Err(error.into()),
             (Err(error), _) => Err(error.into()),
         }
     })
 }
 
-/// Whether an export failed because the reader of its archive had ended.
+/// Whether an export failed because the reader of its archive has ended.
 fn is_broken_pipe(error: &remote::Error) -> bool {
     matches!(error, remote::Error::Local { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }

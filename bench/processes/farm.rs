@@ -1,5 +1,5 @@
-//! A head and its build machines on the loopback interface. Each machine has a real sshd, and a store
-//! and a daemon of its own in namespaces in which its directory is mounted over the head's.
+//! A head and its build machines on the loopback interface. Each machine has a real sshd, and its
+//! own store and daemon in namespaces in which its directory is mounted over the head's.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::host::{Host, make_directories};
 use crate::{Implementation, TEST_TIMEOUT, proxy};
 
-/// A head and its machines. The head builds nothing by itself.
+/// A head and its machines. The head doesn't build anything itself.
 pub struct Farm {
     machines: Vec<Machine>,
     /// The head.
@@ -21,7 +21,7 @@ pub struct Farm {
 }
 
 struct Machine {
-    /// The process that all others end with; it ends with its standard input.
+    /// The process whose end ends all others; it ends when its standard input is closed.
     child: Child,
     _input: ChildStdin,
     address: SocketAddr,
@@ -88,7 +88,8 @@ impl Farm {
         for file in ["host", "login.pub"] {
             fs::copy(head.path(file), own.join(file))?;
         }
-        // Each machine has an address of its own on this host. The port is free after this statement.
+        // Each machine has its own address on this host. The port is free again after this
+        // statement.
         let address = TcpListener::bind((format!("127.0.0.{}", number + 2), 0))?.local_addr()?;
         fs::write(
             own.join("sshd_config"),
@@ -176,7 +177,7 @@ impl Farm {
         Ok(())
     }
 
-    /// Ends the connections that our hook keeps, and removes what it has learnt about the machines.
+    /// Ends our hook's shared connections, and removes its files about the machines.
     pub fn forget(&self) -> Result<()> {
         let directory = self.head.path("var/guix/offload");
         for entry in fs::read_dir(directory.join("ssh")).into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The hook alone: how long a daemon waits for its answers.
+//! The hook alone: how long a daemon waits for its replies.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +36,7 @@ fn decline_again(host: &Host, _: usize) -> Result<Duration> {
     Ok(ask(host, &drv, 2, "# decline")?[1])
 }
 
-/// All slots are taken, so that no machine is asked for its load.
+/// All slots are in use, so no machine is probed.
 fn busy(host: &Host, _: usize) -> Result<Duration> {
     const MACHINES: usize = 400;
     let mut machines = "(list\n".to_owned();
@@ -64,11 +64,11 @@ fn busy(host: &Host, _: usize) -> Result<Duration> {
     Ok(ask(host, &drv, 1, "# postpone")?[0])
 }
 
-/// Starts the hook and sends it several requests. Returns the times to its answers; the first one
-/// is measured from the start of the hook.
+/// Starts the hook and sends it several requests. Returns the times until its replies; the first is
+/// measured from the start of the hook.
 pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<Vec<Duration>> {
     let (program, arguments) = host.hook().split_first().context("no hook")?;
-    // As with a daemon, the hook's answer is on standard output and standard error.
+    // As with a daemon, the hook's reply is on standard output and standard error.
     let (answer, writer) = io::pipe().context("cannot make a pipe")?;
     let mut begun = Instant::now();
     let mut child = Command::new(program)
@@ -80,7 +80,7 @@ pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<V
         .stderr(writer)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
-    // A hook that does not answer is killed, which ends its output.
+    // A hook that does not reply is killed, which ends its output.
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let watch = std::thread::spawn(move || {

@@ -25,7 +25,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Starts its daemon. All names have four letters, so that file names have the same length.
+    /// Starts the daemon. All names have four letters, so that file names have the same length.
     pub fn start(implementation: &Implementation, options: &[&str]) -> Result<Host> {
         let Implementation { name, daemon, .. } = implementation;
         let root = tempfile::Builder::new()
@@ -44,7 +44,7 @@ impl Host {
         let environment = environment(root.path(), implementation);
         make_keys(&environment)?;
         let users = BuildUsers::claim();
-        // It is killed when this program is.
+        // It is killed when this program ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(daemon);
         if let Some(users) = &users {
@@ -119,7 +119,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
-        // Directories in a store cannot be written to.
+        // Store directories are read-only.
         let _ = Command::new("chmod")
             .args(["-R", "u+w"])
             .arg(self.root.path())
@@ -182,7 +182,8 @@ fn environment(root: &Path, implementation: &Implementation) -> Vec<(OsString, O
     .collect();
     let mut set = |name: &str, value: OsString| environment.push((name.into(), value));
     match implementation.hook.as_slice() {
-        // Our hook is a program; Guix's is a command of `guix', with which its daemon also signs.
+        // Our hook is a program; Guix's is a subcommand of `guix', with which its daemon also
+        // signs.
         [hook] => set("NIX_BUILD_HOOK", hook.into()),
         [guix, ..] => set("GUIX", guix.into()),
         [] => {}

@@ -27,7 +27,7 @@ pub const TASKS: &[Task<Host>] = &[
         .long(),
 ];
 
-/// How many are exported and imported.
+/// The number of items that are exported and imported.
 const SMALL: usize = 1000;
 
 fn small_items(daemon: &mut Connection, round: usize) -> Result<Vec<StorePath>> {
@@ -52,7 +52,7 @@ fn import(host: &Host, round: usize) -> Result<Duration> {
     let items = small_items(&mut daemon, round)?;
     let mut archive = Vec::new();
     daemon.export_paths(&items, true, &mut archive)?;
-    // They are protected as long as the connection lasts that added them, or a little longer.
+    // They are protected until the connection that added them is closed, or slightly longer.
     drop(daemon);
     let mut daemon = host.connect()?;
     let begun = Instant::now();
@@ -104,7 +104,7 @@ fn liveness(host: &Host, _: usize) -> Result<Duration> {
     Ok(time)
 }
 
-/// Empty files, and rows in the database that make them items. Each refers to two others, and all
+/// Creates empty files, and database rows that make them items. Each refers to two others, and all
 /// can be reached from the first, which is returned.
 fn make_items(host: &Host, name: &str, count: usize) -> Result<StorePath> {
     let mut database = rusqlite::Connection::open(host.path("var/guix/db/db.sqlite"))?;

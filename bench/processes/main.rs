@@ -1,5 +1,5 @@
-//! Compares the times of whole programs: our daemon and hook, and those of Guix that environment
-//! variables name.
+//! Compares the times of whole programs: our daemon and hook, and those of Guix in environment
+//! variables.
 //!
 //! * `GUIX_REFERENCE_DAEMON`: another guix-daemon;
 //! * `GUIX_REFERENCE_GUIX` (or `GUIX`): its `guix`, which has its hook and signs for it;
@@ -43,19 +43,19 @@ pub struct Implementation {
     hook: Vec<PathBuf>,
 }
 
-/// Something that is measured on a host or a farm.
+/// A benchmark on a host or a farm.
 pub struct Task<On: 'static> {
     name: &'static str,
-    /// Does it in the given round. Returns the time of one operation.
+    /// Runs it in the given round. Returns the time of one operation.
     run: fn(&On, usize) -> Result<Duration>,
-    /// Rounds at most.
+    /// The maximum number of rounds.
     rounds: usize,
-    /// Takes minutes.
+    /// Whether it takes minutes.
     long: bool,
 }
 
 impl<On> Task<On> {
-    /// A task that takes no more than seconds.
+    /// A task that takes at most seconds.
     pub const fn new(name: &'static str, run: fn(&On, usize) -> Result<Duration>) -> Self {
         Task {
             name,
@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Which tasks are to be measured, and the results so far.
+/// The tasks to be measured, and the results so far.
 struct Bench {
     table: Table,
     words: Vec<String>,
@@ -144,8 +144,8 @@ impl Bench {
         (self.words.is_empty() || named) && (self.long || !task.long)
     }
 
-    /// Measures tasks on the hosts or farms that `start` makes for the implementations. A failure is
-    /// printed and does not end the other measurements.
+    /// Measures tasks on the hosts or farms that `start` starts for the implementations. A failure
+    /// is printed and does not end the other measurements.
     fn measure<On>(
         &mut self,
         ours: &Implementation,
@@ -190,7 +190,7 @@ impl Bench {
     }
 }
 
-/// The value of a result; an error is printed.
+/// The value of a result; prints an error.
 fn ok_or_print<T>(name: &str, result: Result<T>) -> Option<T> {
     result
         .inspect_err(|error| eprintln!("{name}: {error:#}"))

@@ -1,4 +1,4 @@
-//! Offloading, from a client's request to its answer, over a real sshd.
+//! Offloading, from a client's request to its reply, over a real sshd.
 
 use std::io::{self, Read, Write};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use crate::farm::Farm;
 use crate::hook::ask;
 use crate::work::{Noise, build, derivation};
 
-/// The tasks, for farms of so many machines.
+/// The tasks, by the number of machines in the farm.
 pub const TASKS: &[(usize, &[Task<Farm>])] = &[
     (
         1,
@@ -41,7 +41,7 @@ pub const TASKS: &[(usize, &[Task<Farm>])] = &[
     ),
 ];
 
-/// A client that wants its builds offloaded.
+/// A client that requests offloading.
 fn client(farm: &Farm) -> Result<Connection> {
     let mut daemon = farm.head.connect()?;
     let mut options = SetOptions {
@@ -53,7 +53,7 @@ fn client(farm: &Farm) -> Result<Connection> {
     Ok(daemon)
 }
 
-/// The time of building some derivations, each of which has `sources`.
+/// The time to build some derivations, each of which has `sources`.
 fn offload(farm: &Farm, count: usize, name: &str, sources: &[StorePath]) -> Result<Duration> {
     let mut daemon = client(farm)?;
     let mut targets = Vec::new();
@@ -66,7 +66,7 @@ fn offload(farm: &Farm, count: usize, name: &str, sources: &[StorePath]) -> Resu
 }
 
 fn cold(farm: &Farm, round: usize) -> Result<Duration> {
-    // The inputs that all builds need are there already.
+    // The inputs that all builds need are already there.
     offload(farm, 1, &format!("before-cold-{round}"), &[])?;
     farm.forget()?;
     offload(farm, 1, &format!("cold-{round}"), &[])
@@ -97,7 +97,7 @@ fn many(farm: &Farm, round: usize) -> Result<Duration> {
     offload(farm, 100, &format!("many-{round}"), &[])
 }
 
-/// How many items are sent, and how large each is.
+/// The number of items to send, and their size.
 const ITEMS: u64 = 2000;
 const SIZE: u64 = (1 << 30) / ITEMS;
 
@@ -117,7 +117,7 @@ fn closure(farm: &Farm, round: usize) -> Result<Duration> {
     offload(farm, 1, &format!("closure-{round}"), &items)
 }
 
-/// The bytes are written to a file there, as items would be.
+/// The bytes are written to a file on the machine, as items would be.
 fn cat(farm: &Farm, _: usize) -> Result<Duration> {
     let mut noise = vec![0; 1 << 20];
     Noise(1).read_exact(&mut noise)?;

@@ -1,5 +1,5 @@
-//! From the fields of an entry to a [`Machine`]: default, type and limits of every field, for all
-//! formats of machine file.
+//! Conversion of an entry's fields to a [`Machine`]: default, type and limits of every field, for
+//! all formats of machine files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::sexp::{Datum, Position, Value};
 /// One entry as written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Entry {
-    /// Where it starts.
+    /// Its position.
     pub position: Position,
     /// Its fields.
     pub fields: Vec<Field>,
@@ -19,7 +19,7 @@ pub struct Entry {
 /// A field as written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// Where it starts.
+    /// Its position.
     pub position: Position,
     /// Its name.
     pub name: String,
@@ -27,11 +27,11 @@ pub struct Field {
     pub value: Datum,
 }
 
-/// A value, or the message that says what was expected instead.
+/// A value, or a message with what was expected instead.
 type FieldResult<T> = Result<T, String>;
 
 impl Entry {
-    /// The machine that the fields describe, or all that is wrong with them.
+    /// The machine that the fields describe, or all mistakes in them.
     pub fn machine(&self, file: &Path) -> Result<Machine, Vec<Problem>> {
         let place = |position| Place {
             file: file.into(),
@@ -132,7 +132,8 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         "speed" => machine.speed = positive(value)?,
         "features" => machine.features = strings(value)?,
         "mandatory-features" => machine.mandatory_features = strings(value)?,
-        // SSH's own compression is always off; these are checked so that Guix can use the file, too.
+        // SSH's own compression is always off; these are checked so that Guix can use the file,
+        // too.
         "compression" => {
             if value.value != Value::Bool(false) {
                 string(value)?;
@@ -186,7 +187,7 @@ fn strings(value: &Datum) -> FieldResult<Vec<String>> {
     }
 }
 
-/// A host name, which is also used as a directory name and as an argument of `ssh`.
+/// Checks a host name, which is also used as a directory name and as an argument of `ssh`.
 fn host_name(value: &Datum) -> FieldResult<String> {
     let name = string(value)?;
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
@@ -205,7 +206,7 @@ fn user_name(value: &Datum) -> FieldResult<String> {
     Ok(name)
 }
 
-/// `TYPE BASE64 [COMMENT]`, without the comment.
+/// Checks `TYPE BASE64 [COMMENT]`; returns it without the comment.
 fn host_key(value: &Datum) -> FieldResult<String> {
     let text = string(value)?;
     let mut words = text.split_ascii_whitespace();

@@ -1,8 +1,8 @@
-//! Evaluates with Guile a machine file that only Scheme can evaluate.
+//! Evaluating machine files that need a Scheme interpreter, with Guile.
 //!
-//! A small Scheme program of ours runs the file in a module where `build-machine` makes a list of
-//! the fields as written, and prints the resulting machines as plain data. Guix's own modules are
-//! not needed. The file belongs to the administrator and runs with the hook's rights, as in Guix.
+//! A small Scheme program runs the file in a module where `build-machine` creates a list of the
+//! fields as written, and prints the resulting machines as plain data. Guix's own modules are not
+//! needed. The file belongs to the administrator and runs with the hook's privileges, as in Guix.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

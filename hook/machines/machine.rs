@@ -1,4 +1,4 @@
-//! A build machine, as its entry in a machine file describes it.
+//! A build machine, as described by its entry in a machine file.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::problem::Place;
 /// How the hook communicates with the build machine's daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TransportChoice {
-    /// Forward its socket; where that is forbidden, run commands.
+    /// Forward its socket; if that is forbidden, run commands.
     #[default]
     Auto,
     /// The daemon's socket, forwarded by sshd.
@@ -33,27 +33,28 @@ pub struct Machine {
     pub host_key: String,
     /// Its daemon's socket.
     pub daemon_socket: String,
-    /// Load (1 is all processors busy) from which on it gets no builds; `None`: no limit.
+    /// The load (where 1 means that all processors are busy) from which it gets no builds; `None`:
+    /// no limit.
     pub overload_threshold: Option<f64>,
-    /// How many builds it gets at once.
+    /// The maximum number of simultaneous builds.
     pub parallel_builds: u32,
     /// Relative speed.
     pub speed: f64,
-    /// What it offers beyond its system types.
+    /// Its features, besides its system types.
     pub features: Vec<String>,
-    /// Features that a derivation must ask for to be built here (Nix's field; ours in TOML).
+    /// Features that a derivation must require to be built here (Nix's field; ours in TOML).
     pub mandatory_features: Vec<String>,
-    /// How its daemon is reached.
+    /// The transport to its daemon.
     pub transport: TransportChoice,
-    /// An `ssh_config` of this machine's own, for jump hosts and the like.
+    /// A separate `ssh_config` for this machine, for jump hosts and the like.
     pub ssh_config: Option<PathBuf>,
     /// zstd level of the data sent by [`TransportChoice::Commands`]; `None`: not compressed.
     pub transfer_compression: Option<i32>,
-    /// Cores per build (`build-cores`) asked of its daemon; `None`: its own default.
+    /// The number of cores for each build (`build-cores`); `None`: the default of its daemon.
     pub cores: Option<u32>,
-    /// The Guix program to run there with [`TransportChoice::Commands`].
+    /// The Guix command to run there with [`TransportChoice::Commands`].
     pub program: Option<String>,
-    /// Where its entry starts.
+    /// The position of its entry.
     pub place: Place,
 }
 

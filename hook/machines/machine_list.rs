@@ -10,16 +10,16 @@ use super::problem::Problem;
 pub struct MachineList {
     /// The files that were read.
     pub files: Vec<PathBuf>,
-    /// The machines of all sound entries, in order.
+    /// The machines of all valid entries, in order.
     pub machines: Vec<Machine>,
-    /// The mistakes in all other entries.
+    /// The mistakes in the other entries.
     pub problems: Vec<Problem>,
-    /// What has no effect in sound entries.
+    /// What has no effect in valid entries.
     pub warnings: Vec<Problem>,
 }
 
 impl MachineList {
-    /// What the administrator should know of: mistakes first, then what has no effect.
+    /// What to tell the administrator: mistakes first, then what has no effect.
     pub fn complaints(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(&self.warnings)
     }

@@ -1,10 +1,10 @@
 //! The build machines, and the files that describe them.
 //!
-//! Three formats are read: Guix's `machines.scm` (`scheme.rs`), our `machines.toml`
-//! (`toml_tables.rs`) and the lines of Nix's `machines` (`nix_lines.rs`). All are reduced to entries
-//! of fields, which are checked in one place (`entry.rs`), so that a mistake is reported in the same
-//! way in every format: file, line, column, field. A mistake in one entry leaves the other machines
-//! usable; a file that cannot be read at all is an error.
+//! Three formats are supported: Guix's `machines.scm` (`scheme.rs`), our `machines.toml`
+//! (`toml_tables.rs`) and the lines of Nix's `machines` (`nix_lines.rs`). All are reduced to
+//! entries of fields, which are checked in one place (`entry.rs`), so that mistakes are reported in
+//! the same way for every format: file, line, column, field. After a mistake in one entry, the
+//! other machines are still usable; a file that can't be read at all is an error.
 
 mod entry;
 mod guile;

@@ -18,7 +18,7 @@ use super::machine_list::MachineList;
 use super::problem::{Place, Problem};
 use super::sexp::{Datum, Position, Value};
 
-/// The fields that the columns are.
+/// The fields that correspond to the columns.
 const COLUMNS: [&str; 8] = [
     "name",
     "systems",
@@ -30,7 +30,7 @@ const COLUMNS: [&str; 8] = [
     "host-key",
 ];
 
-/// What the line of a machine is made of: words and where they start.
+/// The words of a machine's line, and their positions.
 type Columns<'a> = Vec<(Position, &'a str)>;
 
 /// The machines of a file with this text.
@@ -92,10 +92,10 @@ fn columns(line: &str, number: u32) -> Vec<Columns<'_>> {
     found
 }
 
-/// What is wrong: where, in which field, and how.
+/// A mistake: the position, the field, and the message.
 type Mistake = (Position, &'static str, String);
 
-/// One machine as it is read.
+/// A machine that is being parsed.
 #[derive(Default)]
 struct Line {
     entry: Entry,
@@ -109,7 +109,7 @@ impl Line {
             return Ok(());
         };
         self.entry.position = start;
-        // What the address says counts where a column says nothing.
+        // The address only counts where a column is empty.
         for (index, &(at, word)) in columns.iter().enumerate().skip(1) {
             let word = self.without_stray_quotes(index, at, word);
             if word != "-" {
@@ -136,7 +136,7 @@ impl Line {
         self.entry.fields.iter().any(|field| field.name == name)
     }
 
-    /// A word without quotes that a shell or another configuration file has left at its ends.
+    /// Removes quotes that a shell or another configuration file has left at the ends of a word.
     fn without_stray_quotes<'a>(&mut self, index: usize, at: Position, word: &'a str) -> &'a str {
         let trimmed = word.trim_matches(['\'', '"']);
         if trimmed.len() != word.len() {
@@ -183,7 +183,7 @@ impl Line {
         }
         let (user, host) = address.rsplit_once('@').unwrap_or(("root", address));
         self.add(at, "user", text(user));
-        // An IPv6 address has colons of its own: with a port, it is in brackets.
+        // An IPv6 address contains colons: if there is a port, it is in brackets.
         let (host, port) = match host.strip_prefix('[').map(|host| host.split_once(']')) {
             Some(Some((host, rest))) => (host, rest.strip_prefix(':').or(not_empty(rest))),
             Some(None) => return Err((at, "name", format!("`{host}' lacks a `]'"))),
@@ -258,8 +258,8 @@ fn public_key(at: Position, word: &str) -> Result<Value, Mistake> {
     }
 }
 
-/// The text that a column has in base64, with or without padding and ending in a newline or not,
-/// like a file of OpenSSH's.
+/// Decodes the text in a base64 column, which may lack padding or end with a newline, like one of
+/// OpenSSH's files.
 fn base64_text(word: &str) -> Option<String> {
     let bytes = BASE64_NOPAD
         .decode(word.trim_end_matches('=').as_bytes())
@@ -267,7 +267,7 @@ fn base64_text(word: &str) -> Option<String> {
     Some(String::from_utf8(bytes).ok()?.trim().to_owned())
 }
 
-/// `%2F` and the like replaced by what they stand for.
+/// Decodes `%2F` and the like.
 fn percent_decoded(word: &str) -> Option<String> {
     let mut parts = word.split('%');
     let mut bytes = parts.next()?.as_bytes().to_vec();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::sexp::Position;
 
-/// A place in a machine file.
+/// A position in a machine file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
     /// The file.
@@ -26,19 +26,19 @@ impl fmt::Display for Place {
     }
 }
 
-/// Something wrong with (part of) a machine file.
+/// A mistake in a machine file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {}{message}", .field.as_ref().map(|f| format!("field `{f}': ")).unwrap_or_default())]
 pub struct Problem {
     /// Where.
     pub place: Place,
-    /// In which field.
+    /// The field.
     pub field: Option<String>,
-    /// What.
+    /// The message.
     pub message: String,
 }
 
-/// Why a whole machine file is useless.
+/// Why a whole machine file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.

@@ -2,8 +2,8 @@
 //!
 //! Most such files are essentially data, and are evaluated here without Guile: `list`, `quote`,
 //! `cons`, `cons*`, `append`, names bound by `define`, `(inherit MACHINE)`, after any number of
-//! `use-modules`. Everything else is left to Guile (`guile.rs`). Without Guile, the entries
-//! concerned are rejected, each with its place and form, and the other machines stay usable.
+//! `use-modules`. Everything else is left to Guile (`guile.rs`). Without Guile, the affected
+//! entries are rejected, each with its position and form, and the other machines are still usable.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -130,7 +130,7 @@ enum Evaluated {
     Machine(Entry),
     List(Vec<Evaluated>),
     Datum(Datum),
-    /// Only Scheme can evaluate it; it is in the evaluator's list.
+    /// Only Scheme can evaluate it; it was added to the evaluator's list.
     NeedsScheme,
 }
 
@@ -141,14 +141,14 @@ struct Unevaluated {
     form: String,
 }
 
-/// Evaluates what a machine file usually consists of.
+/// Evaluates what a machine file usually contains.
 #[derive(Default)]
 struct Evaluator {
     bindings: HashMap<String, Evaluated>,
     scheme: Vec<Unevaluated>,
 }
 
-/// The longest list that is made: naming a list twice doubles it, so its length needs a limit.
+/// The maximum length of a list: repeating a list's name doubles it, so there must be a limit.
 const MAX_ITEMS: usize = 100_000;
 
 impl Evaluator {
@@ -289,7 +289,7 @@ fn constant(datum: &Datum) -> Evaluated {
     }
 }
 
-/// A value as a field's datum, unless machines are part of it.
+/// Converts a value to the datum of a field, unless it contains machines.
 fn datum_of(evaluated: Evaluated, position: Position) -> Option<Datum> {
     match evaluated {
         Evaluated::Datum(datum) => Some(datum),

@@ -1,16 +1,16 @@
-//! A reader of Scheme data: the part of Guile's syntax that machine files use.
+//! A reader for Scheme data: the part of Guile's syntax that machine files use.
 //!
-//! Every datum records where it starts, so that error messages name line and column. The reader
-//! has an explicit stack instead of recursing, and rejects files nested deeper than [`MAX_DEPTH`].
-//! It understands comments (`;`, `#|…|#`, `#;`) and both kinds of brackets, and rejects what machine
-//! files do not need, such as vectors.
+//! Every datum has its position, so that error messages have line and column. The reader uses an
+//! explicit stack instead of recursion, and rejects files that are nested deeper than
+//! [`MAX_DEPTH`]. It supports comments (`;`, `#|…|#`, `#;`) and both kinds of brackets, and rejects
+//! what machine files don't need, such as vectors.
 
 use std::fmt;
 
 /// Lists nested deeper than this are rejected.
 pub const MAX_DEPTH: usize = 64;
 
-/// Where a datum starts: both count from one.
+/// The position of a datum, counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {
     /// Line.
@@ -19,10 +19,10 @@ pub struct Position {
     pub column: u32,
 }
 
-/// A datum and its place.
+/// A datum and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Datum {
-    /// Where it starts.
+    /// Its position.
     pub position: Position,
     /// Its value.
     pub value: Value,
@@ -82,13 +82,13 @@ impl fmt::Display for Datum {
     }
 }
 
-/// Why text is not Scheme data.
+/// A syntax error.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}:{}: {message}", position.line, position.column)]
 pub struct SyntaxError {
-    /// Where.
+    /// The position.
     pub position: Position,
-    /// What is wrong there.
+    /// The message.
     pub message: String,
 }
 
@@ -97,7 +97,7 @@ pub fn read_all(text: &str) -> Result<Vec<Datum>, SyntaxError> {
     Reader::new(text).read_all()
 }
 
-/// Something that a closing bracket, or the next datum, completes.
+/// What the next closing bracket, or the next datum, completes.
 enum Frame {
     List {
         start: Position,
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Adds a finished datum to the list or prefix that it belongs to.
+    /// Adds a complete datum to the enclosing list or prefix.
     fn complete(&mut self, mut datum: Datum) {
         loop {
             match self.stack.last_mut() {
@@ -295,7 +295,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `HH` or, as R6RS has it, `H…;`.
+    /// `HH` or, as in R6RS, `H…;`.
     fn hexadecimal(&mut self, at: Position) -> Result<char, SyntaxError> {
         let mut code = 0u32;
         let mut digits = 0;

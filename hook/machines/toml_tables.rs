@@ -113,7 +113,7 @@ fn scalar(value: &DeValue<'_>) -> Value {
     }
 }
 
-/// Finds lines and columns of byte offsets, without counting lines from the start each time.
+/// Converts byte offsets to lines and columns, without counting lines from the start each time.
 struct Lines<'a> {
     text: &'a str,
     /// Where each line starts.
@@ -131,7 +131,7 @@ impl<'a> Lines<'a> {
 
     fn position(&self, offset: usize) -> Position {
         let offset = offset.min(self.text.len());
-        // The first line starts at 0, so at least one line starts there or before.
+        // The first line starts at 0, so at least one line starts at or before any offset.
         let line = self.starts.partition_point(|start| *start <= offset);
         let before = &self.text.as_bytes()[self.starts[line - 1]..offset];
         Position {
@@ -191,7 +191,7 @@ host-key = \"ssh-ed25519 AAAA\"
         for (offset, line, column) in [(0, 1, 1), (1, 1, 2), (2, 2, 1), (4, 2, 2), (6, 3, 1)] {
             assert_eq!(lines.position(offset), Position { line, column });
         }
-        // Beyond the end, and in the middle of a character.
+        // After the end, and inside a character.
         assert_eq!(lines.position(99), Position { line: 3, column: 1 });
         assert_eq!(lines.position(3), Position { line: 2, column: 2 });
     }

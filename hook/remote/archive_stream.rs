@@ -1,6 +1,6 @@
 //! Archives through the standard input and output of a command on a machine: compressed if its
-//! entry says so, and checked to be complete, because a broken connection looks like the end of
-//! the stream.
+//! entry requests that, and checked for completeness, because a broken connection looks like end of
+//! file.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -9,11 +9,11 @@ use super::error::Error;
 use super::remote_command::RemoteCommand;
 use super::timed_stream::{TimedStream, Timeouts};
 
-/// How much is moved at a time.
+/// The size of buffers, in bytes.
 const BUFFER: usize = 128 << 10;
 
 /// Sends an archive to the command, compressed with zstd if a level is given, and closes its
-/// standard input. `idle` is how long nothing may move.
+/// standard input. `idle` is the timeout for any progress.
 pub(super) fn send(
     command: &mut RemoteCommand,
     archive: &mut dyn Read,
@@ -58,7 +58,7 @@ pub(super) fn receive(
             .map_err(|error| command.lost(&error))?;
         loop {
             let count = command.read(&mut buffer, Instant::now() + idle)?;
-            // The machine is also to blame for data that cannot be decompressed.
+            // Data that can't be decompressed is also the machine's fault.
             let written = match count {
                 0 => decoder.flush(),
                 count => decoder.write_all(&buffer[..count]),
@@ -88,7 +88,7 @@ pub(super) fn receive(
     Ok(checked.is_complete())
 }
 
-/// `local`: it was the sink that failed.
+/// `local`: whether it was the sink that failed.
 fn receive_error(command: &RemoteCommand, local: bool, source: io::Error) -> Error {
     match local {
         true => Error::Local {
@@ -130,12 +130,12 @@ impl Target {
     }
 }
 
-/// Passes an archive on and keeps its last eight bytes: a complete archive ends with zeros.
+/// Forwards an archive and keeps its last eight bytes: a complete archive ends with zeros.
 struct EndCheck<'a> {
     sink: &'a mut dyn Write,
     last: [u8; 8],
     length: u64,
-    /// Writing to the sink failed.
+    /// Whether writing to the sink failed.
     failed: bool,
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// What a build gets on the machine in addition to its own time limit: it may have to wait for
-/// other builds there.
+/// What is added to a build's time limit on the machine, since it may have to wait for other builds
+/// there.
 const GRACE: Duration = Duration::from_secs(600);
 
 /// The limits of a build.
@@ -11,15 +11,15 @@ const GRACE: Duration = Duration::from_secs(600);
 pub struct BuildLimits {
     /// Seconds of silence; 0 for no limit.
     pub max_silent_time: u64,
-    /// Seconds in all; 0 for no limit.
+    /// Seconds in total; 0 for no limit.
     pub timeout: u64,
-    /// The daemon that asks wants `@` lines.
+    /// Whether the local daemon wants trace lines.
     pub print_build_trace: bool,
 }
 
 impl BuildLimits {
-    /// When to give up on a build that starts now; `None`: never. The daemon there enforces the
-    /// limits themselves, so this is later than `timeout` says.
+    /// When to give up on a build that starts now; `None`: never. The remote daemon itself enforces
+    /// the limits, so this is later than `timeout`.
     pub fn deadline(&self) -> Option<Instant> {
         match self.timeout {
             0 => None,
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn without_a_time_limit_there_is_no_deadline() {
         assert_eq!(limited(0).deadline(), None);
-        // More seconds than the clock can count.
+        // More seconds than an `Instant` can represent.
         assert_eq!(limited(u64::MAX).deadline(), None);
     }
 }

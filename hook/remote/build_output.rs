@@ -1,33 +1,34 @@
-//! What a remote command prints that builds. `guix-client build` passes on what its daemon sends,
-//! in which builder output is marked, after a line that only it can know ([`BuildOutput::variable`]).
-//! Guix's `guix build` mixes the builder's words with its own.
+//! The output of a remote build command. `guix-client build` prints what its daemon sends, in which
+//! builder output is marked, after a line that only it can know ([`BuildOutput::variable`]). Guix's
+//! `guix build` mixes builder output with its own messages.
 
 use std::io::{self, Write};
 
 use super::command_log::CommandLog;
 use super::daemon_log::DaemonLog;
 
-/// The environment variable that has `guix-client build` mark builder output.
+/// The environment variable that makes `guix-client build` mark builder output.
 const VARIABLE: &str = "GUIX_OFFLOAD_FRAMES";
-/// How the line begins that `guix-client build` then prints first. The variable's value follows.
+/// The beginning of the line that `guix-client build` then prints first. The variable's value
+/// follows.
 const FRAMES: &str = "guix-offload-frames";
-/// How much of the end of unmarked output is kept, to see why the build failed.
+/// How many bytes are kept of the end of unmarked output, to find out why the build failed.
 const TAIL: usize = 8 << 10;
 
 /// Separates builder output, which goes to the hook's log, from the rest.
 pub(super) struct BuildOutput<'a> {
     derivation: &'a str,
-    /// What the first line is if builder output is marked.
+    /// The first line if builder output is marked.
     mark: Vec<u8>,
     state: State<'a>,
 }
 
 enum State<'a> {
-    /// The first line is not complete.
+    /// The first line is not complete yet.
     Undecided(&'a mut dyn Write, Vec<u8>),
     /// Builder output is marked.
     Framed(DaemonLog<'a>),
-    /// It is not. The end of the output is kept.
+    /// Builder output is not marked. The end of the output is kept.
     Plain(CommandLog<'a>, Vec<u8>),
     /// Writing the log failed.
     Failed,
@@ -36,20 +37,20 @@ enum State<'a> {
 /// What is known when the command has ended.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Ending {
-    /// The last line that is not the builder's, or may not be.
+    /// The last line that isn't builder output, as far as that is known.
     pub last_line: Option<String>,
-    /// A line about how the build failed; it may be the builder's.
+    /// A line about why the build failed; it may be builder output.
     pub remark: Option<String>,
-    /// The daemon there says that a disk was full.
+    /// Whether the remote daemon reported that a disk was full.
     pub disk_full: bool,
-    /// Builder output is marked: the command is `guix-client`, whose exit code is the status of its
-    /// daemon.
+    /// Whether builder output is marked: then the command is `guix-client`, whose exit code is the
+    /// status of its daemon.
     pub is_framed: bool,
 }
 
 impl<'a> BuildOutput<'a> {
-    /// For the build of `derivation`; its builder's output goes to `out`. `secret` is a word that
-    /// no builder knows.
+    /// For the build of `derivation`; its builder's output is written to `out`. `secret` is a word
+    /// that no builder knows.
     pub fn new(out: &'a mut dyn Write, derivation: &'a str, secret: &str) -> BuildOutput<'a> {
         BuildOutput {
             derivation,
@@ -100,8 +101,8 @@ impl<'a> BuildOutput<'a> {
         self.write(&held)
     }
 
-    /// Writes what was held back; what is known about the build then. `stderr` is what the command
-    /// printed besides.
+    /// Writes held-back output, and returns what is known about the build. `stderr` is the
+    /// command's standard error.
     pub fn finish(mut self, stderr: &str) -> io::Result<Ending> {
         if let State::Undecided(..) = self.state {
             self.decide(false)?;
@@ -143,7 +144,7 @@ mod tests {
     const ENDED: &str = "builder for `/x.drv' failed with exit code 1";
     const ERROR: &str = "guix-client build: error: build of `/x.drv' failed\n";
 
-    /// The builder's output and the ending, however the text is cut into pieces.
+    /// Returns the builder's output and the ending, which are the same however the text is split.
     fn read(text: &str) -> (String, Ending) {
         let mut results = (1..=text.len()).map(|size| {
             let mut out = Vec::new();

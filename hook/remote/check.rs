@@ -1,5 +1,5 @@
-//! `offload test`: everything that must hold for a machine to work, in order of dependence, and for
-//! each failure the command that would fix it.
+//! `offload test`: the checks of a machine, in order of dependence, and for each failure the
+//! command that would fix it.
 
 use std::collections::BTreeSet;
 use std::net::ToSocketAddrs;
@@ -16,21 +16,21 @@ use super::{connect, master, probe};
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// A larger difference between clocks confuses `make`, and people who compare logs.
+/// A larger clock difference, in seconds, confuses `make`, and people who compare logs.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
-/// One thing that must hold.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// What was checked: `name`, `login`, ….
+    /// The name of the check: `name`, `login`, ….
     pub what: &'static str,
-    /// What was found, or what is wrong.
+    /// What was found: all right, or a failure.
     pub result: Result<String, String>,
     /// The command that would fix it.
     pub remedy: Option<String>,
 }
 
-/// Makes all checks, each within `timeout`, and stops at a failure that the rest depends on.
+/// Runs all checks, each with this timeout, and stops at a failure that the rest depends on.
 /// `local` is a connection to this host's daemon: without it, signatures are not checked.
 pub fn check(
     machine: &Machine,
@@ -42,7 +42,7 @@ pub fn check(
         machine,
         checks: Vec::new(),
     };
-    // `None` means that the checks ended early; the failure is among them.
+    // `None` means that the checks ended early; the failure is among the results.
     let _ = checker.run(directories, timeout, local);
     checker.checks
 }
@@ -137,14 +137,14 @@ impl Checker<'_> {
         format!("ssh -p {port} {key}{user}@{name} {command}")
     }
 
-    /// The beginning of advice for the administrator of the machine.
+    /// The beginning of advice for the machine's administrator.
     fn on(&self) -> String {
         format!("on '{}',", self.machine.name)
     }
 
     fn name(&mut self) -> Option<()> {
         if self.machine.ssh_config.is_some() {
-            // It may be an alias, or a name that only the jump host can resolve.
+            // The name may be an alias, or one that only the jump host can resolve.
             self.passed("name", "left to the machine's own ssh configuration");
             return Some(());
         }
@@ -273,7 +273,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Sends a new item there and fetches it back.
+    /// Sends a new item to the machine and fetches it back.
     fn signing(&mut self, local: &mut Connection, remote: &mut dyn Transport) -> Option<()> {
         const KEY: &str = "/etc/guix/signing-key.pub";
         let (item, archive) = match export_text(local) {

@@ -1,26 +1,26 @@
-//! What `guix build` prints on a machine: only the builder's output goes to the hook's log.
+//! The output of `guix build` on a machine, of which only builder output goes to the hook's log.
 //!
-//! `guix build` does not mark the builder's output; its own messages are recognised by their words.
+//! `guix build` does not mark builder output; its own messages are recognised by their text.
 
 use std::io::{self, Write};
 
 use bstr::ByteSlice;
 
-/// The longest line of `guix build` that is looked at.
+/// The maximum length of a line of `guix build` that is examined.
 const GUIX_BUILD_LINE_LIMIT: usize = 8 << 10;
 
-/// Removes from the standard error of `guix build` its own lines about the derivation.
+/// Removes messages of `guix build` itself about the derivation from its standard error.
 pub(super) struct CommandLog<'a> {
     out: &'a mut dyn Write,
-    /// Lines that begin like this are not the builder's.
+    /// Lines that begin like this are not builder output.
     own: [&'static str; 2],
-    /// Nor is text that begins like this and continues with the derivation's name. It follows the
-    /// builder's last line directly if that line has no newline.
+    /// Text that begins like this and continues with the derivation's name isn't, either. It
+    /// follows the builder's last line directly if that has no newline.
     before_name: [&'static str; 8],
     derivation: String,
     /// Bytes that may be the beginning of such text.
     held: Vec<u8>,
-    /// The beginning of the current line has been written.
+    /// Whether the beginning of the current line has been written.
     inside_line: bool,
 }
 
@@ -33,7 +33,7 @@ impl<'a> CommandLog<'a> {
                 "The following derivation will be built:",
                 "View build log at '",
             ],
-            // A phrase comes before those that are its suffix.
+            // A phrase comes before its suffixes.
             before_name: [
                 "guix-client build: error: build of `",
                 "guix build: error: build of `",
@@ -57,7 +57,7 @@ impl<'a> CommandLog<'a> {
             self.held.extend_from_slice(piece);
             let line = &self.held[..];
             let (shown, swallowed) = match self.find_own(line) {
-                // A line is not held back without limit, whoever prints it.
+                // A line must not be held back without limit, whoever prints it.
                 Some(start) if complete || line.len() - start > GUIX_BUILD_LINE_LIMIT => {
                     (start, line.len())
                 }
@@ -75,7 +75,7 @@ impl<'a> CommandLog<'a> {
         self.out.flush()
     }
 
-    /// Where in a line a message of `guix build` about the derivation begins.
+    /// Where a message of `guix build` about the derivation begins in a line.
     fn find_own(&self, line: &[u8]) -> Option<usize> {
         let at_start = |words: &&str| line.starts_with(words.as_bytes());
         if !self.inside_line
@@ -94,7 +94,7 @@ impl<'a> CommandLog<'a> {
         Some(before.len() - words.len())
     }
 
-    /// From where on an incomplete line may still turn out to be a message of `guix build`.
+    /// Where an incomplete line may begin to be a message of `guix build`.
     fn undecided(&self, line: &[u8]) -> usize {
         let may_be = |text: &[u8]| {
             self.before_name.iter().any(|words| {
@@ -122,7 +122,7 @@ impl<'a> CommandLog<'a> {
             .unwrap_or(line.len())
     }
 
-    /// Writes what was held back.
+    /// Writes held-back output.
     pub fn finish(self) -> io::Result<()> {
         self.out.write_all(&self.held)?;
         self.out.flush()

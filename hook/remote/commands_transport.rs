@@ -19,19 +19,19 @@ use super::shell::quote;
 use super::transport::{RemoteBuild, Transport};
 use super::{master, probe, remote_command};
 
-/// "Without limit", in a form that can be added to the time.
+/// "No timeout", small enough to be added to the current time.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86400);
 /// How many bytes of the build's output are read at a time.
 const BUFFER_SIZE: usize = 128 << 10;
 
-/// A machine on which Guix's commands can be run.
+/// A machine on which Guix's commands are run.
 pub(super) struct CommandsTransport {
     destination: Destination,
-    /// What protects items there.
+    /// Protects items on the machine.
     roots: RootLinks,
 }
 
-/// Checks that `guix` and its daemon work there, and finds a directory for links.
+/// Checks that `guix` and its daemon work on the machine, and finds a directory for links.
 pub(super) fn connect(
     destination: &Destination,
     deadline: Instant,
@@ -90,7 +90,7 @@ pub(super) fn connect(
     })
 }
 
-/// What distinguishes this host's store from all others: `BOOT-ID DEVICE:INODE`.
+/// Identifies this host's store among all stores: `BOOT-ID DEVICE:INODE`.
 fn store_identity(store: &formats::StoreDir) -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let metadata = fs::metadata(store.as_path()).ok()?;
@@ -103,7 +103,7 @@ fn store_identity(store: &formats::StoreDir) -> Option<String> {
 }
 
 impl CommandsTransport {
-    /// Why `guix build` failed there.
+    /// The error of a failed `guix build` on the machine.
     fn build_error(&self, derivation: &StorePath, code: i32, ending: Ending) -> Error {
         let machine = self.destination.name().to_owned();
         let words = |line: String| match line.split_once(" error: ") {
@@ -132,7 +132,7 @@ impl CommandsTransport {
                 };
             }
             1 => status::FAILURE,
-            // Not found, not executable, killed: no exit status of `guix build'.
+            // Not found, not executable, killed: not an exit status of `guix build'.
             _ => {
                 let doing = format!("building '{derivation}'");
                 return remote_command::failure(&machine, &doing, code, &message);
@@ -199,7 +199,8 @@ impl Transport for CommandsTransport {
             None => String::new(),
         };
         let secret = format!("{:032x}", rand::random::<u128>());
-        // Its standard input ends when this process ends: then nobody wants the build any more.
+        // Its standard input is closed when this process ends: then nobody wants the build any
+        // more.
         let script = format!(
             "exec 3<&0; \
              {variable} {guix} build -r {roots}/result --no-offload --fallback {cores}--max-silent-time={} \

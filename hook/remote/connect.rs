@@ -1,5 +1,5 @@
-//! Which transport a machine gets: the one that its entry names; by default `socket`, unless its
-//! sshd forbids forwarding and commands work. That finding is remembered for a while.
+//! Choosing the transport: the one in the machine's entry; by default `socket`, unless its sshd
+//! forbids forwarding and commands work. That result is cached for a while.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::transport::Transport;
 use super::{commands_transport, socket_transport};
 use crate::machines::TransportChoice;
 
-/// How long the finding that a machine forbids forwarding is remembered.
+/// How long it is cached that a machine forbids forwarding.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Connects to the machine's daemon.
@@ -49,10 +49,10 @@ fn automatically(
         Err(error @ Error::Forwarding { .. }) => error,
         other => return other,
     };
-    // sshd gives the same answer when no daemon listens; then commands do not work, either.
+    // sshd replies the same when no daemon is listening; then commands don't work, either.
     match by_commands(destination, deadline) {
         Ok(transport) => {
-            // Without the mark, both are merely tried again.
+            // Without the mark, both are just tried again.
             let _ = fs::write(mark, "");
             Ok(transport)
         }

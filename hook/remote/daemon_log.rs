@@ -1,28 +1,28 @@
-//! What a build machine's daemon sends during a build: the builder's output goes to the hook's log,
-//! and of the daemon's own messages only those are kept that say why the build failed.
+//! What a build machine's daemon sends during a build: builder output goes to the hook's log, and
+//! of the daemon's own messages only those are kept that explain why the build failed.
 //!
 //! Builder output follows a [`Trace::BuildLog`] line (`doc/spec/worker-protocol.md`, section 7).
-//! Daemons before protocol version 0x163 do not mark it.
+//! Daemons with protocol versions before 0x163 do not mark builder output.
 
 use std::io::{self, Write};
 
 use protocol::trace::Trace;
 
-/// The longest line of the daemon that is looked at.
+/// The maximum length of a daemon's line that is examined.
 const DAEMON_LINE_LIMIT: usize = 8 << 10;
-/// The daemon's line about a build that failed while a disk was (nearly) full.
+/// The daemon's message when a build failed while a disk was (nearly) full.
 const DISK_FULL: &str = "note: build failure may have been caused by lack of free disk space";
 
-/// Separates, for the build of one derivation, builder output from the daemon's own messages.
+/// Separates builder output from the daemon's own messages during the build of one derivation.
 pub(super) struct DaemonLog<'a> {
     out: &'a mut dyn Write,
     derivation: &'a str,
     is_marked: bool,
-    /// The daemon's line before was [`DISK_FULL`].
+    /// Whether the daemon's previous line was [`DISK_FULL`].
     is_noted: bool,
     /// The beginning of a line of the daemon.
     line: Vec<u8>,
-    /// How many bytes of builder output follow.
+    /// The number of bytes of builder output that follow.
     payload: u64,
     /// Why the log could not be written.
     pub write_error: Option<io::Error>,
@@ -38,7 +38,7 @@ pub(super) struct DaemonLog<'a> {
 }
 
 impl<'a> DaemonLog<'a> {
-    /// `is_marked`: the daemon marks builder output.
+    /// `is_marked`: whether the daemon marks builder output.
     pub fn new(out: &'a mut dyn Write, derivation: &'a str, is_marked: bool) -> DaemonLog<'a> {
         DaemonLog {
             out,
@@ -109,8 +109,8 @@ impl<'a> DaemonLog<'a> {
     }
 }
 
-/// Whether a line is ``builder for `DERIVATION' failed with exit code N`` or `… due to signal N
-/// (NAME)`, and nothing else.
+/// Whether a line is exactly ``builder for `DERIVATION' failed with exit code N`` or `… due to
+/// signal N (NAME)`.
 fn says_how_it_ended(line: &str, derivation: &str) -> bool {
     let end = line
         .strip_prefix("builder for `")
@@ -136,7 +136,7 @@ mod tests {
         let text = b"@ build-started /x.drv - x - 1\n@ build-log 12 7\nab\n@ c\n\
             note: build failure may have been caused by lack of free disk space\n\
             builder for `/x.drv' failed with exit code 3\n@ build-log 12 2\nz\n";
-        // However it is cut into pieces.
+        // However the text is split.
         for size in 1..text.len() {
             let mut out = Vec::new();
             let mut log = DaemonLog::new(&mut out, "/x.drv", true);
@@ -170,7 +170,7 @@ mod tests {
         let killed = "builder for `/x.drv' failed due to signal 9 (Killed)\n";
         assert!(says_so(&format!("{note}{ended}"), true));
         assert!(says_so(&format!("x\n{note}@ x\n{killed}"), true));
-        // Without frames, nobody knows who wrote it.
+        // Without marks, the sender of a line is unknown.
         assert!(!says_so(&format!("{note}{ended}"), false));
         let framed = format!("@ build-log 12 {}\n{note}{ended}", note.len());
         assert!(!says_so(&framed, true));

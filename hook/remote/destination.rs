@@ -1,8 +1,8 @@
-//! The destination of `ssh` for one machine: its files in `<state>/offload/ssh`, and the options of
+//! The `ssh` destination of one machine: its files in `<state>/offload/ssh`, and the options of
 //! `ssh`.
 //!
-//! All our `ssh` processes run in that directory and name files relative to it. So the length of
-//! its name cannot exceed that of a socket's, and no character in it has a meaning for `ssh`.
+//! All our `ssh` processes run in that directory and use relative file names. So these are short
+//! enough for sockets, and contain no characters that are special to `ssh`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,24 +18,25 @@ use super::error::{Error, SshFailure};
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
 
-/// How long an unused connection is kept.
+/// How long an idle connection is kept open, in seconds.
 const PERSIST_SECONDS: u32 = 600;
 
-/// A machine as `ssh` reaches it. Its files are named after a hash of all that decides where
-/// connections lead, so that an edited entry never uses connections of the old one.
+/// A machine as an `ssh` destination. Its files are named after a hash of everything that
+/// determines where connections lead, so that an edited entry never uses connections of the old
+/// one.
 #[derive(Debug, Clone)]
 pub(super) struct Destination {
     pub machine: Machine,
     pub directories: HookDirectories,
     /// `<state>/offload/ssh`
     pub ssh_directory: PathBuf,
-    /// What the names of this machine's files begin with.
+    /// The prefix of the names of this machine's files.
     stem: String,
     ssh: PathBuf,
 }
 
 impl Destination {
-    /// Makes our directory if it is missing.
+    /// Creates the directory if it is missing.
     pub fn new(machine: &Machine, directories: &HookDirectories) -> Result<Destination, Error> {
         let ssh_directory = directories.state.join("ssh");
         let local = |source| Error::Local {
@@ -64,7 +65,7 @@ impl Destination {
         })
     }
 
-    /// What the machine is called in messages.
+    /// The machine's name in messages.
     pub fn name(&self) -> &str {
         &self.machine.name
     }
@@ -84,12 +85,12 @@ impl Destination {
         self.file("sessions")
     }
 
-    /// The local end of its daemon's socket.
+    /// The local end of the machine's daemon socket.
     pub fn daemon(&self) -> PathBuf {
         self.master_file(0, ".d")
     }
 
-    /// A new control socket's name, which no other connection has or had.
+    /// A new control socket name, which no other connection has or had.
     pub fn new_control(&self, number: u32) -> String {
         format!(
             "{}{:016x}",
@@ -103,14 +104,14 @@ impl Destination {
         format!("{}.{number}-", self.stem)
     }
 
-    /// The file that ssh logs to for as long as the connection exists.
+    /// ssh's log file of a connection.
     pub fn log(&self, number: u32) -> PathBuf {
         self.master_file(number, ".log")
     }
 
-    /// `ssh` that makes a connection, runs a command that does nothing, and stays in the
-    /// background. Its sockets are named after `control`, a file in our directory, which no other
-    /// connection uses: it removes them when it ends. Only the first connection forwards the
+    /// The `ssh` process that opens a connection, runs a command that does nothing, and stays in
+    /// the background. Its sockets are named after `control`, a file in our directory that no other
+    /// connection uses, and which it removes when it ends. Only the first connection forwards the
     /// daemon's socket: one is enough for any number of clients.
     pub fn master(&self, number: u32, control: &str, seconds: u64) -> Result<Spawn, Error> {
         let machine = &self.machine;
@@ -135,7 +136,7 @@ impl Destination {
             "LogLevel=INFO",
             "PermitLocalCommand=no",
             "RequestTTY=no",
-            // Notices after 15 seconds that a machine is gone.
+            // Detects within 15 seconds that a machine is gone.
             "ServerAliveCountMax=3",
             "ServerAliveInterval=5",
             "StreamLocalBindUnlink=yes",
@@ -152,7 +153,7 @@ impl Destination {
         args.pair("-o", format!("UserKnownHostsFile=./{}.hosts", self.stem));
         if let Some(key) = self.private_key()? {
             args.pair("-o", "IdentitiesOnly=yes");
-            // `-o` takes a line of a configuration file, in which quotes keep blanks together.
+            // `-o` takes a line of a configuration file, in which blanks have to be quoted.
             let key = escape_percent(&key.to_string_lossy());
             args.pair("-o", format!("IdentityFile=\"{key}\""));
         }
@@ -168,10 +169,10 @@ impl Destination {
         }
         args.0.push("--".into());
         args.0.push((&machine.name).into());
-        // sshd sets `TCP_NODELAY` with the first command; until then, each answer of the daemon
-        // may take 40 ms.
+        // sshd sets `TCP_NODELAY` with the first command; until then, each reply of the daemon may
+        // take 40 ms.
         args.0.push("true".into());
-        // In a process group of its own, so that a proxy command that takes too long ends with it.
+        // In its own process group, so that a proxy command that takes too long is killed with it.
         Ok(self.spawn(args).setsid())
     }
 
@@ -207,7 +208,7 @@ impl Destination {
         args.pair("-o", "ControlMaster=no");
         args.pair("-o", "BatchMode=yes");
         args.pair("-o", "LogLevel=ERROR");
-        // Without its master, ssh would silently make a connection of its own: let it fail instead.
+        // Without its master, ssh would silently open a connection of its own: make that fail.
         args.pair("-o", "ProxyCommand=false");
         args
     }
@@ -226,7 +227,7 @@ impl Destination {
         self.private_key().ok().flatten()
     }
 
-    /// The key to log in with. `None`: the machine's own configuration file names it.
+    /// The private key for the login. `None`: it is in the machine's own configuration file.
     fn private_key(&self) -> Result<Option<PathBuf>, Error> {
         let missing = |file: &Path| Error::Ssh {
             machine: self.name().to_owned(),
@@ -250,7 +251,7 @@ impl Destination {
         }
     }
 
-    /// Writes the one host key that is accepted, unless it is there.
+    /// Writes the only accepted host key, unless it is there.
     pub fn write_host_key(&self) -> io::Result<()> {
         let line = format!("{} {}\n", self.stem, self.machine.host_key);
         let file = self.file("hosts");
@@ -280,12 +281,12 @@ impl Arguments {
     }
 }
 
-/// `%` begins a token in file names given to ssh.
+/// `%` begins a token in file names passed to ssh.
 fn escape_percent(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// Makes a directory with mode 0700; refuses one that another user owns.
+/// Creates a directory with mode 0700; refuses one that another user owns.
 fn private_directory(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)

@@ -1,5 +1,5 @@
-//! What can go wrong with a build machine, and whose fault it is: the derivation's, this host's,
-//! or, in all other cases, the machine's, so that another machine may succeed.
+//! Errors with a build machine, and whose fault they are: the derivation's, this host's, or, in all
+//! other cases, the machine's, so that another machine may succeed.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use formats::StorePath;
 use protocol::client;
 use protocol::frames::status;
 
-/// The reason in [`Error::Lost`] for a machine that sent nothing in time.
+/// The reason in [`Error::Lost`] for a machine that timed out.
 pub(super) const NO_ANSWER: &str = "no answer in time";
 
 /// Why something could not be done on, or with, a build machine.
@@ -25,7 +25,7 @@ pub enum Error {
         /// What ssh printed.
         stderr: String,
     },
-    /// There is a connection, but sshd does not forward it to the daemon's socket.
+    /// The SSH connection works, but sshd does not forward the daemon's socket.
     #[error("failed to reach the build daemon of '{machine}': sshd does not connect to '{socket}': no daemon listens there, or forwarding is forbidden{}", after_colon(.stderr))]
     Forwarding {
         /// The machine.
@@ -49,7 +49,7 @@ pub enum Error {
         /// The machine.
         machine: String,
     },
-    /// Whatever listens on its socket does not answer as a build daemon does.
+    /// The program that listens on its socket is not a build daemon.
     #[error("failed to talk to the build daemon of '{machine}': {reason}")]
     NoDaemon {
         /// The machine.
@@ -57,8 +57,8 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// Its store is the store that the derivation is in: it would build nothing that is not built
-    /// here.
+    /// Its store is also our store, in which the derivation is: it would only build what is being
+    /// built here.
     #[error("build machine '{machine}' has this very store '{store}'")]
     SameStore {
         /// The machine.
@@ -66,7 +66,7 @@ pub enum Error {
         /// The store.
         store: String,
     },
-    /// The connection ended, or what it received is not valid.
+    /// The connection was lost, or received data is invalid.
     #[error("lost '{machine}' while {doing}: {reason}")]
     Lost {
         /// The machine.
@@ -76,7 +76,7 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// Its daemon, or a program there, reports that it cannot do it.
+    /// Its daemon, or a program there, reports an error.
     #[error("'{machine}' failed at {doing}: {message}")]
     Refused {
         /// The machine.
@@ -86,7 +86,7 @@ pub enum Error {
         /// Its message.
         message: String,
     },
-    /// It lacks what a build needs: space, memory.
+    /// It lacks a resource for the build: space, memory.
     #[error("'{machine}' ran out of resources while {doing}: {message}")]
     Exhausted {
         /// The machine.
@@ -96,7 +96,7 @@ pub enum Error {
         /// Its message.
         message: String,
     },
-    /// The build failed, and would fail elsewhere.
+    /// The build failed, and would also fail elsewhere.
     #[error("derivation '{derivation}' offloaded to '{machine}' failed: {message}")]
     Build {
         /// The machine.
@@ -108,7 +108,7 @@ pub enum Error {
         /// Its daemon's message.
         message: String,
     },
-    /// This host is to blame.
+    /// This host is at fault.
     #[error("while {doing}: {source}")]
     Local {
         /// What was attempted.
@@ -130,14 +130,13 @@ pub enum SshFailure {
     /// It took too long.
     #[error("no answer within {0} s")]
     TimedOut(u64),
-    /// The machine is not the one that the machine file names, or somebody intercepts the
-    /// connection.
+    /// The machine is not the one in the machine file, or the connection is intercepted.
     #[error("its host key is not the one in the machine file")]
     HostKey,
     /// It rejects our login.
     #[error("it does not accept the login")]
     Login,
-    /// There is no private key to log in with.
+    /// There is no private key for the login.
     #[error("there is no private key '{0}'")]
     NoKey(String),
     /// There is one, but ssh cannot use it.
@@ -204,7 +203,7 @@ fn is_encrypted(key: &[u8]) -> bool {
 }
 
 impl Error {
-    /// The daemon's status (1, 100, 101) if the build itself failed, as it would elsewhere.
+    /// The daemon's status (1, 100, 101) if the build itself failed, and would fail elsewhere, too.
     pub fn is_build_failure(&self) -> Option<u32> {
         match self {
             Error::Build { status, .. } => Some(*status),
@@ -212,12 +211,12 @@ impl Error {
         }
     }
 
-    /// Whether this host is to blame, so that no other machine would succeed.
+    /// Whether this host is at fault, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         matches!(self, Error::Local { .. })
     }
 
-    /// Whether the machine may merely be slow: it did not answer in time.
+    /// Whether the machine may just be slow: it timed out.
     pub fn is_timeout(&self) -> bool {
         match self {
             Error::Ssh { failure, .. } => {
@@ -258,9 +257,10 @@ impl Error {
         }
     }
 
-    /// A build that the daemon reports as failed. `remark`: what else is known about the failure;
-    /// it may quote the builder, so nothing is concluded from it. `says_full`: the daemon there says
-    /// that a disk was full. `is_full` finds out whether its store is full now.
+    /// The error for a build that the daemon reports as failed. `remark` is what else is known
+    /// about the failure; it may quote the builder, so nothing is concluded from it. `says_full` is
+    /// whether the daemon reported that a disk was full; `is_full` checks whether its store is full
+    /// now.
     pub(super) fn of_build(
         machine: &str,
         derivation: &StorePath,
@@ -271,14 +271,14 @@ impl Error {
     ) -> Error {
         let machine = machine.to_owned();
         let doing = format!("building '{derivation}'");
-        // A daemon that could not start the build reports why, in another message.
+        // A daemon that could not start the build reports the reason in another message.
         let is_refusal = code == status::FAILURE && !is_verdict(&message);
         let is_exhaustion = is_refusal && is_exhaustion(&message);
         let message = match remark {
             Some(remark) if remark != message => format!("{message} ({remark})"),
             _ => message,
         };
-        // A build that exceeds a time limit does not do so for lack of space.
+        // A build that exceeds a time limit doesn't do so for lack of space.
         if code != status::TIMED_OUT && (says_full || is_full()) || is_exhaustion {
             return Error::Exhausted {
                 machine,
@@ -302,7 +302,7 @@ impl Error {
     }
 }
 
-/// The end of a connection in words that say more than "end of file".
+/// A description of a lost connection that says more than "end of file".
 fn connection_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
@@ -311,8 +311,7 @@ fn connection_error(error: &io::Error) -> String {
     }
 }
 
-/// Whether a message says that the machine has run out of something, rather than why a build
-/// failed.
+/// Whether a message reports a lack of resources on the machine, rather than why a build failed.
 pub(super) fn is_exhaustion(message: &str) -> bool {
     [
         "No space left on device",
@@ -328,8 +327,8 @@ pub(super) fn is_exhaustion(message: &str) -> bool {
     .any(|words| message.contains(words))
 }
 
-/// Whether a daemon's message says that the build itself failed. Status 1 alone does not tell: a
-/// daemon that could not start a build returns it, and so does a fixed-output derivation whose
+/// Whether a daemon's message reports that the build itself failed. Status 1 isn't enough: it is
+/// also the status for a build that could not be started, and for a fixed-output derivation whose
 /// builder fails.
 fn is_verdict(message: &str) -> bool {
     message.starts_with("build of ") && message.contains("failed")
@@ -354,7 +353,7 @@ mod tests {
             .join("00000000000000000000000000000000-x.drv")
             .unwrap();
         let failed = |code, message: &str, full| {
-            // Builders can write whatever a remark quotes.
+            // The text quoted in a remark is chosen by builders.
             let remark = Some("builder for `No space left on device'".to_owned());
             let said = (code, message.to_owned());
             let error = Error::of_build("m", &derivation, said, remark, full, || false);

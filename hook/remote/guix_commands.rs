@@ -1,5 +1,5 @@
-//! Guix's commands on a machine: how they are started, and `guix archive`, which both transports
-//! use: `commands` always, `socket` where archives are to be compressed.
+//! Guix's commands on a machine: how they are started, and `guix archive`, which is used by both
+//! transports: always by `commands`, and by `socket` if archives are to be compressed.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -13,13 +13,13 @@ use super::error::Error;
 use super::remote_command::{self, RemoteCommand};
 use super::shell::quote;
 
-/// How long a simple question may take. (On a small machine, Guile alone needs some time.)
+/// The timeout for a simple query. (On a small machine, Guile alone needs some time.)
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long nothing may move while items are sent, which the machine unpacks and hashes.
 pub(super) const TRANSFER_IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Shell words that set the environment of Guix's commands. A value that is set there takes
-/// precedence, as it does for Guix's own hook.
+/// Shell code that sets the environment of Guix's commands. A value that is set on the machine
+/// takes precedence, as for Guix's own hook.
 pub(super) fn environment(destination: &Destination) -> String {
     let socket = quote(&destination.machine.daemon_socket);
     format!(
@@ -33,7 +33,7 @@ pub(super) fn guix(destination: &Destination) -> String {
     quote(destination.machine.program.as_deref().unwrap_or("guix"))
 }
 
-/// The state directory that goes with the daemon's socket.
+/// The state directory to which the daemon's socket belongs.
 pub(super) fn state_directory(destination: &Destination) -> &str {
     let socket = &destination.machine.daemon_socket;
     let is_usual = socket.ends_with("/daemon-socket/socket");
@@ -72,7 +72,7 @@ pub(super) fn run(
         .if_successful(destination, doing)
 }
 
-/// Sends an export stream to `guix archive`, compressed if the machine's entry says so.
+/// Sends an export stream to `guix archive`, compressed if the machine's entry requests that.
 pub(super) fn import(destination: &Destination, archive: &mut dyn Read) -> Result<(), Error> {
     let doing = "sending store items";
     let guix = guix(destination);
@@ -84,7 +84,7 @@ pub(super) fn import(destination: &Destination, archive: &mut dyn Read) -> Resul
     let mut command = start(destination, doing, &script, true)?;
     let sent = archive_stream::send(&mut command, archive, level, TRANSFER_IDLE_TIMEOUT);
     match sent {
-        // If the command ended early, its own message says more about that.
+        // If the command ended early, its own message explains more.
         Ok(()) | Err(Error::Lost { .. }) => {}
         Err(error) => return Err(error),
     }
@@ -100,7 +100,7 @@ pub(super) fn import(destination: &Destination, archive: &mut dyn Read) -> Resul
     sent
 }
 
-/// Has `guix archive` write an export stream, compressed if the machine's entry says so.
+/// Makes `guix archive` write an export stream, compressed if the machine's entry requests that.
 pub(super) fn export(
     destination: &Destination,
     paths: &[StorePath],
@@ -113,7 +113,7 @@ pub(super) fn export(
         archive.push(' ');
         archive += &quote(path.as_str());
     }
-    // A pipeline's exit status is that of its last command: here both matter.
+    // A pipeline's exit status is that of its last command, but here both matter.
     let script = match level {
         Some(level) => format!(
             "exec 3>&1; s=$({{ {{ {archive}; echo $? >&4; }} | zstd -c -{level} >&3; }} 4>&1); \
@@ -143,7 +143,7 @@ pub(super) fn export(
     Ok(())
 }
 
-/// Store items as the standard input of Guix's commands has them, one a line.
+/// Store items as the standard input of Guix's commands, one per line.
 pub(super) fn lines(paths: &[StorePath]) -> String {
     let mut text = String::new();
     for path in paths {

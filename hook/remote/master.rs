@@ -1,10 +1,10 @@
-//! The shared connections to a machine, which `ssh_config(5)` calls masters (`ControlMaster`): `ssh`
-//! in the background, with a control socket for sessions and the local end of the daemon's socket.
-//! They outlive the hook that made them, so the next hook needs no SSH handshake. A dead connection
-//! is noticed and replaced; a lock ensures that only one of many hooks does so.
+//! The shared connections to a machine, which `ssh_config(5)` calls masters (`ControlMaster`):
+//! `ssh` in the background, with a control socket for sessions and the local end of the daemon's
+//! socket. They outlive the hook that opened them, so the next hook needs no SSH handshake. A dead
+//! connection is detected and replaced; a lock ensures that only one of many hooks does so.
 //!
-//! Each connection has sockets of its own; symbolic links, `STEM.N` and `STEM.N.d`, point to those
-//! in use. So a connection that does not answer can be abandoned without ending it: builds may
+//! Each connection has its own sockets; symbolic links, `STEM.N` and `STEM.N.d`, point to those in
+//! use. So a connection that does not respond can be abandoned without ending it, since builds may
 //! still depend on it.
 
 use std::fs;
@@ -20,10 +20,10 @@ use system::{pipe, socket};
 use super::destination::Destination;
 use super::error::{Error, KeyFault, SshFailure};
 
-/// Connections per machine, at most.
+/// The maximum number of connections per machine.
 pub(super) const MASTERS: u32 = 64;
 
-/// How long the first command may take.
+/// The timeout of the first command.
 const FIRST_COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is checked whether a connection that is being started is open. (ssh tells nobody;
 /// only its control socket appears.)
@@ -62,7 +62,7 @@ pub(super) fn ensure(
     Ok(true)
 }
 
-/// Whether a process serves its control socket. (The network may be down nevertheless.)
+/// Whether a process serves its control socket. (The network may still be down.)
 fn is_alive(destination: &Destination, number: u32) -> bool {
     socket::connect(&destination.master_file(number, "")).is_ok()
 }
@@ -79,8 +79,8 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
         .create(true)
         .open(destination.log(number))
         .map_err(local)?;
-    // The background process must inherit none of our descriptors: the daemon reads the hook's
-    // standard output and log to their end, and standard input has its requests.
+    // The background process must not inherit any of our descriptors: the daemon reads the hook's
+    // standard output and log to end of file, and standard input contains its requests.
     let control = destination.new_control(number);
     let mut child = destination
         .master(number, &control, left.as_secs())?
@@ -107,7 +107,7 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
         }
     };
     match status {
-        // The connection is open, whether or not the command could be run.
+        // The connection is open, even if the command could not be run.
         _ if matches!(
             socket::is_alive(&destination.ssh_directory.join(&control)),
             Ok(true)
@@ -130,7 +130,7 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
             Err(Error::Ssh {
                 machine: destination.name().to_owned(),
                 stderr: match failure {
-                    // ssh's own message advises to edit a file that is ours.
+                    // ssh's own message tells the user to edit a file that is ours.
                     SshFailure::HostKey => fingerprint(&stderr),
                     _ => summary(&stderr),
                 },
@@ -149,7 +149,7 @@ fn timed_out(destination: &Destination, after: Duration) -> Error {
     }
 }
 
-/// Ends a connection, whatever state it is in.
+/// Ends a connection, whatever its state.
 fn end(destination: &Destination, number: u32) -> io::Result<()> {
     if is_alive(destination, number) {
         let control = fs::read_link(destination.master_file(number, ""))?;
@@ -169,7 +169,7 @@ fn end(destination: &Destination, number: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the sockets that dead connections left behind, and leaves those of live ones alone.
+/// Removes the sockets of dead connections, but not those of live ones.
 fn remove_dead_sockets(destination: &Destination, number: u32) -> io::Result<()> {
     let prefix = destination.control_prefix(number);
     for entry in fs::read_dir(&destination.ssh_directory)? {
@@ -182,7 +182,7 @@ fn remove_dead_sockets(destination: &Destination, number: u32) -> io::Result<()>
     Ok(())
 }
 
-/// Abandons a connection: it is not used for anything new, and not ended.
+/// Abandons a connection: it is no longer used, but not ended.
 pub(super) fn abandon(destination: &Destination, number: u32) {
     for suffix in ["", ".d"] {
         let _ = fs::remove_file(destination.master_file(number, suffix));
@@ -231,7 +231,7 @@ pub(super) fn end_all(destination: &Destination) -> io::Result<()> {
     Ok(())
 }
 
-/// The present length of the log.
+/// The current length of the log.
 pub(super) fn log_length(destination: &Destination, number: u32) -> u64 {
     fs::metadata(destination.log(number)).map_or(0, |metadata| metadata.len())
 }
@@ -250,7 +250,7 @@ fn read_from(file: &Path, start: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The failure that ssh's messages describe.
+/// The kind of failure according to ssh's messages.
 fn classify(stderr: &str) -> SshFailure {
     let says = |words: &[&str]| words.iter().any(|words| stderr.contains(words));
     if says(&["Could not resolve hostname"]) {
@@ -286,7 +286,7 @@ fn fingerprint(stderr: &str) -> String {
     )
 }
 
-/// The last lines that ssh printed, joined to one, without its decorations.
+/// The last lines that ssh printed, joined, without its decorations.
 pub(super) fn summary(stderr: &str) -> String {
     const MOST: usize = 600;
     let lines: Vec<&str> = stderr
@@ -294,7 +294,7 @@ pub(super) fn summary(stderr: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("@@"))
         .collect();
-    // The reason comes last.
+    // The reason is in the last lines.
     let text = lines[lines.len().saturating_sub(6)..].join("; ");
     let skip = text.chars().count().saturating_sub(MOST);
     text.chars().skip(skip).collect()

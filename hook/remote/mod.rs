@@ -1,9 +1,9 @@
-//! A build machine, as the hook uses it: asking how it is ([`probe`]), connecting to its daemon
-//! ([`connect`]), and then everything that an offload needs ([`Transport`]).
+//! A build machine, as the hook uses it: probing it ([`probe`]), connecting to its daemon
+//! ([`connect`]), and everything that an offload needs ([`Transport`]).
 //!
-//! OpenSSH is the engine. One connection per machine is shared by all hooks and outlives them
-//! (`master.rs`); sshd forwards the daemon's socket over it (`socket_transport.rs`), or, where it
-//! may not, runs Guix's commands (`commands_transport.rs`).
+//! It is based on OpenSSH. One connection per machine is shared by all hooks and outlives them
+//! (`master.rs`); sshd forwards the daemon's socket over it (`socket_transport.rs`), or, if that is
+//! forbidden, runs Guix's commands (`commands_transport.rs`).
 //!
 //! From the ground up:
 //!
@@ -60,7 +60,7 @@ pub use error::{Error, KeyFault, SshFailure};
 pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 
-/// Asks a machine for its vitals, over the shared connection, which is made if necessary.
+/// Probes a machine, over the shared connection, which is opened if necessary.
 pub fn probe(
     machine: &Machine,
     directories: &HookDirectories,
@@ -68,7 +68,7 @@ pub fn probe(
 ) -> Result<Vitals, Error> {
     let destination = Destination::new(machine, directories)?;
     match probe::probe(&destination, deadline) {
-        // The existing connection may have ended just now; a new one may work.
+        // The existing connection may have just been lost; a new one may work.
         Err(Error::Lost { .. }) if Instant::now() < deadline => {
             probe::probe(&destination, deadline)
         }
@@ -76,8 +76,8 @@ pub fn probe(
     }
 }
 
-/// Connects to a machine's daemon and shakes hands, by the transport that the machine's entry asks
-/// for. Refuses a machine whose store is our own.
+/// Connects to a machine's daemon and performs the handshake, using the transport in the machine's
+/// entry. Refuses a machine whose store is our own.
 pub fn connect(
     machine: &Machine,
     directories: &HookDirectories,
@@ -86,7 +86,7 @@ pub fn connect(
     connect::connect(&Destination::new(machine, directories)?, deadline)
 }
 
-/// Ends the shared connections to a machine, for instance before it is shut down.
+/// Ends the shared connections to a machine, for example before it is shut down.
 pub fn disconnect(machine: &Machine, directories: &HookDirectories) -> Result<(), Error> {
     let destination = Destination::new(machine, directories)?;
     master::end_all(&destination).map_err(|source| Error::Local {

@@ -1,4 +1,5 @@
-//! Load, free space, clock and kernel of a machine, by one command over the shared connection.
+//! Load, free space, clock and kernel of a machine, determined by one command over the shared
+//! connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,11 +14,11 @@ use super::shell::quote;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const DOING: &str = "asking how it is";
-/// The most bytes of output that are read.
+/// The maximum size of the output, in bytes.
 const OUTPUT_LIMIT: usize = 16 << 10;
-/// A disk with fewer free bytes is full, as in Guix.
+/// A file system with fewer free bytes is full, as in Guix.
 const FULL: u64 = 10 << 20;
-/// How long to wait for an answer that is helpful but not needed.
+/// The timeout for an answer that is useful but not required.
 const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Machines with fewer free bytes get no builds, as in Guix.
@@ -32,9 +33,9 @@ pub struct Vitals {
     pub cores: u32,
     /// Free bytes on the file system of the store.
     pub free_bytes: u64,
-    /// Time from a question to its answer, over a connection that is already open.
+    /// The time from a request to its reply, over a connection that is already open.
     pub round_trip: Duration,
-    /// Seconds that its clock is ahead of ours.
+    /// The number of seconds that its clock is ahead of ours.
     pub clock_offset: f64,
     /// Kernel and its release.
     pub kernel: String,
@@ -47,7 +48,7 @@ pub struct Vitals {
 /// Asks a machine for its vitals.
 pub(super) fn probe(destination: &Destination, deadline: Instant) -> Result<Vitals, Error> {
     let store = quote(destination.directories.store.as_str());
-    // The script waits for a line, so that the round trip is timed without the start of a shell.
+    // The script waits for a line, so that the round trip doesn't include starting a shell.
     let script = format!(
         "read -r x; echo clock $(date +%s.%N); echo load $(cat /proc/loadavg); \
          echo cores $(nproc || getconf _NPROCESSORS_ONLN); \
@@ -81,8 +82,8 @@ pub(super) fn probe(destination: &Destination, deadline: Instant) -> Result<Vita
         })
 }
 
-/// Whether the file system of its store is known to be full, of data or of files: then a build may
-/// have failed there for lack of space.
+/// Whether the file system of its store is known to be full, in blocks or inodes: then a build may
+/// have failed for lack of space.
 pub(super) fn is_full(destination: &Destination) -> bool {
     let (doing, deadline) = ("asking for free space", Instant::now() + OPTIONAL_TIMEOUT);
     let store = quote(destination.directories.store.as_str());
@@ -96,7 +97,7 @@ fn is_full_according_to(text: &str) -> bool {
     let mut lines = text.lines();
     let (space, files) = (lines.next(), lines.next());
     space.and_then(free_bytes).is_some_and(|free| free < FULL)
-        // A file system without a table of files has `-' there, not a percentage.
+        // A file system without a fixed number of inodes has `-' there, not a percentage.
         || files.and_then(free_bytes).is_some_and(|free| free == 0)
 }
 
@@ -104,7 +105,7 @@ fn is_full_according_to(text: &str) -> bool {
 #[derive(Default)]
 struct Answer {
     text: Vec<u8>,
-    /// The end of the lines that were already looked at.
+    /// The end of the lines that were already processed.
     position: usize,
 }
 
@@ -127,7 +128,7 @@ impl Answer {
                 }
             }
             let count = match remote_command.read(&mut buffer, deadline)? {
-                // Standard error says why, but what matters is that there is no answer.
+                // The reason is on standard error, but what matters is that there is no answer.
                 0 => {
                     return Err(
                         remote_command.lost(&std::io::Error::other("the command ended early"))
@@ -175,7 +176,7 @@ impl Answer {
 /// From a line of `df -Pk`: file system, blocks, used, available, capacity, mount point.
 fn free_bytes(line: &str) -> Option<u64> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    // A file system's name may have blanks; the capacity is the only percentage.
+    // A file system's name may contain blanks; the capacity is the only percentage.
     let capacity = fields.iter().rposition(|field| field.ends_with('%'))?;
     let available: u64 = fields.get(capacity.checked_sub(1)?)?.parse().ok()?;
     available.checked_mul(1024)

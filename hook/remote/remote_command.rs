@@ -35,9 +35,9 @@ const REFUSAL_DELAYS: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_millis(1500),
 ];
-/// How many bytes are kept of standard error: the last ones.
+/// How many bytes of standard error are kept, from its end.
 const STDERR_LIMIT: usize = 8 << 10;
-/// ssh's own exit status when it fails, as opposed to that of the command.
+/// ssh's own exit status on failure, as opposed to that of the command.
 const SSH_FAILED: i32 = 255;
 
 /// A command that runs on a machine.
@@ -166,12 +166,12 @@ impl RemoteCommand {
             doing: doing.to_owned(),
             source,
         };
-        // Any login shell understands this much.
+        // Every login shell understands this.
         let command = format!("exec sh -c {}", quote(&format!("echo {READY}; {script}")));
         let mut spawn = destination.command(session_slot.connection, &command);
         let mut stdin = None;
         if with_input {
-            // A socket, because a write to a pipe that nobody reads cannot time out.
+            // A socket, because writing to a pipe that nobody reads can't time out.
             let (ours, theirs) = pipe::socket_pair().map_err(local)?;
             spawn = spawn.fd(theirs, 0);
             stdin = Some(TimedStream::new(ours, Timeouts::until(deadline)));
@@ -255,7 +255,7 @@ impl RemoteCommand {
         read_some(stdout, buffer, deadline).map_err(|error| self.lost(&error))
     }
 
-    /// Waits for its end. Returns its exit status and the end of its standard error.
+    /// Waits for it to end. Returns its exit status and the end of its standard error.
     pub fn wait(mut self, deadline: Instant) -> Result<(i32, String), Error> {
         self.end(deadline).map_err(|(_, error)| error)
     }
@@ -272,7 +272,7 @@ impl RemoteCommand {
             Ok(None) => return Err(lost(io::ErrorKind::TimedOut.into())),
             Err(error) => return Err(lost(error)),
         };
-        // The master may keep the pipe open for a moment longer.
+        // The master may keep the pipe open a moment longer.
         let stderr = self.stderr.take();
         let stderr = stderr.and_then(|stderr| stderr.recv_timeout(Duration::from_secs(2)).ok());
         let stderr = String::from_utf8_lossy(&stderr.unwrap_or_default()).into_owned();
@@ -305,7 +305,7 @@ impl RemoteCommand {
     }
 }
 
-/// Runs a script there that reads `input` and prints at most `most` bytes.
+/// Runs a script on the machine that reads `input` and prints at most `most` bytes.
 pub(super) fn run(
     destination: &Destination,
     doing: &str,
@@ -318,7 +318,7 @@ pub(super) fn run(
         RemoteCommand::start(destination, doing, script, !input.is_empty(), deadline)?;
     let mut stdin = remote_command.stdin.take();
     let mut stdout = Vec::new();
-    // Reads and writes at the same time, or each side may wait for the other to read.
+    // Reads and writes concurrently; otherwise each side could wait for the other to read.
     let read = std::thread::scope(|scope| {
         scope.spawn(move || stdin.as_mut().map(|stdin| stdin.write_all(input)));
         let mut buffer = vec![0; 16 << 10];
@@ -347,7 +347,7 @@ pub(super) fn run(
     })
 }
 
-/// Reads what there is; `TimedOut` if there is nothing by `deadline`.
+/// Reads what is available; `TimedOut` if nothing is available by `deadline`.
 pub(super) fn read_some(
     file: &mut File,
     buffer: &mut [u8],

@@ -1,10 +1,10 @@
-//! The symbolic links that keep items on a build machine from being collected, where no connection
-//! to its daemon can do so.
+//! Symbolic links that protect items on a build machine from garbage collection, if no connection
+//! to its daemon can do that.
 //!
-//! They are in a directory of their own, below the machine's GC roots, or below our user's
-//! profiles if only that directory is writable. Its name, `offload-HOST-TAG-PID-NUMBER`, says who
-//! made it: the directories of this host's dead processes are removed. A command that runs there
-//! for as long as the links are needed removes them when it ends, however it ends.
+//! They are in a separate directory, below the machine's GC roots, or below our user's profiles if
+//! only that directory is writable. Its name, `offload-HOST-TAG-PID-NUMBER`, identifies its
+//! creator: the directories of this host's dead processes are removed. A command that runs on the
+//! machine for as long as the links are needed removes them when it ends, for whatever reason.
 
 use std::fs;
 use std::io::Write;
@@ -22,7 +22,7 @@ use super::remote_command::{self, RemoteCommand};
 use super::shell::quote;
 use crate::directories::HookDirectories;
 
-/// The line that says that the links are there.
+/// The line that reports that the links exist.
 const READY: &str = "guix-offload-linked";
 /// The most bytes that the command may print.
 const OUTPUT_LIMIT: usize = 64 << 10;
@@ -37,15 +37,15 @@ pub(super) struct RootLinks {
     destination: Destination,
     /// The directory that they are in.
     directory: String,
-    /// Directories of links that dead hooks left behind; removed with the first command.
+    /// Directories of links that dead hooks left behind; the first command removes them.
     stale: Vec<String>,
-    /// The command there that removes the links when it ends. It ends with its standard input.
+    /// The command on the machine that removes the links when its standard input is closed.
     holder: Option<RemoteCommand>,
 }
 
 impl RootLinks {
-    /// No links yet. They will be in a new directory below `parent`, which has directories of these
-    /// names now.
+    /// No links yet. They will be in a new directory below `parent`, which currently contains
+    /// directories with these names.
     pub fn new<'a>(
         destination: &Destination,
         parent: &str,
@@ -91,7 +91,7 @@ impl RootLinks {
         Ok(())
     }
 
-    /// Starts the command that removes the links, and has it make the first ones.
+    /// Starts the command that removes the links, and makes it create the first ones.
     fn start_holder(&mut self, paths: &[StorePath]) -> Result<RemoteCommand, Error> {
         let doing = "making GC roots";
         let mut script = guix_commands::environment(&self.destination) + " ";
@@ -133,7 +133,7 @@ impl RootLinks {
         ))
     }
 
-    /// The command that makes links to the items on its standard input.
+    /// The command that creates links to the items on its standard input.
     fn link_command(&self) -> String {
         let script = format!("cd {} && ln -sf -- \"$@\" .", quote(&self.directory));
         format!("xargs -n 200 sh -c {} sh", quote(&script))
@@ -159,7 +159,7 @@ impl RootLinks {
 
 impl Drop for RootLinks {
     fn drop(&mut self) {
-        // Links that cannot be removed now are found by the next hook.
+        // The next hook finds links that can't be removed now.
         let _ = self.remove(DROP_TIMEOUT);
     }
 }
@@ -184,7 +184,7 @@ fn new_name(prefix: &str) -> String {
     format!("{prefix}{}-{number}", std::process::id())
 }
 
-/// Those of `names` that dead processes of this host left behind.
+/// The names in `names` that dead processes of this host left behind.
 fn stale<'a>(prefix: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let is_stale = |name: &&str| {
         let numbers = name.strip_prefix(prefix).and_then(|n| n.split_once('-'));
@@ -197,8 +197,8 @@ fn stale<'a>(prefix: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> 
     names.filter(is_stale).map(str::to_owned).collect()
 }
 
-/// Shell words that set `$d` to the first writable directory of those that may hold roots.
-/// `state` is the state directory unless the environment there names another one.
+/// Shell code that sets `$d` to the first writable directory that may contain roots. `state` is the
+/// state directory unless the environment on the machine sets another.
 pub(super) fn find_parent(state: &str) -> String {
     let state = quote(state);
     format!(
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn only_what_dead_processes_left_is_stale() {
         let ours = std::process::id();
-        // Process 1 lives; no process has this number.
+        // Process 1 exists; the other number isn't in use.
         let names = [
             format!("offload-h-t-{ours}-0"),
             "offload-h-t-1-0".to_owned(),

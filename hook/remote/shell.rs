@@ -1,6 +1,6 @@
-//! Words of shell commands that run on a machine.
+//! Quoting for shell commands that run on a machine.
 
-/// A word that every shell takes as it is.
+/// Quotes a word so that every shell takes it literally.
 pub(super) fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

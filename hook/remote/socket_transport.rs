@@ -1,7 +1,7 @@
-//! The `socket` transport: the worker protocol, over the daemon's socket that sshd forwards.
+//! The `socket` transport: the worker protocol over the daemon's socket, forwarded by sshd.
 //!
-//! While a connection to the machine is open, an offload needs no SSH handshake and no process: it
-//! connects to the local end of the socket.
+//! While a connection to the machine is open, offloading needs neither an SSH handshake nor a
+//! process: it connects to the local end of the socket.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,9 +23,9 @@ use super::timed_stream::{TimedStream, Timeouts};
 use super::transport::{RemoteBuild, Transport};
 use super::{guix_commands, master, probe};
 
-/// How long the handshake over an existing connection may take before a new one is tried.
+/// The timeout for a handshake over an existing connection, after which a new one is tried.
 const REUSED_CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait before each retry. (Guix's daemon lets at most five clients wait to be accepted.)
+/// The delays before retries. (Guix's daemon has a backlog of five connections.)
 const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(60),
@@ -33,16 +33,16 @@ const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_millis(500),
 ];
 const DOING: &str = "connecting to its build daemon";
-/// How long the daemon may be silent before it answers a simple question or takes roots, which it
+/// How long the daemon may be silent before it replies to a simple query or adds roots, which it
 /// delays while it collects garbage.
 const ANSWER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Archives of more bytes are worth the start of a command that compresses them.
+/// Larger archives, in bytes, justify starting a command that compresses them.
 const WORTH_COMPRESSING: u64 = 64 << 10;
-/// An upper bound for the bytes of the options and of the requests to import and to build.
+/// An upper bound for the size of the options and the requests to import and to build.
 const FIXED_REQUESTS_SIZE: usize = 2 << 10;
-/// An upper bound for the bytes of a request for an item, besides its name.
+/// An upper bound for the size of a request for an item, without its name.
 const EXPORT_REQUEST_SIZE: usize = 32;
-/// The first minor version of the protocol in which daemons mark the output of builders.
+/// The first minor version of the protocol in which daemons mark builder output.
 const MARKS_BUILDER_OUTPUT: u32 = 0x63;
 
 /// A connection to the daemon there.
@@ -50,17 +50,17 @@ pub(super) struct SocketTransport {
     destination: Destination,
     daemon: Connection,
     stream: TimedStream,
-    /// The outputs that were asked for together with the build (pipelined).
+    /// The outputs that were requested together with the build (pipelined).
     pipelined: Vec<StorePath>,
 }
 
 /// Whether another handshake may succeed.
 enum Retry {
-    /// It would fail again.
+    /// No, it would fail again.
     Never,
-    /// It may: the connection broke just now, or too many clients are waiting for the daemon.
+    /// Yes: the connection was just lost, or too many clients are waiting for the daemon.
     SameConnection,
-    /// It may over a new connection: this one does not answer.
+    /// Yes, over a new connection: this one does not respond.
     NewConnection,
     /// It may after a while, or after a new login: sshd does not connect to the socket.
     NewLogin,
@@ -122,7 +122,7 @@ pub(super) fn connect(
     }
 }
 
-/// Shakes hands with the daemon. `logged` is the length of ssh's log before.
+/// Performs the handshake with the daemon. `logged` is the previous length of ssh's log.
 fn handshake(
     destination: &Destination,
     stream: std::os::unix::net::UnixStream,
@@ -182,8 +182,8 @@ fn explain(destination: &Destination, logged: u64, error: client::Error) -> (Ret
 }
 
 impl SocketTransport {
-    /// Makes a temporary root there and looks for it here. A machine that turned out to have another
-    /// store is not checked again while its connection is open.
+    /// Adds a temporary root there and looks for it here. A machine that was found to have a
+    /// different store is not checked again while its connection is open.
     fn refuse_this_store(mut self) -> Result<SocketTransport, Error> {
         let mark = self.destination.file("distinct");
         if mark.exists() {
@@ -207,12 +207,12 @@ impl SocketTransport {
                 store: store.to_string(),
             });
         }
-        // Without the mark, the machine is merely checked again.
+        // Without the mark, the machine is just checked again.
         let _ = fs::write(mark, "");
         Ok(self)
     }
 
-    /// Makes a request that is answered soon.
+    /// Makes a request that is answered quickly.
     fn ask<T>(
         &mut self,
         doing: &str,
@@ -235,7 +235,7 @@ impl SocketTransport {
 
     fn options(&self, limits: &BuildLimits) -> SetOptions {
         let mut options = SetOptions {
-            // Builds an input whose substitution fails.
+            // Builds an input if its substitution fails.
             fallback: true,
             // Two machines that offload to each other would do so endlessly.
             use_build_hook: Some(false),
@@ -253,13 +253,13 @@ impl SocketTransport {
         options
     }
 
-    /// Whether archives are compressed. The protocol cannot do that, so commands there read and
-    /// write them; the items are protected by this connection all the same.
+    /// Whether archives are compressed. The protocol doesn't support that, so commands on the
+    /// machine read and write them; this connection still protects the items.
     fn compresses(&self) -> bool {
         self.destination.machine.transfer_compression.is_some()
     }
 
-    /// Whether these are worth the start of a command that compresses them.
+    /// Whether these items justify starting a command that compresses them.
     fn are_worth_compressing(&mut self, paths: &[StorePath]) -> Result<bool, Error> {
         let mut bytes = 0;
         for path in paths {
@@ -287,7 +287,7 @@ impl Transport for SocketTransport {
         self.protect_and_ask(&[], paths)
     }
 
-    /// In one round trip, unless there are hundreds.
+    /// In one round trip, unless there are hundreds of paths.
     fn protect_and_ask(
         &mut self,
         kept: &[StorePath],
@@ -355,8 +355,8 @@ impl Transport for SocketTransport {
             })?;
             drop(inline.lock);
         }
-        // The daemon there limits how long a build may be silent; ssh's keepalive messages detect a
-        // dead connection.
+        // The remote daemon limits how long a build may be silent; ssh's keepalive messages detect
+        // a dead connection.
         self.stream.set_timeouts(Timeouts {
             deadline: limits.deadline(),
             idle: None,
@@ -425,7 +425,7 @@ impl Transport for SocketTransport {
     }
 }
 
-/// Whether a file of temporary roots in `directory` has this root, near its end.
+/// Whether a file of temporary roots in `directory` contains this root, near its end.
 fn has_root(directory: &Path, root: &StorePath) -> io::Result<bool> {
     const TAIL_SIZE: u64 = 4 << 10;
     for entry in fs::read_dir(directory)? {

@@ -1,4 +1,4 @@
-//! Against a real sshd on the loopback device, with keys and configuration of its own.
+//! Tests with a real sshd on the loopback device, with its own keys and configuration.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -83,7 +83,7 @@ impl Server {
 
     fn directories(&self) -> HookDirectories {
         HookDirectories {
-            // Longer than a socket's name can be.
+            // Too long for a socket's name.
             state: self.directory.path().join("x".repeat(120)),
             store: StoreDir::new("/gnu/store").unwrap(),
             user_home: PathBuf::from("/nonexistent"),
@@ -115,7 +115,7 @@ fn a_connection_is_shared_and_replaced() {
     assert!(!master::ensure(&destination, 0, soon()).unwrap());
     disconnect(machine, directories).unwrap();
     assert!(master::ensure(&destination, 0, soon()).unwrap());
-    // More at once than one connection takes.
+    // More at the same time than one connection allows.
     std::thread::scope(|scope| {
         let probes: Vec<_> = (0..12)
             .map(|_| scope.spawn(|| probe(machine, directories, soon())))

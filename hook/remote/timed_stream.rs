@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use system::poll::wait_readable;
 use system::sync::Mutex;
 
-/// How long reads and writes may take.
+/// The timeouts of reads and writes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Timeouts {
     /// When everything must be done.
     pub deadline: Option<Instant>,
-    /// How long nothing may move.
+    /// How long there may be no progress.
     pub idle: Option<Duration>,
 }
 
@@ -33,7 +33,7 @@ impl Timeouts {
         }
     }
 
-    /// How long the next read or write may wait; `None`: without limit.
+    /// How long the next read or write may wait; `None`: no timeout.
     fn remaining(self) -> Option<Duration> {
         let total = self
             .deadline
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         (&theirs).write_all(b"x").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 1);
-        // Nothing is read there: writing times out, too.
+        // Nobody reads from it: writing times out, too.
         let error = stream.write_all(&[0; 4 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         stream.set_timeouts(Timeouts::until(Instant::now()));

@@ -1,4 +1,4 @@
-//! The status of one machine, and how it is found out.
+//! The status of one machine, and determining it.
 
 use std::time::Instant;
 
@@ -24,13 +24,13 @@ pub struct MachineStatus {
     pub slots: u32,
     pub slots_used: usize,
     pub reachable: bool,
-    /// Why it is not reachable.
+    /// Why it can't be reached.
     pub error: Option<String>,
     pub kernel: Option<String>,
     pub architecture: Option<String>,
     pub host_name: Option<String>,
     pub normalized_load: Option<f64>,
-    /// The load from which on it gets no builds.
+    /// The load from which it gets no builds.
     pub overload_threshold: Option<f64>,
     pub free_bytes: Option<u64>,
     pub round_trip_ms: Option<f64>,
@@ -43,7 +43,7 @@ pub struct MachineStatus {
     pub building: Vec<Option<Occupant>>,
 }
 
-/// Asks all machines at the same time.
+/// Probes all machines in parallel.
 pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<MachineStatus>> {
     let answers = parallel::map(machines, |machine| {
         remote::probe(machine, directories, Instant::now() + PROBE_TIMEOUT)
@@ -56,7 +56,7 @@ pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec
 }
 
 impl MachineStatus {
-    /// From what a machine answered, and from what the hooks of this host know.
+    /// Combines a machine's reply with what the hooks of this host know.
     fn new(
         machine: &Machine,
         directories: &HookDirectories,

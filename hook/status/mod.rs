@@ -1,4 +1,4 @@
-//! `offload status`: load, slots and builds of all machines, for people and for monitoring.
+//! `offload status`: load, slots and builds of all machines, for users and for monitoring.
 
 mod machine_status;
 mod prometheus;
@@ -13,7 +13,7 @@ use store::Directories;
 use crate::directories::HookDirectories;
 use crate::selection::Selection;
 
-/// How the status is shown.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// For a terminal.
@@ -24,7 +24,7 @@ pub enum Format {
     Prometheus,
 }
 
-/// Asks all selected machines at the same time, and writes what is known of them to `out`.
+/// Probes all selected machines in parallel, and writes their status to `out`.
 pub fn write(
     daemon_directories: &Directories,
     selection: &Selection,
@@ -44,7 +44,7 @@ pub fn write(
     Ok(())
 }
 
-/// Writes the table again every `seconds`, until interrupted.
+/// Writes the table every `seconds`, until interrupted.
 pub fn watch(
     daemon_directories: &Directories,
     selection: &Selection,
@@ -54,7 +54,7 @@ pub fn watch(
     loop {
         let mut screen = Vec::new();
         write(daemon_directories, selection, Format::Table, &mut screen)?;
-        // Clears the screen, so that the table stays in its place.
+        // Clears the screen, so that the table stays in the same place.
         out.write_all(b"\x1b[H\x1b[2J")?;
         out.write_all(&screen)?;
         out.flush()?;

@@ -1,10 +1,10 @@
-//! Building again: `--check`, `--rounds`, and repair.
+//! Rebuilding: `--check`, `--rounds`, and repair.
 
 use protocol::operations::BuildMode;
 
 use super::*;
 
-/// A script that makes something else each time.
+/// A script with a different output each time.
 fn changing(setup: &Setup, name: &str) -> Script {
     let gate = setup.gate();
     let script = format!(
@@ -104,7 +104,7 @@ fn a_damaged_output_is_repaired() {
     client.build(&[&drv]).succeeded();
     assert_eq!(fs::read_to_string(&file).unwrap(), "bad\n");
     if !is_ours() {
-        // It remembers, as long as the connection lasts, that what it built is good.
+        // As long as the connection lasts, it remembers that what it built is intact.
         client = setup.client();
     }
     client.build_in_mode(&[&drv], BuildMode::Repair).succeeded();
@@ -115,7 +115,7 @@ fn a_damaged_output_is_repaired() {
 fn what_is_lost_of_several_outputs_is_built_anew_and_the_rest_stays() {
     let site = Site::new();
     if !is_ours() {
-        // Its garbage collector asks `guix` what is in use.
+        // Its garbage collector runs `guix` to find items in use.
         let guix = site.path("no-guix-here");
         fs::write(&guix, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&guix, fs::Permissions::from_mode(0o755)).unwrap();

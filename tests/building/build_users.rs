@@ -1,4 +1,4 @@
-//! Build users that are all in use: builds wait for one, first come, first served.
+//! All build users in use: builds wait for one, first come, first served.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use super::*;
 
-/// What a client is told that has to wait.
+/// The message to a client that has to wait.
 const WAITING: &str = "waiting for a build user: all are in use...\n";
 
 #[test]
@@ -26,7 +26,7 @@ fn builds_wait_for_build_users() {
         .collect();
     let built = client.build(&drvs.iter().collect::<Vec<_>>());
     built.succeeded();
-    // It is told once.
+    // It is sent once.
     assert_eq!(built.log.matches(WAITING).count(), 1, "{}", built.log);
 }
 
@@ -66,7 +66,7 @@ fn clients_that_wait_for_build_users_are_served_in_turn() {
         })
         .collect();
     assert_eq!(setup.read("order"), "");
-    // One build user is free, for one after the other.
+    // One build user is free, for one build after another.
     setup.open("end-0");
     for building in waiting {
         building.finish().1.succeeded();

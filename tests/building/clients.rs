@@ -1,11 +1,12 @@
-//! Several clients, and clients that go away.
+//! Several clients, and clients that disconnect.
 
 use std::time::Duration;
 
 use super::harness::derivations::{Building, processes_with};
 use super::*;
 
-/// Until a client shares a build that has begun: of ours it hears all, of Guix's it waits for the end.
+/// Waits until a client shares a running build: ours sends it the log, with Guix's it waits for the
+/// end.
 fn wait_to_share(building: &Building) {
     building.wait_for(if is_ours() {
         "begun"
@@ -100,7 +101,7 @@ fn a_client_that_goes_away_ends_its_build() {
             processes_with(&marker)
         );
 
-        // What it held is free: another client may have it built.
+        // Its locks are released: another client can build it.
         let mut client = setup.client();
         client.set(|options| options.set("build-timeout", "1"));
         let built = client.build(&[&drv]);
@@ -159,7 +160,7 @@ fn a_daemon_that_is_stopped_ends_its_builds() {
     if is_ours() {
         daemon.stop();
     } else {
-        // Guix's daemon leaves its sessions to end when their clients go away.
+        // Guix's daemon lets its sessions end when their clients disconnect.
         building.hang_up();
         daemon.stop();
     }
@@ -305,7 +306,7 @@ fn a_slow_reader_holds_up_nobody_else() {
     let mut client = setup.client();
     let chatty = client.write(Script::new("chatty", "seq 400000; echo >$out"));
     let quick = client.write(Script::new("quick", "echo >$out"));
-    // BuildPaths, without reading what comes.
+    // BuildPaths, without reading the replies.
     let request = super::harness::Bytes::new()
         .word(9)
         .strings(&[chatty.path.as_str()])

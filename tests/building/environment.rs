@@ -1,4 +1,4 @@
-//! What a builder finds around it.
+//! The environment of builders.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ fn lines(drv: &Drv) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Has the script of a derivation run; the lines it writes to standard output.
+/// Builds a derivation with this script; returns the lines it writes to standard output.
 fn run(setup: &Setup, script: &str) -> Vec<String> {
     let mut client = setup.client();
     let drv = client.write(Script::new("probe", &format!("{{ {script}\n}} >$out")));
@@ -87,7 +87,7 @@ fn the_variables_are_those_of_the_derivation_and_a_few_more() {
         .iter()
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        // The shell's own.
+        // Variables of the shell itself.
         .filter(|(name, _)| !["SHLVL", "_", "OLDPWD"].contains(&name.as_str()))
         .collect();
     let top = format!("/tmp/guix-build-{}-0", drv.path.name());
@@ -179,7 +179,7 @@ fn of_the_hosts_files_nothing_is_seen() {
     let text = found.join(" ");
     let mut parts = text.split("  ");
     let root = parts.next().unwrap();
-    // The gate and the store of this test are below /tmp too.
+    // This test's gate and store are below /tmp too.
     assert_eq!(root, ". .. dev etc proc tmp");
     assert_eq!(parts.next().unwrap(), "group hosts passwd");
     let devices: Vec<_> = parts.next().unwrap().split(' ').collect();
@@ -205,7 +205,7 @@ fn of_the_hosts_files_nothing_is_seen() {
 #[test]
 fn the_builder_has_no_descriptors_capabilities_or_terminal() {
     let setup = Setup::new(&[]);
-    // The directory that the shell reads for this is closed by the time it is looked at.
+    // The shell has closed the directory that it reads for this by the time it is examined.
     let script = "sh -c 'for fd in /proc/$$/fd/*; do
                              readlink $fd >/dev/null && echo ${fd##*/} $(readlink $fd); done' | cat
                   echo; grep -E 'CapEff|CapPrm|CapAmb' /proc/self/status | cut -f 2

@@ -1,4 +1,4 @@
-//! Builds that fail, and what the client is told.
+//! Failing builds, and what the client is told.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -29,7 +29,7 @@ fn a_failing_build_has_status_100_and_its_log_is_kept() {
 fn a_builder_that_is_killed_is_said_to_have_been() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();
-    // The first process of a PID namespace does not hear its own signals: another one kills.
+    // The first process of a PID namespace ignores its own signals, so another one kills it.
     let drv = client.write(Script::new(
         "killed",
         "kill -SEGV $$; sh -c 'kill -9 1'; exit 7",
@@ -108,7 +108,7 @@ fn after_a_failure_nothing_is_begun_unless_told_to_keep_going() {
         let setup = Setup::new(&[]);
         let mut client = setup.client();
         client.set(|options| options.keep_going = keep_going);
-        // Goals go by name.
+        // Goals are ordered by name.
         let bad = client.write(Script::new("a-bad", "exit 1"));
         let good = client.write(Script::new("b-good", "echo >$out"));
         let (first, second) = if bad.path < good.path {
@@ -194,7 +194,7 @@ fn the_outputs_of_a_failed_build_can_be_looked_at_but_are_harmless() {
     assert!(!client.is_valid(drv.out()));
     let mode = fs::symlink_metadata(drv.out().as_path()).unwrap().mode();
     assert_eq!(mode & 0o6002, 0, "{mode:o}");
-    // It is in nobody's way.
+    // It doesn't affect later builds.
     let built = client.build(&[&drv]);
     built.failed(100, "failed");
 }
@@ -216,16 +216,16 @@ fn the_directory_of_a_failed_build_is_kept_for_the_client_who_wants_it() {
         "note: keeping build directory `{}'",
         kept.display()
     ));
-    // We are root: the tree stays as it is.
+    // We are root: the tree isn't changed.
     assert_eq!(fs::read_to_string(kept.join("top/note")).unwrap(), "here\n");
     let uid = fs::metadata(kept.join("top/note")).unwrap().uid();
     assert_eq!(Some(uid), setup.users.as_ref().map(|users| users.uids[0]));
-    // Nobody else gets at what may be a setuid program of the build user.
+    // Nobody else can access what may be a setuid program of the build user.
     assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o7777, 0o700);
     let top = fs::metadata(kept.join("top")).unwrap();
     assert_eq!(top.mode() & 0o7777, 0o755);
 
-    // The next one gets another directory, and a success leaves none.
+    // The next one gets another directory, and a successful build leaves none.
     let gone = client.write(Script::new("kept", "echo >$out"));
     client.build(&[&gone]).succeeded();
     assert_eq!(
@@ -256,10 +256,10 @@ fn the_directory_of_a_failed_build_belongs_to_the_client_who_asked_for_it() {
     assert_eq!(fs::read_to_string(kept.join("sub/note")).unwrap(), "deep\n");
 }
 
-/// A user who is nobody else.
+/// An otherwise unused user id.
 const NOBODY: u32 = 54321;
 
-/// Builds with `--keep-failed`, by a client that another user runs; what it prints.
+/// Builds with `--keep-failed`, in a client that another user runs; returns its output.
 pub fn build_as_nobody(setup: &Setup, drv: &formats::StorePath) -> String {
     use std::os::unix::process::CommandExt;
     let client = setup.site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));

@@ -1,4 +1,4 @@
-//! Derivations whose output's hash is known beforehand.
+//! Fixed-output derivations.
 
 use std::os::unix::fs::MetadataExt;
 
@@ -42,7 +42,7 @@ fn other_contents_are_refused_and_nothing_is_left() {
         );
         built.said(&trace);
         assert!(!client.is_valid(drv.out()));
-        // A lock file stays, as after any failure.
+        // The lock file stays, as after any failure.
         let mut after = setup.store_names();
         after.retain(|name| *name != drv.path.base_name() && !name.ends_with(".lock"));
         assert_eq!(after, before);
@@ -73,7 +73,7 @@ fn a_failing_build_might_succeed_another_time() {
     let setup = Setup::new(&["--cache-failures"]);
     let mut client = setup.client();
     let drv = client.write(Script::new("bad", "exit 1").fixed(false, Hash::sha256("x")));
-    // No permanent failure, and so not remembered.
+    // Not a permanent failure, so it isn't cached.
     client
         .build(&[&drv])
         .failed(1, &format!("build of `{}' failed", drv.path));
@@ -103,7 +103,7 @@ fn impure_variables_are_the_daemons_but_for_fixed_outputs_only() {
 
 #[test]
 fn the_output_is_not_the_file_that_the_builder_made() {
-    // Who got hold of a descriptor could change it afterwards.
+    // A process that got hold of a descriptor could change it afterwards.
     let setup = Setup::new(&[]);
     let mut client = setup.client();
     let script = format!(

@@ -1,4 +1,4 @@
-//! The process that forks builders for ours: it may die, and it dies with the daemon.
+//! The process that forks builders for our daemon: it may die, and it dies with the daemon.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ fn whenever_it_is_killed_no_build_hangs_and_nothing_is_left() {
                     let built = client.build(&[&drv]);
                     assert_eq!(client.is_valid(drv.out()), built.result.is_ok());
                     if let Err((error, status)) = &built.result {
-                        // What took its place was killed as well, or the process that was forked.
+                        // Its successor was killed as well, or the forked process.
                         let excuses = [
                             "the process `guix-daemon-forkserver' has ended",
                             "the process ended without saying why",
@@ -69,7 +69,7 @@ fn whenever_it_is_killed_no_build_hangs_and_nothing_is_left() {
         .into();
     while !clients.iter().all(|client| client.is_finished()) {
         for pid in children_named(&setup.daemon, "guix-daemon-forkserver") {
-            // What has been forked, but not executed yet, soon has another name.
+            // A forked process that has not executed its program yet soon has another name.
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if name == "guix-forkserver\n" {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);

@@ -1,4 +1,4 @@
-//! A build that fails where there is no space left fails for want of space: that may pass.
+//! A build that fails on a full disk: a failure that may not recur.
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
@@ -7,15 +7,15 @@ use super::*;
 
 const NOTE: &str = "note: build failure may have been caused by lack of free disk space\n";
 
-/// A daemon that remembers failures, whose build directories are on a file system of its own;
-/// `None` on a machine where tests may not mount any.
+/// A daemon that caches failures, whose build directories are on a separate file system; `None` on
+/// a machine where tests may not mount one.
 fn on_small_file_system(options: &str) -> Option<Setup> {
     if !nix::unistd::geteuid().is_root() {
         skip("needs root, for a file system of its own");
         return None;
     }
     let site = Site::new();
-    // It goes with this test's thread and daemon.
+    // It is unmounted when this test's thread and daemon end.
     system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
     system::mount::make_private(Path::new("/")).unwrap();
     let options = format!("mode=1777,{options}");
@@ -24,7 +24,7 @@ fn on_small_file_system(options: &str) -> Option<Setup> {
     Some(Setup::at(site, &["--cache-failures"]))
 }
 
-/// The script has to fail for want of space, and be tried again the next time.
+/// Checks that the script fails for lack of space, and is tried again the next time.
 fn fails_for_want_of_space(options: &str, script: &str) {
     let Some(setup) = on_small_file_system(options) else {
         return;

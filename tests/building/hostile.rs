@@ -1,4 +1,4 @@
-//! Builders that mean harm, or are careless.
+//! Hostile or careless builders.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::harness::derivations::{Built, Drv, processes_with};
 use super::*;
 
-/// Has a new daemon build what a script makes; nothing may be left running or lying about.
+/// Builds a script with a new daemon; no process or file may be left behind.
 fn build(script: &str) -> (Setup, Client, Drv, Built) {
     let setup = Setup::new(&[]);
     let mut client = setup.client();
@@ -37,7 +37,7 @@ fn setuid_bits_are_cleared() {
         ["suid", "dir", "plain"].map(|name| mode(out.join(name))),
         [0o555, 0o555, 0o444]
     );
-    // Guix's daemon gives the uppermost directory back what it had.
+    // Guix's daemon restores the mode of the top directory.
     assert!(!is_ours() || mode(out) == 0o555, "{:o}", mode(out));
     assert!(client.is_valid(drv.out()));
 }
@@ -73,7 +73,7 @@ fn what_is_no_file_is_refused() {
     for script in [
         "mkdir $out; mkfifo $out/pipe",
         "mkfifo $out",
-        // A user of its own may not even make it.
+        // A build user that isn't root may not even create it.
         "mknod $out c 1 3",
         "mkdir $out; mknod $out/sda b 8 0",
     ] {
@@ -204,8 +204,8 @@ fn processes_left_behind_are_killed_and_not_waited_for() {
         let script = if chroot {
             script.clone()
         } else {
-            // Without a PID namespace the builder's end does not end the others: these let go
-            // of the log themselves.
+            // Without a PID namespace the end of the builder does not end the others: these close
+            // the log themselves.
             script.replace(" &\n         echo", " >/dev/null 2>&1 &\n         echo")
         };
         let drv = client.write(Script::new("leaver", &script));
@@ -228,7 +228,7 @@ fn a_process_left_behind_that_stops_or_kills_all_others_of_its_user_is_killed_to
     let mut client = setup.client();
     client.set_read_timeout(Duration::from_secs(60));
     for signal in ["STOP", "KILL", "STOP", "KILL"] {
-        // Among those that it gets at is whoever becomes this user to kill it.
+        // Among its victims is the process that becomes this user to kill it.
         let script = format!(
             "setsid sh -c 'while kill -0 $0; do :; done; while :; do kill -{signal} -1; done' \
              $$ {marker} >/dev/null 2>&1 &

@@ -1,4 +1,4 @@
-//! Everything that takes long ends when its time is over, or when nobody waits for it any more.
+//! All long operations end at the timeout, or when no client waits for them any more.
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
@@ -10,13 +10,13 @@ use protocol::operations::BuildMode;
 use super::harness::derivations::{Drv, processes_with};
 use super::*;
 
-/// How soon a build has to end that must not go on.
+/// How soon a build has to end after its timeout or cancellation.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A script whose output takes hours to read: a hole of 8 TiB.
+/// A script whose output takes hours to read: a sparse file of 8 TiB.
 const HOLE: &str = "dd if=/dev/zero of=$out bs=1M seek=8388608 count=0 2>/dev/null";
 
-/// Derivations whose builders end at once, with outputs that take hours to read.
+/// Derivations whose builders end quickly, with outputs that take hours to read.
 fn holes(client: &mut Client) -> Vec<Drv> {
     let unknown = Hash::sha256(b"something else");
     let in_directory = HOLE.replace("$out", "$out/hole");
@@ -29,7 +29,7 @@ fn holes(client: &mut Client) -> Vec<Drv> {
     .into()
 }
 
-/// A build by somebody else has to succeed soon.
+/// Checks that another client's build succeeds soon.
 fn others_can_build(setup: &Setup) {
     let mut other = setup.client();
     let drvs: Vec<Drv> = (0..3)
@@ -73,7 +73,7 @@ fn reading_outputs_ends_with_the_client() {
     let mut client = setup.client();
     let holes = holes(&mut client);
     let building = client.start(&holes.iter().collect::<Vec<_>>());
-    // All build users are taken, and all builders have ended, when nothing happens any more.
+    // When nothing changes any more, all build users are in use, and all builders have ended.
     assert!(eventually(|| names(&setup.site.path("tmp")).len() == 3));
     std::thread::sleep(Duration::from_millis(500));
     building.hang_up();
@@ -99,7 +99,7 @@ fn a_hole_in_a_fixed_output_stays_a_hole() {
     );
 }
 
-/// A derivation that wants `pairs` files about a chain of `length` items.
+/// A derivation that requests `pairs` files about a chain of `length` items.
 fn with_graphs(client: &mut Client, length: usize, pairs: usize) -> Drv {
     let mut last: Option<StorePath> = None;
     for number in 0..length {
@@ -114,7 +114,7 @@ fn with_graphs(client: &mut Client, length: usize, pairs: usize) -> Drv {
     client.write(script.variable("exportReferencesGraph", words.join(" ")))
 }
 
-/// How many attempts to build are being made.
+/// The number of attempts to build in progress.
 fn build_threads(daemon: &Daemon) -> usize {
     let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     threads
@@ -175,7 +175,7 @@ fn limits_hold_while_the_client_does_not_read() {
                 client
                     .connection
                     .build_paths(vec![target], BuildMode::Normal, &mut |text| {
-                        // The first text stops it, until the sender is gone.
+                        // The first text blocks it, until the sender is gone.
                         let _ = wait.recv();
                         log.extend_from_slice(text);
                     });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::harness::derivations::processes_with;
 use super::*;
 
-/// A build that would take longer than anybody waits, and something to find it by.
+/// A build that doesn't end by itself, and a string to find it by.
 fn endless(name: &str, chatter: &str) -> (Script, String) {
     let marker = format!("88888.{}", rand::random::<u32>());
     let script = format!("{chatter} sleep {marker}; echo >$out");
@@ -47,7 +47,7 @@ fn a_build_that_is_silent_too_long_has_status_101() {
     ));
     assert!(eventually(|| processes_with(&marker).is_empty()));
 
-    // Who says something now and then may take longer.
+    // A build that prints something now and then may take longer.
     let talk = "for i in 1 2 3; do echo $i; sleep 0.8; done; echo >$out";
     let talkative = client.write(Script::new("talkative", talk));
     client.build(&[&talkative]).succeeded();
@@ -59,7 +59,7 @@ fn the_administrators_timeout_holds_if_the_client_sets_none() {
     let mut client = setup.client();
     let drv = client.write(endless("slow", "").0);
     client.build(&[&drv]).failed(101, "failed");
-    // The client may have more.
+    // The client may raise the limit.
     client.set(|options| options.set("build-timeout", "60"));
     let drv = client.write(Script::new("patient", "sleep 1.5; echo >$out"));
     client.build(&[&drv]).succeeded();
@@ -92,11 +92,11 @@ fn a_log_that_grows_too_large_ends_the_build() {
     ));
 }
 
-/// A script that notes how many of its kind run at the time.
+/// A script that records how many of its kind are running.
 fn counted(setup: &Setup, name: &str) -> Script {
     let gate = setup.gate();
     let gate = gate.display();
-    // Long enough for others to begin, if they may.
+    // Long enough for others to start, if they may.
     let script = format!(
         "touch {gate}/running-{name}; sleep 0.4; ls {gate} | grep -c running- >>{gate}/count-{name}
          rm {gate}/running-{name}; echo >$out"
@@ -137,7 +137,7 @@ fn many_short_builds_all_come_out() {
     clients[0].set(|options| options.set("build-max-jobs", "2"));
     clients[1].set(|options| options.set("build-max-jobs", "1"));
     let buildings = clients.map(|mut client| {
-        // The middle ones are both clients'.
+        // The middle ones belong to both clients.
         let name = |number: u32| match number {
             5..10 => format!("both-{number}"),
             _ => format!("own-{number}-{}", rand::random::<u32>()),

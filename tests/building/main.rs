@@ -1,10 +1,10 @@
-//! Builds, from a client's request to what is in the store afterwards: by the daemon itself, and
-//! by a build hook.
+//! Builds, from a client's request to the contents of the store afterwards: by the daemon itself,
+//! and by a build hook.
 //!
-//! Builders are shell scripts of the tests' own, run for real, as build users in a sandbox.
-//! Expected is what `doc/spec/build-environment.md` and `doc/spec/hook-protocol.md` say; run with
-//! `GUIX_DAEMON_UNDER_TEST` the suite says whether Guix's own daemon agrees. Where ours differs on
-//! purpose, the test asks `is_ours`.
+//! Builders are shell scripts, run for real, as build users in a sandbox. Expectations are from
+//! `doc/spec/build-environment.md` and `doc/spec/hook-protocol.md`; run with
+//! `GUIX_DAEMON_UNDER_TEST`, the suite checks whether Guix's own daemon agrees. Where ours differs
+//! on purpose, the test checks `is_ours`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -42,7 +42,7 @@ use nix::unistd::Pid;
 use protocol::client::Options;
 use protocol::operations::GcAction;
 
-/// A running daemon with build users, and what goes with it.
+/// A running daemon with build users, and its directories.
 struct Setup {
     // Dropped in this order.
     daemon: Daemon,
@@ -51,18 +51,18 @@ struct Setup {
 }
 
 impl Setup {
-    /// A daemon that builds by itself.
+    /// A daemon that builds locally.
     fn new(options: &[&str]) -> Setup {
         Setup::at(Site::new(), options)
     }
 
-    /// The same with directories made already.
+    /// Like [`Setup::new`], with existing directories.
     fn at(site: Site, options: &[&str]) -> Setup {
         let options = [&["--no-substitutes"], options].concat();
         Setup::with_substitutes(site, &options)
     }
 
-    /// The same with substitutes.
+    /// Like [`Setup::at`], with substitutes.
     fn with_substitutes(site: Site, options: &[&str]) -> Setup {
         let users = BuildUsers::claim();
         let group = users
@@ -81,8 +81,8 @@ impl Setup {
         Client::connect(&self.daemon)
     }
 
-    /// A client whose wish is that work stays on processor 1, of a daemon that is to stay on 0.
-    /// `None` on a machine that has no two.
+    /// A client that requests processor 1, of a daemon that runs on processor 0. `None` on a
+    /// machine with a single processor.
     fn client_of_another_processor(&self) -> Option<Client> {
         if std::thread::available_parallelism().unwrap().get() < 2 {
             skip("needs two processors");
@@ -103,17 +103,17 @@ impl Setup {
         self.site.path("gate")
     }
 
-    /// Makes a file in [`Setup::gate`].
+    /// Creates a file in [`Setup::gate`].
     fn open(&self, name: &str) {
         fs::write(self.gate().join(name), "").unwrap();
     }
 
-    /// What is in a file in [`Setup::gate`]; nothing if it doesn't exist.
+    /// The contents of a file in [`Setup::gate`]; empty if it doesn't exist.
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.gate().join(name)).unwrap_or_default()
     }
 
-    /// Shell code that waits until there is a file of that name in [`Setup::gate`].
+    /// Shell code that waits until the file with this name exists in [`Setup::gate`].
     fn await_gate(&self, name: &str) -> String {
         let file = self.gate().join(name);
         format!("until test -e {}; do sleep 0.02; done", file.display())
@@ -126,11 +126,11 @@ impl Setup {
             let mut connection = self.client().connection;
             connection.collect_garbage(GcAction::DeleteSpecific, paths, u64::MAX, &mut |_| ())
         };
-        // The session of a client that has just gone may not have noticed.
+        // The session of a client that has just disconnected may not have noticed.
         assert!(eventually(|| deleted().is_ok()), "{:?}", deleted());
     }
 
-    /// A name in the store as a path.
+    /// The store path with this name.
     fn store_path(&self, name: &str) -> formats::StorePath {
         let store = self.site.store();
         let store = formats::StoreDir::new(store.to_str().unwrap()).unwrap();
@@ -143,7 +143,7 @@ impl Setup {
     }
 }
 
-/// Starts a daemon without substitutes, as [`start_substituting`].
+/// Starts a daemon without substitutes, like [`start_substituting`].
 fn start(site: Site, group: Option<&str>, options: &[&str]) -> (Daemon, Site) {
     start_substituting(site, group, &[&["--no-substitutes"], options].concat())
 }
@@ -181,7 +181,7 @@ fn children_named(daemon: &Daemon, name: &str) -> Vec<i32> {
     children.into_iter().filter(is_named).collect()
 }
 
-/// Whether a process is there, be it a zombie.
+/// Whether a process exists, even as a zombie.
 fn exists(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
@@ -196,7 +196,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// The log that is kept of a build.
+/// The log file of a build.
 fn kept_log(site: &Site, drv: &formats::StorePath) -> String {
     let (first, rest) = drv.base_name().split_at(2);
     fs::read_to_string(site.log().join("drvs").join(first).join(rest)).unwrap()

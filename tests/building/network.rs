@@ -1,5 +1,5 @@
-//! What builds reach over the network: those whose result is known by its hash reach what the
-//! machine reaches, with the help of `slirp4netns`; others reach nothing.
+//! Network access of builds: fixed-output builds can access what the machine can access, through
+//! `slirp4netns`; others nothing.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
@@ -12,11 +12,11 @@ use formats::{Algorithm, Hash};
 
 use super::*;
 
-/// What the server hands out.
+/// What the server serves.
 const PAGE: &str = "a page\n";
 
-/// Whether builds can be connected to the network here, which takes a program and a device; if not,
-/// the test is skipped.
+/// Whether builds can be connected to the network here, which requires a program and a device; if
+/// not, the test is skipped.
 fn is_possible() -> bool {
     let device = "/dev/net/tun";
     if system::process::find_program("slirp4netns").is_none() {
@@ -91,7 +91,7 @@ fn page() -> Hash {
     Hash::of(Algorithm::Sha256, PAGE)
 }
 
-/// The processes that carry packets for a daemon's builds.
+/// The processes that forward packets for a daemon's builds.
 fn carriers(daemon: &Daemon) -> Vec<i32> {
     children_named(daemon, "slirp4netns")
 }
@@ -106,12 +106,12 @@ fn a_fixed_output_build_reaches_servers_of_this_machine() {
     assert!(carriers(&setup.daemon).is_empty());
 }
 
-/// By number, by name, and by the address that stands for this machine.
+/// By number, by name, and by this machine's address inside.
 fn fetches_from_this_machine(setup: &Setup) {
     let server = Server::new();
     let mut client = setup.client();
     for (number, host) in ["127.0.0.1", "localhost", "10.0.2.2"].iter().enumerate() {
-        // The name makes each another output.
+        // The name gives each another output.
         let name = format!("page{number}");
         let drv = client.write(server.fetch(&name, host).fixed(false, page()));
         client.build(&[&drv]).succeeded();
@@ -133,7 +133,7 @@ fn a_fixed_output_build_has_ipv6_where_this_machine_has() {
     if !addresses.lines().any(is_wide) {
         return skip("this machine has no address of IPv6");
     }
-    // In a user namespace, too.
+    // Also in a user namespace.
     let (daemon, site) = start(Site::new(), None, &[]);
     let in_user_namespace = Setup {
         daemon,
@@ -144,7 +144,7 @@ fn a_fixed_output_build_has_ipv6_where_this_machine_has() {
     for setup in [Setup::new(&[]), in_user_namespace] {
         let server = Server::at(Ipv6Addr::LOCALHOST.into());
         let mut client = setup.client();
-        // The address that stands for this machine.
+        // This machine's address inside.
         let drv = client.write(server.fetch("page", "fd00::2").fixed(false, page()));
         client.build(&[&drv]).succeeded();
         assert_eq!(server.visits(), 1);
@@ -199,7 +199,7 @@ fn a_fixed_output_build_shares_no_abstract_sockets_with_this_machine() {
     let _listener = UnixListener::bind_addr(&address).unwrap();
     let listed = fs::read_to_string("/proc/net/unix").unwrap();
     assert!(listed.contains(&name));
-    // A network namespace lists its own sockets, and only they can be connected to.
+    // A network namespace only lists its own sockets, and only they can be connected to.
     let script = format!(
         "grep -q tap0 /proc/net/dev; ! grep {name} /proc/net/unix; readlink /proc/self/ns/net \
          >{}/namespace; echo >$out",
@@ -261,7 +261,7 @@ fn nothing_carries_packets_for_a_daemon_that_has_ended() {
     assert_eq!(carriers.len(), 1);
     daemon.kill();
     let is_gone = |pid| {
-        // Whoever inherits it may not have reaped it.
+        // The process that inherits it may not have reaped it.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
     };
@@ -274,7 +274,7 @@ fn without_the_program_builds_go_on_without_network() {
     if !is_ours() || !is_possible() {
         return;
     }
-    // A program of that name that is none, before all others.
+    // A broken program with that name, first in the path.
     let site = Site::new();
     let directory = site.path("bin");
     fs::create_dir(&directory).unwrap();

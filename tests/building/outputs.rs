@@ -1,4 +1,4 @@
-//! What a successful build leaves.
+//! The outputs of a successful build.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -90,7 +90,7 @@ fn outputs_that_refer_to_each_other_both_ways_are_refused() {
     let drv = client.write(Script::new("two", "echo $lib >$out; echo $out >$lib").output("lib"));
     let other = client.write(Script::new("other", "echo other >$out"));
     let built = client.build(&[&drv, &other]);
-    // It fails as a build does: that of the others goes on.
+    // It fails like a build: the others' builds continue.
     built.failed(1, &format!("build of `{}' failed", drv.path));
     let reason = "cycle detected in the references of `";
     built.said(reason);
@@ -250,7 +250,7 @@ fn an_output_that_no_nar_reader_takes_is_refused() {
     }
     let setup = Setup::new(&[]);
     let mut client = setup.client();
-    // In steps, for a path that the kernel takes. The first directory is the output itself.
+    // In steps, because of the kernel's limit for paths. The first directory is the output itself.
     let nested = |depth: usize| {
         let (step, rest) = ("d/".repeat(1000), "d/".repeat(depth - 2001));
         format!(

@@ -1,4 +1,4 @@
-//! What outputs may refer to, and what builders are told about references.
+//! Which references outputs may have, and what builders are told about references.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn allowed_and_disallowed_references() {
     let item = client.text("item", &format!("{deep}\n"), &[&deep]);
     let other = client.text("other", "other\n", &[]);
     let both = format!("{item} {other}");
-    // What the output refers to, the variable, its value, and what is said against it.
+    // The references of the output, the variable, its value, and the expected error.
     let cases: [(&str, &str, &str, Option<&str>); 14] = [
         ("$item", "allowedReferences", item.as_str(), None),
         ("$item", "allowedReferences", &both, None),
@@ -110,7 +110,7 @@ fn the_references_graph_is_a_file_in_the_build_directory() {
     let mut graph = [item(&leaf, &[]), item(&node, &[&leaf])];
     graph.sort();
     let expected = format!("{}{}{}", graph[0].1, graph[1].1, item(&leaf, &[]).1);
-    // Nothing in it is a reference that was not there before: all are inputs.
+    // It contains no new reference: all are inputs.
     assert_eq!(fs::read_to_string(drv.out().as_path()).unwrap(), expected);
 }
 

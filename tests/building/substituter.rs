@@ -1,4 +1,4 @@
-//! A substitute program that fails costs substitutes, and not the request.
+//! A substitute program that fails: the request continues without substitutes.
 
 use formats::StorePath;
 use protocol::operations::MaybeSubstitutable;
@@ -6,7 +6,7 @@ use protocol::operations::MaybeSubstitutable;
 use super::*;
 use crate::harness::derivations::Drv;
 
-/// What the daemon says once of a program that ends instead of answering.
+/// The daemon's single warning about a program that dies instead of replying.
 const WARNING: &str = "substitute' died unexpectedly";
 
 /// A daemon whose `guix` is this shell script.
@@ -26,7 +26,7 @@ fn pair(client: &mut Client) -> (Drv, Drv) {
     (first, second)
 }
 
-/// A `guix` that has the output `path`, until it is to fetch it.
+/// A `guix` that has a substitute for the output `path`, but dies when it should fetch it.
 fn dies_while_fetching(path: &StorePath) -> String {
     format!(
         "case \"$*\" in
@@ -63,7 +63,7 @@ fn a_program_that_fails_when_asked_costs_a_warning() {
         let warnings = built.log.matches("; going on without substitutes").count();
         assert_eq!(warnings, 1, "{}", built.log);
         assert_eq!(fs::read_to_string(second.out().as_path()).unwrap(), "1\n");
-        // Questions of clients, too.
+        // Also for clients' queries.
         let asked = [setup.store_path(second.path.as_str())].into();
         let found = client.connection.query_substitutable_path_infos(asked);
         assert_eq!(found.unwrap(), []);

@@ -131,7 +131,7 @@ fn a_failed_build_is_kept_as_well_as_possible() {
         .site
         .path("tmp")
         .join(format!("guix-build-{}-0", drv.path.name()));
-    // Another user's: it can't be given away, but looked at.
+    // It belongs to another user: it can't be changed, but it can be read.
     let said = super::failures::build_as_nobody(&setup, &drv.path);
     assert!(said.contains("keeping build directory"), "{said}");
     assert_eq!(fs::read_to_string(kept.join("note")).unwrap(), "here\n");

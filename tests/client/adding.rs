@@ -93,7 +93,7 @@ fn what_cannot_be_added_is_named_soon() {
     fixture
         .run(&["add", "--flat", "missing"])
         .fails("adding `missing': No such file or directory\n");
-    // What comes before is added, what comes after isn't.
+    // Files before the error are added, those after it aren't.
     let words = ["add", "tree/before", "missing", "tree/before"];
     fixture.run(&words).fails("missing").line();
     fixture.run(&["add"]).fails("required");

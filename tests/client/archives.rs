@@ -18,15 +18,15 @@ fn public_key(fixture: &Fixture) -> Vec<u8> {
     fs::read(fixture.site.configuration().join("signing-key.pub")).unwrap()
 }
 
-/// Has `fixture` accept what is signed by `signer`.
+/// Makes `fixture` accept what `signer` signs.
 #[track_caller]
 fn authorize(fixture: &Fixture, signer: &Fixture) {
     let run = fixture.run_with_input(&["archive", "--authorize"], public_key(signer));
     run.succeeds().prints_nothing().says_nothing();
 }
 
-/// A store on another machine would have the same directory; here each has its own, so archives
-/// go out of a store and back into it.
+/// A store on another machine would have the same directory; here each has its own, so archives are
+/// exported from a store and imported into it again.
 #[track_caller]
 fn export(fixture: &Fixture, options: &[&str], items: &[&str]) -> Run {
     let run = fixture.run(&[&["archive", "--export"], options, items].concat());
@@ -79,13 +79,13 @@ fn an_archive_needs_an_authorised_signature() {
     let item = fixture.add_text("text", "", &[]);
     let archive = export(&fixture, &[], &[&item]);
     delete(&fixture, &[&item]);
-    // Without a list of keys, the machine's own is authorised.
+    // Without an ACL, the machine's own key is authorised.
     fs::write(fixture.site.configuration().join("acl"), "(acl)").unwrap();
     fixture
         .run_with_input(&["archive", "--import"], &archive.out)
         .fails("unauthorized");
     assert!(!fixture.has(&item));
-    // Another name for the same.
+    // Another name for the same command.
     let run = fixture.run_with_input(&["authorize"], public_key(&fixture));
     run.succeeds().prints_nothing();
     fixture
@@ -109,7 +109,7 @@ fn archives_that_end_early_or_are_none_are_refused() {
     import(&archive[..9]);
     import(&archive[..1000]);
     assert!(!fixture.has(&item));
-    // The item is whole, but the end of the archive is missing.
+    // The item is complete, but the end of the archive is missing.
     import(&archive[..archive.len() - 8]);
 }
 
@@ -158,7 +158,7 @@ fn missing_items_are_listed() {
         .fails("/etc/passwd");
 }
 
-/// A nar of a directory with one of everything.
+/// A nar of a directory with one entry of each type.
 fn nar() -> Vec<u8> {
     use formats::nar::{Sink, Writer};
     let mut nar = Writer::new(Vec::new());

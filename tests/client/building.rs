@@ -169,7 +169,7 @@ fn a_failed_build_is_status_1_and_names_its_log() {
         .find_map(|line| line.strip_prefix("View build log at '")?.strip_suffix("'."));
     let log = line.expect("the log is named");
     assert_eq!(fs::read_to_string(log).unwrap(), "before the end\n");
-    // The reason is told however little else is shown.
+    // The reason is shown at any verbosity.
     let quiet = fixture.run(&["build", "-q", drv.path.as_str()]);
     quiet.fails("guix-client build: error: build of");
     assert_eq!(quiet.err.lines().count(), 1, "{}", quiet.err);
@@ -203,7 +203,7 @@ fn keep_failed_leaves_the_build_directory() {
     assert_eq!(build(&[]), None);
     for option in ["-K", "--keep-failed"] {
         let directory = PathBuf::from(build(&[option]).expect("the directory is named"));
-        // For root, Guix's daemon leaves it where the builder had it.
+        // As root, Guix's daemon leaves it where the builder had it.
         let places = ["found", "top/found"].map(|name| directory.join(name));
         let found = places.iter().find_map(|place| fs::read(place).ok());
         assert_eq!(found.as_deref(), Some(&b"evidence\n"[..]));
@@ -270,7 +270,7 @@ fn a_repair_builds_what_is_damaged() {
         .run(&["build", "--repair", drv.path.as_str()])
         .succeeds();
     assert_eq!(fs::read(drv.out().as_path()).unwrap(), b"whole\n");
-    // Both at once make no sense.
+    // They can't be combined.
     let words = ["build", "--repair", "--check", drv.path.as_str()];
     fixture.run(&words).fails("cannot be used with");
 }
@@ -329,7 +329,7 @@ fn wrong_options_are_status_1_and_not_claps_2() {
     fixture.run(&["build", "--help"]).succeeds().says_nothing();
 }
 
-/// A daemon whose helper has a substitute for a text with that name.
+/// A daemon whose helper has a substitute for a text with this name.
 fn with_substitute(name: &str) -> (Fixture, String) {
     let site = Site::new();
     let helper = site.path("guix");

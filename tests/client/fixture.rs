@@ -31,12 +31,12 @@ impl Fixture {
         Fixture::with_options(&["--no-substitutes"])
     }
 
-    /// A daemon with these options, and others that let tests see what it does.
+    /// A daemon with these options, and others that let tests observe it.
     pub fn with_options(options: &[&str]) -> Fixture {
         Fixture::at(Site::new(), options)
     }
 
-    /// The same with the directories of `site`.
+    /// Like [`Fixture::with_options`], with the directories of `site`.
     pub fn at(site: Site, options: &[&str]) -> Fixture {
         for name in ["work", "gate"] {
             fs::create_dir(site.path(name)).unwrap();
@@ -62,13 +62,13 @@ impl Fixture {
         self.site.path("work").join(name)
     }
 
-    /// Writes such a file, and says where it is.
+    /// Writes such a file, and returns its path.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         fs::write(self.file(name), contents).unwrap();
         self.file(name)
     }
 
-    /// A run of the client that is yet to be started.
+    /// A command that runs the client.
     pub fn command<S: AsRef<OsStr>>(&self, words: &[S]) -> Command {
         let mut command = self.site.command(GUIX_CLIENT);
         command
@@ -95,7 +95,7 @@ impl Fixture {
         self.finish(command)
     }
 
-    /// Runs a command to its end, which has to come soon.
+    /// Runs a command to its end, with a timeout.
     #[track_caller]
     pub fn finish(&self, command: Command) -> Run {
         let out = self
@@ -106,7 +106,7 @@ impl Fixture {
         run
     }
 
-    /// The same with its standard output somewhere else.
+    /// Like [`Fixture::finish`], with another standard output.
     #[track_caller]
     pub fn finish_with_output(&self, mut command: Command, out: Stdio) -> Run {
         let err = self
@@ -125,7 +125,7 @@ impl Fixture {
         }
     }
 
-    /// Adds a text that refers to `references`, and says what the item is called.
+    /// Adds a text that refers to `references`, and returns the item's path.
     #[track_caller]
     pub fn add_text(&self, name: &str, text: &str, references: &[&str]) -> String {
         let mut words = vec!["add-text", name];
@@ -135,31 +135,31 @@ impl Fixture {
         self.run_with_input(&words, text).succeeds().line()
     }
 
-    /// Writes a derivation to the store. Its name stays a temporary root as long as the result.
+    /// Writes a derivation to the store. It is a temporary root as long as the result lives.
     pub fn derivation(&self, name: &str, script: &str) -> (Client, Drv) {
         self.derivation_of(Script::new(name, script))
     }
 
-    /// The same of a script that has more to it.
+    /// Like [`Fixture::derivation`], for a script with more options.
     pub fn derivation_of(&self, script: Script) -> (Client, Drv) {
         let mut client = Client::connect(&self.daemon);
         let drv = client.write(script);
         (client, drv)
     }
 
-    /// Shell code that waits until there is a file of that name in the directory of
-    /// [`Fixture::open`].
+    /// Shell code that waits until a file with this name exists in the gate directory (see
+    /// [`Fixture::open`]).
     pub fn await_gate(&self, name: &str) -> String {
         let file = self.site.path("gate").join(name);
         format!("until test -e {}; do sleep 0.05; done", file.display())
     }
 
-    /// Lets builders that wait for `name` go on.
+    /// Lets builders that wait for `name` continue.
     pub fn open(&self, name: &str) {
         fs::write(self.site.path("gate").join(name), "").unwrap();
     }
 
-    /// The name in the gate directory, for builders to write to.
+    /// The path of a file in the gate directory, for builders to write to.
     pub fn gate(&self, name: &str) -> PathBuf {
         self.site.path("gate").join(name)
     }
@@ -172,19 +172,19 @@ impl Fixture {
         self.daemon.wait_until(none_left, "to end sessions");
     }
 
-    /// An item's name; there need not be such an item.
+    /// The path of an item, which need not exist.
     pub fn no_item(&self, name: &str) -> String {
         let hash = "00000000000000000000000000000000";
         format!("{}/{hash}-{name}", self.site.store().display())
     }
 
-    /// Whether there is a file of an item.
+    /// Whether an item's file exists.
     pub fn has(&self, item: impl AsRef<Path>) -> bool {
         item.as_ref().symlink_metadata().is_ok()
     }
 }
 
-/// Waits for a process to end by itself.
+/// Waits for a process to exit.
 #[track_caller]
 pub fn wait(mut child: Child, what: &str) -> ExitStatus {
     let deadline = Instant::now() + 2 * TEST_TIMEOUT;
@@ -205,7 +205,7 @@ pub fn wait_for_file(path: &Path) {
     assert!(eventually(|| path.exists()), "no {}", path.display());
 }
 
-/// A run of the client that has ended.
+/// A finished run of the client.
 #[derive(Debug)]
 pub struct Run {
     command: String,
@@ -246,46 +246,46 @@ impl Run {
         self
     }
 
-    /// Exit status 0.
+    /// Requires exit status 0.
     #[track_caller]
     pub fn succeeds(&self) -> &Run {
         self.assert(self.status.success(), "success")
     }
 
-    /// Exit status 1, with `text` in the messages, and nothing of a panic.
+    /// Requires exit status 1, with `text` in the messages, and no panic.
     #[track_caller]
     pub fn fails(&self, text: &str) -> &Run {
         self.fails_with(1, text)
     }
 
-    /// Another exit status.
+    /// Requires another exit status, with `text` in the messages.
     #[track_caller]
     pub fn fails_with(&self, status: i32, text: &str) -> &Run {
         self.assert(
             self.status.code() == Some(status),
             &format!("exit status {status}"),
         );
-        // Guix's daemon has other quotes.
+        // Guix's daemon uses other quotes.
         let err = self.err.replace('‘', "`").replace('’', "'");
         self.assert(err.contains(text), &format!("the message {text:?}"));
         self.does_not_say("panicked")
     }
 
-    /// An end by this signal.
+    /// Requires that a signal ended it.
     #[track_caller]
     pub fn is_killed_by(&self, signal: Signal) -> &Run {
         let expected = self.status.signal() == Some(signal as i32);
         self.assert(expected, &format!("an end by {signal}"))
     }
 
-    /// Exactly this on standard output.
+    /// Requires exactly this standard output.
     #[track_caller]
     pub fn prints(&self, text: impl AsRef<str>) -> &Run {
         let text = text.as_ref();
         self.assert(self.text() == text, &format!("to print {text:?}"))
     }
 
-    /// Exactly these lines on standard output.
+    /// Requires exactly these lines on standard output.
     #[track_caller]
     pub fn prints_lines<S: AsRef<str>>(&self, lines: &[S]) -> &Run {
         let text: String = lines
@@ -295,7 +295,7 @@ impl Run {
         self.prints(text)
     }
 
-    /// Exactly these lines, in whatever order.
+    /// Requires exactly these lines, in any order.
     #[track_caller]
     pub fn prints_all_of<S: AsRef<str>>(&self, lines: &[S]) -> &Run {
         let mut expected: Vec<&str> = lines.iter().map(AsRef::as_ref).collect();
@@ -305,27 +305,27 @@ impl Run {
         self.assert(printed == expected, &format!("to print {expected:#?}"))
     }
 
-    /// Nothing on standard output.
+    /// Requires empty standard output.
     #[track_caller]
     pub fn prints_nothing(&self) -> &Run {
         self.prints("")
     }
 
-    /// `text` somewhere on standard error.
+    /// Requires `text` on standard error.
     #[track_caller]
     pub fn says(&self, text: impl AsRef<str>) -> &Run {
         let text = text.as_ref();
         self.assert(self.err.contains(text), &format!("the message {text:?}"))
     }
 
-    /// No `text` on standard error.
+    /// Requires that standard error doesn't contain `text`.
     #[track_caller]
     pub fn does_not_say(&self, text: impl AsRef<str>) -> &Run {
         let text = text.as_ref();
         self.assert(!self.err.contains(text), &format!("no message {text:?}"))
     }
 
-    /// Nothing on standard error.
+    /// Requires empty standard error.
     #[track_caller]
     pub fn says_nothing(&self) -> &Run {
         self.assert(self.err.is_empty(), "no messages")

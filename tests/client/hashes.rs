@@ -8,7 +8,7 @@ use nix::unistd::mkfifo;
 
 use crate::fixture::Fixture;
 
-/// Of the five bytes `hello`.
+/// The hash of the five bytes `hello`.
 const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 #[test]
@@ -68,7 +68,7 @@ fn a_tree_has_the_hash_of_its_nar() {
     run.succeeds().prints_lines(&[&recursive]);
     fixture.write("tree/directory/file", "changed");
     assert_ne!(fixture.run(&["hash", "-r", "tree"]).line(), recursive);
-    // A file's nar has another hash than its contents.
+    // The hash of a file's nar differs from that of its contents.
     let contents = fixture.run(&["hash", "-S", "none", "tree/program"]).line();
     assert_ne!(
         contents,

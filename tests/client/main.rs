@@ -1,7 +1,7 @@
-//! `guix-client` from outside: the real program, against a real daemon.
+//! Tests of `guix-client`: the real program, with a real daemon.
 //!
-//! What is expected is what `guix` does, see `doc/src/invoking-guix-client.md`. The suite can
-//! drive another daemon, see [`harness`].
+//! Expectations are what `guix` does, see `doc/src/invoking-guix-client.md`. The suite can be run
+//! with another daemon, see [`harness`].
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,8 +1,8 @@
-//! `guix-client offload`, as far as it needs no build machines; `tests/offload` has some.
+//! `guix-client offload`, without build machines; `tests/offload` has some.
 
 use crate::fixture::Fixture;
 
-/// A machine that nobody can reach.
+/// An unreachable machine.
 pub const NOWHERE: &str = r#"
 [[machine]]
 name = "nowhere.invalid"

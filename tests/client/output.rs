@@ -1,4 +1,4 @@
-//! What happens when output can't be written, of every command that prints.
+//! Output that can't be written, for every command that prints.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -83,7 +83,7 @@ fn with_commands() -> (Fixture, Vec<Command>) {
     (fixture, commands)
 }
 
-/// Runs the client with its standard output somewhere else.
+/// Runs the client with another standard output.
 fn run_with_output(fixture: &Fixture, words: &[String], input: &[u8], out: Stdio) -> Run {
     let mut command = fixture.command(words);
     let name = fixture.site.path("input");
@@ -92,7 +92,7 @@ fn run_with_output(fixture: &Fixture, words: &[String], input: &[u8], out: Stdio
     fixture.finish_with_output(command, out)
 }
 
-/// A pipe that nobody reads.
+/// A pipe without a reader.
 fn closed_pipe() -> OwnedFd {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -103,7 +103,7 @@ fn full_disk() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// `--list-busy` prints only what processes use, and lists of the daemon's that may be empty.
+/// `--list-busy` only prints what processes use, and some of the daemon's lists may be empty.
 fn prints_something(fixture: &Fixture, words: &[String], input: &[u8]) -> bool {
     if words.iter().any(|word| word.starts_with("--watch")) {
         return true;
@@ -163,18 +163,18 @@ fn messages_that_cannot_be_written_change_nothing() {
     assert_eq!(wait(child.unwrap(), "an error").code(), Some(1));
 }
 
-/// Starts a build as `guix-client build … 2>&1 | head -2` does, and expects it to end with the
-/// reader, and the builder with it.
+/// Starts a build as in `guix-client build … 2>&1 | head -2`, and expects it and the builder to end
+/// with the reader.
 fn assert_ends_with_its_reader(script: &str) {
     let fixture = Fixture::new();
-    // By which the builder can be told from those of other tests.
+    // It distinguishes the builder from those of other tests.
     let mark = fixture.gate("mark").display().to_string();
     let (_client, drv) = fixture.derivation("slow", &format!("{script} # {mark}"));
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = fixture.command(&["build", "-v", "3", drv.path.as_str()]);
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
     let child = command.spawn().unwrap();
-    // The command has the writing ends as long as it lives.
+    // The command holds the write ends as long as it lives.
     drop(command);
     let mut lines = BufReader::new(reader).lines();
     let seen = lines.any(|line| line.unwrap() == "started");
@@ -233,7 +233,7 @@ fn a_daemon_that_hangs_up_is_an_error_with_a_message() {
     assert!(last.starts_with("guix-client build: error: "), "{last}");
 }
 
-/// What a shell sees.
+/// As a shell sees it.
 #[test]
 fn a_pipeline_sees_what_it_sees_of_other_programs() {
     let fixture = Fixture::new();

@@ -3,7 +3,7 @@
 use crate::fixture::{Fixture, GUIX_CLIENT, wait, wait_for_file};
 use crate::harness::{is_ours, program, skip};
 
-/// The records that are printed for the sessions of one client process.
+/// The printed records of the sessions of one client process.
 fn records_of(fixture: &Fixture, client: u32) -> Vec<String> {
     let run = fixture.run(&["processes"]);
     let wanted = format!("\nClientPID: {client}\n");

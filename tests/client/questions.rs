@@ -1,4 +1,4 @@
-//! `guix-client gc`: questions about items.
+//! `guix-client gc`: queries about items.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -30,7 +30,7 @@ fn references_and_referrers_are_listed() {
         .succeeds()
         .prints_all_of(&[&middle, &top]);
     ask("--referrers", &top).succeeds().prints_nothing();
-    // Of several items, one after the other.
+    // For several items, one by one.
     fixture
         .run(&["gc", "--references", &middle, &middle])
         .succeeds()
@@ -42,7 +42,7 @@ fn requisites_are_the_item_and_all_it_needs() {
     let (fixture, [base, middle, top]) = with_graph();
     let run = fixture.run(&["gc", "--requisites", &top]);
     run.succeeds().prints_all_of(&[&base, &middle, &top]);
-    // What is nearest comes last.
+    // The nearest comes last.
     assert_eq!(run.lines().last(), Some(&top));
     let run = fixture.run(&["gc", "-R", &middle]);
     run.succeeds().prints_lines(&[&base, &middle]);

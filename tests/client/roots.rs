@@ -14,7 +14,7 @@ fn target(link: &Path) -> PathBuf {
 fn a_root_is_a_link_that_keeps_the_result() {
     let fixture = Fixture::new();
     let (client, drv) = fixture.derivation("result", "echo >$out");
-    // Relative to where the client runs.
+    // Relative to the client's working directory.
     let words = ["build", drv.path.as_str(), "--root=link"];
     fixture
         .run(&words)

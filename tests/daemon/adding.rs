@@ -1,4 +1,4 @@
-//! AddTextToStore and AddToStore: good items, and bad ones that leave nothing.
+//! AddTextToStore and AddToStore: valid items, and invalid ones, which leave nothing behind.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,7 +40,7 @@ fn texts_are_named_by_what_they_are_and_refer_to() {
     );
     let empty = add_text(&mut client, "empty", "", &[&text, &other]);
     assert_eq!(fs::read(empty.as_path()).unwrap(), b"");
-    // Once more: the same, and nothing new.
+    // Again: the same result, and nothing new.
     assert_eq!(
         add_text(&mut client, "hello.txt", "Hello, world!\n", &[]),
         text
@@ -55,7 +55,7 @@ fn references_have_to_be_valid() {
     let missing = fixture.path("missing");
     let refused = refusal(client.add_text_to_store("text", "x", BTreeSet::from([missing.clone()])));
     assert_eq!(refused, format!("path `{missing}' is not valid"));
-    // A text can't refer to itself: its name depends on that.
+    // A text can't refer to itself, because its path depends on its references.
     let own = fixture
         .dir()
         .text_path("self", &Hash::sha256("x"), [])
@@ -181,7 +181,7 @@ fn trees_are_unpacked_as_they_are() {
         0o444
     );
     assert_eq!(fs::read_dir(inside("empty")).unwrap().count(), 0);
-    // Files of 8 KiB and more are shared with whoever has the same.
+    // Files of 8 KiB and more are deduplicated.
     assert_eq!(fixture.links(), 2);
     let single = add_tree(&mut client, "single", &Tree::File(true, noise(2, 20_000))).unwrap();
     let (one, other) = (
@@ -307,7 +307,7 @@ fn derivations_with_outputs_elsewhere_are_refused() {
     assert!(refused.contains(&expected), "{refused}");
     let variable = text.replace(&format!(r#"("out","{output}")])"#), r#"("out","/x")])"#);
     refusal(client.add_text_to_store("x.drv", variable, BTreeSet::new()));
-    // Guix's parser can do without the last parenthesis.
+    // Guix's parser doesn't require the last parenthesis.
     let last = if is_ours() { 1 } else { 2 };
     for damaged in ["", "Derive(", "Derive([],[],[]", &text[..text.len() - last]] {
         let refused = refusal(client.add_text_to_store("x.drv", damaged, BTreeSet::new()));

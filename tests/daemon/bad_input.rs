@@ -1,5 +1,5 @@
-//! Requests that make no sense: the daemon says what is wrong, goes on or hangs up, and serves
-//! others.
+//! Malformed requests: the daemon reports an error, continues or closes the connection, and serves
+//! other clients.
 
 use crate::harness::{Bytes, End, RawClient};
 use crate::only_ours;
@@ -204,7 +204,7 @@ fn padding_that_is_not_zero_is_refused() {
     assert!(client.is_closed());
 }
 
-/// Sends a request that announces more than comes, and the end of it.
+/// Sends a request that announces more data than it sends, and then end of file.
 fn cut_short(fixture: &Fixture, request: Bytes) {
     let mut client = fixture.raw();
     offer(&mut client, &request);
@@ -214,7 +214,7 @@ fn cut_short(fixture: &Fixture, request: Bytes) {
 
 #[test]
 fn counts_and_lengths_that_are_not_met_are_no_reason_to_wait_or_to_allocate() {
-    // Guix's daemon agrees, but takes 4 GiB to do so.
+    // Guix's daemon agrees, but allocates 4 GiB.
     only_ours!();
     let fixture = Fixture::new();
     let most = u64::from(u32::MAX);
@@ -265,7 +265,7 @@ fn what_is_too_long_to_be_true_is_not_kept_in_memory() {
     client.send(Bytes::new().word(8).string("x").word(600 << 20));
     assert_error(client.end(), "string is too long");
     assert!(client.is_closed());
-    // Many short strings make a long message, too.
+    // Many short strings also make a long message.
     let mut client = fixture.raw();
     client.send(Bytes::new().word(31).word(u64::from(u32::MAX)));
     let x = Bytes::new()

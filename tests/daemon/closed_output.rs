@@ -1,4 +1,4 @@
-//! Standard output and standard error that nobody reads, or that take no more.
+//! Standard output and standard error that are closed or full.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use crate::harness::{Site, eventually, program};
 use crate::only_ours;
 use crate::support::*;
 
-/// What prints on standard output and ends.
+/// Options that print on standard output and exit.
 const PRINTING: [&str; 4] = ["--help", "--version", "--usage", "--check-setup"];
 
 fn full() -> Stdio {
@@ -21,7 +21,7 @@ fn full() -> Stdio {
     full.into()
 }
 
-/// A pipe whose reader is gone.
+/// A pipe without a reader.
 fn closed() -> Stdio {
     let (_, writer): (OwnedFd, OwnedFd) = system::pipe::pipe().unwrap();
     writer.into()
@@ -82,7 +82,7 @@ fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
         assert!(eventually(serves));
         let dir = formats::StoreDir::new(site.store().to_str().unwrap()).unwrap();
         for _ in 0..3 {
-            // Each is a message in the log.
+            // Each causes a message in the log.
             let stream = UnixStream::connect(site.socket()).unwrap();
             let mut client = Connection::over_unix(stream, &dir, &Options::default()).unwrap();
             assert_eq!(client.builtin_builders().unwrap().len(), 2);

@@ -196,7 +196,7 @@ fn items_that_processes_use_are_kept() {
         .current_dir(current.as_path())
         .env("SOMETHING", format!("x:{named}/bin"));
     let process = Process(command.spawn().unwrap());
-    // With it goes what it holds open for the next process.
+    // This also closes what it holds open for the next process.
     drop(command);
     let mut client = fixture.only_client();
     assert_eq!(
@@ -213,7 +213,7 @@ fn items_that_processes_use_are_kept() {
     fixture.assert_holds([]);
 }
 
-/// A derivation and its output, each a root or not, and what is live then.
+/// A derivation and its output, each a root or not; returns which are live.
 fn live(options: &[&str], root_derivation: bool, root_output: bool) -> (bool, bool) {
     let options = [&["--no-substitutes"], options].concat();
     let fixture = Fixture::with(Site::new(), &options);
@@ -279,7 +279,7 @@ fn outputs_of_live_derivations_are_kept_if_told_so() {
 #[test]
 fn sessions_can_add_while_others_collect() {
     let fixture = Fixture::new();
-    // Guix's sessions are in each other's way when they make the store.
+    // Guix's sessions conflict when they create the store at the same time.
     drop(fixture.client());
     let stop = AtomicBool::new(false);
     let add = &|worker: u64| {
@@ -337,7 +337,7 @@ fn what_gets_a_root_before_its_session_ends_is_kept() {
         let rooted: Vec<StorePath> = (0..100)
             .map(|round| {
                 let mut client = fixture.client();
-                // From now on the session has temporary roots.
+                // From now on, the session has temporary roots.
                 add_text(&mut client, "first", "", &[]);
                 let name = format!("rooted-{round}");
                 let path = add_text(&mut client, &name, "", &[]);

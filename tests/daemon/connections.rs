@@ -1,4 +1,4 @@
-//! One user's connections don't keep the others out.
+//! One user's connections don't lock others out.
 
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use crate::harness::{Bytes, End, RawClient, Site, program, skip};
 use crate::only_ours;
 use crate::support::*;
 
-/// With 256 descriptors, the daemon serves 32 clients at a time: 28 of them not root, 8 for each
+/// With 256 descriptors, the daemon serves 32 clients at a time: 28 that aren't root, 8 of each
 /// user.
 const PER_USER: usize = 8;
 const UNPRIVILEGED: usize = 28;
 
-/// A daemon that can have few descriptors.
+/// A daemon with a low limit of descriptors.
 fn small_daemon(build_users: &BuildUsers) -> Fixture {
     let site = Site::new();
     let mut command = site.command("sh");
@@ -30,7 +30,7 @@ fn small_daemon(build_users: &BuildUsers) -> Fixture {
     }
 }
 
-/// Why the daemon doesn't serve a client; `None` if it does.
+/// The reason why the daemon refuses a client; `None` if it serves it.
 fn refused(stream: UnixStream) -> Option<String> {
     let mut client = RawClient { stream };
     client.send(Bytes::hello(0x64));
@@ -52,7 +52,7 @@ fn one_users_connections_keep_nobody_else_out() {
     let socket = fixture.site.socket();
     let (mallory, alice) = (users.uids[0], users.uids[1]);
     let mut crowd = connect_often_as(mallory, &socket, 100);
-    // Those who say nothing have their places, too.
+    // Silent clients count, too.
     let late = crowd.split_off(PER_USER);
     for stream in late.into_iter().rev().take(4) {
         let reason = refused(stream).expect("it is over the limit");
@@ -90,7 +90,7 @@ fn all_users_connections_together_keep_root_not_out() {
         reason.starts_with("too many connections: this daemon serves 28"),
         "{reason}"
     );
-    // What a build opens is there, too.
+    // Descriptors for a build are available, too.
     let mut client = Client::connect(&fixture.daemon);
     let drv = client.write(Script::new("built", "echo x > $out"));
     client.build(&[&drv]).succeeded();
@@ -144,6 +144,6 @@ fn who_does_not_finish_the_handshake_loses_the_connection() {
         Duration::from_secs(20) < waited && waited < Duration::from_secs(55),
         "{waited:?}"
     );
-    // Whoever has shaken hands may be silent.
+    // After the handshake, a client may be silent.
     assert_eq!(served.builtin_builders().unwrap().len(), 2);
 }

@@ -1,5 +1,5 @@
-//! Streams of requests, damaged at random: whatever a client sends, the daemon serves the others,
-//! keeps its memory, and its store stays as it should be.
+//! Streams of requests, randomly damaged: whatever a client sends, the daemon serves other clients,
+//! its memory use stays bounded, and its store stays intact.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -12,10 +12,10 @@ use crate::harness::Bytes;
 use crate::items::*;
 use crate::support::*;
 
-/// How many streams; `DAEMON_TEST_STREAMS` says more.
+/// The number of streams; `DAEMON_TEST_STREAMS` overrides it.
 const STREAMS: u32 = 400;
 
-/// One request of every kind, as a proper client sends it.
+/// One request of each operation, as a proper client sends it.
 fn requests(fixture: &Fixture, valid: &str, archive: &[u8]) -> Vec<Vec<u8>> {
     let missing = fixture.path("missing");
     let missing = missing.as_str();
@@ -69,7 +69,7 @@ fn requests(fixture: &Fixture, valid: &str, archive: &[u8]) -> Vec<Vec<u8>> {
         collect(1).word(u64::MAX).word(0).word(0).word(0),
         collect(2).word(1 << 30).word(0).word(0).word(0),
         Bytes::new().word(25).strings(&["*"]),
-        // The data that ImportPaths will ask for is sent at once, which is out of turn, too.
+        // The data that ImportPaths will ask for is sent immediately, which is out of turn, too.
         Bytes::new().word(27).string(archive),
         Bytes::new()
             .word(29)
@@ -79,7 +79,7 @@ fn requests(fixture: &Fixture, valid: &str, archive: &[u8]) -> Vec<Vec<u8>> {
     all.into_iter().map(|bytes| bytes.0).collect()
 }
 
-/// What is done to a stream.
+/// A kind of damage to a stream.
 #[derive(Debug, Clone)]
 enum Damage {
     Byte(prop::sample::Index, u8),
@@ -154,7 +154,7 @@ fn damaged_streams_harm_nobody() {
     let cases = (
         prop::collection::vec(0..count, 1..6),
         prop::collection::vec(damage(), 1..4),
-        // Mostly, the greeting is in order.
+        // Usually, the greeting is intact.
         prop::bool::weighted(0.1),
         any::<bool>(),
     );
@@ -178,7 +178,7 @@ fn damaged_streams_harm_nobody() {
             Ok(())
         })
         .unwrap();
-    // A session that was there all the time, and a new one.
+    // A session that existed before, and a new one.
     assert!(client.is_valid_path(&valid).unwrap());
     fixture.assert_serves();
     assert!(fixture.peak_kib() < 64 << 10, "{} KiB", fixture.peak_kib());
@@ -203,15 +203,15 @@ fn damaged_streams_harm_nobody() {
     fixture.assert_serves();
 }
 
-/// Sends a stream; reads what comes back, but doesn't wait for all of it if it `hangs_up`.
+/// Sends a stream and reads the replies, but doesn't wait for all of them if it `hangs_up`.
 fn play(fixture: &Fixture, bytes: &[u8], hangs_up: bool) {
     let mut stream = fixture.daemon.connect();
     let _ = stream.write_all(bytes);
     if hangs_up {
         return;
     }
-    // The daemon takes the end of what it reads for the end of the client. A moment first, so
-    // that it gets to do something.
+    // The daemon takes end of file for the client's disconnection. A short delay before lets it do
+    // something.
     stream
         .set_read_timeout(Some(Duration::from_millis(5)))
         .unwrap();

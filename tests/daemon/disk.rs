@@ -1,4 +1,4 @@
-//! A full disk and a read-only store: a clear error, and all is well again afterwards.
+//! A full disk and a read-only store: a clear error, and afterwards everything works again.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::harness::{Site, is_ours};
 use crate::items::*;
 use crate::support::*;
 
-/// Adds half a MiB after the other until there is no more space: what was added, and the error.
+/// Adds half a MiB repeatedly until the disk is full; returns what was added, and the error.
 fn fill(client: &mut Connection) -> (Vec<StorePath>, String) {
     let mut added = Vec::new();
     for number in 0..200 {
@@ -23,7 +23,7 @@ fn fill(client: &mut Connection) -> (Vec<StorePath>, String) {
     panic!("the disk does not fill up");
 }
 
-/// Checks that nothing is in the store of what did not fit. (Guix leaves it to the collector.)
+/// Checks that nothing remains in the store of what did not fit. (Guix leaves it to the collector.)
 fn assert_only(fixture: &Fixture, paths: &[StorePath]) {
     let names = paths
         .iter()
@@ -52,7 +52,7 @@ fn a_store_without_space_takes_nothing_more_until_there_is_some() {
         added.iter().cloned().collect()
     );
     assert!(!client.verify_store(true, false).unwrap());
-    // As an import.
+    // By an import.
     let keys = fixture.install_keys();
     let item = Item::text(&fixture.path("x"), &"x".repeat(2_000_000)).archive(Some(&keys));
     let refused = refusal(client.import_paths(&mut item.as_slice()));
@@ -129,7 +129,7 @@ fn a_file_system_that_became_read_only_is_an_error_until_it_is_writable() {
         &Tree::file(noise(1, 1 << 20)),
     ));
     assert!(refused.contains("Read-only file system"), "{refused}");
-    // What only reads works.
+    // Read-only operations work.
     let mut client = fixture.client();
     assert!(client.is_valid_path(&before).unwrap());
     assert!(!client.verify_store(true, false).unwrap());

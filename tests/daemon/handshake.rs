@@ -1,4 +1,4 @@
-//! Greetings, good and bad, and what may follow them.
+//! Valid and invalid greetings, and what may follow them.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -8,10 +8,10 @@ use crate::harness::{Bytes, End, RawClient};
 use crate::items::*;
 use crate::support::*;
 
-/// Sends bytes and nothing more, and answers all that comes back.
+/// Sends bytes and returns everything that is received.
 fn exchange(fixture: &Fixture, bytes: &[u8]) -> Vec<u8> {
     let mut stream = fixture.daemon.connect();
-    // A daemon that has hung up already doesn't read on.
+    // A daemon that has already closed the connection doesn't read any more.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
     read_to_end(stream)
@@ -40,7 +40,7 @@ fn clients_of_every_version_are_served() {
         client.send(Bytes::new().word(1).string(path.as_str()));
         assert_eq!(client.end(), End::Last, "{minor:#x}");
         assert_eq!(client.word(), 1, "{minor:#x}");
-        // The two operations whose form depends on the version.
+        // The two operations whose encoding depends on the version.
         client.send(set_options(minor));
         assert_eq!(client.end(), End::Last, "{minor:#x}");
         let collect = Bytes::new()
@@ -59,7 +59,7 @@ fn clients_of_every_version_are_served() {
     }
 }
 
-/// SetOptions as a client of that version sends it.
+/// SetOptions as a client with this version sends it.
 fn set_options(minor: u64) -> Bytes {
     let mut bytes = Bytes::new().word(19).word(0).word(0).word(0).word(0);
     if minor < 0x61 {
@@ -126,7 +126,7 @@ fn a_greeting_that_ends_anywhere_harms_nobody() {
     let hello = Bytes::hello(0x64).0;
     for length in 0..hello.len() {
         let answer = exchange(&fixture, &hello[..length]);
-        // No more than the daemon's own greeting, and perhaps why it could not go on.
+        // At most the daemon's own greeting, and perhaps an error.
         let expected = if length < 8 { 0 } else { 16 };
         assert_eq!(answer.len().min(16), expected, "{length}");
         assert!(
@@ -200,14 +200,14 @@ fn clients_that_say_nothing_keep_nobody_waiting() {
 fn a_request_before_the_reply_is_refused_and_the_next_one_served() {
     let fixture = Fixture::new();
     let mut client = fixture.raw();
-    // Too long for one read, so that the end arrives while the daemon works.
+    // Too long for one read, so that end of file arrives while the daemon is working.
     let mut text = Bytes::new()
         .word(8)
         .string("text")
         .string(noise(7, 1 << 20));
     text = text.strings::<&str>(&[]);
     client.send(text.word(80));
-    // Whether it is seen in time is luck; out of step it is never.
+    // It may or may not be noticed in time, but the stream must never get out of step.
     match client.end() {
         End::Last => drop(client.string()),
         End::Error(message, 1) => assert_eq!(message, "EOF expected (protocol error?)"),

@@ -1,4 +1,4 @@
-//! What goes into stores: trees, items to be imported, derivations and keys.
+//! Test data for stores: trees, items to import, derivations and keys.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,7 +25,7 @@ impl Tree {
         Tree::File(false, contents.into())
     }
 
-    /// Tells it to the writer of a nar.
+    /// Writes it to a nar writer.
     pub fn write<W: Write>(&self, writer: &mut Writer<W>) -> std::io::Result<()> {
         match self {
             Tree::File(executable, data) => {
@@ -51,7 +51,7 @@ impl Tree {
     }
 }
 
-/// A tree with one of everything.
+/// A tree with one entry of each type.
 pub fn sample() -> Tree {
     Tree::Directory(vec![
         ("empty", Tree::Directory(vec![])),
@@ -62,7 +62,7 @@ pub fn sample() -> Tree {
     ])
 }
 
-/// Bytes that don't repeat.
+/// Bytes without repetition.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -109,7 +109,7 @@ pub fn new_keys() -> KeyPair {
     KeyPair::generate(gcrypt::keys::DEFAULT_PARAMETERS).unwrap()
 }
 
-/// An item to be imported.
+/// An item to import.
 pub struct Item {
     pub nar: Vec<u8>,
     pub fields: Fields,
@@ -129,7 +129,8 @@ impl Item {
         }
     }
 
-    /// It in the export format, with the words around it and the signature of `keys`.
+    /// The item in the export format, with the words before and after it and the signature of
+    /// `keys`.
     pub fn archive(&self, keys: Option<&KeyPair>) -> Vec<u8> {
         let mut item = self.nar.clone();
         self.fields.write(&mut item).unwrap();
@@ -143,7 +144,7 @@ impl Item {
     }
 }
 
-/// The derivation of a fixed output that has the contents of `tree`: its text and the output.
+/// A fixed-output derivation whose output has the contents of `tree`: its text and the output.
 pub fn fixed_derivation(dir: &StoreDir, name: &str, tree: &Tree) -> (String, StorePath) {
     let hash = Hash::sha256(tree.nar());
     let output = dir.fixed_output_path(name, true, &hash).unwrap();

@@ -1,4 +1,4 @@
-//! Keeping the store small and whole: deduplication and verification.
+//! Keeping the store small and intact: deduplication and verification.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,7 +15,7 @@ fn inode(path: impl AsRef<Path>) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
 
-/// Overwrites a file of the store, as a broken disk does.
+/// Overwrites a file of the store, as a broken disk might.
 fn damage(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, "damaged").unwrap();
@@ -146,7 +146,7 @@ fn only_a_look_at_contents_finds_what_changed() {
     );
     assert!(log.contains(&expected), "{log}");
     assert!(!log.contains(good.as_str()), "{log}");
-    // It stays known, but is not handed out.
+    // It stays valid, but is not exported.
     assert!(client.is_valid_path(&bad).unwrap());
     let refused = refusal(client.export_path(&bad, false, &mut Vec::new()));
     assert!(
@@ -172,7 +172,7 @@ fn what_is_gone_is_forgotten_unless_it_is_needed() {
     assert!(log.contains(&gone) && log.contains(&needed), "{log}");
     assert!(!client.is_valid_path(&lone).unwrap());
     assert!(client.is_valid_path(&base).unwrap() && client.is_valid_path(&user).unwrap());
-    // Once nobody needs it, all is well.
+    // Once it isn't needed any more, there are no errors.
     fs::remove_file(user.as_path()).unwrap();
     assert!(!client.verify_store(false, false).unwrap());
     fixture.assert_holds([]);
@@ -221,7 +221,7 @@ fn what_cannot_be_repaired_holds_up_nobody() {
     fixture.root("user", &user);
     drop(client);
     std::fs::remove_file(lost.as_path()).unwrap();
-    // A session that has no temporary roots yet.
+    // A session without temporary roots.
     let mut client = fixture.only_client();
     assert!(client.verify_store(false, true).unwrap());
     add_text(&mut client, "another", "", &[]);

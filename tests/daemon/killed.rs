@@ -1,5 +1,5 @@
-//! A daemon that is killed at any moment has lost nothing that it acknowledged, and leaves
-//! nothing that the next collection does not remove.
+//! A daemon that is killed at any moment has lost nothing that it acknowledged, and leaves nothing
+//! that the next collection does not remove.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
@@ -19,17 +19,17 @@ use crate::support::*;
 
 const OPTIONS: &[&str] = &["--no-substitutes"];
 
-/// What happens to one store over its daemons' lives.
+/// The history of one store over the lives of its daemons.
 struct History<'a> {
     dir: StoreDir,
     state: &'a Path,
     keys: &'a KeyPair,
-    /// Items that were acknowledged and have a root.
+    /// Acknowledged items with a root.
     lasting: Mutex<BTreeSet<StorePath>>,
 }
 
 impl History<'_> {
-    /// Has an acknowledged item last, or not.
+    /// Records an acknowledged item; makes it a root if it `lasts`.
     fn acknowledged(&self, path: StorePath, name: &str, lasts: bool) {
         if lasts {
             symlink(path.as_path(), self.state.join("gcroots").join(name)).unwrap();
@@ -37,7 +37,7 @@ impl History<'_> {
         }
     }
 
-    /// Adds and imports until the daemon is gone.
+    /// Adds and imports until the daemon is killed.
     fn add(&self, client: &mut Connection, salt: u64) -> Result<(), Error> {
         for round in 0..10_000_u64 {
             let name = format!("{salt:x}-{round}");

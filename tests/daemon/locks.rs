@@ -16,7 +16,7 @@ use crate::items::*;
 use crate::only_ours;
 use crate::support::*;
 
-/// Checks that nothing comes for a moment.
+/// Checks that nothing is received for a moment.
 #[track_caller]
 fn assert_waits<T>(receiver: &Receiver<T>) {
     let come = receiver.recv_timeout(Duration::from_millis(200));
@@ -26,7 +26,7 @@ fn assert_waits<T>(receiver: &Receiver<T>) {
     );
 }
 
-/// Has `work` wait for `lock`, and end once that is given up.
+/// Checks that `work` waits for `lock`, and ends once that is released.
 fn waits_for(lock: LockFile, work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let (done, is_done) = channel();
@@ -42,7 +42,7 @@ fn waits_for(lock: LockFile, work: impl FnOnce() + Send) {
     });
 }
 
-/// Takes a lock that nobody has.
+/// Takes a free lock.
 fn take_lock(path: PathBuf, mode: Mode) -> LockFile {
     let lock = LockFile::open(path).unwrap();
     assert!(lock.try_lock(mode).unwrap());
@@ -77,7 +77,7 @@ fn an_item_that_another_works_on_is_waited_for() {
                 .unwrap(),
         )
     });
-    // What is valid needs no lock.
+    // A valid path needs no lock.
     let _lock = take_lock(format!("{text}.lock").into(), Mode::Exclusive);
     assert_eq!(add_text(&mut client, "x", "x", &[]), text);
 }
@@ -95,7 +95,7 @@ fn an_item_that_another_has_made_meanwhile_is_not_made_again() {
         let (done, is_done) = channel();
         scope.spawn(move || done.send(add_text(client, "x", "x", &[])).unwrap());
         assert_waits(&is_done);
-        // The previous owner deletes the lock file; who waits must take the new one.
+        // The previous owner deletes the lock file; a waiting process must take the new one.
         let next = LockFile::open(format!("{path}.lock.next")).unwrap();
         assert!(next.try_lock(Mode::Exclusive).unwrap());
         lock.delete().unwrap();
@@ -125,7 +125,7 @@ fn collectors_and_those_who_wait_for_them_respect_the_lock() {
     let shared = lock(Mode::Shared);
     client.call(&SyncWithGC {}).unwrap();
     drop(shared);
-    // A session that takes its first root says what it waits for.
+    // A session that adds its first root reports what it waits for.
     let mut client = fixture.client();
     let log = listen(&mut client);
     waits_for(lock(Mode::Exclusive), || {
@@ -149,7 +149,7 @@ fn roots_of_other_daemons_sessions_are_kept_and_those_of_dead_ones_removed() {
     let lock = take_lock(roots.join("4000001"), Mode::Shared);
     write!(lock.file(), "{living}\0{}\0", fixture.path("invalid")).unwrap();
     fs::write(roots.join("4000002"), format!("{dead}\0")).unwrap();
-    // One that was cut off in the middle of a name.
+    // One that was truncated in the middle of a name.
     let cut = take_lock(roots.join("4000003"), Mode::Shared);
     write!(cut.file(), "{}", &dead.as_str()[..20]).unwrap();
     let mut client = fixture.client();

@@ -1,10 +1,10 @@
-//! The daemon's protocol and store, from outside: against the real program, its sockets, its
-//! database and its files.
+//! Tests of the daemon's protocol and store: with the real program, its sockets, its database and
+//! its files.
 //!
-//! `GUIX_DAEMON_UNDER_TEST=PROGRAM GUIX=PROGRAM` has the whole suite drive another daemon, which
-//! is to agree; what ours does otherwise on purpose is in the tests that begin with `only_ours`.
-//! `GUIX_REFERENCE_DAEMON=PROGRAM` (with `GUIX`, too) has ours take turns with it on one store.
-//! `DAEMON_TEST_KILLS=N` has the daemon killed N times in `killed.rs` instead of a few, and
+//! `GUIX_DAEMON_UNDER_TEST=PROGRAM GUIX=PROGRAM` runs the whole suite with another daemon, which
+//! should agree; tests of what ours does differently on purpose begin with `only_ours`.
+//! `GUIX_REFERENCE_DAEMON=PROGRAM` (together with `GUIX`) makes ours take turns with it on one
+//! store. `DAEMON_TEST_KILLS=N` kills the daemon N times in `killed.rs` instead of a few times, and
 //! `DAEMON_TEST_STREAMS=N` sends it N damaged streams in `damaged.rs`.
 
 #[path = "../harness/mod.rs"]

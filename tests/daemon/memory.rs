@@ -1,4 +1,4 @@
-//! How much memory large items and many clients take.
+//! The daemon's memory use with large items and many clients.
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -13,15 +13,15 @@ use crate::items::*;
 use crate::only_ours;
 use crate::support::*;
 
-/// How large a large file is.
+/// The size of a large file, in bytes.
 const LARGE: u64 = 256 << 20;
 
-/// How much the daemon may take for it. (Guix's takes all that is added into memory.)
+/// The daemon's memory limit for it. (Guix's reads all added files into memory.)
 fn limit_kib() -> u64 {
     if is_ours() { 64 << 10 } else { u64::MAX }
 }
 
-/// Yields a MiB of noise over and over.
+/// Yields the same MiB of noise repeatedly.
 struct Noise {
     block: Vec<u8>,
     at: usize,

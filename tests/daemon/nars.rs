@@ -1,11 +1,11 @@
-//! Nars that are not as they should be: refused, and nothing is left of them.
+//! Invalid nars are refused and leave nothing behind.
 
 use crate::harness::{Bytes, End, is_ours};
 use crate::items::*;
 use crate::only_ours;
 use crate::support::*;
 
-/// The nar of a directory with an entry of each name, written without regard to the rules.
+/// The nar of a directory with these entries, without checks.
 fn directory(names: &[&[u8]]) -> Vec<u8> {
     let start = Bytes::new()
         .string("nix-archive-1")
@@ -29,7 +29,7 @@ fn directory(names: &[&[u8]]) -> Vec<u8> {
     bytes.string(")").0
 }
 
-/// Whether the daemon refuses a nar; the connection need not go on.
+/// Whether the daemon refuses a nar; the connection need not continue.
 fn is_refused(fixture: &Fixture, nar: &[u8]) -> bool {
     let mut client = fixture.raw();
     let request = Bytes::new()
@@ -94,7 +94,7 @@ fn nars_that_end_anywhere_leave_nothing() {
         assert!(is_refused(&fixture, &nar[..place]), "{place}");
     }
     fixture.assert_serves();
-    // A daemon that has noticed cleans up at once; a session of Guix's takes a moment to end.
+    // Our daemon cleans up immediately; one of Guix's sessions takes a moment to end.
     fixture
         .daemon
         .wait_until(|| fixture.entries().is_empty(), "to clean up");
@@ -158,7 +158,7 @@ fn depth_and_width_take_no_memory() {
         .string("name")
         .string("d")
         .string("node");
-    // Guix's daemon falls over its own feet; what matters is that others are served.
+    // Guix's daemon crashes; what matters is that others are served.
     let deep = start.clone().raw(&entry.0.repeat(200_000));
     assert!(is_refused(&fixture, &deep.0));
     fixture.assert_serves();

@@ -1,4 +1,4 @@
-//! Numbers that clients choose, as large as they come.
+//! Numbers chosen by clients, as large as possible.
 
 use std::fs::File;
 

@@ -1,4 +1,4 @@
-//! Files that other users must not be able to open: whoever can read a file can lock it.
+//! Files that other users must not be able to open: a user who can read a file can lock it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,8 +13,8 @@ use protocol::client::Connection;
 use crate::only_ours;
 use crate::support::*;
 
-/// Opens each file for reading, takes a read lock on the byte after its name, says which files it
-/// could lock, and keeps the locks while it lives.
+/// Opens each file for reading, takes a read lock on the byte given after its name, prints which
+/// files it could lock, and keeps the locks until it ends.
 const LOCK: &str = r#"
     use Fcntl;
     $| = 1;
@@ -28,7 +28,7 @@ const LOCK: &str = r#"
     sleep 1000;
 "#;
 
-/// Has another user lock bytes of files; which of them could be locked, and the process that holds
+/// Locks bytes of files as another user; returns which could be locked, and the process that holds
 /// the locks.
 fn lock_as_nobody<'a>(files: impl IntoIterator<Item = (&'a Path, u64)>) -> (Vec<PathBuf>, Process) {
     let mut command = Command::new("perl");
@@ -46,7 +46,7 @@ fn lock_as_nobody<'a>(files: impl IntoIterator<Item = (&'a Path, u64)>) -> (Vec<
     (locked, Process(child))
 }
 
-/// The database and the files that SQLite has beside it.
+/// The database and the files that SQLite keeps next to it.
 fn database_files(fixture: &Fixture) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(fixture.site.state().join("db"))
         .unwrap()
@@ -69,7 +69,7 @@ fn locks_of(files: &[PathBuf]) -> Vec<(&Path, u64)> {
         .collect()
 }
 
-/// Adds a text, in less time than it takes to give up waiting.
+/// Adds a text, in less time than the busy timeout.
 #[track_caller]
 fn assert_writes(fixture: &Fixture, name: &str) {
     let stream = fixture.daemon.connect();
@@ -101,7 +101,7 @@ fn a_database_that_was_readable_becomes_private() {
     for file in &files {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
-    // Somebody opens and locks them before they become private.
+    // Another user opens and locks them before they become private.
     let (locked, _attacker) = lock_as_nobody(locks_of(&files));
     assert_eq!(locked.len(), locks_of(&files).len());
     let fixture = fixture.restart(&["--no-substitutes"]);

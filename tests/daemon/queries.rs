@@ -1,4 +1,4 @@
-//! What clients ask about items.
+//! Queries about items.
 
 use std::collections::BTreeSet;
 use std::slice::from_ref;
@@ -154,7 +154,7 @@ fn derivations_and_outputs_know_each_other() {
         [derivation.clone()].into()
     );
     assert!(!client.is_valid_path(&output).unwrap());
-    // What is added has no deriver; what is imported has the one it says, if that is valid.
+    // Added items have no deriver; imported ones have the given deriver, if it is valid.
     let fields = Fields {
         path: output.clone(),
         references: [].into(),
@@ -177,7 +177,7 @@ fn derivations_and_outputs_know_each_other() {
         Some(derivation.clone())
     );
     assert_eq!(client.query_deriver(&derivation).unwrap(), None);
-    // An item that is no derivation has no outputs.
+    // An item that isn't a derivation has no outputs.
     assert_eq!(
         client.query_derivation_outputs(&output).unwrap(),
         BTreeSet::new()

@@ -1,4 +1,4 @@
-//! What keeps items: roots for a session, indirect roots, permanent roots.
+//! What protects items: temporary, indirect and permanent roots.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn temporary_roots_keep_items_while_the_session_lasts() {
     let added = add_text(&mut owner, "added", "x", &[]);
     let mut other = fixture.client();
     assert_eq!(collect(&mut other, GcAction::DeleteDead, &[]).paths, []);
-    // Another session takes the item over.
+    // Another session takes over the item.
     other.add_temp_root(&added).unwrap();
     drop(owner);
     let mut third = fixture.client();
@@ -68,7 +68,7 @@ fn a_session_that_asks_gives_up_its_own_roots() {
         collect(&mut client, GcAction::DeleteDead, &[]).paths,
         from_ref(&path)
     );
-    // It can go on adding, and what it adds is kept from others (in Guix it no longer is).
+    // It can continue to add, and its items are protected from others (in Guix they no longer are).
     assert_eq!(add_text(&mut client, "x", "x", &[]), path);
     only_ours!();
     assert_eq!(
@@ -97,7 +97,7 @@ fn permanent_roots_are_found_sorted_by_their_links() {
         .state()
         .join("profiles/per-user/root/guix-profile-1-link");
     symlink(two.as_path(), &profile).unwrap();
-    // These are no roots.
+    // These are not roots.
     symlink(fixture.path("invalid").as_path(), roots.join("invalid")).unwrap();
     symlink("/nowhere", roots.join("nowhere")).unwrap();
     symlink("loop", roots.join("loop")).unwrap();
@@ -295,7 +295,7 @@ fn users_get_a_profile_directory_of_their_own() {
     let users = fixture.site.state().join("profiles/per-user");
     let nobody = fs::metadata(users.join("nobody")).unwrap();
     assert_eq!((nobody.uid(), nobody.mode() & 0o7777), (NOBODY, 0o755));
-    // Who has no name has none.
+    // A user without a name has no directory.
     let client = connect_as(77_777, &fixture.site.socket());
     assert_eq!(fixture.greet(client).builtin_builders().unwrap().len(), 2);
     let gcroots = fixture.site.state().join("gcroots/profiles");

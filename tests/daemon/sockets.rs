@@ -1,4 +1,4 @@
-//! Where the daemon listens.
+//! The daemon's sockets.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::harness::{Bytes, Site, eventually, program, skip};
 use crate::only_ours;
 use crate::support::*;
 
-/// Why a daemon with these options ends at once.
+/// The error of a daemon that can't start with these options.
 #[track_caller]
 fn does_not_start(site: &Site, options: &[&str]) -> String {
     let mut daemon = site.launch(options);
@@ -57,7 +57,7 @@ fn names_longer_than_a_socket_address_are_taken() {
         site,
     };
     assert_answers(fixture.greet(system::socket::connect(&socket).unwrap()));
-    // A name that is too long in its last part can't be had.
+    // A name whose last component is too long can't be used.
     let long = fixture.site.path("c".repeat(110));
     let errors = does_not_start(&fixture.site, &[&format!("--listen={}", long.display())]);
     assert!(errors.contains("is too long"), "{errors}");
@@ -90,12 +90,12 @@ fn several_sockets_are_served_at_once() {
 #[test]
 fn the_end_of_whoever_still_has_the_socket_is_waited_for() {
     only_ours!();
-    // As a child of a daemon that was killed has, until it executes its program.
+    // Like a child of a killed daemon, until it executes its program.
     let site = Site::new();
     fs::create_dir(site.state().join("daemon-socket")).unwrap();
     let listener = UnixListener::bind(site.socket()).unwrap();
     let daemon = site.launch(&[]);
-    // It has asked, and was answered.
+    // It has connected, and was accepted.
     drop(listener.accept().unwrap());
     drop(listener);
     daemon.wait_until(|| UnixStream::connect(site.socket()).is_ok(), "to serve");
@@ -113,7 +113,7 @@ fn a_living_daemons_socket_is_not_taken() {
     }
     assert_eq!(client.builtin_builders().unwrap().len(), 2);
     fixture.assert_serves();
-    // Nor that of another program, nor a file.
+    // Neither the socket of another program, nor a file.
     let site = Site::new();
     fs::create_dir(site.state().join("daemon-socket")).unwrap();
     let listener = UnixListener::bind(site.socket()).unwrap();
@@ -136,8 +136,8 @@ fn an_ending_daemons_socket_is_waited_for() {
         before.signal(Signal::SIGTERM);
         let fixture = Fixture::with(site, &[]);
         before.wait();
-        // Until then it may have been the one before that answered, whose end takes away no socket
-        // but its own.
+        // Until then, the previous daemon may have answered; when it ends, it only deletes its own
+        // socket.
         let socket = fixture.site.socket();
         let serves = || UnixStream::connect(&socket).is_ok();
         fixture.daemon.wait_until(serves, "to serve");
@@ -176,7 +176,7 @@ fn a_place_where_nothing_can_be_bound_is_an_error() {
     );
 }
 
-/// A port on which nobody listens.
+/// A free port.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -226,7 +226,7 @@ fn clients_over_tcp_are_served_and_not_trusted() {
         .builtin_builders()
         .expect_err("the connection is closed");
     assert!(fixture.client().is_valid_path(&path).unwrap());
-    // A port that is taken.
+    // A port in use.
     let errors = does_not_start(&fixture.site, &[&tcp]);
     assert!(
         errors.contains("cannot bind TCP socket: Address already in use"),
@@ -286,12 +286,12 @@ fn sockets_of_a_service_manager_are_used_instead_of_all_others() {
         "exec 3<&0 4<&1 </dev/null >/dev/null; LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
     command.args(["-c", script]).arg(program());
     command.arg(format!("--listen={}", site.path("other").display()));
-    // As `launch_command`, which would have its own standard input.
+    // Like `launch_command`, which would set its own standard input.
     command.stdin(Stdio::from(OwnedFd::from(unix.try_clone().unwrap())));
     command.stdout(Stdio::from(OwnedFd::from(tcp)));
     let errors = fs::File::create(site.path("errors")).unwrap();
     let _daemon = Process(command.stderr(errors).spawn().unwrap());
-    // The socket is the manager's: whoever connects too early waits.
+    // The socket belongs to the service manager: early clients wait.
     let dir = formats::StoreDir::new(site.store().to_str().unwrap()).unwrap();
     for _ in 0..2 {
         let stream = UnixStream::connect(site.path("activated")).unwrap();
@@ -337,7 +337,7 @@ fn an_administrator_ends_it_with_a_signal_and_sessions_with_it() {
     assert!(fixture.client().is_valid_path(&path).unwrap());
 }
 
-/// Whether no session has left its file of temporary roots.
+/// Whether no session has left its file of temporary roots behind.
 fn no_sessions(state: &Path) -> bool {
     fs::read_dir(state.join("temproots")).map_or(true, |mut entries| entries.next().is_none())
 }

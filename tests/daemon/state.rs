@@ -1,4 +1,4 @@
-//! The state directory: what a first session makes of it, and what makes it unusable.
+//! The state directory: what a first session creates, and what makes it unusable.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::items::*;
 use crate::only_ours;
 use crate::support::*;
 
-/// Why the daemon won't serve anybody.
+/// The reason why the daemon doesn't serve any client.
 #[track_caller]
 fn greeting_error(fixture: &Fixture) -> String {
     let connected = Connection::over_unix(
@@ -96,7 +96,7 @@ fn an_orderly_stop_leaves_a_whole_database() {
     for number in 0..300 {
         add_text(&mut client, &format!("text-{number}"), "x", &[]);
     }
-    // The client is still there.
+    // The client is still connected.
     fixture.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     fixture.daemon.wait();
     let copy = fixture.site.path("backup");
@@ -112,7 +112,7 @@ fn an_orderly_stop_leaves_a_whole_database() {
 fn a_store_of_another_time_is_refused_until_it_fits() {
     let fixture = Fixture::new();
     drop(fixture.client());
-    // Nobody has it open when it changes.
+    // No process has it open when it changes.
     fixture.kill();
     let schema = fixture.site.state().join("db/schema");
     fs::write(&schema, "8").unwrap();
@@ -197,7 +197,7 @@ fn what_a_daemon_registered_the_next_one_knows() {
     fixture.assert_holds([&one, &two, &fixture.path("x")]);
 }
 
-/// Starts one of two daemons on the directories of the other.
+/// Starts another daemon on the directories of this one.
 fn take_over(fixture: Fixture, program: &OsStr) -> Fixture {
     let Fixture {
         daemon,
@@ -216,7 +216,7 @@ fn take_over(fixture: Fixture, program: &OsStr) -> Fixture {
     }
 }
 
-/// What is known of all items, and what keeps them.
+/// What is known about all items, and all roots.
 fn knowledge(client: &mut Connection) -> (Vec<PathInfo>, Vec<(BString, StorePath)>) {
     let all = client.query_all_valid_paths().unwrap();
     let infos = all.iter().map(|path| client.query_path_info(path).unwrap());
@@ -246,7 +246,7 @@ fn two_daemons_take_turns_on_one_store() {
                 deriver: Some(derivation),
             },
         };
-        // Signatures are the business of an agent that need not be there.
+        // Signatures are made by an agent that need not be installed.
         if turn % 2 == 0 {
             let mut archive = &item.archive(Some(&keys))[..];
             client.import_paths(&mut archive).unwrap();
@@ -263,7 +263,7 @@ fn two_daemons_take_turns_on_one_store() {
     let mut client = fixture.only_client();
     assert_eq!(client.find_roots().unwrap().len(), 2);
     let live = collect(&mut client, GcAction::ReturnLive, &[]).paths;
-    // Each root, with its text and its tree.
+    // For each root, its text and its tree.
     assert_eq!(live.len(), 6);
     collect(&mut client, GcAction::DeleteDead, &[]);
     fixture.assert_holds(&live);

@@ -1,4 +1,4 @@
-//! Substitutes, from a helper program that has some.
+//! Substitutes, from a fake helper program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::items::*;
 use crate::only_ours;
 use crate::support::*;
 
-/// A daemon whose helper has substitutes for these items, texts all.
+/// A daemon whose helper has substitutes for these items, which are all texts.
 fn with_substitutes(names: &[&str]) -> (Fixture, Vec<StorePath>) {
     let site = Site::new();
     let program = fake_guix(&site);
@@ -72,7 +72,7 @@ fn what_there_is_to_download_is_told() {
         MaybeSubstitutable(None)
     );
     fixture.assert_holds([]);
-    // A client that wants none is told of none.
+    // A client that doesn't want substitutes isn't told about them.
     let options = SetOptions {
         use_substitutes: Some(false),
         ..SetOptions::default()
@@ -111,12 +111,12 @@ fn what_can_not_be_had_is_an_error_and_leaves_nothing() {
         refused,
         format!("path `{missing}' does not exist and cannot be created")
     );
-    // Wanting what nobody has is no failure.
+    // A missing substitute isn't an error.
     let target = vec![missing.into()];
     client
         .build_paths(target, BuildMode::Normal, &mut |_| {})
         .unwrap();
-    // A helper that ends instead of answering.
+    // A helper that dies instead of replying.
     let broken = fixture.path("x-broken");
     let mut said = String::new();
     let result = client.ensure_path(&broken, &mut |text| {
@@ -134,7 +134,7 @@ fn a_substitute_that_is_not_what_it_should_be_is_refused() {
     let file = fixture.site.path("substitutes").join(paths[0].base_name());
     fs::write(&file, "something else").unwrap();
     let mut client = fixture.client();
-    // The helper vouches for what it has unpacked; the next look at the contents tells.
+    // The helper vouches for what it has unpacked; the next check of the contents detects it.
     if client.ensure_path(&paths[0], &mut |_| {}).is_ok() {
         assert!(client.verify_store(true, false).unwrap());
     } else {

@@ -1,4 +1,4 @@
-//! A daemon with its own store, and what the tests of it have in common.
+//! A daemon with its own store, and what its tests share.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use protocol::operations::{Collected, GcAction};
 use crate::harness::{Bytes, Daemon, End, RawClient, Site, TEST_TIMEOUT, is_ours};
 use crate::items::{Tree, new_keys};
 
-/// Whoever isn't root here.
+/// A user other than root.
 pub const NOBODY: u32 = 65534;
 
 /// A running daemon and its directories.
@@ -48,7 +48,7 @@ impl Fixture {
         }
     }
 
-    /// The same; on the directories is a file system of the test's own.
+    /// Like [`Fixture::with`], with the directories on the test's own file system.
     pub fn on(mount: PrivateMount, site: Site, options: &[&str]) -> Fixture {
         Fixture {
             daemon: site.start(options),
@@ -57,7 +57,7 @@ impl Fixture {
         }
     }
 
-    /// A client that has shaken hands.
+    /// A client after the handshake.
     pub fn client(&self) -> Connection {
         self.greet(self.daemon.connect())
     }
@@ -74,12 +74,12 @@ impl Fixture {
         self.client()
     }
 
-    /// Shakes hands over a connection.
+    /// Performs the handshake over a connection.
     pub fn greet(&self, stream: UnixStream) -> Connection {
         Connection::over_unix(stream, &self.dir(), &Options::default()).unwrap()
     }
 
-    /// A client that has shaken hands and speaks in bytes.
+    /// A client after the handshake that sends bytes.
     pub fn raw(&self) -> RawClient {
         RawClient::new(&self.daemon)
     }
@@ -89,14 +89,14 @@ impl Fixture {
         StoreDir::new(self.site.store().to_str().unwrap()).unwrap()
     }
 
-    /// An item's path; there need not be such an item.
+    /// The path of an item, which need not exist.
     pub fn path(&self, name: &str) -> StorePath {
         self.dir()
             .join(&format!("00000000000000000000000000000000-{name}"))
             .unwrap()
     }
 
-    /// Everything in the store directory but `.links`, and the lock files that failures leave to
+    /// The names in the store directory, except `.links`, and the lock files that failures leave to
     /// the next collection.
     pub fn entries(&self) -> BTreeSet<String> {
         let mut entries = self.entries_and_locks();
@@ -104,7 +104,7 @@ impl Fixture {
         entries
     }
 
-    /// Everything in the store directory but `.links`.
+    /// The names in the store directory, except `.links`.
     pub fn entries_and_locks(&self) -> BTreeSet<String> {
         let Ok(entries) = fs::read_dir(self.site.store()) else {
             return BTreeSet::new();
@@ -120,7 +120,7 @@ impl Fixture {
         fs::read_dir(self.site.store().join(".links")).map_or(0, Iterator::count)
     }
 
-    /// Checks that `paths`, and nothing else, is in the store: in the directory and for clients.
+    /// Checks that the store has exactly `paths`, in the directory and for clients.
     #[track_caller]
     pub fn assert_holds<'a>(&self, paths: impl IntoIterator<Item = &'a StorePath>) {
         let paths: BTreeSet<StorePath> = paths.into_iter().cloned().collect();
@@ -129,14 +129,14 @@ impl Fixture {
         assert_eq!(self.client().query_all_valid_paths().unwrap(), paths);
     }
 
-    /// Checks that no item is valid, and that nothing is left of one.
+    /// Checks that no item is valid, and that no files are left.
     #[track_caller]
     pub fn assert_empty(&self) {
         assert_eq!(
             self.client().query_all_valid_paths().unwrap(),
             BTreeSet::new()
         );
-        // Guix leaves the files of what could not be registered to the collector.
+        // Guix leaves files that could not be registered to the collector.
         if is_ours() {
             assert_eq!(self.entries(), BTreeSet::new());
         }
@@ -158,14 +158,14 @@ impl Fixture {
         link
     }
 
-    /// Makes a key pair the daemon's, which also authorises it.
+    /// Installs a new key pair as the daemon's, and authorises it.
     pub fn install_keys(&self) -> KeyPair {
         let pair = new_keys();
         pair.save(&self.site.configuration()).unwrap();
         pair
     }
 
-    /// The most memory, in KiB, that the daemon had; or one of its sessions' processes.
+    /// The peak memory use of the daemon, or of one of its sessions' processes, in KiB.
     pub fn peak_kib(&self) -> u64 {
         let own = self.daemon.pid();
         self.session_processes()
@@ -176,7 +176,7 @@ impl Fixture {
             .unwrap()
     }
 
-    /// The processes of sessions; only Guix's daemon has such.
+    /// The processes of sessions, which only Guix's daemon has.
     pub fn session_processes(&self) -> Vec<i32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.daemon.pid())).unwrap();
         let children = |task: std::io::Result<fs::DirEntry>| {
@@ -191,7 +191,7 @@ impl Fixture {
         tasks.flat_map(children).collect()
     }
 
-    /// Kills the daemon, at once and entirely.
+    /// Kills the daemon with all its processes.
     pub fn kill(&self) {
         let sessions = self.session_processes();
         self.daemon.signal(Signal::SIGKILL);
@@ -200,7 +200,7 @@ impl Fixture {
         }
     }
 
-    /// Starts it again.
+    /// Restarts the daemon.
     pub fn restart(self, options: &[&str]) -> Fixture {
         let Fixture {
             mut daemon,
@@ -235,18 +235,18 @@ pub fn add_text(
     client.add_text_to_store(name, text, references).unwrap()
 }
 
-/// Adds a tree by the SHA-256 of its nar.
+/// Adds a tree with the SHA-256 of its nar.
 pub fn add_tree(client: &mut Connection, name: &str, tree: &Tree) -> Result<StorePath, Error> {
     client.add_to_store(name, true, Algorithm::Sha256, |writer| tree.write(writer))
 }
 
-/// Collects, without limit.
+/// Collects garbage, without a limit.
 #[track_caller]
 pub fn collect(client: &mut Connection, action: GcAction, paths: &[&StorePath]) -> Collected {
     try_collect(client, action, paths).unwrap()
 }
 
-/// The same, if it can be done.
+/// Like [`collect`], but may fail.
 pub fn try_collect(
     client: &mut Connection,
     action: GcAction,
@@ -256,8 +256,7 @@ pub fn try_collect(
     client.collect_garbage(action, paths, u64::MAX, &mut |_| {})
 }
 
-/// What the daemon says why it did not do something; in Guix's usual quotes, which its authors
-/// forget at times.
+/// The daemon's error message, with Guix's usual quotes, which its authors sometimes forget.
 #[track_caller]
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     match result {
@@ -284,7 +283,7 @@ pub fn take(log: &Mutex<String>) -> String {
     std::mem::take(&mut *log.lock().unwrap())
 }
 
-/// Checks that an operation failed with a message that has `part` in it.
+/// Checks that an operation failed with a message that contains `part`.
 #[track_caller]
 pub fn assert_error(end: End, part: &str) {
     match end {
@@ -293,7 +292,7 @@ pub fn assert_error(end: End, part: &str) {
     }
 }
 
-/// Sends what the daemon may not want to read to its end.
+/// Sends data that the daemon may not read to its end.
 pub fn offer(client: &mut RawClient, bytes: &Bytes) {
     match client.stream.write_all(&bytes.0) {
         Ok(()) => {}
@@ -302,7 +301,7 @@ pub fn offer(client: &mut RawClient, bytes: &Bytes) {
     }
 }
 
-/// Checks that an error ended the connection, or just the end of it.
+/// Checks that the connection was closed, with or without an error.
 #[track_caller]
 pub fn assert_hung_up(client: &mut RawClient) {
     match client.end() {
@@ -312,7 +311,7 @@ pub fn assert_hung_up(client: &mut RawClient) {
     }
 }
 
-/// A connection to the daemon from a process of another user, which is gone by now.
+/// A connection to the daemon from a process of another user, which has ended by now.
 pub fn connect_as(user: u32, socket: &Path) -> UnixStream {
     connect_often_as(user, socket, 1).pop().unwrap()
 }
@@ -342,7 +341,8 @@ pub fn connect_often_as(user: u32, socket: &Path, count: usize) -> Vec<UnixStrea
     streams
 }
 
-/// Says to the process of another user where the daemon is, and how often to connect.
+/// The variables that tell the other user's process the daemon's socket and the number of
+/// connections.
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
 const COUNT: &str = "DAEMON_TEST_CONNECTIONS";
 
@@ -361,7 +361,7 @@ fn other_user() {
     }
 }
 
-/// A process that a test has started; ends with the value.
+/// A process started by a test; killed on drop.
 pub struct Process(pub Child);
 
 impl Drop for Process {
@@ -371,11 +371,11 @@ impl Drop for Process {
     }
 }
 
-/// A directory with a file system of its own, which only this thread and its children see.
+/// A directory with a separate file system, which only this thread and its children see.
 pub struct PrivateMount(PathBuf);
 
 impl PrivateMount {
-    /// Mounts a tmpfs of `size` on `directory`, which is made if it is missing.
+    /// Mounts a tmpfs of `size` on `directory`, which is created if missing.
     pub fn tmpfs(directory: PathBuf, size: &str) -> PrivateMount {
         system::namespace::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         system::mount::make_private(Path::new("/")).unwrap();
@@ -400,8 +400,8 @@ impl Drop for PrivateMount {
     }
 }
 
-/// A helper program for a daemon, in place of `guix`: has substitutes for the files of
-/// `SITE/substitutes`, whose names are those of items, and none of what else `guix` can do.
+/// A helper program for a daemon, in place of `guix`: it has substitutes for the files in
+/// `SITE/substitutes`, which are named like items, and implements nothing else.
 pub fn fake_guix(site: &Site) -> PathBuf {
     let program = site.path("guix");
     fs::create_dir(site.path("substitutes")).unwrap();
@@ -413,7 +413,7 @@ pub fn fake_guix(site: &Site) -> PathBuf {
     program
 }
 
-/// Ends a test of what Guix's daemon does otherwise, if that is the daemon under test.
+/// Ends a test of what Guix's daemon does differently, if that is the daemon under test.
 #[macro_export]
 macro_rules! only_ours {
     () => {

@@ -19,7 +19,7 @@ fn export(client: &mut Connection, paths: &[&formats::StorePath]) -> Vec<u8> {
     archive
 }
 
-/// Forgets everything.
+/// Deletes everything.
 fn empty(fixture: &Fixture) {
     use protocol::operations::GcAction;
     collect(&mut fixture.only_client(), GcAction::DeleteDead, &[]);
@@ -62,7 +62,7 @@ fn items_come_back_as_they_left() {
         archive,
         "signing is deterministic"
     );
-    // Once more: all is there already, and named again.
+    // Again: all items are valid already, and are listed again.
     assert_eq!(
         client.import_paths(&mut archive.as_slice()).unwrap().len(),
         3
@@ -101,7 +101,7 @@ fn a_secret_key_that_others_can_read_is_not_used() {
     assert!(refused.contains("should be secret"), "{refused}");
 }
 
-/// Tries to import an archive: the daemon's reason against it. Nothing is left.
+/// Imports an invalid archive; returns the daemon's error. Nothing is left.
 #[track_caller]
 fn refused(fixture: &Fixture, archive: &[u8]) -> String {
     let mut client = fixture.client();
@@ -121,7 +121,7 @@ fn what_is_not_signed_by_an_authorised_key_is_refused() {
     let archive = item.archive(Some(&stranger));
     let reason = refused(&fixture, &archive);
     assert!(reason.contains("unauthorized public key"), "{reason}");
-    // Authorised, it is good from now on.
+    // Once authorised, it is accepted.
     stranger.save(&fixture.site.path("stranger")).unwrap();
     let directory = fixture.site.configuration();
     let mut acl = Acl::load(&directory).unwrap();
@@ -176,7 +176,7 @@ fn altered_items_are_refused() {
     let place = position(&archive, b"(signature");
     let mut altered = archive.clone();
     altered[place] = b'?';
-    // Guix's agent dies of it, and the session with that.
+    // Guix's agent dies of it, and the session with it.
     if is_ours() {
         let reason = refused(&fixture, &altered);
         assert!(reason.contains("corrupt signature data"), "{reason}");
@@ -192,7 +192,7 @@ fn altered_items_are_refused() {
     altered.extend_from_slice(&other[end - 8..]);
     let reason = refused(&fixture, &altered);
     assert!(reason.contains(doesnt_match), "{reason}");
-    // Unaltered, it is good.
+    // Unaltered, it is accepted.
     assert_eq!(
         fixture
             .client()
@@ -221,7 +221,7 @@ fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 fn items_that_ask_for_too_much_are_refused() {
     let fixture = Fixture::new();
     let keys = fixture.install_keys();
-    // Signed by somebody who should know better.
+    // Signed by an authorised key nevertheless.
     let missing = fixture.path("missing");
     let mut item = Item::text(&fixture.path("x"), "x");
     item.fields.references.insert(missing.clone());
@@ -242,7 +242,7 @@ fn items_that_ask_for_too_much_are_refused() {
         .import_paths(&mut item.archive(Some(&keys)).as_slice())
         .unwrap();
     assert_eq!(client.query_deriver(&fixture.path("y")).unwrap(), None);
-    // A derivation whose output is elsewhere.
+    // A derivation with a wrong output path.
     let (text, output) = fixed_derivation(&fixture.dir(), "z", &Tree::file("x"));
     let text = text.replace(output.as_str(), fixture.path("z").as_str());
     let archive = Item::text(&fixture.path("z.drv"), &text).archive(Some(&keys));
@@ -319,7 +319,7 @@ fn a_stream_that_ends_anywhere_is_refused() {
         client.import_paths(&mut &archive[..place]).unwrap_err();
         fixture.assert_holds([]);
     }
-    // Without the last word the item itself is whole and stays.
+    // Without the last word, the item itself is complete and stays.
     fixture
         .client()
         .import_paths(&mut &archive[..end - 8])
@@ -339,7 +339,7 @@ fn an_item_before_a_bad_one_stays() {
     let reason = refusal(client.import_paths(&mut both.as_slice()));
     assert!(reason.contains("lacks a signature"), "{reason}");
     fixture.assert_holds([&fixture.path("good")]);
-    // The connection goes on.
+    // The connection continues.
     assert!(client.is_valid_path(&fixture.path("good")).unwrap());
 }
 

@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Permissions of clients.
 
 use protocol::client::Connection;
 use protocol::operations::{BuildMode, GcAction, SetOptions};
@@ -97,7 +97,7 @@ fn only_root_sets_what_concerns_the_daemon() {
         client.substitute_urls().unwrap(),
         ["https://daemon.example"]
     );
-    // A value that makes no sense is not even looked at.
+    // An invalid value is not even checked.
     let mut options = SetOptions::default();
     options.set("build-use-chroot", "nonsense");
     let mut client = nobody(&fixture);
@@ -105,7 +105,7 @@ fn only_root_sets_what_concerns_the_daemon() {
     client.builtin_builders().unwrap();
     let refused = refusal(fixture.client().set_options(&options));
     assert!(refused.contains("build-use-chroot"), "{refused}");
-    // For themselves they may choose.
+    // For themselves, they may choose.
     let mut options = SetOptions::default();
     options.set("substitute-urls", "https://own.example");
     options.set("build-max-jobs", "3");

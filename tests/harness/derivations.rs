@@ -25,9 +25,9 @@ use protocol::operations::{BuildMode, PathInfo, SetOptions, Target};
 
 use super::{Daemon, eventually};
 
-/// The busybox that builders are made from: it must need no libraries.
+/// The busybox for builders: it must be statically linked.
 const BUSYBOX: &str = "/bin/busybox";
-/// What builders call it.
+/// The names under which builders call it.
 const APPLETS: &str = "[ basename cat chmod chown cp cut dd echo env false find grep head hostname id \
                        kill ln ls mkdir mkfifo mknod mount mv nc nohup printf ps pwd readlink \
                        realpath rm sed seq setsid sh sleep sort stat tail test touch tr true umount \
@@ -41,7 +41,7 @@ pub struct Script {
 }
 
 impl Script {
-    /// One called `name` that runs `script`, with the output `out`.
+    /// A derivation called `name` that runs `script`, with the output `out`.
     pub fn new(name: &str, script: &str) -> Script {
         let recipe = Recipe {
             outputs: BTreeMap::from([("out".to_owned(), None)]),
@@ -55,32 +55,32 @@ impl Script {
         }
     }
 
-    /// Another output.
+    /// Adds an output.
     pub fn output(mut self, id: &str) -> Script {
         self.recipe.outputs.insert(id.to_owned(), None);
         self
     }
 
-    /// A variable.
+    /// Adds a variable.
     pub fn variable(mut self, name: &str, value: impl Into<bstr::BString>) -> Script {
         self.recipe.environment.insert(name.into(), value.into());
         self
     }
 
-    /// Needs the output `id` of another derivation.
+    /// Adds the output `id` of another derivation as an input.
     pub fn input(mut self, needed: &Drv, id: &str) -> Script {
         let outputs = self.recipe.inputs.entry(needed.path.clone()).or_default();
         outputs.insert(id.to_owned());
         self
     }
 
-    /// Needs a store item.
+    /// Adds a store item as a source.
     pub fn source(mut self, item: &StorePath) -> Script {
         self.recipe.sources.insert(item.clone());
         self
     }
 
-    /// The output is known: a file with this hash, or a tree whose nar has it.
+    /// Makes it a fixed-output derivation, with the hash of a file, or of a nar if `recursive`.
     pub fn fixed(mut self, recursive: bool, hash: Hash) -> Script {
         self.recipe
             .outputs
@@ -88,13 +88,13 @@ impl Script {
         self
     }
 
-    /// For another system.
+    /// Sets the system.
     pub fn system(mut self, system: &str) -> Script {
         self.recipe.system = system.into();
         self
     }
 
-    /// Another builder than busybox's shell, with the script as its only argument.
+    /// Sets a builder other than busybox's shell; the script is its only argument.
     pub fn builder(mut self, program: &str) -> Script {
         self.recipe.builder = program.into();
         self
@@ -106,7 +106,7 @@ impl Script {
 pub struct Drv {
     /// Its file.
     pub path: StorePath,
-    /// What it says.
+    /// Its contents.
     pub derivation: Derivation,
 }
 
@@ -122,23 +122,23 @@ impl Drv {
     }
 }
 
-/// What came of a build.
+/// The result of a build.
 #[derive(Debug)]
 pub struct Built {
     /// Nothing, or the daemon's error and its status.
     pub result: Result<(), (String, u32)>,
-    /// All that the client was told meanwhile.
+    /// The log that the client received.
     pub log: String,
 }
 
 impl Built {
-    /// It has to have succeeded.
+    /// Requires that it succeeded.
     #[track_caller]
     pub fn succeeded(&self) {
         assert!(self.result.is_ok(), "{self:#?}");
     }
 
-    /// It has to have failed with this status, and with `text` in the error.
+    /// Requires that it failed with this status, and with `text` in the error.
     #[track_caller]
     pub fn failed(&self, status: u32, text: &str) {
         match &self.result {
@@ -147,13 +147,13 @@ impl Built {
         }
     }
 
-    /// `text` has to be in what the client was told.
+    /// Requires `text` in the client's log.
     #[track_caller]
     pub fn said(&self, text: &str) {
         assert!(self.log.contains(text), "expected `{text}': {self:#?}");
     }
 
-    /// `text` must not be in what the client was told.
+    /// Requires that the client's log doesn't contain `text`.
     #[track_caller]
     pub fn did_not_say(&self, text: &str) {
         assert!(!self.log.contains(text), "unexpected `{text}': {self:#?}");
@@ -177,7 +177,7 @@ impl Client {
         Client::connect_with(daemon, &Options::default())
     }
 
-    /// The same, with other wishes.
+    /// Like [`Client::connect`], with these options.
     pub fn connect_with(daemon: &Daemon, options: &Options) -> Client {
         let store = StoreDir::new(daemon.store.to_str().unwrap()).unwrap();
         let stream = daemon.connect();
@@ -200,13 +200,13 @@ impl Client {
         client
     }
 
-    /// Changes the options. At first they are those of Guix's client, but without build hook.
+    /// Changes the options. Initially they are those of Guix's client, but without the build hook.
     pub fn set(&mut self, change: impl FnOnce(&mut SetOptions)) {
         change(&mut self.options);
         self.connection.set_options(&self.options).unwrap();
     }
 
-    /// How long the daemon may be silent.
+    /// Sets the timeout for messages of the daemon.
     pub fn set_read_timeout(&self, timeout: Duration) {
         self.stream.set_read_timeout(Some(timeout)).unwrap();
     }
@@ -264,12 +264,12 @@ impl Client {
         Drv { path, derivation }
     }
 
-    /// Builds, and waits for the end.
+    /// Builds, and waits for the result.
     pub fn build(&mut self, drvs: &[&Drv]) -> Built {
         self.build_in_mode(drvs, BuildMode::Normal)
     }
 
-    /// The same, in another mode.
+    /// Like [`Client::build`], in another mode.
     pub fn build_in_mode(&mut self, drvs: &[&Drv], mode: BuildMode) -> Built {
         let targets = drvs.iter().map(|drv| drv.path.clone().into()).collect();
         self.realise(targets, mode, &Mutex::default())
@@ -287,7 +287,7 @@ impl Client {
         Built { result, log }
     }
 
-    /// Builds on a thread of its own.
+    /// Builds on a new thread.
     pub fn start(mut self, drvs: &[&Drv]) -> Building {
         let targets = drvs.iter().map(|drv| drv.path.clone().into()).collect();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -317,7 +317,7 @@ impl Client {
     }
 }
 
-/// A build that goes on.
+/// A build in progress.
 pub struct Building {
     thread: JoinHandle<(Client, Built)>,
     log: Arc<Mutex<Vec<u8>>>,
@@ -325,7 +325,7 @@ pub struct Building {
 }
 
 impl Building {
-    /// Waits until the client has been told `text`.
+    /// Waits until the client's log contains `text`.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         let said = || self.said().contains(text);
@@ -333,7 +333,7 @@ impl Building {
         assert!(heard && said(), "expected `{text}': {}", self.said());
     }
 
-    /// All that the client has been told so far.
+    /// The client's log so far.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
@@ -343,7 +343,7 @@ impl Building {
         self.thread.is_finished()
     }
 
-    /// Waits for the end.
+    /// Waits for the result.
     #[track_caller]
     pub fn finish(self) -> (Client, Built) {
         assert!(
@@ -353,7 +353,7 @@ impl Building {
         self.thread.join().unwrap()
     }
 
-    /// Breaks the connection, as a client does that is killed.
+    /// Closes the connection, like a client that is killed.
     pub fn hang_up(self) {
         self.stream.shutdown(Shutdown::Both).unwrap();
         drop(self.stream);

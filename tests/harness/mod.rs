@@ -1,5 +1,5 @@
-//! A daemon of its own for each test: own store, state, logs and configuration under a temporary
-//! directory, started and ended as an administrator would.
+//! A separate daemon for each test, with its own store, state, logs and configuration in a
+//! temporary directory, started and ended as by an administrator.
 //!
 //! ```ignore
 //! let site = Site::new();                       // directories, nothing running
@@ -10,10 +10,10 @@
 //!                                               // the test panics
 //! ```
 //!
-//! `GUIX_DAEMON_UNDER_TEST=PROGRAM` has every test drive that daemon instead of ours (Guix's
-//! own, to prove the test); [`is_ours`] tells which. `GUIX` names the `guix` program that either
-//! daemon is given as its helper; without it there is none. `GUIX_TEST_KEEP=1` leaves the directories
-//! of failed tests behind, and `GUIX_TEST_KEEP=all` those of all tests.
+//! `GUIX_DAEMON_UNDER_TEST=PROGRAM` makes every test use that daemon instead of ours (Guix's own,
+//! to validate the test); [`is_ours`] tells which. `GUIX` is the `guix` program that is given to
+//! either daemon as its helper; without it there is none. `GUIX_TEST_KEEP=1` keeps the directories
+//! of failed tests, and `GUIX_TEST_KEEP=all` those of all tests.
 //!
 //! Used by several test programs, none of which needs all of it.
 #![allow(dead_code)]
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long anything that should happen soon may take on a loaded machine.
+/// The timeout for anything that should happen soon, on a loaded machine.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The daemon to test.
@@ -43,14 +43,14 @@ pub fn program() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_guix-daemon").into(), PathBuf::from)
 }
 
-/// Whether the daemon to test is the one built here. Tests of what Guix's daemon does otherwise
-/// (on purpose, see the manual) return early if not.
+/// Whether the daemon under test is the one built here. Tests of what Guix's daemon does
+/// differently (on purpose, see the manual) return early if not.
 pub fn is_ours() -> bool {
     std::env::var_os("GUIX_DAEMON_UNDER_TEST").is_none()
 }
 
-/// Says that this test cannot be done here, and why; `tests/check` counts it as skipped. To be
-/// followed by a return.
+/// Reports that this test can't be run here, and why; `tests/check` counts it as skipped. The test
+/// must return afterwards.
 pub fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
@@ -76,7 +76,7 @@ impl Default for Site {
 }
 
 impl Site {
-    /// Fresh, empty directories.
+    /// New, empty directories.
     pub fn new() -> Site {
         let root = tempfile::Builder::new()
             .prefix("guix-test-")
@@ -133,8 +133,8 @@ impl Site {
         self.state().join("daemon-socket/socket")
     }
 
-    /// A program with the site's directories in its environment: the daemon, or whoever should
-    /// use the same store.
+    /// A command with the site's directories in its environment: the daemon, or another program
+    /// that uses the same store.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -155,8 +155,8 @@ impl Site {
         command
     }
 
-    /// A program of ours where every user can execute it: a checkout may be in a home directory
-    /// that nobody else can enter. The daemon finds its hook beside itself.
+    /// A copy of one of our programs that every user can execute: a checkout may be in a home
+    /// directory that nobody else can enter. The daemon finds its hook next to itself.
     pub fn for_everybody(&self, program: impl AsRef<Path>) -> PathBuf {
         let program = program.as_ref();
         let directory = self.path("programs");
@@ -185,7 +185,7 @@ impl Site {
         self.launch_command(command)
     }
 
-    /// Starts a daemon by a command of the test's own making.
+    /// Starts a daemon with a command that the test made.
     pub fn launch_command(&self, mut command: Command) -> Daemon {
         let errors = self.path(format!("stderr-{:x}", rand::random::<u32>()));
         let child = command
@@ -202,8 +202,8 @@ impl Site {
         }
     }
 
-    /// Runs the daemon with `options` that should end it soon: its exit status, standard output
-    /// and standard error.
+    /// Runs the daemon with `options` that should make it exit soon; returns its exit status,
+    /// standard output and standard error.
     pub fn run(&self, options: &[&str]) -> (ExitStatus, String, String) {
         let mut command = self.command(program());
         let output = command.args(options).stdin(Stdio::null()).output().unwrap();
@@ -220,7 +220,7 @@ impl Drop for Site {
             eprintln!("kept: {}", root.keep().display());
             return;
         }
-        // Directories in a store cannot be written to.
+        // Store directories are read-only.
         let _ = Command::new("chmod")
             .args(["-R", "u+w"])
             .arg(root.path())
@@ -228,7 +228,7 @@ impl Drop for Site {
     }
 }
 
-/// A running daemon; ends with the value.
+/// A running daemon, which is ended on drop.
 pub struct Daemon {
     child: Child,
     socket: PathBuf,
@@ -250,12 +250,12 @@ impl Daemon {
         stream
     }
 
-    /// What it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn messages(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.errors).unwrap_or_default()).into_owned()
     }
 
-    /// The memory in use, in KiB; of Guix's daemon, that of the listening process only.
+    /// Its memory use, in KiB; for Guix's daemon, only that of the listening process.
     pub fn resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status
@@ -265,14 +265,14 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The file descriptors it has open.
+    /// The number of its open descriptors.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
             .count()
     }
 
-    /// Its threads.
+    /// The number of its threads.
     pub fn threads(&self) -> usize {
         fs::read_dir(format!("/proc/{}/task", self.pid()))
             .unwrap()
@@ -284,7 +284,7 @@ impl Daemon {
         self.wait_until(|| UnixStream::connect(&self.socket).is_ok(), "to serve");
     }
 
-    /// Waits for something that the daemon should soon do.
+    /// Waits for something that the daemon should do soon.
     pub fn wait_until(&self, condition: impl Fn() -> bool, what: &str) {
         if !eventually(condition) {
             panic!(
@@ -299,7 +299,7 @@ impl Daemon {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + TEST_TIMEOUT;
         while Instant::now() < deadline {
@@ -311,13 +311,13 @@ impl Daemon {
         panic!("the daemon does not end; it said:\n{}", self.messages());
     }
 
-    /// Ends it as an administrator does, and says how it ended.
+    /// Ends it as an administrator would, and returns its exit status.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait()
     }
 
-    /// Ends it as a power failure does.
+    /// Kills it, as in a power failure.
     pub fn kill(mut self) {
         self.signal(Signal::SIGKILL);
         assert_eq!(self.wait().signal(), Some(Signal::SIGKILL as i32));
@@ -341,7 +341,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Waits for something that should soon be so; whether it is.
+/// Waits for a condition that should be true soon; returns whether it is.
 pub fn eventually(condition: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
@@ -355,12 +355,12 @@ pub fn eventually(condition: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Bytes of the worker protocol, put together by hand.
+/// Bytes of the worker protocol, composed by hand.
 #[derive(Clone, Default)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// Nothing yet.
+    /// No bytes.
     pub fn new() -> Bytes {
         Bytes::default()
     }
@@ -400,7 +400,7 @@ impl Bytes {
     }
 }
 
-/// A client that speaks in bytes: sends what it is told and reads frames.
+/// A client that sends bytes and reads frames.
 pub struct RawClient {
     /// The connection.
     pub stream: UnixStream,
@@ -418,12 +418,12 @@ pub enum End {
 }
 
 impl RawClient {
-    /// Connects and shakes hands as a client of protocol 0x164.
+    /// Connects and performs the handshake of a client of protocol 0x164.
     pub fn new(daemon: &Daemon) -> RawClient {
         RawClient::with_minor(daemon, 0x64)
     }
 
-    /// Connects and shakes hands as a client of protocol `0x100 | minor`.
+    /// Connects and performs the handshake of a client of protocol `0x100 | minor`.
     pub fn with_minor(daemon: &Daemon, minor: u64) -> RawClient {
         let mut client = RawClient {
             stream: daemon.connect(),
@@ -472,7 +472,7 @@ impl RawClient {
         self.end_with_log().0
     }
 
-    /// The same, and the log that came on the way.
+    /// Like [`RawClient::end`], with the log before it.
     pub fn end_with_log(&mut self) -> (End, Vec<u8>) {
         let mut log = Vec::new();
         loop {
@@ -494,7 +494,7 @@ impl RawClient {
         }
     }
 
-    /// Whether the daemon has hung up.
+    /// Whether the daemon has closed the connection.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.try_word(), Err(error) if matches!(error.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset))

@@ -1,8 +1,8 @@
 //! Build users for one daemon at a time.
 //!
-//! A daemon kills every process of a build user before and after a build, and daemons with
-//! different state directories don't know of each other's locks. So each takes a whole group for
-//! itself: `guixtest0`, `guixtest1`, …, made when they are first needed and left on the machine.
+//! A daemon kills all processes of a build user before and after a build, and daemons with
+//! different state directories don't see each other's locks. So each gets a whole group of its own:
+//! `guixtest0`, `guixtest1`, …, which are created when needed and left on the machine.
 
 use std::fs::File;
 use std::process::Command;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Group, User};
 
-/// Groups there may be: more than tests that run at a time.
+/// The number of groups: more than tests that run at the same time.
 const GROUPS: usize = 16;
-/// Users in each.
+/// The number of users in each.
 pub const USERS: usize = 3;
 
-/// A group of build users that nobody else uses as long as this lives.
+/// A group of build users that is reserved as long as this lives.
 pub struct BuildUsers {
     /// The group's name.
     pub group: String,
@@ -28,7 +28,7 @@ pub struct BuildUsers {
 }
 
 impl BuildUsers {
-    /// Takes a group that is free; `None` for who isn't root and has no use for one.
+    /// Reserves a free group; `None` for a user other than root, who can't use one.
     pub fn claim() -> Option<BuildUsers> {
         if !nix::unistd::geteuid().is_root() {
             return None;
@@ -54,7 +54,7 @@ impl BuildUsers {
     }
 }
 
-/// Locks a name among all test programs on this machine.
+/// Takes a lock with this name among all test programs on this machine.
 fn lock(name: &str, how: FlockArg) -> Option<Flock<File>> {
     let file = File::create(format!("/tmp/{name}.lock")).unwrap();
     match Flock::lock(file, how) {
@@ -100,7 +100,7 @@ fn make_user(group: &str, member: usize) -> u32 {
 }
 
 fn run(command: &mut Command) {
-    // These programs give up when another of them is at work.
+    // These programs fail when another instance is running.
     let _turn = lock("guixtest-users", FlockArg::LockExclusive);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

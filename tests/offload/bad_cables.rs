@@ -1,4 +1,4 @@
-//! Builds over cables that delay, lose, take little, or fall silent.
+//! Builds over networks with delay, loss, low bandwidth, or silence.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::harness::{eventually, is_ours};
 
 const MIB: usize = 1 << 20;
 
-/// Machines with cables like this, in working order.
+/// Working machines with cables of this quality.
 fn farm(machines: usize, quality: Quality) -> Farm {
     let kind = Kind {
         cable: Some(quality),
-        // As the manual has it, only sooner: who is gone without a word is given up there, too.
+        // As in the manual, but sooner: a peer that is gone without notice is given up there, too.
         sshd: "ClientAliveInterval 4".to_owned(),
         ..Kind::default()
     };
@@ -25,7 +25,7 @@ fn farm(machines: usize, quality: Quality) -> Farm {
     farm
 }
 
-/// A store item that cannot be made smaller.
+/// An incompressible store item.
 fn noise(client: &mut Client, name: &str, size: usize) -> (StorePath, Vec<u8>) {
     let mut data = vec![0; size];
     rand::fill(&mut data[..]);
@@ -39,13 +39,13 @@ fn noise(client: &mut Client, name: &str, size: usize) -> (StorePath, Vec<u8>) {
     (path, data)
 }
 
-/// A build that needs next to nothing, and says where it is.
+/// A build without inputs, which tells where it runs.
 fn trivial(farm: &Farm, client: &mut Client, name: &str) -> Drv {
     let script = format!("{}; echo built on $me; echo >$out", farm.where_am_i());
     client.write(Script::new(name, &script))
 }
 
-/// Every store has what it says it has.
+/// Checks that every store is intact.
 fn assert_stores_are_whole(farm: &Farm) {
     farm.run(CLIENT, &["gc", "--verify=contents"]);
     for machine in &farm.machines {
@@ -118,7 +118,7 @@ fn a_cable_that_is_full() {
     let (item, _) = noise(&mut client, "data", 3 * MIB / 2);
     let large = client.write(Script::new("large", "echo >$out").source(&item));
     let small = trivial(&farm, &mut client, "small");
-    // What all need is there now.
+    // The common inputs are there now.
     let talk = client.start(&[&talker]);
     talk.wait_for("talking\n");
     let slow = Quality {
@@ -131,11 +131,11 @@ fn a_cable_that_is_full() {
     let upload = farm.client().start(&[&large]);
     upload.wait_for("sending 2 store items");
     std::thread::sleep(Duration::from_secs(3));
-    // One way is full, the other is not.
+    // One direction is saturated, the other is not.
     let lines = || talk.said().matches("talking\n").count();
     let before = lines();
     assert!(eventually(|| lines() > before + 5), "{}", talk.said());
-    // A question may have no answer in time: then that is said, and the machine is not blamed.
+    // A probe may time out: then that is reported, and the machine isn't at fault.
     farm.forget();
     let another = farm.client().start(&[&small]);
     let asked = Instant::now();
@@ -150,7 +150,7 @@ fn a_cable_that_is_full() {
     upload.finish().1.succeeded();
     let took = began.elapsed();
     println!("status after {answered:?}: {error:?}; upload {took:?}");
-    // Longer than a machine that says nothing is waited for.
+    // Longer than the timeout for a silent machine.
     assert!(took > Duration::from_secs(22), "{took:?}");
     farm.set_quality(0, Quality::default());
     another.finish().1.succeeded();
@@ -161,7 +161,7 @@ fn a_cable_that_is_full() {
     assert_stores_are_whole(&farm);
 }
 
-/// What is under way when a cable falls silent.
+/// What is in progress when a cable goes silent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Sending,
@@ -169,14 +169,14 @@ enum Phase {
     Retrieving,
 }
 
-/// The first of two machines is lost without a word; the other one takes over.
+/// The first of two machines goes silent; the other one takes over.
 fn silenced(phase: Phase, transport: &str) -> Farm {
     let farm = farm(2, Quality::default());
     let entry = farm.entry(0).plain("speed", "9.0");
     farm.configure(&[entry.text("transport", transport), farm.entry(1)]);
     let mut client = farm.client();
     let (item, data) = noise(&mut client, "data", 2 * MIB);
-    // The first one has what every build needs.
+    // The first one has the common inputs.
     let first = trivial(&farm, &mut client, "first");
     client.build(&[&first]).said("built on build-1\n");
     let gate = match phase {
@@ -212,7 +212,7 @@ fn silenced(phase: Phase, transport: &str) -> Farm {
     building.wait_for("lost 'build-1' ");
     let noticed = silent.elapsed();
     println!("{phase:?} by {transport}: noticed after {noticed:?}");
-    // Three questions of ssh without an answer.
+    // Three of ssh's keepalive messages without a reply.
     assert!(noticed < Duration::from_secs(25), "{noticed:?}");
     farm.open("go");
     let (client, built) = building.finish();
@@ -226,7 +226,7 @@ fn silenced(phase: Phase, transport: &str) -> Farm {
     assert!(fs::read(drv.out().as_str()).unwrap() == data);
     assert_eq!(farm.health(0)["failures"], 1);
     drop(client);
-    // It comes back by itself, in a while.
+    // It returns by itself after a while.
     farm.set_quality(0, Quality::default());
     farm
 }
@@ -236,7 +236,7 @@ fn a_cable_that_falls_silent() {
     if !cable::available() {
         return;
     }
-    // Only time tells, so all at once.
+    // These mostly wait, so run them in parallel.
     std::thread::scope(|scope| {
         for (phase, transport) in [(Phase::Sending, "socket"), (Phase::Retrieving, "commands")] {
             scope.spawn(move || {
@@ -270,7 +270,7 @@ fn a_cable_that_falls_silent() {
     });
 }
 
-/// A few seconds of silence cost nothing but time.
+/// A few seconds of silence only cost time.
 fn short_silence() {
     let farm = farm(1, Quality::default());
     let mut client = farm.client();
@@ -317,7 +317,7 @@ fn a_machine_far_away() {
         built.said("built on build-1\n");
         began.elapsed().as_secs_f64()
     };
-    // The least of some: the rest is what this machine was busy with.
+    // The minimum of several: the rest is other load of this machine.
     let mut least = |name: &str, count| {
         let times = (0..count).map(|number| time(format!("{name}-{number}")));
         times.min_by(f64::total_cmp).unwrap()

@@ -1,4 +1,5 @@
-//! Whose fault a failure is: no user can have a machine set aside, whatever a build says or makes.
+//! Whose fault a failure is: no user can make hooks avoid a machine, whatever a build prints or
+//! creates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,10 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use crate::farm::{CLIENT, Farm, by_both_transports};
 use crate::harness::derivations::Script;
 
-/// What daemons say when a disk is full, and what failing systems say.
+/// Messages of daemons about a full disk, and of failing systems.
 const WORDS: &str = "note: build failure may have been caused by lack of free disk space";
 
-/// Builds something that has to fail for its own sake, and has to be tried once.
+/// Builds something that has to fail by itself, and only once.
 fn fails_once(farm: &Farm, name: &str, script: &str) {
     let mut client = farm.client();
     let drv = client.write(Script::new(name, script));
@@ -23,7 +24,7 @@ fn fails_once(farm: &Farm, name: &str, script: &str) {
     assert_eq!(farm.health(0)["all_failures"], 0, "{built:#?}");
 }
 
-/// Scripts that print what only a daemon may say, or have it say so.
+/// Scripts that print what only a daemon may print, or make it print that.
 fn liars() -> Vec<(&'static str, String)> {
     let daemon = "builder for `$out' failed with exit code 1: No space left on device";
     vec![
@@ -68,7 +69,7 @@ fn a_builder_cannot_have_a_machine_set_aside_by_its_words() {
 #[test]
 fn a_builder_cannot_do_so_where_its_output_is_not_marked() {
     let farm = Farm::new(1);
-    // As Guix's own program, which marks nothing.
+    // Like Guix's own program, which doesn't mark builder output.
     let program = farm.gate().join("guix");
     let text = format!("#!/bin/sh\nunset GUIX_OFFLOAD_FRAMES\nexec {CLIENT} \"$@\"\n");
     fs::write(&program, text).unwrap();

@@ -1,4 +1,4 @@
-//! Builds that succeed or fail as they should, by both transports.
+//! Builds that succeed or fail as expected, with both transports.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::farm::{Farm, Kind, Machine, by_both_transports};
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::hook_process::HookProcess;
 
-/// Whether an item of the head is in a machine's store.
+/// Whether a machine's store has an item of the head.
 fn has(machine: &Machine, path: &formats::StorePath) -> bool {
     machine
         .store_names()
@@ -14,14 +14,14 @@ fn has(machine: &Machine, path: &formats::StorePath) -> bool {
         .any(|name| name == path.base_name())
 }
 
-/// A farm of one machine with this way to its daemon.
+/// A farm of one machine with this transport.
 fn farm_with_transport(transport: &str) -> Farm {
     let farm = Farm::new(1);
     farm.configure(&[farm.entry(0).text("transport", transport)]);
     farm
 }
 
-/// A build with an input that the machine does not have, and a log.
+/// A build with a log and an input that the machine does not have.
 fn offload_something(farm: &Farm) {
     let mut client = farm.client();
     let data = client.text("data", "some data\n", &[]);
@@ -45,7 +45,7 @@ fn offload_something(farm: &Farm) {
     ] {
         built.said(text);
     }
-    // The log is the builder's, without a word of the hook's or of the machine's daemon.
+    // The log is only builder output, without messages of the hook or of the machine's daemon.
     let log = "this is built on build-1\nnothing is lost\n";
     assert_eq!(farm.kept_log(&drv.path), log, "{built:?}");
     check_output(farm, &mut client, &drv, &[drv.out(), &data]);
@@ -56,7 +56,7 @@ fn offload_something(farm: &Farm) {
     farm.assert_nothing_left();
 }
 
-/// An output has come home as it is there, and is registered as if built here.
+/// Checks that an output was fetched unchanged, and is registered as if built here.
 fn check_output(farm: &Farm, client: &mut Client, drv: &Drv, references: &[&formats::StorePath]) {
     let info = client.info(drv.out());
     let expected: std::collections::BTreeSet<_> =
@@ -73,7 +73,7 @@ fn check_output(farm: &Farm, client: &mut Client, drv: &Drv, references: &[&form
     assert!(!verified, "the store is damaged");
 }
 
-/// A connection to another daemon than the head's.
+/// A connection to a daemon other than the head's.
 pub fn connect(farm: &Farm, socket: &std::path::Path) -> protocol::client::Connection {
     let store = formats::StoreDir::new(farm.site.store().to_str().unwrap()).unwrap();
     let address = protocol::client::Address::Unix(socket.to_owned());
@@ -98,7 +98,7 @@ fn all_outputs_come_home() {
     by_both_transports(|transport| {
         let farm = farm_with_transport(transport);
         let mut client = farm.client();
-        // The one that comes first by name refers to one that comes later.
+        // The output that comes first by name refers to a later one.
         let script = "mkdir $out $doc; echo $lib >$out/libs; echo text >$doc/text; ln -s $doc/text $doc/link; \
                       echo code >$lib; chmod +x $lib";
         let recipe = Script::new("several", script).output("doc").output("lib");
@@ -114,7 +114,7 @@ fn all_outputs_come_home() {
         assert_eq!(link, doc.as_path().join("text"));
         assert!(!client.connection.verify_store(true, false).unwrap());
 
-        // What was built is an input of the next build, and is not sent where it is.
+        // The output is an input of the next build, and is not sent to where it was built.
         let text = format!("cat {lib} {doc}/text >$out");
         let next = client.write(
             Script::new("next", &text)
@@ -246,7 +246,7 @@ fn a_failed_build_fails_once_and_nowhere_else() {
         assert_eq!(std::fs::read_to_string(&tries).unwrap(), "\n");
         assert_eq!(farm.kept_log(&drv.path), "I shall fail\n");
         assert!(!client.is_valid(drv.out()));
-        // The machine did what it should.
+        // The machine works.
         for index in [0, 1] {
             assert_ne!(farm.health(index)["all_failures"].as_u64(), Some(1));
         }
@@ -304,7 +304,7 @@ fn sshd_that_forbids_forwarding_is_found_out() {
             .any(|name| name.ends_with(".forbids-forwarding"))
     };
     assert!(forbidden());
-    // By the socket alone it is not to be had.
+    // It isn't available with the socket transport alone.
     farm.configure(&[farm.entry(0).text("transport", "socket")]);
     let mut hook = HookProcess::start(&farm);
     let mut client = farm.client();

@@ -1,8 +1,8 @@
-//! A cable as bad as a test wants it: what one end sends passes through this process, which delays
-//! it, loses some of it, and lets through so much a second. What netem does, where it can't be had.
+//! A simulated cable: frames from one end pass through this process, which delays them, loses some,
+//! and limits the bandwidth. This is what netem does, where that isn't available.
 //!
-//! The ends are TAP devices, so frames are what a cable would see: no larger than 1514 bytes, with
-//! all checksums in them. TCP resends, backs off and times out as it does anywhere.
+//! The ends are TAP devices, so frames are those of a real cable: at most 1514 bytes, with all
+//! checksums. TCP resends, backs off and times out as anywhere else.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,28 +16,28 @@ use nix::sched::{CloneFlags, setns};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Frames that wait for their turn, at most, on a cable that takes so much a second: in bytes.
+/// The maximum number of bytes queued on a cable with limited bandwidth.
 const QUEUE: u64 = 64 << 10;
-/// Names a seed, to do once more what a test did that printed it.
+/// The variable with a seed, to repeat a test that printed it.
 const SEED: &str = "GUIX_TEST_SEED";
-/// How often the end of the cable is looked for.
+/// How often to check whether the end of the cable exists.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What a cable does to frames, in both directions.
+/// The quality of a cable, in both directions.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Quality {
-    /// How long each is on its way.
+    /// The delay of each frame.
     pub delay: Duration,
-    /// How much longer it may take, at random. None overtakes another.
+    /// The maximum additional random delay. Frames aren't reordered.
     pub jitter: Duration,
-    /// The part of them that is lost, 1 being all.
+    /// The fraction of frames that are lost, from 0 to 1.
     pub loss: f64,
-    /// Bits a second that get through; 0 for as many as come.
+    /// The bandwidth in bits per second; 0 means unlimited.
     pub rate: u64,
 }
 
 impl Quality {
-    /// None gets through, and nobody is told: neither end sees a cable pulled.
+    /// Loses all frames, silently: neither end notices a disconnected cable.
     pub const DEAD: Quality = Quality {
         delay: Duration::ZERO,
         jitter: Duration::ZERO,
@@ -46,7 +46,7 @@ impl Quality {
     };
 }
 
-/// Whether there can be such cables here; if not, it is said that this test cannot be done.
+/// Whether such cables are available here; if not, reports that the test is skipped.
 pub fn available() -> bool {
     let available = Path::new("/dev/net/tun").exists();
     if !available {
@@ -55,7 +55,7 @@ pub fn available() -> bool {
     available
 }
 
-/// What is random in a test comes from this number, which is printed.
+/// The seed of everything random in a test, which is printed.
 pub fn seed() -> u64 {
     let named = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
     let seed = named.unwrap_or_else(|| rand::random_range(0..1_000_000));
@@ -63,7 +63,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A cable between two network namespaces. Its devices go with it.
+/// A cable between two network namespaces. Its devices are deleted on drop.
 pub struct Cable {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -78,8 +78,8 @@ struct Shared {
 }
 
 impl Cable {
-    /// Between a device in the network of one process and a device in that of another. The same
-    /// seed loses the same frames, if they come in the same order.
+    /// A cable between devices in the network namespaces of two processes. With the same seed, the
+    /// same frames are lost, if they arrive in the same order.
     pub fn new(ends: [(i32, &str); 2], quality: Quality, seed: u64) -> Cable {
         let [a, b] = ends.map(|(pid, name)| Arc::new(tap(pid, name)));
         let shared = Arc::new(Shared {
@@ -94,17 +94,17 @@ impl Cable {
         }
     }
 
-    /// From now on it is like this. What is on its way stays as it was.
+    /// Changes the quality. Frames on their way aren't affected.
     pub fn set(&self, quality: Quality) {
         *self.shared.quality.lock().unwrap() = quality;
     }
 
-    /// Bytes that got through.
+    /// The number of bytes delivered.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Frames that were lost, one way or the other.
+    /// The number of frames lost, for whatever reason.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }
@@ -119,7 +119,7 @@ impl Drop for Cable {
     }
 }
 
-/// A device in a process's network namespace: a thread goes there, makes it, and ends.
+/// A device in a process's network namespace, created by a thread that enters it and ends.
 fn tap(pid: i32, name: &str) -> File {
     let network = File::open(format!("/proc/{pid}/ns/net")).unwrap();
     let name = name.to_owned();
@@ -130,20 +130,20 @@ fn tap(pid: i32, name: &str) -> File {
     std::thread::spawn(make).join().unwrap()
 }
 
-/// One thread decides what becomes of each frame, another delivers those that are due.
+/// One thread decides about each frame, another delivers those that are due.
 fn one_way(from: Arc<File>, to: Arc<File>, shared: Arc<Shared>, seed: u64) -> [JoinHandle<()>; 2] {
     let (sender, frames) = mpsc::channel::<(Instant, Vec<u8>)>();
     let deliver = move || {
         for (due, frame) in frames {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            // A device that is down takes none.
+            // A device that is down accepts none.
             let _ = (&*to).write(&frame);
         }
     };
     let decide = move || {
         let mut random = StdRng::seed_from_u64(seed);
         let mut buffer = [0; 2048];
-        // When the last frame has left, and when it arrives.
+        // When the last frame has left, and when it will arrive.
         let (mut left, mut arrives) = (Instant::now(), Instant::now());
         while !shared.ended.load(Ordering::Relaxed) {
             if !matches!(system::poll::wait_readable(&*from, Some(POLL)), Ok(true)) {

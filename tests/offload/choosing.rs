@@ -1,4 +1,4 @@
-//! Which machine a build goes to. (What machines say about their load is up to the tests.)
+//! The choice of a machine. (The tests set the load that machines report.)
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::farm::{Farm, Kind, SYSTEM};
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::hook_process::HookProcess;
 
-/// A derivation that tells where it is built.
+/// A derivation whose output tells where it was built.
 fn tells(farm: &Farm, client: &mut Client, name: &str) -> Script {
     let _ = client;
     Script::new(
@@ -15,7 +15,7 @@ fn tells(farm: &Farm, client: &mut Client, name: &str) -> Script {
     )
 }
 
-/// Where it is built.
+/// Where it was built.
 fn built_on(client: &mut Client, drv: &Drv) -> String {
     let built = client.build(&[drv]);
     built.succeeded();
@@ -82,7 +82,7 @@ fn none_that_is_overloaded() {
     drop(hook);
     farm.configure(&[entry(0).plain("speed", "9.0"), entry(1)]);
     assert_eq!(built_on(&mut client, &drv), "build-2");
-    // It has less to do by now.
+    // Its load has decreased.
     std::fs::write(
         farm.machines[0].files.join("loadavg"),
         "0.00 0.00 0.00 1/1 1\n",
@@ -106,7 +106,7 @@ fn builds_that_have_ended_are_no_load() {
         built.succeeded();
         built.did_not_say("waiting for locks or build slots...");
     }
-    // Within the time that the machine is believed without being asked again.
+    // While the reported load is still valid.
     println!("one after the other: {:?}", began.elapsed());
     assert_eq!(farm.health(0)["given"], 0);
 }

@@ -1,4 +1,4 @@
-//! `guix-client offload status` and `offload test`, which people and monitoring use.
+//! `guix-client offload status` and `offload test`, for users and for monitoring.
 
 use serde_json::Value;
 

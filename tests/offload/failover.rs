@@ -1,4 +1,4 @@
-//! Machines that fail: others do their work, and no build suffers.
+//! Failing machines: others take over, and no build fails.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::{eventually, is_ours};
 use crate::hook_process::HookProcess;
 
-/// Two machines, of which this one is always preferred.
+/// Configures two machines, of which this one is always preferred.
 fn prefer(farm: &Farm, index: usize, transport: &str) {
     let entry = |other: usize| {
         let speed = if other == index { "9.0" } else { "1.0" };
@@ -104,7 +104,7 @@ fn a_shared_connection_that_ends_as_it_is_used() {
     let mut client = farm.client();
     let first = client.write(Script::new("first", "echo >$out"));
     client.build(&[&first]).succeeded();
-    // So that it is asked how it is.
+    // So that it is probed.
     farm.forget();
     // Its ssh takes the next hook's command before it notices that the other side is gone.
     let masters = farm.ssh_masters();
@@ -128,7 +128,7 @@ fn a_shared_connection_that_ends_as_it_is_used() {
     farm.assert_nothing_left();
 }
 
-/// One machine of a kind that is of no use, and one that works: a build goes to the latter.
+/// One unusable machine, and one that works: a build goes to the latter.
 fn other_used(kind: Kind, prepare: impl Fn(&Farm), words: &str) -> Farm {
     let mut farm = Farm::with(&[kind, Kind::default()]);
     farm.start(&["--max-jobs=0"]);
@@ -142,7 +142,7 @@ fn other_used(kind: Kind, prepare: impl Fn(&Farm), words: &str) -> Farm {
     built.said("built on build-2\n");
     built.said(words);
     assert_eq!(farm.health(0)["failures"], 1);
-    // Known to be of no use, it costs nobody any time.
+    // Once it is known to be unusable, it costs no more time.
     let next = client.write(Script::new("y", &script));
     let built = client.build(&[&next]);
     built.succeeded();
@@ -167,7 +167,7 @@ fn a_machine_that_cannot_be_reached() {
 
 #[test]
 fn a_cable_that_is_pulled() {
-    // Only time tells, a quarter of a minute: before a build and during one, at the same time.
+    // These mostly wait, about 15 seconds: before a build and during one, in parallel.
     let pull = |farm: &Farm| farm.set_cable(0, false);
     std::thread::scope(|scope| {
         scope.spawn(|| taken_over("socket", "lost 'build-1' while building ", pull));
@@ -230,10 +230,10 @@ fn a_machine_without_a_daemon_alone_is_never_accepted() {
         "{}",
         hook.output
     );
-    // Who can build it now need not wait for machines that do not work.
+    // A daemon that can build it now should not wait for machines that don't work.
     hook.send(request(1));
     assert_eq!(hook.reply(), "decline");
-    // It comes to life.
+    // It starts to work.
     farm.machines[0].start_daemon(&farm.site);
     farm.forget();
     hook.send(request(1));
@@ -286,7 +286,7 @@ fn a_disk_that_is_full_is_not_the_builds_fault() {
         farm.forget();
         prefer(&farm, 0, transport);
         let mut client = farm.client();
-        // Fills the store, and needs nothing of it in the end.
+        // Fills the store, but keeps nothing of it.
         let script = format!(
             "{}; echo built on $me; mkdir $out; dd if=/dev/zero of=$out/large bs=1048576 count=130; rm $out/large",
             farm.where_am_i()
@@ -300,7 +300,7 @@ fn a_disk_that_is_full_is_not_the_builds_fault() {
         built.said("built on build-2\n");
         assert_eq!(farm.health(0)["failures"], 1);
         drop(client);
-        // What a failed build leaves is looked at by people, and then collected.
+        // The outputs of a failed build are kept for inspection, and then collected.
         farm.machines[0].collect_garbage(&farm.site);
     }
     farm.assert_nothing_left();
@@ -354,7 +354,7 @@ fn what_no_machine_manages_is_built_here() {
     let script = format!("{}; echo built on $me; echo >$out", farm.where_am_i());
     let drv = client.write(Script::new("x", &script));
     let building = client.start(&[&drv]);
-    // It is tried again, each time as if it had been long ago.
+    // It is retried, each time as if after a long time.
     assert!(eventually(|| {
         farm.forget();
         building.is_finished()
@@ -369,7 +369,7 @@ fn what_no_machine_manages_is_built_here() {
 fn a_machine_that_is_this_very_host_is_refused() {
     let mut farm = Farm::with(&[Kind::default()]);
     farm.start(&["--max-jobs=1"]);
-    // An sshd of the head's own, which leads to the daemon that asks.
+    // A separate sshd on the head, which leads to the daemon that offloads.
     let config = farm.site.path("sshd-config");
     let ssh = farm.site.path("ssh");
     let text = format!(

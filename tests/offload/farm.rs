@@ -1,5 +1,5 @@
-//! A head and its build machines, each with a store, a daemon, a network and (the machines) an
-//! sshd of its own.
+//! A head and its build machines, each with its own store, daemon and network and (the machines)
+//! sshd.
 //!
 //! All have the same file names for different things: the directory of a [`Site`] is the head's,
 //! and a machine, in its mount namespace, has its own in that place. Machine NAME's is seen from
@@ -39,15 +39,15 @@ pub struct Farm {
 }
 
 impl Farm {
-    /// A head, whose daemon builds nothing by itself, and machines that all work and are all
-    /// known to it.
+    /// A head, whose daemon doesn't build anything locally, and working machines that are all
+    /// configured.
     pub fn new(machines: usize) -> Farm {
         let mut farm = Farm::with(&vec![Kind::default(); machines]);
         farm.start(&["--max-jobs=0"]);
         farm
     }
 
-    /// The same with machines of these kinds, and without a daemon on the head yet.
+    /// Like [`Farm::new`], with machines of these kinds, and without a daemon on the head yet.
     pub fn with(kinds: &[Kind]) -> Farm {
         let site = Site::new();
         let guix = site.path("guix");
@@ -155,7 +155,7 @@ impl Farm {
         daemon
     }
 
-    /// A client of the head that wants its builds offloaded.
+    /// A client of the head that requests offloading.
     pub fn client(&self) -> Client {
         offloading(self.daemon.as_ref().unwrap())
     }
@@ -165,7 +165,7 @@ impl Farm {
         self.head.enter(command, &["--mount", "--uts", "--net"])
     }
 
-    /// What a program of ours on the head prints; it has to succeed.
+    /// The output of one of our programs on the head; it has to succeed.
     #[track_caller]
     pub fn run(&self, program: &str, words: &[&str]) -> String {
         let (succeeded, text) = self.try_run(program, words);
@@ -179,32 +179,32 @@ impl Farm {
     }
 
     fn run_script(&self, script: &str) {
-        // The machine's process is known by the number it has here.
+        // The machine's process is identified by its number here.
         let mut command = Command::new("sh");
         command.args(["-ec", script]);
         let (succeeded, text) = output(self.head.enter(&command, &["--net"]), b"");
         assert!(succeeded, "{script}: {text}");
     }
 
-    /// Makes a machine's cable better or worse.
+    /// Changes the quality of a machine's cable.
     pub fn set_quality(&self, index: usize, quality: Quality) {
         self.machines[index].cable.as_ref().unwrap().set(quality);
     }
 
-    /// Pulls a machine's cable, or plugs it in again.
+    /// Unplugs a machine's cable, or plugs it in again.
     pub fn set_cable(&self, index: usize, plugged: bool) {
         let state = if plugged { "up" } else { "down" };
         self.run_script(&format!("ip link set m{} {state}", index + 1));
     }
 
-    /// Accepts what is signed with this key.
+    /// Authorises this key.
     pub fn authorize(&self, key: &[u8]) {
         let command = self.on_head(self.site.command(CLIENT).args(["archive", "--authorize"]));
         let (succeeded, text) = output(command, key);
         assert!(succeeded, "{text}");
     }
 
-    /// The entry of a machine, as it should be.
+    /// The correct entry of a machine.
     pub fn entry(&self, index: usize) -> Entry {
         let key = fs::read_to_string(self.site.path("ssh/host.pub")).unwrap();
         let login = self.site.path("ssh/login");
@@ -226,7 +226,7 @@ impl Farm {
         fs::write(self.site.configuration().join("machines.toml"), text).unwrap();
     }
 
-    /// A directory that all builders, wherever they run, can see and write to.
+    /// A directory that all builders on all machines can see and write to.
     pub fn gate(&self) -> PathBuf {
         self.site.path("gate")
     }
@@ -236,7 +236,7 @@ impl Farm {
         format!("read -r me <{}/name", self.site.path("who").display())
     }
 
-    /// Shell code for builders: says on which machine it runs, and waits for [`Farm::open`].
+    /// Shell code for builders: reports on which machine it runs, and waits for [`Farm::open`].
     pub fn await_gate(&self, name: &str) -> String {
         let gate = self.gate();
         format!(
@@ -246,12 +246,12 @@ impl Farm {
         )
     }
 
-    /// Lets builders go on that wait for it.
+    /// Lets builders continue that wait for it.
     pub fn open(&self, name: &str) {
         fs::write(self.gate().join(name), "").unwrap();
     }
 
-    /// Waits until a builder waits for `name`; the machine that it runs on.
+    /// Waits until a builder waits for `name`; returns the machine that it runs on.
     #[track_caller]
     pub fn wait_for_builder(&self, name: &str) -> String {
         let prefix = format!("{name}-at-");
@@ -287,7 +287,7 @@ impl Drop for Farm {
     }
 }
 
-/// A client that wants its builds offloaded.
+/// A client that requests offloading.
 pub fn offloading(daemon: &Daemon) -> Client {
     let mut client = Client::connect(daemon);
     client.set(|options| {
@@ -298,7 +298,7 @@ pub fn offloading(daemon: &Daemon) -> Client {
     client
 }
 
-/// Does something for both ways to a machine's daemon, at the same time.
+/// Runs a function for both transports, in parallel.
 pub fn by_both_transports(act: impl Fn(&str) + Sync) {
     std::thread::scope(|scope| {
         for transport in ["socket", "commands"] {

@@ -1,8 +1,8 @@
-//! Many builds, while hooks, connections, servers and both sorts of daemons are killed at random,
-//! over cables that change at random: nothing is lost, nothing is taken that isn't whole and
-//! signed, every build ends, nothing leaks.
+//! Many builds, while hooks, connections, servers and daemons of both kinds are killed at random,
+//! over cables that change at random: nothing is lost, only complete and signed items are imported,
+//! every build ends, nothing leaks.
 //!
-//! `GUIX_TEST_BUILDS=300` has it do more, and then cables may be silent for so long that
+//! `GUIX_TEST_BUILDS=300` makes it do more, and then cables may be silent for so long that
 //! connections are given up.
 
 use std::collections::BTreeMap;
@@ -25,20 +25,20 @@ use crate::inspection::{locks_and_temporary, store_items};
 
 const BUILDS: usize = 20;
 const CLIENTS: usize = 4;
-/// From so many builds on, cables may be silent for long.
+/// From this number of builds on, cables may be silent for long.
 const MANY: usize = 100;
-/// Between one fault and the next.
+/// The time between faults.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long a client may hear nothing.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The head's daemon, which is killed, too. Nobody connects meanwhile.
+/// The head's daemon, which is killed, too. Nobody connects at that time.
 struct Head<'a> {
     farm: &'a Farm,
     daemon: Mutex<Daemon>,
     /// How often it was killed.
     killed: AtomicU32,
-    /// How often clients lost it.
+    /// How often clients lost their connection.
     lost: AtomicU32,
 }
 
@@ -55,7 +55,7 @@ impl Head<'_> {
         *daemon = Head::launch(self.farm);
     }
 
-    /// Builds, and asks again if the daemon goes.
+    /// Builds, and tries again if the daemon is killed.
     fn build(&self, drv: &Drv) {
         loop {
             let mut client = offloading(&self.daemon.lock().unwrap());
@@ -99,7 +99,7 @@ impl Work {
         (0..builds).map(&mut write).collect()
     }
 
-    /// It has been done, and well; where.
+    /// Checks the result; returns where it was built.
     fn check(&self, farm: &Farm, client: &mut Client) -> String {
         let Work { number, drv, data } = self;
         assert!(client.is_valid(drv.out()), "{} is lost", drv.out());
@@ -125,7 +125,7 @@ fn entry(farm: &Farm, index: usize) -> Entry {
     farm.entry(index).text("transport", transport)
 }
 
-/// What may be killed now.
+/// The processes that may be killed now.
 fn victims(farm: &Farm) -> Vec<Process> {
     let mut all = [farm.hooks(), farm.ssh_sessions(), farm.ssh_masters()].concat();
     for machine in &farm.machines {
@@ -136,7 +136,7 @@ fn victims(farm: &Farm) -> Vec<Process> {
     all
 }
 
-/// Starts again what a machine lacks, as its service manager would.
+/// Restarts what a machine lacks, as its service manager would.
 fn revive(farm: &Farm) {
     for machine in &farm.machines {
         let listens = |process: &Process| process.line.contains("[listener]");
@@ -149,7 +149,7 @@ fn revive(farm: &Farm) {
     }
 }
 
-/// What a cable is like next, and for how long.
+/// The next quality of a cable, and for how long.
 fn weather(random: &mut StdRng, many: bool) -> (&'static str, Quality, Duration) {
     let mut quality = Quality::default();
     let mut time = Duration::from_millis(random.random_range(200..2000));
@@ -179,7 +179,7 @@ fn weather(random: &mut StdRng, many: bool) -> (&'static str, Quality, Duration)
     (name, quality, time)
 }
 
-/// Breaks things until `done`; what it has done, how often.
+/// Causes faults until `done`; returns what it did how often.
 fn break_things(
     head: &Head<'_>,
     done: &AtomicBool,
@@ -223,7 +223,7 @@ fn break_things(
         }
         std::thread::sleep(PAUSE);
         revive(farm);
-        // Nobody shall have to wait until machines are trusted again.
+        // So that nobody has to wait until machines are used again.
         farm.forget();
     }
     for index in 0..farm.machines.len() {
@@ -251,7 +251,7 @@ fn everything_breaks_at_random() {
     let mut farm = Farm::with(&[kind.clone(), kind, strange]);
     farm.daemon = Some(Head::launch(&farm));
     let entries = [0, 1, 2].map(|index| entry(&farm, index));
-    // What all need goes there while it can.
+    // Sends the common inputs while that is possible.
     for entry in &entries {
         farm.configure(std::slice::from_ref(entry));
         let mut client = farm.client();
@@ -285,7 +285,7 @@ fn everything_breaks_at_random() {
     assert_nothing_is_broken(&mut farm);
 }
 
-/// Has everything built while things break; what was done to them, how often.
+/// Builds everything while faults happen; returns which happened how often.
 fn run(head: &Head<'_>, work: &[Work]) -> BTreeMap<String, u32> {
     let builds = work.len();
     let done = &AtomicBool::new(false);
@@ -310,7 +310,7 @@ fn run(head: &Head<'_>, work: &[Work]) -> BTreeMap<String, u32> {
     })
 }
 
-/// Everything works, and nothing is left of what was broken.
+/// Checks that everything works, and that nothing is left of the faults.
 fn assert_nothing_is_broken(farm: &mut Farm) {
     // What a daemon or a hook that was killed has left there, whoever comes next removes.
     let mut client = farm.client();
@@ -329,7 +329,7 @@ fn assert_nothing_is_broken(farm: &mut Farm) {
     assert!(eventually(|| slots().is_empty()), "slots: {:?}", slots());
     let roots = || farm.machines[1].roots();
     assert!(eventually(|| roots().is_empty()), "{:?}", roots());
-    // Nobody builds for those who are gone.
+    // Nobody builds for clients that are gone.
     for machine in &farm.machines {
         let builders = || machine.processes("busybox");
         assert!(eventually(|| builders().is_empty()), "{:#?}", builders());

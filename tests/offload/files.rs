@@ -1,4 +1,4 @@
-//! Machine files: their forms, their mistakes, and that they are read anew for each request.
+//! Machine files: formats, mistakes, and that they are read again for each request.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::harness::derivations::Script;
 use crate::harness::is_ours;
 use crate::hook_process::HookProcess;
 
-/// A farm that knows of no machine yet.
+/// A farm without any configured machine.
 fn unconfigured(machines: usize) -> Farm {
     let mut farm = Farm::with(&vec![Kind::default(); machines]);
     farm.start(&["--max-jobs=1"]);
@@ -22,7 +22,7 @@ fn write(farm: &Farm, name: &str, text: &str) {
     fs::write(farm.site.configuration().join(name), text).unwrap();
 }
 
-/// Builds something new; where it was built, and what was said.
+/// Builds something new; returns where it was built, and the log.
 fn built_on(farm: &Farm, name: &str) -> (String, String) {
     let mut client = farm.client();
     let script = format!("{}; echo built on $me; echo >$out", farm.where_am_i());
@@ -247,7 +247,7 @@ fn a_changed_file_counts_from_the_next_request_on() {
 
 #[test]
 fn another_key_needs_another_connection() {
-    // What was connected to under an old entry is not used for the new one.
+    // Connections of an old entry are not used for the new one.
     let farm = Farm::new(1);
     built_on(&farm, "x");
     let key = fs::read_to_string(farm.site.path("ssh/other.pub")).unwrap();

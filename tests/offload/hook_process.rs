@@ -1,4 +1,4 @@
-//! A hook that the test runs itself: requests go in as lines, as a daemon writes them.
+//! A hook that the test runs itself: requests are sent as lines, as a daemon writes them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use crate::farm::{Farm, HOOK, SYSTEM};
 use crate::harness::TEST_TIMEOUT;
 use crate::harness::derivations::Drv;
 
-/// A running hook. Killed when dropped.
+/// A running hook, which is killed on drop.
 pub struct HookProcess {
     child: Child,
     input: Option<ChildStdin>,
@@ -72,7 +72,7 @@ impl HookProcess {
         self.input = None;
     }
 
-    /// Waits for a line of output that begins like this. Returns the rest of it.
+    /// Waits for a line of output with this beginning. Returns the rest of it.
     #[track_caller]
     pub fn wait_for_line(&mut self, beginning: &str) -> String {
         let deadline = Instant::now() + TEST_TIMEOUT;
@@ -90,21 +90,21 @@ impl HookProcess {
         }
     }
 
-    /// Its answer.
+    /// Its reply.
     #[track_caller]
     pub fn reply(&mut self) -> String {
         self.wait_for_line("# ")
     }
 
-    /// Asks for a derivation, which needs no features and no other system and could not be built
-    /// here at once; the answer.
+    /// Asks about a derivation without features for this system that can't be built locally now;
+    /// returns the reply.
     #[track_caller]
     pub fn ask(&mut self, drv: &Drv) -> String {
         self.send(format!("0 {SYSTEM} {} \n", drv.path));
         self.reply()
     }
 
-    /// Writes the two lines of paths: what the build needs, and what it makes.
+    /// Writes the two lines of paths: the inputs and the outputs.
     pub fn send_paths(&mut self, inputs: &[&StorePath], outputs: &[&StorePath]) {
         let line = |paths: &[&StorePath]| -> String {
             paths.iter().map(|path| format!("{path} ")).collect()
@@ -113,7 +113,7 @@ impl HookProcess {
         self.close();
     }
 
-    /// Waits for its end; its exit status.
+    /// Waits for it to exit; returns its exit status.
     #[track_caller]
     pub fn end(&mut self) -> Option<i32> {
         self.close();

@@ -1,4 +1,4 @@
-//! What runs on a farm, what is kept there, and what is left behind.
+//! The processes and files on a farm, and what is left behind.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use crate::harness::eventually;
 use crate::namespaces::Process;
 
 impl Farm {
-    /// The processes on the head (its builders not among them).
+    /// The processes on the head (except its builders).
     pub fn head_processes(&self) -> Vec<Process> {
         let mut all = self.head.processes("net");
         all.retain(|process| process.pid != self.head.pid);
@@ -30,7 +30,7 @@ impl Farm {
         all
     }
 
-    /// `ssh` processes that make the shared connections.
+    /// `ssh` processes of the shared connections.
     pub fn ssh_masters(&self) -> Vec<Process> {
         let mut all = self.head_processes();
         all.retain(|process| process.name() == "ssh" && process.line.contains("[mux]"));
@@ -49,14 +49,14 @@ impl Farm {
         self.site.state().join("offload")
     }
 
-    /// What the hook remembers of a machine.
+    /// The hook's data about a machine.
     pub fn health(&self, index: usize) -> serde_json::Value {
         let directory = format!("build-{}:22", index + 1);
         let file = self.offload_directory().join(directory).join("health.json");
         serde_json::from_slice(&fs::read(file).unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Has the hook forget what it knows of all machines.
+    /// Deletes the hook's data about all machines.
     pub fn forget(&self) {
         for machine in &self.machines {
             let directory = self
@@ -66,7 +66,7 @@ impl Farm {
         }
     }
 
-    /// The slots that are taken, as files.
+    /// The slots in use, as files.
     pub fn taken_slots(&self) -> Vec<PathBuf> {
         let mut taken = Vec::new();
         for machine in names(&self.offload_directory()) {
@@ -100,8 +100,8 @@ impl Farm {
         eventually(|| self.ssh_masters().is_empty());
     }
 
-    /// Nothing must be left of builds that have ended: no process, lock or temporary file. (The
-    /// shared connections may stay.)
+    /// Checks that nothing is left of builds that have ended: no process, lock or temporary file.
+    /// (The shared connections may stay.)
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let stays = |process: &Process| match process.name() {
@@ -165,7 +165,7 @@ pub fn store_items(store: &Path) -> Vec<String> {
     names
 }
 
-/// Locks that are held, and what is being unpacked.
+/// Locks that are held, and temporary files of unpacking.
 pub fn locks_and_temporary(store: &Path) -> Vec<String> {
     let mut names = names(store);
     names.retain(|name| {
@@ -179,7 +179,7 @@ pub fn locks_and_temporary(store: &Path) -> Vec<String> {
     names
 }
 
-/// Whether somebody holds a lock on a file.
+/// Whether a process holds a lock on a file.
 pub fn is_locked(file: &Path) -> bool {
     let Ok(metadata) = fs::metadata(file) else {
         return false;

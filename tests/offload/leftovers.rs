@@ -6,7 +6,7 @@ use crate::farm::{CLIENT, Farm, by_both_transports, processes};
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::{eventually, is_ours};
 
-/// A farm of one machine with this way to its daemon.
+/// A farm of one machine with this transport.
 fn farm(transport: &str) -> Farm {
     let farm = Farm::new(1);
     farm.configure(&[farm.entry(0).text("transport", transport)]);
@@ -19,7 +19,7 @@ fn waiting(farm: &Farm, client: &mut Client, name: &str) -> Drv {
     client.write(Script::new(name, &script))
 }
 
-/// The builders that wait.
+/// The waiting builders.
 fn builders(farm: &Farm) -> Vec<crate::farm::Process> {
     let gate = format!("until test -e {}/go", farm.gate().display());
     processes()
@@ -28,7 +28,7 @@ fn builders(farm: &Farm) -> Vec<crate::farm::Process> {
         .collect()
 }
 
-/// Nobody builds any more, and nothing keeps what was sent.
+/// Checks that no builder runs any more, and that nothing protects what was sent.
 fn assert_all_given_up(farm: &Farm) {
     assert!(
         eventually(|| farm.hooks().is_empty()),
@@ -66,7 +66,7 @@ fn a_client_that_is_killed() {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_all_given_up(&farm);
-        // The same build can be had afterwards.
+        // The same build succeeds afterwards.
         farm.open("go");
         let mut client = farm.client();
         client.build(&[&drv]).succeeded();
@@ -89,7 +89,7 @@ fn a_client_that_hangs_up_while_inputs_are_sent() {
             })
             .unwrap();
         let drv = client.write(Script::new("x", "echo >$out").source(&large));
-        // The machine's daemon takes nothing more once the first items are there.
+        // The machine's daemon accepts nothing more once the first items are there.
         client.connection.set_log(|_| ());
         let daemon = &farm.machines[0].processes("guix-daemon")[0];
         let pid = nix::unistd::Pid::from_raw(daemon.pid);
@@ -152,7 +152,7 @@ fn a_hook_that_is_killed() {
         assert_eq!(root_holders.is_empty(), transport == "socket");
         root_holders.iter().for_each(crate::farm::Process::kill);
         hooks[0].kill();
-        // Another hook tries again; the links that the first one left are removed by it.
+        // Another hook tries again, and removes the links that the first one left.
         farm.wait_for_builder("go");
         assert_ne!(farm.hooks()[0].pid, hooks[0].pid);
         if transport == "commands" {
@@ -182,7 +182,7 @@ fn links_of_hooks_that_still_run_are_left_alone() {
     assert_eq!(roots.len(), 1, "{roots:?}");
     farm.client().build(&[&quick]).succeeded();
     assert_eq!(farm.machines[0].roots(), roots);
-    // What they lead to is kept there meanwhile.
+    // Meanwhile, their targets are protected there.
     let kept = farm.machines[0].collect_garbage(&farm.site);
     assert!(
         kept.iter().any(|name| name == slow.path.base_name()),
@@ -263,7 +263,7 @@ fn connections_end_when_they_are_told_to() {
             .collect::<Vec<_>>()
     };
     assert!(eventually(|| sockets().is_empty()), "{:?}", sockets());
-    // On the machine, too.
+    // Also on the machine.
     let sessions = || farm.machines[0].processes("sshd").len();
     assert!(
         eventually(|| sessions() == 1),

@@ -28,10 +28,10 @@ pub struct Machine {
     /// Its files, as seen from here.
     pub files: PathBuf,
     number: usize,
-    /// Its cable, if it may be a bad one.
+    /// Its cable, if its quality can be changed.
     pub cable: Option<Cable>,
     pub namespaces: Namespaces,
-    /// The programs that had others run there, and wait for them.
+    /// The programs that started others there, and wait for them.
     launched: Mutex<Vec<Child>>,
 }
 
@@ -39,7 +39,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.namespaces.child.kill();
         for child in self.launched.get_mut().unwrap() {
-            // They stop when what they started is stopped, and notice no end.
+            // They are stopped when their children are stopped, and don't notice when those exit.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -53,15 +53,15 @@ pub struct Kind {
     pub sshd: String,
     /// Its daemon does not run.
     pub no_daemon: bool,
-    /// Neither side has been told of the other's key.
+    /// Neither side has the other's signing key.
     pub strange_here: bool,
     /// The machine does not know our key.
     pub strange_there: bool,
     /// Its store is a file system of this many MiB.
     pub store_mib: Option<u32>,
-    /// What it says its load is.
+    /// The load that it reports.
     pub load: f64,
-    /// Its cable is in our hands, and like this at first.
+    /// The initial quality of its cable, if that can be changed.
     pub cable: Option<Quality>,
 }
 
@@ -95,7 +95,7 @@ impl Machine {
             .filter(|(name, _)| *name != "NIX_BUILD_HOOK")
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        // A login shell would run the start-up files of whoever tests.
+        // A login shell would run the startup files of the user who runs the tests.
         variables.push(format!("HOME={}", site.path("").display()));
         config += &format!("SetEnv {}\n", variables.join(" "));
         fs::write(files.join("ssh/config"), config).unwrap();
@@ -162,14 +162,14 @@ impl Machine {
             .enter(command, &["--mount", "--uts", "--net", "--ipc", "--pid"])
     }
 
-    /// Accepts what is signed with this key.
+    /// Authorises this key.
     pub fn authorize(&self, site: &Site, key: &[u8]) {
         let command = self.inside(site.command(CLIENT).args(["archive", "--authorize"]));
         let (succeeded, text) = output(command, key);
         assert!(succeeded, "{text}");
     }
 
-    /// What a program prints there; it has to succeed.
+    /// The output of a program there; it has to succeed.
     #[track_caller]
     pub fn run(&self, site: &Site, program: &str, words: &[&str]) -> String {
         let (succeeded, text) = output(self.inside(site.command(program).args(words)), b"");
@@ -241,7 +241,7 @@ impl Machine {
         store_items(&self.files.join("store"))
     }
 
-    /// Where links are that keep items there.
+    /// The links that are GC roots there.
     pub fn roots(&self) -> Vec<String> {
         let directory = self.files.join("state/gcroots/tmp");
         if directory.exists() {
@@ -251,7 +251,7 @@ impl Machine {
         }
     }
 
-    /// Collects garbage: what is left is kept by something.
+    /// Collects garbage; returns what is left, which is protected.
     pub fn collect_garbage(&self, site: &Site) -> Vec<String> {
         self.run(site, CLIENT, &["gc"]);
         self.store_names()
@@ -312,7 +312,7 @@ impl Machine {
     }
 }
 
-/// What every daemon is started with.
+/// The options of every daemon.
 pub fn daemon_options(site: &Site) -> Vec<String> {
     let directory = |name: &str| format!("--chroot-directory={}", site.path(name).display());
     let options = ["--no-substitutes", "--log-compression=none"].map(str::to_owned);
@@ -322,8 +322,8 @@ pub fn daemon_options(site: &Site) -> Vec<String> {
         .collect()
 }
 
-/// The accounts of the machines: those that are here, and build users. (Their daemons are in
-/// PID namespaces: none can end what the others' users run.)
+/// The machines' accounts: those of this host, and build users. (Their daemons are in PID
+/// namespaces, so none can kill the processes of the others' users.)
 pub fn write_accounts(site: &Site) {
     let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
     let mut members = Vec::new();

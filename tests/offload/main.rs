@@ -1,5 +1,5 @@
-//! Offloading, from a client's request to what is in the stores afterwards: real daemons, a real
-//! sshd on every build machine, each machine in namespaces of its own.
+//! Offloading, from a client's request to the contents of the stores afterwards: real daemons, a
+//! real sshd on every build machine, each machine in its own namespaces.
 //!
 //! | file | |
 //! |---|---|

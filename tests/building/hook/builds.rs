@@ -1,4 +1,4 @@
-//! Builds that a hook has accepted and that end well.
+//! Builds that a hook has accepted and that succeed.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn what_it_makes_is_registered_like_what_is_built_here() {
     for output in [drv.out(), drv.output("lib")] {
         let info = client.info(output);
         assert_eq!(info.deriver.as_ref(), Some(&drv.path));
-        // The derivation's file is there for the hook, but nothing that an output may refer to.
+        // The derivation's file is visible to the hook, but not to the reference scan of outputs.
         let expected = BTreeSet::from([source.clone(), client.busybox().clone()]);
         assert_eq!(info.references, expected);
         let mode = fs::metadata(output.as_path().join("inputs"))
@@ -68,7 +68,7 @@ fn the_inputs_are_the_closure_of_what_is_needed_and_of_the_derivation() {
 
 #[test]
 fn lines_longer_than_a_pipe_holds_arrive_whole() {
-    // The hook talks meanwhile, more than a pipe holds as well; Guix's daemon would not listen.
+    // The hook prints meanwhile, more than a pipe's capacity; Guix's daemon would not read it.
     let talk = if is_ours() { "seq 20000" } else { "echo 1" };
     let script = format!("ask; echo '# accept'; {talk}; wc -c >$dir/count; exit 1");
     let setup = hooked(&script, &[]);

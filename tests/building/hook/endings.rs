@@ -1,4 +1,4 @@
-//! Hooks that have accepted a build and do not bring it about.
+//! Hooks that have accepted a build and don't complete it.
 
 use formats::Hash;
 
@@ -7,7 +7,7 @@ use super::super::harness::eventually;
 use super::super::kept_log;
 use super::*;
 
-/// A derivation whose local build is noted.
+/// A derivation that records local builds.
 fn noted(setup: &Setup, name: &str) -> Script {
     let gate = setup.gate();
     Script::new(
@@ -35,7 +35,7 @@ fn exit_100_is_a_failed_build() {
     assert_eq!(setup.read("local"), "");
     assert_eq!(setup.read("asked").lines().count(), 1);
     assert_eq!(kept_log(&setup.site, &drv.path), "compiler error\n");
-    // It is remembered like one that failed here.
+    // It is cached like a failure of a local build.
     client.build(&[&drv]).failed(100, "failed");
     assert_eq!(setup.read("asked").lines().count(), 1);
 }
@@ -82,7 +82,7 @@ fn any_other_end_is_the_hooks_failure_not_the_builds() {
             drv.path
         ));
         if is_ours() {
-            // After some tries it is built here.
+            // After some attempts it is built locally.
             built.succeeded();
             assert_eq!(maker(drv.out()), "locally");
             assert_eq!(setup.read("asked").lines().count(), 3, "{end}");
@@ -163,7 +163,7 @@ fn a_client_that_goes_away_ends_the_hook_and_what_it_started() {
         "{:?}",
         processes_with(&marker)
     );
-    // The locks are free.
+    // The locks are released.
     let mut client = setup.client();
     client.build(&[&drv]).succeeded();
     assert_eq!(maker(drv.out()), "locally");
@@ -174,7 +174,7 @@ fn what_a_hook_leaves_running_delays_nobody_for_long() {
     if !is_ours() {
         return; // it waits for the end of its output
     }
-    // Not of its process group.
+    // In another process group.
     let marker = format!("{}.5", 20 + rand::random::<u32>() % 1000);
     let setup = hooked(
         &format!("ask; accept; make; setsid sleep {marker} & exit 0"),

@@ -1,4 +1,4 @@
-//! Builds by a hook: the daemon's side of it, with hooks that are shell scripts.
+//! Builds by a hook: the daemon's side, with hooks that are shell scripts.
 //!
 //! Ours finds its hook in `NIX_BUILD_HOOK`; Guix's daemon runs `$GUIX offload`. The scripts serve
 //! both.
@@ -18,7 +18,7 @@ use super::harness::derivations::Client;
 use super::harness::{Site, is_ours};
 use super::{Script, Setup};
 
-/// What hooks have in common. `$dir` is the gate.
+/// The common part of hooks. `$dir` is the gate.
 const PRELUDE: &str = r#"
 test "$1" = offload && shift
 echo "$*" >>$dir/started
@@ -38,7 +38,7 @@ accept() {
 make() { for output in $outputs; do echo "by the hook" >$output; done; }
 "#;
 
-/// A file that can be executed.
+/// Creates an executable file.
 fn executable(path: PathBuf, text: &str) -> PathBuf {
     fs::write(&path, text).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -59,7 +59,7 @@ fn hooked(script: &str, options: &[&str]) -> Setup {
     Setup::at(site("hook", script), options)
 }
 
-/// A client who wants builds offloaded, and is impatient.
+/// A client that requests offloading, with short timeouts.
 fn client(setup: &Setup) -> Client {
     let mut client = setup.client();
     client.set(|options| {
@@ -69,12 +69,12 @@ fn client(setup: &Setup) -> Client {
     client
 }
 
-/// A derivation that says where it was built.
+/// A derivation whose output tells where it was built.
 fn local(name: &str) -> Script {
     Script::new(name, "echo locally >$out")
 }
 
-/// What an output says.
+/// What an output contains.
 fn maker(path: &formats::StorePath) -> String {
     fs::read_to_string(path.as_path())
         .unwrap()

@@ -1,4 +1,4 @@
-//! What a hook is asked, and what its answers mean.
+//! The questions to a hook, and the meaning of its replies.
 
 use super::super::harness::derivations::processes_with;
 use super::super::harness::eventually;
@@ -30,7 +30,7 @@ fn one_hook_is_asked_about_one_derivation_after_the_other() {
     client.build(&[&third]).succeeded();
     assert_eq!(setup.read("asked").lines().count(), 3);
     assert_eq!(setup.read("started").lines().count(), 1);
-    // Another request has another hook.
+    // Another request uses another hook.
     let fourth = client.write(local("fourth"));
     client.build(&[&fourth]).succeeded();
     assert_eq!(setup.read("started").lines().count(), 2);
@@ -90,7 +90,7 @@ fn what_is_postponed_holds_up_nothing_else() {
                   accept; make";
     let setup = hooked(script, &[]);
     let mut client = client(&setup);
-    // Of another kind, so that its turn is its own.
+    // Of another kind, so that it has its own turn.
     let later = local("later").variable("requiredSystemFeatures", "big");
     let later = client.write(later);
     let open = format!("touch {}/go; echo locally >$out", setup.gate().display());
@@ -119,7 +119,7 @@ fn what_it_says_before_its_answer_is_for_the_client() {
 
 #[test]
 fn nothing_but_the_question_is_there_to_read_before_the_answer() {
-    // A helper of the hook, say ssh, that reads ahead would find it.
+    // A helper of the hook that reads ahead, such as ssh, would find it.
     let script = "ask; timeout 0.3 cat >$dir/ahead; echo '# accept'; exec cat >$dir/lines";
     let setup = hooked(script, &[]);
     let mut client = client(&setup);

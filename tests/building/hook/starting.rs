@@ -1,4 +1,4 @@
-//! Which program is started, how, and when none is.
+//! Which hook program is started, how, and when none is.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn the_words_on_its_command_line() {
     for (name, first) in conventions {
         let setup = {
             let site = site(name, DECLINE);
-            // Before the prelude takes the first word away.
+            // Before the prelude shifts the first argument away.
             let text = fs::read_to_string(site.path(name)).unwrap();
             let text = text.replace("\ntest", "\necho \"$0 $*\" >>$dir/command\ntest");
             executable(site.path(name), &text);
@@ -86,7 +86,7 @@ fn its_descriptors_directory_session_and_environment() {
     assert_ne!(target("0"), target("2"));
     assert_ne!(target("2"), target("4"));
     // The shell's own copies are above 9; its output is redirected while it lists these, and the
-    // directory it reads for that is closed by now.
+    // directory that it reads for that is already closed.
     let others: Vec<_> = fds
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -95,7 +95,7 @@ fn its_descriptors_directory_session_and_environment() {
         })
         .collect();
     assert_eq!(others, [], "{fds}");
-    // What a daemon ignores, its children must not: a hook has to die of a broken pipe.
+    // A daemon's ignored signals must not be inherited: a hook has to die of a broken pipe.
     let ignored = setup.read("signals");
     let ignored = u64::from_str_radix(ignored.split_whitespace().nth(1).unwrap(), 16).unwrap();
     assert_eq!(ignored & (1 << (13 - 1)), 0, "{ignored:x}");
@@ -123,7 +123,7 @@ fn no_hook_is_started_for_a_client_who_wants_none() {
     let drv = client.write(local("example"));
     client.build(&[&drv]).succeeded();
     assert_eq!(setup.read("started"), "");
-    // It may change its mind.
+    // It may change its options.
     client.set(|options| options.use_build_hook = Some(true));
     let drv = client.write(local("another"));
     client.build(&[&drv]).succeeded();
@@ -139,7 +139,7 @@ fn no_hook_is_asked_about_what_is_to_be_built_here() {
     let mode = protocol::operations::BuildMode::Check;
     client.build_in_mode(&[&drv], mode).succeeded();
     assert_eq!(setup.read("started"), "");
-    // Not even a wish makes this machine another one.
+    // Even a client's request doesn't make this machine another system.
     let foreign = local("there")
         .variable("preferLocalBuild", "1")
         .system("riscv64-linux");

@@ -1,5 +1,5 @@
-//! Hooks that do not answer as they should. Guix's daemon fails the request, or waits for ever;
-//! ours goes on without them.
+//! Hooks that misbehave. Guix's daemon fails the request, or waits forever; ours continues without
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn a_bad_answer_counts_as_a_no() {
 fn a_hook_that_dies_before_its_answer_is_asked_thrice() {
     let setup = hooked("ask; echo some last words; exit 3", &[]);
     let mut client = client(&setup);
-    // One after the other.
+    // One by one.
     let mut last = client.write(local("d-0"));
     for number in 1..5 {
         last = client.write(local(&format!("d-{number}")).input(&last, "out"));
@@ -49,7 +49,7 @@ fn a_hook_that_dies_before_its_answer_is_asked_thrice() {
         "build hook `{name}' failed 3 times; not asking it again"
     ));
     assert_eq!(setup.read("started").lines().count(), 3);
-    // Another request gives it another chance.
+    // It is tried again for another request.
     let drv = client.write(local("later"));
     client.build(&[&drv]).succeeded();
     assert_eq!(setup.read("started").lines().count(), 4);
@@ -121,7 +121,7 @@ fn a_hook_that_thinks_holds_up_only_what_it_was_asked() {
     let other = second.write(local("other"));
     let building = first.start(&[&stuck, &beside]);
     assert!(eventually(|| setup.read("asked").contains("-stuck.drv")));
-    // Other clients' builds go on; and with our daemon, the same client's.
+    // Other clients' builds continue; and with our daemon, the same client's.
     second.build(&[&other]).succeeded();
     if is_ours() {
         assert!(eventually(|| setup.gate().join("built").exists()));
@@ -149,7 +149,7 @@ fn a_client_that_goes_away_ends_the_hook_that_thinks() {
         "{:?}",
         processes_with(&marker)
     );
-    // The locks are free.
+    // The locks are released.
     let mut client = setup.client();
     client.build(&[&drv]).succeeded();
 }

@@ -1,5 +1,5 @@
-//! What builds must not reach: the machine, other users, other builds. Each test is an attack, by a
-//! program that tries it for real.
+//! What builds must not be able to access: the machine, other users, other builds. Each test is an
+//! attack, by a program that really tries it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
@@ -8,7 +8,7 @@ use super::harness::derivations::Built;
 use super::*;
 use formats::{Algorithm, StorePath};
 
-/// Compiles the attacker, once for each test that needs it: a program that needs no libraries.
+/// Compiles the attacker, a static program, once for each test that needs it.
 fn compile(site: &Site) -> PathBuf {
     let program = site.path("attack");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/building/reach/attack.c");
@@ -42,7 +42,7 @@ impl Attacker {
         Attacker { client, program }
     }
 
-    /// Has a script run, in which `$attack` is the attacker.
+    /// Runs a script in which `$attack` is the attacker.
     fn run(&mut self, name: &str, script: &str) -> Built {
         let script = format!("attack={}; {script}", self.program);
         let script = Script::new(name, &script).source(&self.program);
@@ -237,7 +237,7 @@ fn files_of_the_host_below_directories_that_are_shown() {
     fs::write(shown.join("there"), "precious").unwrap();
     fs::write(&file, "shown instead").unwrap();
     fs::write(secret.join("file"), "untouched").unwrap();
-    // As who may write to the directory makes them.
+    // As a user creates them who can write to the directory.
     symlink(&secret, shown.join("link")).unwrap();
     let options = [
         format!("--chroot-directory=/shown={}", shown.display()),
@@ -245,7 +245,7 @@ fn files_of_the_host_below_directories_that_are_shown() {
         format!("--chroot-directory=/shown/link/file={}", file.display()),
     ];
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    // The link leads nowhere in the builder's root, and nowhere out of it.
+    // The link leads nowhere in the builder's root, and not out of it.
     let setup = Setup::at(site, &options);
     let mut client = setup.client();
     let drv = client.write(Script::new("out", "echo >$out"));
@@ -378,8 +378,8 @@ fn what_failed_builds_leave_is_harmless() {
     }
 }
 
-/// A site whose `guix`, which makes the outputs of builtin builders, is a shell script; `$output` is
-/// the output.
+/// A site whose `guix`, which creates the outputs of builtin builders, is a shell script; `$output`
+/// is the output.
 fn site_with_downloader(script: &str) -> Site {
     site_with(Site::new(), script)
 }
@@ -425,7 +425,7 @@ fn downloads_are_taken_from_where_nobody_else_can_put_them() {
     let out = drv.out().as_path();
     assert_eq!(fs::read_to_string(out).unwrap(), "good\n");
     assert_eq!(fs::metadata(out).unwrap().mode() & 0o7777, 0o444);
-    // Again, while the output is there.
+    // Again, when the output exists.
     let again = client.build_in_mode(&[&drv], protocol::operations::BuildMode::Check);
     again.succeeded();
     let names = setup.store_names();
