@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::slice;
 
 use formats::derivation::Derivation;
-use formats::graph::{DepthFirst, Step};
 use formats::store_path::StorePath;
 
 use super::arrival::{Arrival, ImportOptions};
@@ -157,27 +156,29 @@ fn references_first(items: Vec<Arrival<'_>>) -> impl Iterator<Item = Arrival<'_>
         .filter_map(move |index| rest[index].take())
 }
 
-/// The indices of items with these paths and references in that order. Items in a cycle follow
-/// each other; registration refuses them.
+/// The indices of items with these paths and references in that order.
+///
+/// This takes quadratic time at worst, for the items of one batch, of which there are few. Unlike
+/// [`formats::graph::topological_sort`], it orders items beside a cycle, too.
 fn order(items: &[(&StorePath, &BTreeSet<StorePath>)]) -> Vec<usize> {
-    // An item may come twice.
-    let mut indices: HashMap<&StorePath, Vec<usize>> = HashMap::new();
-    for (index, (path, _)) in items.iter().enumerate() {
-        indices.entry(path).or_default().push(index);
+    let mut to_come: HashMap<&StorePath, usize> = HashMap::new();
+    for (path, _) in items {
+        *to_come.entry(path).or_default() += 1;
     }
+    let mut rest: Vec<usize> = (0..items.len()).collect();
     let mut order = Vec::with_capacity(items.len());
-    let mut walk = DepthFirst::new(0..items.len());
-    while let Some(step) = walk.next() {
-        match step {
-            Step::Found(index) => {
-                let (path, references) = items[index];
-                let others = references.iter().filter(|other| *other != path);
-                let before = others.filter_map(|other| indices.get(other)).flatten();
-                walk.enter(index, (), before.copied());
-            }
-            Step::Leave(index, ()) => order.push(index),
-            Step::Cycle(_) => {}
-        }
+    while !rest.is_empty() {
+        let ready = |index: &usize| {
+            let (path, references) = items[*index];
+            let is_there = |reference| to_come.get(reference).is_none_or(|count| *count == 0);
+            references
+                .iter()
+                .all(|reference| reference == path || is_there(reference))
+        };
+        // Items in a cycle keep their order; registration refuses them.
+        let next = rest.remove(rest.iter().position(ready).unwrap_or(0));
+        to_come.entry(items[next].0).and_modify(|count| *count -= 1);
+        order.push(next);
     }
     order
 }
