@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use authority::Keys;
 use formats::StorePath;
+use protocol::frames::status;
 use protocol::trace::Trace;
 use store::{ImportOptions, Quiet, Store};
 
@@ -119,7 +120,13 @@ pub fn offload(
         outputs: task.outputs,
     };
     transport.build(build, log)?;
-    retrieve(host, machine, &mut *transport, task.outputs)?;
+    retrieve(
+        host,
+        machine,
+        &mut *transport,
+        task.derivation,
+        task.outputs,
+    )?;
     if let Err(error) = transport.finish() {
         // The outputs are here; the next hook removes what is left on the machine.
         stderr_line!("warning: {error}");
@@ -203,6 +210,7 @@ fn retrieve(
     host: &LocalHost<'_>,
     machine: &Machine,
     transport: &mut dyn Transport,
+    derivation: &StorePath,
     outputs: &[StorePath],
 ) -> Result<(), Error> {
     let store = host.store;
@@ -217,6 +225,7 @@ fn retrieve(
     let keys = Keys::new(&store.directories().configuration);
     let temp_roots = store.temp_roots();
     let options = ImportOptions {
+        wanted: Some(outputs),
         temp_roots: &temp_roots,
         authority: Some(&keys),
         // The daemon that runs this hook holds them.
@@ -237,6 +246,15 @@ fn retrieve(
     });
     let imported = match (exported, imported) {
         (_, Ok(imported)) => imported,
+        // No machine can make an output that this store takes: the fault is the build's.
+        (_, Err(source @ store::Error::DeepArchive(_))) => {
+            return Err(Error::Remote(remote::Error::Build {
+                machine: machine.name.clone(),
+                derivation: derivation.clone(),
+                status: status::BUILD_FAILED,
+                message: format!("its output cannot be taken: {source}"),
+            }));
+        }
         // An export that failed with EPIPE is a consequence of the failed import, not its cause.
         (Ok(Err(error)), Err(source)) if !is_broken_pipe(&error) => match source.errno() {
             Some(libc::ENOSPC | libc::EDQUOT) => return Err(source.into()),

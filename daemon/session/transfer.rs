@@ -44,6 +44,7 @@ pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> Outcome 
     let serving = session.cancel_on_hangup()?;
     let held = held_locks(session.store.dir());
     let options = ImportOptions {
+        wanted: None,
         temp_roots: &session.temp_roots,
         authority: Some(&session.daemon.keys),
         held_locks: &held,

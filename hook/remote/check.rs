@@ -2,10 +2,12 @@
 //! command that would fix it.
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
-use formats::StorePath;
+use formats::export::{Fields, read_marker, read_signature};
+use formats::{StoreDir, StorePath, nar};
 use protocol::client::Connection;
 
 use super::destination::Destination;
@@ -96,7 +98,7 @@ impl Checker<'_> {
             format!("the daemon answers, by {}", transport.kind()),
         );
         if let Some(local) = local {
-            self.signing(local, &mut *transport)?;
+            self.signing(local, &mut *transport, &directories.store)?;
         }
         let _ = transport.finish();
         Some(())
@@ -274,7 +276,12 @@ impl Checker<'_> {
     }
 
     /// Sends a new item to the machine and fetches it back.
-    fn signing(&mut self, local: &mut Connection, remote: &mut dyn Transport) -> Option<()> {
+    fn signing(
+        &mut self,
+        local: &mut Connection,
+        remote: &mut dyn Transport,
+        store: &StoreDir,
+    ) -> Option<()> {
         const KEY: &str = "/etc/guix/signing-key.pub";
         let (item, archive) = match export_text(local) {
             Ok(exported) => exported,
@@ -300,13 +307,19 @@ impl Checker<'_> {
                 return self.failed("signatures there", error, remedy);
             }
         }
-        let mut archive = Vec::new();
-        if let Err(error) = remote.export(std::slice::from_ref(&item), &mut archive) {
+        let mut returned = Limited(Vec::new());
+        if let Err(error) = remote.export(std::slice::from_ref(&item), &mut returned) {
             let remedy = match is_about_our_key(&error.to_string()) {
                 true => Some(self.as_root("guix archive --generate-key")),
                 false => self.remedy(&error),
             };
             return self.failed("signing there", error, remedy);
+        }
+        let Limited(archive) = returned;
+        // The daemon here would take whatever a machine signs.
+        if !is_only(&archive, store, &item) {
+            let error = format!("it sent something else than `{item}', which it was asked for");
+            return self.failed("signing there", error, None);
         }
         match local.import_paths(&mut &archive[..]) {
             Ok(_) => self.passed("signatures here", "its signature is accepted"),
@@ -338,6 +351,37 @@ fn is_missing_program(message: &str) -> bool {
     ["not found", "No such file", "Permission denied"]
         .iter()
         .any(|words| message.ends_with(words))
+}
+
+/// An archive in memory: of one small item, so that a machine can't fill the memory.
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        const MOST: usize = 1 << 20;
+        if self.0.len() + data.len() > MOST {
+            return Err(io::Error::other("more than was asked for"));
+        }
+        self.0.write(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether an archive has this item and nothing else.
+fn is_only(mut archive: &[u8], store: &StoreDir, item: &StorePath) -> bool {
+    let mut read = || -> Option<StorePath> {
+        let source = &mut archive;
+        read_marker(source).ok().filter(|follows| *follows)?;
+        nar::copy(source, &mut io::sink()).ok()?;
+        let fields = Fields::read(source, store).ok()?;
+        read_signature(source).ok()?;
+        let follows = read_marker(source).ok()?;
+        (!follows && source.is_empty()).then_some(fields.path)
+    };
+    read().as_ref() == Some(item)
 }
 
 fn export_text(local: &mut Connection) -> Result<(StorePath, Vec<u8>), protocol::client::Error> {

@@ -80,3 +80,51 @@ fn a_builder_cannot_do_so_where_its_output_is_not_marked() {
         fails_once(&farm, name, &script);
     }
 }
+
+#[test]
+fn a_machine_cannot_send_what_nobody_asked_for() {
+    let farm = Farm::new(2);
+    let add = "echo bad | \"$1\" add-text evil";
+    let evil = farm.machines[0].run(&farm.site, "sh", &["-c", add, "sh", CLIENT]);
+    let evil = evil.trim().to_owned();
+    let items = [
+        ("after", "\"$@\" $evil"),
+        ("before", "$evil \"$@\""),
+        ("alone", "$evil"),
+    ];
+    for (name, items) in items {
+        // Its key is authorised here: only its program is bad.
+        let text = format!(
+            "#!/bin/sh\nevil={evil}\ncase \"$1 $2\" in 'archive --export') shift 2; \
+             exec {CLIENT} archive --export {items};; esac\nexec {CLIENT} \"$@\"\n"
+        );
+        let program = farm.gate().join(name);
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let entry = farm.entry(0).text("transport", "commands");
+        let bad = entry.text("program", program.to_str().unwrap());
+        farm.configure(&[bad.clone().plain("speed", "9.0"), farm.entry(1)]);
+        farm.forget();
+        let mut client = farm.client();
+        let script = format!("{}; echo built on $me; echo >$out", farm.where_am_i());
+        let drv = client.write(Script::new(name, &script));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        let words = format!("what 'build-1' sent cannot be taken: it was not asked for `{evil}'");
+        built.said(&words);
+        built.said(
+            "built on build-2
+",
+        );
+        assert_eq!(farm.health(0)["failures"], 1);
+        assert!(!std::path::Path::new(&evil).exists());
+        farm.configure(&[bad]);
+        let (all_right, text) = farm.try_run(CLIENT, &["offload", "test"]);
+        assert!(
+            !all_right && text.contains("it sent something else than"),
+            "{text}"
+        );
+        assert!(!std::path::Path::new(&evil).exists());
+    }
+    farm.assert_nothing_left();
+}

@@ -76,6 +76,13 @@ pub enum Error {
     /// An imported item lacks the required signature.
     #[error("imported archive of `{0}' lacks a signature")]
     Unsigned(StorePath),
+    /// An archive has an item that was not asked for. Nothing of the archive is registered that
+    /// comes with it.
+    #[error("it was not asked for `{0}'")]
+    Unwanted(StorePath),
+    /// An archive has a tree whose directories are nested more deeply than is allowed.
+    #[error("{0}")]
+    DeepArchive(String),
     /// The signature is for another hash than that of the received item.
     #[error(
         "signed hash doesn't match actual contents of imported archive; \
@@ -157,6 +164,7 @@ pub(crate) fn from_io(error: io::Error, action: impl FnOnce() -> String) -> Erro
 pub(crate) fn from_nar(error: formats::nar::Error) -> Error {
     match error {
         formats::nar::Error::Sink(error) => from_io(error, || "unpacking archive".to_owned()),
+        formats::nar::Error::TooDeep => Error::DeepArchive(error.to_string()),
         other => Error::BadInput(other.to_string()),
     }
 }

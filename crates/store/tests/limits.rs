@@ -66,6 +66,7 @@ fn a_lock_that_the_caller_holds_is_not_waited_for() {
     let _held = PathLocks::acquire(&fixture.store, [&path], "", &Quiet).unwrap();
     let held_locks = [path.clone()];
     let options = ImportOptions {
+        wanted: None,
         held_locks: &held_locks,
         ..importing(&roots, None)
     };
@@ -80,6 +81,7 @@ fn a_lock_that_the_caller_holds_is_not_waited_for() {
     std::thread::scope(|scope| {
         let importer = scope.spawn(|| {
             let options = ImportOptions {
+                wanted: None,
                 progress: &stop,
                 ..importing(&roots, None)
             };

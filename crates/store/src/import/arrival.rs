@@ -19,6 +19,8 @@ pub struct ImportOptions<'a> {
     pub authority: Option<&'a dyn Authority>,
     /// Paths (`NIX_HELD_LOCKS`) that the caller, or the process that started it, has locked.
     pub held_locks: &'a [StorePath],
+    /// The items that were asked for: any other is [`Error::Unwanted`](crate::Error::Unwanted). `None`: all are wanted.
+    pub wanted: Option<&'a [StorePath]>,
     /// Reports waiting; can interrupt.
     pub progress: &'a dyn Progress,
 }

@@ -84,6 +84,7 @@ impl Store {
                     batch.push(item);
                 }
                 Ok(None) => return (batch, Some(Ok(()))),
+                Err(error @ Error::Unwanted(_)) => return (Vec::new(), Some(Err(error))),
                 Err(error) => return (batch, Some(Err(error))),
             }
         }
@@ -107,6 +108,12 @@ impl Store {
         nar::read(&mut hashing, &mut receiver).map_err(from_nar)?;
         let (hash, nar_size) = hashing.current();
         let fields = Fields::read(&mut hashing, self.dir()).map_err(bad_input)?;
+        if options
+            .wanted
+            .is_some_and(|wanted| !wanted.contains(&fields.path))
+        {
+            return Err(Error::Unwanted(fields.path));
+        }
         let (_, signed, _) = hashing.finish();
         let signature = read_signature(&mut &mut *reader).map_err(bad_input)?;
         receiver

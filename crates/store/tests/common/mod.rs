@@ -115,6 +115,7 @@ pub fn importing<'a>(
     authority: Option<&'a dyn Authority>,
 ) -> ImportOptions<'a> {
     ImportOptions {
+        wanted: None,
         temp_roots,
         authority,
         held_locks: &[],
