@@ -175,6 +175,7 @@ fn roots_of_other_daemons_sessions_are_kept_and_those_of_dead_ones_removed() {
 fn a_lock_file_that_somebody_has_written_to_keeps_nobody_waiting() {
     only_ours!();
     let fixture = Fixture::new();
+    let mut client = fixture.client();
     let text = fixture
         .dir()
         .text_path("x", &Hash::sha256("x"), [])
@@ -183,7 +184,7 @@ fn a_lock_file_that_somebody_has_written_to_keeps_nobody_waiting() {
     let lock = format!("{text}.lock");
     fs::write(&lock, "d").unwrap();
     std::os::unix::fs::chown(&lock, Some(NOBODY), Some(NOBODY)).unwrap();
-    assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), text);
+    assert_eq!(add_text(&mut client, "x", "x", &[]), text);
     assert!(!PathBuf::from(&lock).exists());
 }
 
