@@ -4,13 +4,13 @@ use formats::hash::Algorithm;
 use formats::store_path::StorePath;
 use protocol::operations::{AddTextToStore, AddToStore};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
 
 /// What is kept in memory of files that are being added, in bytes.
 const ADD_MEMORY: u64 = 1 << 20;
 
-pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> Outcome {
+pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let AddTextToStore {
             name,
@@ -26,7 +26,7 @@ pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> 
 /// The nar follows the request immediately, so it is read before anything is sent to the client. An
 /// invalid request or an error of the store is an error of the operation, and the nar is skipped;
 /// an invalid nar ends the connection, because it is unknown where it ends.
-pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> Outcome {
+pub fn add_to_store(session: &mut Session<'_>, request: AddToStore) -> HandlerResult {
     if let Err(exceeded) = session.connection.take_memory(ADD_MEMORY) {
         return session.refuse(&exceeded.to_string());
     }

@@ -3,9 +3,9 @@
 use protocol::codec::Done;
 use protocol::operations::{BuildMode, BuildPaths, EnsurePath};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 
-pub fn build_paths(session: &mut Session<'_>, request: BuildPaths) -> Outcome {
+pub fn build_paths(session: &mut Session<'_>, request: BuildPaths) -> HandlerResult {
     if request.mode == BuildMode::Repair && !session.client.trusted {
         return session.refuse("repairing is a privileged operation");
     }
@@ -16,7 +16,7 @@ pub fn build_paths(session: &mut Session<'_>, request: BuildPaths) -> Outcome {
     })
 }
 
-pub fn ensure_path(session: &mut Session<'_>, request: EnsurePath) -> Outcome {
+pub fn ensure_path(session: &mut Session<'_>, request: EnsurePath) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let how = session.build_request(Vec::new(), BuildMode::Normal);
         session.scheduler().ensure_path(&request.path, how)?;

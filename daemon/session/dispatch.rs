@@ -2,11 +2,11 @@
 
 use protocol::Request;
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use super::{add, build, garbage, maintenance, options, queries, roots, substitutes, transfer};
 
 /// Answers requests one by one, until the client disconnects. An error ends the connection.
-pub fn serve(session: &mut Session<'_>) -> Outcome {
+pub fn serve(session: &mut Session<'_>) -> HandlerResult {
     loop {
         let end = match session.connection.next_request() {
             Ok(None) => return Ok(()),
@@ -27,7 +27,7 @@ pub fn serve(session: &mut Session<'_>) -> Outcome {
 }
 
 /// The table of operations and their handlers.
-fn perform(session: &mut Session<'_>, request: Request) -> Outcome {
+fn perform(session: &mut Session<'_>, request: Request) -> HandlerResult {
     match request {
         Request::IsValidPath(it) => queries::is_valid_path(session, it),
         Request::HasSubstitutes(it) => substitutes::has_substitutes(session, it),

@@ -3,10 +3,10 @@
 use protocol::operations::{CollectGarbage, Collected, GcAction};
 use store::GcRequest;
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
 
-pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Outcome {
+pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> HandlerResult {
     if session.client.remote {
         return session.refuse("Garbage collection is disabled for remote hosts.");
     }

@@ -7,16 +7,16 @@ use protocol::operations::{
 };
 use store::{Level, Progress, VerifyRequest};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
 
-pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) -> Outcome {
+pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) -> HandlerResult {
     session.answer(request, |session, _| {
         Ok(session.store.query_failed_paths()?)
     })
 }
 
-pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) -> Outcome {
+pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) -> HandlerResult {
     session.answer(request, |session, request| {
         // Only UTF-8 was ever recorded.
         let paths = request.paths.iter().filter_map(|path| path.to_str().ok());
@@ -25,7 +25,7 @@ pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) 
     })
 }
 
-pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> Outcome {
+pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> HandlerResult {
     session.run_interruptibly(request, |session, _| {
         let stats = session.store.optimise(&session.temp_roots, &*session.log)?;
         let freed = stats.bytes_freed as f64 / (1024.0 * 1024.0);
@@ -36,7 +36,7 @@ pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> Outc
     })
 }
 
-pub fn verify_store(session: &mut Session<'_>, request: VerifyStore) -> Outcome {
+pub fn verify_store(session: &mut Session<'_>, request: VerifyStore) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         if request.repair && !session.client.trusted {
             return Err(RequestError::new("you are not privileged to repair paths"));
@@ -56,7 +56,7 @@ pub fn verify_store(session: &mut Session<'_>, request: VerifyStore) -> Outcome 
     })
 }
 
-pub fn builtin_builders(session: &mut Session<'_>, request: BuiltinBuilders) -> Outcome {
+pub fn builtin_builders(session: &mut Session<'_>, request: BuiltinBuilders) -> HandlerResult {
     session.answer(request, |_, _| {
         Ok(vec!["download".to_owned(), "git-download".to_owned()])
     })

@@ -10,7 +10,7 @@ use protocol::codec::Nothing;
 use protocol::operations::SetOptions;
 use store::{Level, Progress};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::building::ClientIdentity;
 use crate::settings::{Error, LogType, SessionSettings};
 
@@ -24,7 +24,7 @@ const UNPRIVILEGED: [&str; 6] = [
     "multiplexed-build-output",
 ];
 
-pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> Outcome {
+pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> HandlerResult {
     let user = (session.client.uid.is_none())
         .then(|| {
             request

@@ -6,10 +6,10 @@ use protocol::operations::{
     QueryReferrers, QueryValidDerivers, QueryValidPaths,
 };
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
 
-pub fn is_valid_path(session: &mut Session<'_>, request: IsValidPath) -> Outcome {
+pub fn is_valid_path(session: &mut Session<'_>, request: IsValidPath) -> HandlerResult {
     session.answer(request, |session, request| {
         // Unlike in other operations, an invalid path doesn't end the connection.
         let path = session.store.dir().parse(&request.path)?;
@@ -17,25 +17,25 @@ pub fn is_valid_path(session: &mut Session<'_>, request: IsValidPath) -> Outcome
     })
 }
 
-pub fn query_path_hash(session: &mut Session<'_>, request: QueryPathHash) -> Outcome {
+pub fn query_path_hash(session: &mut Session<'_>, request: QueryPathHash) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.path_info(&request.path)?.hash)
     })
 }
 
-pub fn query_references(session: &mut Session<'_>, request: QueryReferences) -> Outcome {
+pub fn query_references(session: &mut Session<'_>, request: QueryReferences) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.query_references(&request.path)?)
     })
 }
 
-pub fn query_referrers(session: &mut Session<'_>, request: QueryReferrers) -> Outcome {
+pub fn query_referrers(session: &mut Session<'_>, request: QueryReferrers) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.query_referrers(&request.path)?)
     })
 }
 
-pub fn query_deriver(session: &mut Session<'_>, request: QueryDeriver) -> Outcome {
+pub fn query_deriver(session: &mut Session<'_>, request: QueryDeriver) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.query_deriver(&request.path)?)
     })
@@ -44,7 +44,7 @@ pub fn query_deriver(session: &mut Session<'_>, request: QueryDeriver) -> Outcom
 pub fn query_derivation_outputs(
     session: &mut Session<'_>,
     request: QueryDerivationOutputs,
-) -> Outcome {
+) -> HandlerResult {
     session.answer(request, |session, request| {
         let outputs = session.store.query_derivation_outputs(&request.path)?;
         Ok(outputs.into_values().collect())
@@ -54,14 +54,17 @@ pub fn query_derivation_outputs(
 pub fn query_derivation_output_names(
     session: &mut Session<'_>,
     request: QueryDerivationOutputNames,
-) -> Outcome {
+) -> HandlerResult {
     session.answer(request, |session, request| {
         let outputs = session.store.query_derivation_outputs(&request.path)?;
         Ok(outputs.into_keys().collect())
     })
 }
 
-pub fn query_valid_derivers(session: &mut Session<'_>, request: QueryValidDerivers) -> Outcome {
+pub fn query_valid_derivers(
+    session: &mut Session<'_>,
+    request: QueryValidDerivers,
+) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.query_valid_derivers(&request.path)?)
     })
@@ -70,7 +73,7 @@ pub fn query_valid_derivers(session: &mut Session<'_>, request: QueryValidDerive
 pub fn query_path_from_hash_part(
     session: &mut Session<'_>,
     request: QueryPathFromHashPart,
-) -> Outcome {
+) -> HandlerResult {
     session.answer(request, |session, request| {
         let invalid = || RequestError::new("invalid hash part");
         let hash_part = std::str::from_utf8(&request.hash_part).map_err(|_| invalid())?;
@@ -81,13 +84,16 @@ pub fn query_path_from_hash_part(
     })
 }
 
-pub fn query_valid_paths(session: &mut Session<'_>, request: QueryValidPaths) -> Outcome {
+pub fn query_valid_paths(session: &mut Session<'_>, request: QueryValidPaths) -> HandlerResult {
     session.answer(request, |session, request| {
         Ok(session.store.query_valid_paths(&request.paths)?)
     })
 }
 
-pub fn query_all_valid_paths(session: &mut Session<'_>, request: QueryAllValidPaths) -> Outcome {
+pub fn query_all_valid_paths(
+    session: &mut Session<'_>,
+    request: QueryAllValidPaths,
+) -> HandlerResult {
     session.answer(request, |session, _| {
         let paths = session.store.query_all_valid_paths()?;
         session.count_paths(paths.len())?;
@@ -95,7 +101,7 @@ pub fn query_all_valid_paths(session: &mut Session<'_>, request: QueryAllValidPa
     })
 }
 
-pub fn query_path_info(session: &mut Session<'_>, request: QueryPathInfo) -> Outcome {
+pub fn query_path_info(session: &mut Session<'_>, request: QueryPathInfo) -> HandlerResult {
     session.answer(request, |session, request| {
         let info = session.store.path_info(&request.path)?;
         Ok(PathInfo {

@@ -8,16 +8,16 @@ use protocol::codec::Done;
 use protocol::operations::{AddIndirectRoot, AddTempRoot, FindRoots, SyncWithGC};
 use system::ids;
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 
-pub fn add_temp_root(session: &mut Session<'_>, request: AddTempRoot) -> Outcome {
+pub fn add_temp_root(session: &mut Session<'_>, request: AddTempRoot) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         session.temp_roots.add(&request.path, &*session.log)?;
         Ok(Done)
     })
 }
 
-pub fn add_indirect_root(session: &mut Session<'_>, request: AddIndirectRoot) -> Outcome {
+pub fn add_indirect_root(session: &mut Session<'_>, request: AddIndirectRoot) -> HandlerResult {
     session.answer(request, |session, request| {
         // Relative names are relative to the daemon's working directory, `/'.
         let link = Path::new("/").join(OsStr::from_bytes(&request.link));
@@ -28,14 +28,14 @@ pub fn add_indirect_root(session: &mut Session<'_>, request: AddIndirectRoot) ->
     })
 }
 
-pub fn sync_with_gc(session: &mut Session<'_>, request: SyncWithGC) -> Outcome {
+pub fn sync_with_gc(session: &mut Session<'_>, request: SyncWithGC) -> HandlerResult {
     session.run_interruptibly(request, |session, _| {
         session.store.sync_with_gc(&*session.log)?;
         Ok(Done)
     })
 }
 
-pub fn find_roots(session: &mut Session<'_>, request: FindRoots) -> Outcome {
+pub fn find_roots(session: &mut Session<'_>, request: FindRoots) -> HandlerResult {
     session.run_interruptibly(request, |session, _| {
         let asker = session.credentials();
         let roots = session.store.find_roots(Some(&asker), &*session.log)?;

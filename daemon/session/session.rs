@@ -25,7 +25,7 @@ use crate::substituter::Agent;
 const BYTES_PER_PATH: u64 = 200;
 
 /// The result for the connection after an operation: an error ends it.
-pub type Outcome = Result<(), Error>;
+pub type HandlerResult = Result<(), Error>;
 
 /// One client after the handshake.
 pub struct Session<'a> {
@@ -67,7 +67,7 @@ impl Session<'_> {
         &mut self,
         request: C,
         work: impl FnOnce(&mut Self, C) -> Result<C::Reply, RequestError>,
-    ) -> Outcome {
+    ) -> HandlerResult {
         if !self.begin()? {
             return Ok(());
         }
@@ -81,7 +81,7 @@ impl Session<'_> {
         &mut self,
         request: C,
         work: impl FnOnce(&mut Self, C) -> Result<C::Reply, RequestError>,
-    ) -> Outcome {
+    ) -> HandlerResult {
         if !self.begin()? {
             return Ok(());
         }
@@ -117,7 +117,7 @@ impl Session<'_> {
     }
 
     /// Ends an operation with its reply or its error.
-    pub fn reply<C: Call>(&mut self, result: Result<C::Reply, RequestError>) -> Outcome {
+    pub fn reply<C: Call>(&mut self, result: Result<C::Reply, RequestError>) -> HandlerResult {
         if self.cancel.is_cancelled() {
             return Err(Error::Gone);
         }
@@ -135,7 +135,7 @@ impl Session<'_> {
     }
 
     /// Sends the client the reason why an operation can't even begin, which ends the connection.
-    pub fn refuse(&mut self, message: &str) -> Outcome {
+    pub fn refuse(&mut self, message: &str) -> HandlerResult {
         self.connection.fail(message, 1)?;
         Err(Error::Gone)
     }

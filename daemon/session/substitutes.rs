@@ -10,12 +10,12 @@ use protocol::operations::{
 };
 use store::{Level, Progress};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::building::LogSink;
 use crate::request_error::RequestError;
 use crate::substituter::{Agent, AgentMode, Conversation, Error};
 
-pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> Outcome {
+pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let paths = [request.path.clone()].into();
         Ok(substitutable(session, &paths)?.contains(&request.path))
@@ -25,7 +25,7 @@ pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> Ou
 pub fn query_substitutable_paths(
     session: &mut Session<'_>,
     request: QuerySubstitutablePaths,
-) -> Outcome {
+) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         substitutable(session, &request.paths)
     })
@@ -34,7 +34,7 @@ pub fn query_substitutable_paths(
 pub fn query_substitutable_path_infos(
     session: &mut Session<'_>,
     request: QuerySubstitutablePathInfos,
-) -> Outcome {
+) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let infos = substitutable_infos(session, &request.paths)?;
         Ok(infos.into_iter().collect())
@@ -44,7 +44,7 @@ pub fn query_substitutable_path_infos(
 pub fn query_substitutable_path_info(
     session: &mut Session<'_>,
     request: QuerySubstitutablePathInfo,
-) -> Outcome {
+) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let path = session.store.dir().parse(&request.path)?;
         let mut infos = substitutable_infos(session, &[path.clone()].into())?;
@@ -52,7 +52,7 @@ pub fn query_substitutable_path_info(
     })
 }
 
-pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> Outcome {
+pub fn substitute_urls(session: &mut Session<'_>, request: SubstituteURLs) -> HandlerResult {
     session.answer(request, |session, _| Ok(session.settings.substitute_urls()))
 }
 

@@ -8,7 +8,7 @@ use protocol::operations::{ExportPath, ImportPaths};
 use protocol::server::Error;
 use store::{Authority, ImportOptions};
 
-use super::session::{Outcome, Session};
+use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
 
 /// The environment variable with paths that are locked by the process that started the daemon; see
@@ -18,7 +18,7 @@ const HELD_LOCKS: &str = "NIX_HELD_LOCKS";
 /// What an import keeps in memory, in bytes: a batch of items, and pieces on their way.
 const IMPORT_MEMORY: u64 = 8 << 20;
 
-pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
+pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
         let authority = request
             .sign
@@ -34,7 +34,7 @@ pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> Outcome {
     })
 }
 
-pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> Outcome {
+pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> HandlerResult {
     if !session.begin()? {
         return Ok(());
     }

@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
@@ -15,7 +16,7 @@ use formats::hash::Hash;
 use formats::nar::Sink;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
-use system::tree::{Dir, Kind};
+use system::tree::{Dir, Kind, has_attributes};
 
 use crate::canonical::MTIME;
 use crate::dump::{FILE_CHUNK_SIZE, read_whole};
@@ -153,7 +154,7 @@ impl Restorer {
             return Ok(());
         }
         let mut file = parent.create_new(&self.next, mode)?;
-        self.disinherit(parent)?;
+        self.disinherit(parent, &file)?;
         file.write_all(data)?;
         self.finish(&file, mode)?;
         self.link(hash)
@@ -170,7 +171,7 @@ impl Restorer {
     ) -> io::Result<()> {
         let parent = self.parent()?;
         let mut file = parent.create_new(&self.next, mode)?;
-        self.disinherit(parent)?;
+        self.disinherit(parent, &file)?;
         let mut hasher = linkable.then(|| FileHasher::new(mode == 0o555, size));
         read_whole(contents, size, buffer, |data| {
             if let Some(hasher) = &mut hasher {
@@ -184,8 +185,8 @@ impl Restorer {
 
     /// Removes what the new item inherited from `parent`: a store directory may have a default
     /// access control list. Files that are created in the item then inherit nothing.
-    fn disinherit(&self, parent: &Dir) -> io::Result<()> {
-        if self.levels.is_empty() {
+    fn disinherit(&self, parent: &Dir, new: &impl AsFd) -> io::Result<()> {
+        if self.levels.is_empty() && has_attributes(new)? {
             parent.remove_foreign_attributes_at(&self.next)?;
         }
         Ok(())
@@ -224,8 +225,9 @@ impl Sink for Restorer {
         let make = || -> io::Result<Dir> {
             let parent = self.parent()?;
             parent.create_dir(&self.next, 0o755)?;
-            self.disinherit(parent)?;
-            parent.open_dir(&self.next)
+            let dir = parent.open_dir(&self.next)?;
+            self.disinherit(parent, &dir)?;
+            Ok(dir)
         };
         let dir = make().map_err(|error| self.failed("creating directory", error))?;
         let name = std::mem::take(&mut self.next);
@@ -297,7 +299,9 @@ fn set_time(file: &File) -> io::Result<()> {
 /// Writes a regular file with canonical metadata to a new name in the store directory.
 pub(crate) fn write_text(store: &Store, name: &str, contents: &[u8]) -> io::Result<()> {
     let mut file = store.inner.root.create_new(name, 0o444)?;
-    store.inner.root.remove_foreign_attributes_at(name)?;
+    if has_attributes(&file)? {
+        store.inner.root.remove_foreign_attributes_at(name)?;
+    }
     file.write_all(contents)?;
     set_mode(&file, 0o444)?;
     set_time(&file)

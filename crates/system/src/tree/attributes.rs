@@ -77,6 +77,21 @@ impl Dir {
     }
 }
 
+/// Whether an open file has any extended attribute, of whatever kind: cheaper than to ask by name.
+pub fn has_attributes(file: &impl AsFd) -> io::Result<bool> {
+    let file = file.as_fd().as_raw_fd();
+    // SAFETY: without a buffer, only the length of the list is returned.
+    let length = unsafe { libc::flistxattr(file, std::ptr::null_mut(), 0) };
+    if length >= 0 {
+        return Ok(length > 0);
+    }
+    match io::Error::last_os_error() {
+        // A file system without extended attributes.
+        error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        error => Err(error),
+    }
+}
+
 /// Whether only the administrator or the file system sets such an attribute. In the namespace
 /// `security`, only file capabilities can be set by others.
 fn belongs_to_the_system(name: &[u8]) -> bool {

@@ -15,6 +15,7 @@ mod remove;
 mod root_dir;
 mod walk;
 
+pub use attributes::has_attributes;
 pub use copy::copy_tree;
 pub use dir::{Dir, Entry, Kind, Stat};
 pub use error::Error;

@@ -102,30 +102,34 @@ impl RootDir {
     /// Finds a directory, after creating it and its missing parents (mode 0755, subject to the
     /// umask).
     pub fn make_directories(&self, inside: &Path) -> io::Result<Found> {
-        let mut so_far = PathBuf::from("/");
-        let mut found = self.find(&so_far)?;
-        for component in inside.components() {
-            let Component::Normal(name) = component else {
-                so_far.push(component);
-                found = self.find(&so_far)?;
-                continue;
-            };
-            so_far.push(name);
-            found = match self.find(&so_far) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    match mkdirat(&found.fd, name, Mode::from_bits_truncate(0o755)) {
-                        Ok(()) => self.find(&so_far)?,
-                        Err(Errno::EEXIST) => return Err(dangling(&so_far)),
-                        Err(error) => return Err(error.into()),
-                    }
+        let inside = Path::new("/").join(inside);
+        // Usually at most the last one is missing, so they are looked for from that end.
+        let mut missing = Vec::new();
+        let mut existing = inside.as_path();
+        let mut found = loop {
+            match (self.find(existing), existing.parent(), existing.file_name()) {
+                (Err(error), Some(parent), Some(name))
+                    if error.kind() == io::ErrorKind::NotFound =>
+                {
+                    missing.push(name);
+                    existing = parent;
                 }
-                found => found?,
-            };
-            if found.kind != Kind::Directory {
-                return Err(Errno::ENOTDIR.into());
+                (found, ..) => break found?,
+            }
+        };
+        let mut so_far = existing.to_owned();
+        while let Some(name) = missing.pop() {
+            so_far.push(name);
+            match mkdirat(&found.fd, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => found = self.find(&so_far)?,
+                Err(Errno::EEXIST) => return Err(dangling(&so_far)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(found)
+        match found.kind {
+            Kind::Directory => Ok(found),
+            _ => Err(Errno::ENOTDIR.into()),
+        }
     }
 
     /// Finds a file, after creating an empty one (mode 0644, subject to the umask) if it doesn't
