@@ -34,12 +34,26 @@ pub fn join_new_session() -> io::Result<()> {
 /// Empties the keyrings of this process's user. Must not be called as a user that people log in as,
 /// who would lose their keys.
 pub fn clear_user_keyrings() -> io::Result<()> {
+    // To clear them would make them first.
+    if !has_keys(crate::ids::effective_uid()) {
+        return Ok(());
+    }
     for keyring in [USER_KEYRING, USER_SESSION_KEYRING] {
         // SAFETY: only numbers are passed.
         let result = unsafe { libc::syscall(libc::SYS_keyctl, CLEAR, keyring) };
         unless_unavailable(result)?;
     }
     Ok(())
+}
+
+/// Whether a user has any keys, according to the kernel's list (`proc_key_users(5)`: a line for each
+/// user, with the number first). Without such a list, it may have.
+fn has_keys(uid: u32) -> bool {
+    let Ok(users) = std::fs::read_to_string("/proc/key-users") else {
+        return true;
+    };
+    let mut numbers = users.lines().filter_map(|line| line.split(':').next());
+    numbers.any(|number| number.trim().parse() == Ok(uid))
 }
 
 fn unless_unavailable(result: libc::c_long) -> io::Result<()> {
@@ -51,5 +65,19 @@ fn unless_unavailable(result: libc::c_long) -> io::Result<()> {
         // Keyrings aren't supported or not permitted, or (with `CLEAR`) none was created yet.
         Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::ENOKEY) => Ok(()),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_list_of_users_is_understood() {
+        if std::fs::exists("/proc/key-users").unwrap() {
+            // Keyrings of the kernel itself.
+            assert!(has_keys(0));
+            assert!(!has_keys(0x7fff_fffe));
+        }
     }
 }
