@@ -44,30 +44,42 @@ struct Abi {
 /// `io_uring_setup`, `io_uring_enter`, `io_uring_register`: the same numbers everywhere.
 const IO_URING: [libc::c_long; 3] = [425, 426, 427];
 
+/// [`Abi::missing`] of the native ABI.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const NATIVE_MISSING: [libc::c_long; 7] = [
+    IO_URING[0],
+    IO_URING[1],
+    IO_URING[2],
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_userfaultfd,
+];
+
+/// [`Abi::forbidden`] of the native ABI.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const NATIVE_FORBIDDEN: [libc::c_long; 8] = [
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_open_by_handle_at,
+];
+
+/// [`Abi::socket`] of the native ABI.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+const NATIVE_SOCKET: [libc::c_long; 2] = [libc::SYS_socket, libc::SYS_socketpair];
+
 #[cfg(target_arch = "x86_64")]
 const ABIS: [Abi; 2] = [
     Abi {
         architecture: 0xc000_003e,
-        missing: &[
-            IO_URING[0],
-            IO_URING[1],
-            IO_URING[2],
-            libc::SYS_add_key,
-            libc::SYS_request_key,
-            libc::SYS_keyctl,
-            libc::SYS_userfaultfd,
-        ],
-        forbidden: &[
-            libc::SYS_init_module,
-            libc::SYS_finit_module,
-            libc::SYS_delete_module,
-            libc::SYS_kexec_load,
-            libc::SYS_kexec_file_load,
-            libc::SYS_bpf,
-            libc::SYS_perf_event_open,
-            libc::SYS_open_by_handle_at,
-        ],
-        socket: [libc::SYS_socket, libc::SYS_socketpair],
+        missing: &NATIVE_MISSING,
+        forbidden: &NATIVE_FORBIDDEN,
+        socket: NATIVE_SOCKET,
         multiplexer: None,
         end: Some(0x4000_0000),
     },
@@ -86,26 +98,9 @@ const ABIS: [Abi; 2] = [
 const ABIS: [Abi; 2] = [
     Abi {
         architecture: 0xc000_00b7,
-        missing: &[
-            IO_URING[0],
-            IO_URING[1],
-            IO_URING[2],
-            libc::SYS_add_key,
-            libc::SYS_request_key,
-            libc::SYS_keyctl,
-            libc::SYS_userfaultfd,
-        ],
-        forbidden: &[
-            libc::SYS_init_module,
-            libc::SYS_finit_module,
-            libc::SYS_delete_module,
-            libc::SYS_kexec_load,
-            libc::SYS_kexec_file_load,
-            libc::SYS_bpf,
-            libc::SYS_perf_event_open,
-            libc::SYS_open_by_handle_at,
-        ],
-        socket: [libc::SYS_socket, libc::SYS_socketpair],
+        missing: &NATIVE_MISSING,
+        forbidden: &NATIVE_FORBIDDEN,
+        socket: NATIVE_SOCKET,
         multiplexer: None,
         end: None,
     },
