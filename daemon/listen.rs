@@ -8,11 +8,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,16 +21,18 @@ use anyhow::{Context, Result, anyhow};
 use listenfd::ListenFd;
 use protocol::client::DEFAULT_PORT;
 use system::errno;
+use system::poll::wait_readable;
 use system::socket::{self, BindError};
 
 use crate::settings::Settings;
 use crate::stream::Stream;
 
 /// How long to wait for the previous daemon to release its socket: it may be shutting down, and if
-/// it was killed, one of its children may hold the socket until it executes its program.
-const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often to try again: nothing tells when another process closes its socket.
-const TAKEOVER_INTERVAL: Duration = Duration::from_millis(10);
+/// it was killed, one of its children may hold the socket until it executes its program. Not longer,
+/// so that systemd counts five failures within ten seconds and stops trying.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long to wait after a connection was closed before trying again: the socket may still be open.
+const TAKEOVER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// All sockets that clients connect to.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Listeners {
     listeners: Vec<Listener>,
     /// The files of the sockets that this process has created.
     files: Vec<SocketFile>,
+    /// Where the sockets are, for the log, if this process has opened them.
+    places: Vec<String>,
 }
 
 /// A socket that clients connect to.
@@ -94,6 +98,7 @@ pub fn open(settings: &Settings) -> Result<Listeners> {
     let mut all = Listeners {
         listeners: activated,
         files: Vec::new(),
+        places: Vec::new(),
     };
     if !all.listeners.is_empty() {
         let count = all.listeners.len();
@@ -106,8 +111,7 @@ pub fn open(settings: &Settings) -> Result<Listeners> {
             match Endpoint::parse(name)? {
                 Endpoint::Unix(path) => all.add_unix(&store::directories::canonical(&path)?)?,
                 Endpoint::Tcp { host, port } => {
-                    let listener = open_tcp(&name.to_string_lossy(), &host, port)?;
-                    all.listeners.push(Listener::Tcp(listener));
+                    all.add_tcp(open_tcp(&name.to_string_lossy(), &host, port)?)?;
                 }
             }
         }
@@ -163,21 +167,32 @@ fn open_unix(path: &Path) -> Result<UnixListener> {
     let deadline = Instant::now() + TAKEOVER_TIMEOUT;
     let bound = loop {
         match socket::bind(path) {
-            Err(BindError::InUse(_)) if Instant::now() < deadline => {
+            Err(BindError::InUse { connection, .. }) if closes(&connection, deadline) => {
                 thread::sleep(TAKEOVER_INTERVAL);
             }
             bound => break bound,
         }
     };
-    let listener = bound.map_err(|error| match error {
-        BindError::InUse(_) => cannot(
+    bound.map_err(|error| match error {
+        BindError::InUse { .. } => cannot(
             "a daemon is serving there; stop it first, or give another name with --listen".into(),
         ),
         BindError::NotASocket(_) => cannot("the file exists and is not a socket".into()),
         BindError::Io { source, .. } => cannot(errno::message(&source)),
-    })?;
-    tracing::debug!("listening on '{}'", path.display());
-    Ok(listener)
+    })
+}
+
+/// Whether the other process closes this connection before the deadline, as it does by closing the
+/// socket or by ending. Nothing is sent: a daemon that serves waits for its client to begin, and
+/// logs this one connection.
+fn closes(connection: &UnixStream, deadline: Instant) -> bool {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let mut received = connection;
+    match wait_readable(connection, Some(left)) {
+        // What sends something serves.
+        Ok(true) => !matches!(received.read(&mut [0]), Ok(1..)),
+        Ok(false) | Err(_) => false,
+    }
 }
 
 fn open_tcp(endpoint: &str, host: &str, port: u16) -> Result<TcpListener> {
@@ -192,7 +207,6 @@ fn open_tcp(endpoint: &str, host: &str, port: u16) -> Result<TcpListener> {
     let address = addresses
         .first()
         .ok_or_else(|| lookup_failed(endpoint, "No address"))?;
-    tracing::debug!("listening on '{host}', port '{port}'");
     TcpListener::bind(address)
         .map_err(|error| anyhow!("cannot bind TCP socket: {}", errno::message(&error)))
 }
@@ -206,7 +220,23 @@ impl Listeners {
     fn add_unix(&mut self, path: &Path) -> Result<()> {
         self.listeners.push(Listener::Unix(open_unix(path)?));
         self.files.extend(SocketFile::at(path));
+        self.places.push(path.display().to_string());
         Ok(())
+    }
+
+    fn add_tcp(&mut self, listener: TcpListener) -> Result<()> {
+        // Not as it was given: a name can have several addresses, and port 0 stands for any.
+        let address = listener.local_addr().context("cannot set up a socket")?;
+        self.places.push(address.to_string());
+        self.listeners.push(Listener::Tcp(listener));
+        Ok(())
+    }
+
+    /// Logs where clients can connect. What a service manager has opened, it knows.
+    pub fn announce(&self) {
+        for place in &self.places {
+            tracing::info!("listening on '{place}'");
+        }
     }
 
     /// Closes the sockets, and deletes the files of those that this process has created.

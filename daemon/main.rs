@@ -82,6 +82,7 @@ fn run() -> Result<ExitCode> {
     store::writable::make_writable(&settings.directories)?;
     std::env::set_current_dir("/").context("cannot change directory to `/'")?;
     let _discover = discovery::start(&settings);
+    listeners.announce();
     serve::run(listeners, settings)?;
     Ok(ExitCode::SUCCESS)
 }

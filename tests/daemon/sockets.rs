@@ -113,6 +113,13 @@ fn a_living_daemons_socket_is_not_taken() {
     }
     assert_eq!(client.builtin_builders().unwrap().len(), 2);
     fixture.assert_serves();
+    let accepted = |fixture: &Fixture| {
+        let said = fixture.daemon.messages();
+        said.matches("accepted connection").count()
+    };
+    let before = accepted(&fixture);
+    does_not_start(&fixture.site, &[]);
+    assert_eq!(accepted(&fixture), before + 1, "one line for each attempt");
     // Neither the socket of another program, nor a file.
     let site = Site::new();
     fs::create_dir(site.state().join("daemon-socket")).unwrap();
@@ -159,6 +166,28 @@ fn a_dead_daemons_socket_is_replaced() {
     assert_eq!(fs::metadata(site.socket()).unwrap().ino(), before);
     let fixture = Fixture::with(site, &[]);
     fixture.assert_serves();
+}
+
+#[test]
+fn the_log_says_where_clients_connect() {
+    only_ours!(); // Guix's says so with --debug only.
+    let site = Site::new();
+    let unix = format!("--listen={}", site.socket().display());
+    let fixture = Fixture::with(site, &[&unix, "--listen=127.0.0.1:0"]);
+    let said = fixture.daemon.messages();
+    let unix = format!("listening on '{}'", fixture.site.socket().display());
+    assert_eq!(
+        said.lines().filter(|line| *line == unix).count(),
+        1,
+        "{said}"
+    );
+    // Port 0 is any port, and the log says which.
+    let tcp = said.lines().find_map(|line| {
+        let place = line.strip_prefix("listening on '127.0.0.1:")?;
+        place.strip_suffix('\'')?.parse().ok()
+    });
+    let port = tcp.unwrap_or_else(|| panic!("{said}"));
+    assert_answers(over_tcp(&fixture, port));
 }
 
 #[test]

@@ -29,9 +29,14 @@ pub struct PeerCredentials {
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Another process accepts connections there.
-    #[error("cannot bind to socket `{}': a daemon is already listening there", .0.display())]
-    InUse(PathBuf),
+    /// Another process has the socket open; it may be about to close it.
+    #[error("cannot bind to socket `{}': a daemon is already listening there", path.display())]
+    InUse {
+        /// The socket's name.
+        path: PathBuf,
+        /// A connection to it, which ends when the other process closes the socket.
+        connection: UnixStream,
+    },
     /// The file exists and isn't a socket.
     #[error("cannot bind to socket `{}': the file exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
@@ -47,8 +52,8 @@ pub enum BindError {
 
 /// Listens on a Unix socket with this name, which may be long, with mode 0666.
 ///
-/// Replaces a socket that a dead process left behind, but never one on which a process accepts
-/// connections.
+/// Replaces a socket that a dead process left behind, but never one that a process has open: then
+/// the error has a connection to it.
 pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
     let io = |source| BindError::Io {
         path: path.into(),
@@ -61,8 +66,11 @@ pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
             return Err(BindError::NotASocket(path.into()));
         }
         Ok(_) => {
-            if is_alive(path).map_err(io)? {
-                return Err(BindError::InUse(path.into()));
+            if let Some(connection) = connect_if_alive(path).map_err(io)? {
+                return Err(BindError::InUse {
+                    path: path.into(),
+                    connection,
+                });
             }
             std::fs::remove_file(path).map_err(io)?;
         }
@@ -80,10 +88,14 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// Whether a process accepts connections on the socket with this name.
 pub fn is_alive(path: &Path) -> io::Result<bool> {
+    Ok(connect_if_alive(path)?.is_some())
+}
+
+fn connect_if_alive(path: &Path) -> io::Result<Option<UnixStream>> {
     match connect(path) {
-        Ok(_) => Ok(true),
+        Ok(connection) => Ok(Some(connection)),
         Err(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(false),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(None),
             _ => Err(error),
         },
     }
@@ -211,7 +223,7 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("socket");
         let listener = bind(&path).unwrap();
-        assert!(matches!(bind(&path), Err(BindError::InUse(_))));
+        assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
         assert!(is_alive(&path).unwrap());
         drop(listener);
         // Other tests start processes, which have a copy of the listener between fork and exec.
