@@ -233,7 +233,7 @@ impl Checker<'_> {
                 "forwarding",
                 // The account may not reach the socket; then ssh's message is the same.
                 self.as_root(&format!(
-                    "systemctl start guix-daemon; sshd -T | grep -i forwarding; \
+                    "systemctl start guix-daemon || systemctl start guix-daemon-rs; sshd -T | grep -i forwarding; \
                      su -s /bin/sh -c 'ls -l {}' {}",
                     self.machine.daemon_socket, self.machine.user
                 )),
@@ -247,7 +247,7 @@ impl Checker<'_> {
                 let program = self.machine.program.as_deref().unwrap_or("guix");
                 ("program", self.there(&format!("command -v {program}")))
             }
-            Error::NoDaemon { .. } => ("protocol", self.as_root("systemctl restart guix-daemon")),
+            Error::NoDaemon { .. } => ("protocol", self.as_root("systemctl restart guix-daemon || systemctl restart guix-daemon-rs")),
             _ => {
                 let remedy = self.remedy(&error);
                 return self.failed("protocol", error, remedy);

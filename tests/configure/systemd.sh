@@ -18,7 +18,7 @@ make -s install prefix="$work/p" >/dev/null
 units=$work/p/lib/systemd/system
 
 # It may know of no running system here, but it reads the units.
-systemd-analyze verify --man=no "$units/guix-daemon.service" "$units/guix-daemon.socket" \
+systemd-analyze verify --man=no "$units/guix-daemon-rs.service" "$units/guix-daemon-rs.socket" \
     >"$work/verify" 2>&1 || { cat "$work/verify"; exit 1; }
 not grep guix-daemon "$work/verify"
 
