@@ -6,10 +6,20 @@ use std::io::Write;
 use formats::printable::printable_message;
 use protocol::trace::Trace;
 
-/// Writes a message, which may quote what a build machine says about itself: control characters
-/// are escaped, and no line of it looks like a trace line.
+/// Writes a message, which may quote what a build machine says: control characters are escaped, and
+/// no line of it looks like a trace line or a reply to the daemon.
 pub fn write_line(text: fmt::Arguments<'_>) {
-    write(printable_message(&text.to_string()).into_owned());
+    write(quoted(&text.to_string()));
+}
+
+fn quoted(text: &str) -> String {
+    let lines = printable_message(text);
+    // The daemon reads replies where it reads messages.
+    let indented = lines.split_inclusive('\n').map(|line| {
+        let indent = if line.starts_with("# ") { " " } else { "" };
+        [indent, line].concat()
+    });
+    indented.collect()
 }
 
 /// Writes a trace line.
@@ -29,4 +39,14 @@ fn write(mut line: String) {
 #[macro_export]
 macro_rules! stderr_line {
     ($($words:tt)*) => { $crate::stderr::write_line(format_args!($($words)*)) };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_machines_words_are_no_reply() {
+        let said = "'m' failed: x\n# accept\n@ build-succeeded\n\x1b\n## y\n# ";
+        let expected = "'m' failed: x\n # accept\n @ build-succeeded\n\\u{1b}\n## y\n # ";
+        assert_eq!(super::quoted(said), expected);
+    }
 }
