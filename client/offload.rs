@@ -21,9 +21,8 @@ pub struct Arguments {
 enum Command {
     /// Show every build machine: slots, load, space, what it builds
     Status {
-        /// Machine file, and a regular expression that matches the machines' names
-        #[arg(value_name = "FILE [REGEXP]", num_args = 0..=2)]
-        which: Vec<String>,
+        #[command(flatten)]
+        which: Which,
         /// Print JSON
         #[arg(long, conflicts_with_all = ["prometheus", "watch"])]
         json: bool,
@@ -36,10 +35,26 @@ enum Command {
     },
     /// Check everything that must hold for the build machines to work
     Test {
-        /// Machine file, and a regular expression that matches the machines' names
-        #[arg(value_name = "FILE [REGEXP]", num_args = 0..=2)]
-        which: Vec<String>,
+        #[command(flatten)]
+        which: Which,
     },
+}
+
+/// Which machines.
+#[derive(clap::Args)]
+struct Which {
+    /// Machine file to read instead of the usual ones
+    file: Option<String>,
+    /// Only machines in whose names this extended regular expression (as of `grep -E`) matches
+    #[arg(requires = "file")]
+    regexp: Option<String>,
+}
+
+impl Which {
+    fn selection(self) -> Result<Selection> {
+        let words: Vec<String> = self.file.into_iter().chain(self.regexp).collect();
+        Selection::new(&words)
+    }
 }
 
 /// Runs it.
@@ -52,7 +67,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             watch: Some(seconds),
             ..
         } => {
-            let selection = Selection::new(&which)?;
+            let selection = which.selection()?;
             status::watch(&directories, &selection, seconds, &mut out)?;
         }
         Command::Status {
@@ -66,10 +81,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 (_, true) => Format::Prometheus,
                 _ => Format::Table,
             };
-            status::write(&directories, &Selection::new(&which)?, format, &mut out)?;
+            status::write(&directories, &which.selection()?, format, &mut out)?;
         }
         Command::Test { which } => {
-            let all_right = check_machines::run(&directories, &Selection::new(&which)?, &mut out)?;
+            let all_right = check_machines::run(&directories, &which.selection()?, &mut out)?;
             return Ok(ExitCode::from(u8::from(!all_right)));
         }
     }

@@ -36,7 +36,7 @@ pub fn run(
     let results = parallel::map(&list.machines, |machine| {
         let daemon = Address::from_environment(&daemon_directories.state)
             .and_then(|address| address.connect(&daemon_directories.store, &Options::default()));
-        remote::check(machine, &directories, CHECK_TIMEOUT, daemon.ok().as_mut())
+        remote::check(machine, &directories, CHECK_TIMEOUT, daemon)
     });
     let mut all_right = list.problems.is_empty();
     for (machine, checks) in list.machines.iter().zip(results) {

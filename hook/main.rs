@@ -23,6 +23,9 @@ Usage: guix-offload [offload] SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE? BUILD-TI
 Process build offload requests written on the standard input, possibly offloading builds to the
 machines listed in `machines.scm'.
 
+FILE is read instead of the usual machine files.  REGEXP, an extended regular expression (as of
+`grep -E'), selects the machines in whose names it matches anywhere.
+
 This tool is meant to be used internally by `guix-daemon'.  People use `guix-client offload'.
 
 Environment:

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use formats::export::{Fields, read_marker, read_signature};
 use formats::{StoreDir, StorePath, nar};
-use protocol::client::Connection;
+use protocol::client::{self, Connection};
 
 use super::destination::Destination;
 use super::error::{Error, KeyFault, SshFailure};
@@ -33,12 +33,12 @@ pub struct Check {
 }
 
 /// Runs all checks, each with this timeout, and stops at a failure that the rest depends on.
-/// `local` is a connection to this host's daemon: without it, signatures are not checked.
+/// `local` is a connection to this host's daemon, or why there is none.
 pub fn check(
     machine: &Machine,
     directories: &HookDirectories,
     timeout: Duration,
-    local: Option<&mut Connection>,
+    local: Result<Connection, client::Error>,
 ) -> Vec<Check> {
     let mut checker = Checker {
         machine,
@@ -59,7 +59,7 @@ impl Checker<'_> {
         &mut self,
         directories: &HookDirectories,
         timeout: Duration,
-        local: Option<&mut Connection>,
+        local: Result<Connection, client::Error>,
     ) -> Option<()> {
         let deadline = || Instant::now() + timeout;
         let destination = match Destination::new(self.machine, directories) {
@@ -97,8 +97,12 @@ impl Checker<'_> {
             "protocol",
             format!("the daemon answers, by {}", transport.kind()),
         );
-        if let Some(local) = local {
-            self.signing(local, &mut *transport, &directories.store)?;
+        match local {
+            Ok(mut local) => self.signing(&mut local, &mut *transport, &directories.store)?,
+            Err(error) => {
+                let remedy = "here, as root: systemctl start guix-daemon".to_owned();
+                return self.failed("signing", error, Some(remedy));
+            }
         }
         let _ = transport.finish();
         Some(())
@@ -384,7 +388,7 @@ fn is_only(mut archive: &[u8], store: &StoreDir, item: &StorePath) -> bool {
     read().as_ref() == Some(item)
 }
 
-fn export_text(local: &mut Connection) -> Result<(StorePath, Vec<u8>), protocol::client::Error> {
+fn export_text(local: &mut Connection) -> Result<(StorePath, Vec<u8>), client::Error> {
     let text = format!("test of offloading {:032x}\n", rand::random::<u128>());
     let item = local.add_text_to_store("offload-test", text, BTreeSet::new())?;
     let mut archive = Vec::new();

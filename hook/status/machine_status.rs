@@ -12,6 +12,7 @@ use crate::health::Health;
 use crate::machines::Machine;
 use crate::remote::{self, PROBE_TIMEOUT, Vitals};
 use crate::slots::{self, Occupant};
+use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel};
 
 /// The status of one machine. The fields are those of the JSON output.
@@ -23,14 +24,18 @@ pub struct MachineStatus {
     pub features: Vec<String>,
     pub slots: u32,
     pub slots_used: usize,
+    /// Whether it could do a build, if it isn't too busy.
+    pub up: bool,
+    /// Whether the machine and its daemon answer.
     pub reachable: bool,
-    /// Why it can't be reached.
+    /// Why they do not.
     pub error: Option<String>,
+    /// Why it gets no builds now although they answer, and although it is not set aside.
+    pub unsuitable: Option<String>,
     pub kernel: Option<String>,
     pub architecture: Option<String>,
     pub host_name: Option<String>,
     pub normalized_load: Option<f64>,
-    /// The load from which it gets no builds.
     pub overload_threshold: Option<f64>,
     pub free_bytes: Option<u64>,
     pub round_trip_ms: Option<f64>,
@@ -43,10 +48,24 @@ pub struct MachineStatus {
     pub building: Vec<Option<Occupant>>,
 }
 
-/// Probes all machines in parallel.
+/// What a machine answers about itself, and whether its daemon answers as it must before a hook
+/// accepts a build.
+struct Answer {
+    vitals: Result<Vitals, remote::Error>,
+    daemon: Result<(), remote::Error>,
+}
+
+/// Asks all machines and their daemons in parallel.
 pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<MachineStatus>> {
     let answers = parallel::map(machines, |machine| {
-        remote::probe(machine, directories, Instant::now() + PROBE_TIMEOUT)
+        let deadline = Instant::now() + PROBE_TIMEOUT;
+        let vitals = remote::probe(machine, directories, deadline);
+        let daemon = match &vitals {
+            Ok(_) => remote::connect(machine, directories, deadline)
+                .and_then(|transport| transport.finish()),
+            Err(_) => Ok(()), // not asked
+        };
+        Answer { vitals, daemon }
     });
     machines
         .iter()
@@ -60,20 +79,27 @@ impl MachineStatus {
     fn new(
         machine: &Machine,
         directories: &HookDirectories,
-        answer: Result<Vitals, remote::Error>,
+        answer: Answer,
     ) -> Result<MachineStatus> {
         let building = slots::taken(directories, machine).context("looking at build slots")?;
-        let health = match &answer {
+        let health = match &answer.vitals {
             Ok(vitals) => Health::update(directories, machine, |health| health.answered(vitals)),
             Err(_) => Health::load(directories, machine),
         };
-        let (vitals, error) = match answer {
-            Ok(vitals) => (Some(vitals), None),
-            Err(error) => {
-                let busy = host_locks::busy_with_transfer(directories, machine, &error);
-                (None, Some(busy.unwrap_or_else(|| error.to_string())))
-            }
+        let (vitals, error) = match answer.vitals {
+            Ok(vitals) => (Some(vitals), answer.daemon.err()),
+            Err(error) => (None, Some(error)),
         };
+        let error = error.map(|error| {
+            let busy = host_locks::busy_with_transfer(directories, machine, &error);
+            busy.unwrap_or_else(|| error.to_string())
+        });
+        let unsuitable = match error {
+            None => suitability::unsuitable(machine, &health),
+            Some(_) => None,
+        };
+        let is_full = matches!(unsuitable, Some(Unsuitable::LowDiskSpace { .. }));
+        let set_aside_s = health.aside_until.saturating_sub(unix_time());
         let known = |get: fn(&Vitals) -> String| vitals.as_ref().map(get);
         Ok(MachineStatus {
             name: machine.name.clone(),
@@ -82,8 +108,10 @@ impl MachineStatus {
             features: machine.features.clone(),
             slots: machine.parallel_builds,
             slots_used: building.len(),
-            reachable: vitals.is_some(),
+            up: error.is_none() && !is_full && set_aside_s == 0,
+            reachable: error.is_none(),
             error,
+            unsuitable: unsuitable.map(|reason| reason.to_string()),
             kernel: known(|vitals| vitals.kernel.clone()),
             architecture: known(|vitals| vitals.architecture.clone()),
             host_name: known(|vitals| vitals.host_name.clone()),
@@ -95,7 +123,7 @@ impl MachineStatus {
             builds: health.builds,
             failures: health.all_failures,
             last_error: health.last_error.clone(),
-            set_aside_s: health.aside_until.saturating_sub(unix_time()),
+            set_aside_s,
             building,
         })
     }

@@ -1,5 +1,6 @@
 //! `offload status`: load, slots and builds of all machines, for users and for monitoring.
 
+mod json;
 mod machine_status;
 mod prometheus;
 mod table;
@@ -24,7 +25,7 @@ pub enum Format {
     Prometheus,
 }
 
-/// Probes all selected machines in parallel, and writes their status to `out`.
+/// Asks all selected machines in parallel, and writes their status to `out`.
 pub fn write(
     daemon_directories: &Directories,
     selection: &Selection,
@@ -36,7 +37,7 @@ pub fn write(
     let machines = machine_status::gather(&list.machines, &directories)?;
     let text = match format {
         Format::Table => table::table(&machines),
-        Format::Json => serde_json::to_string_pretty(&machines)? + "\n",
+        Format::Json => json::json(&machines),
         Format::Prometheus => prometheus::prometheus(&machines),
     };
     out.write_all(text.as_bytes())?;

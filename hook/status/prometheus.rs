@@ -11,9 +11,12 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
     let mut text = String::new();
     type Value = fn(&MachineStatus) -> Option<f64>;
     let metrics: [(&str, &str, &str, Value); 9] = [
-        ("up", "gauge", "Whether the machine answers", |one| {
-            Some(f64::from(u8::from(one.reachable)))
-        }),
+        (
+            "up",
+            "gauge",
+            "Whether the machine could do a build, if it isn't too busy",
+            |one| Some(f64::from(u8::from(one.up))),
+        ),
         (
             "slots",
             "gauge",

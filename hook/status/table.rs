@@ -31,11 +31,9 @@ pub fn table(machines: &[MachineStatus]) -> String {
         let dash = || "-".to_owned();
         let mut state = match (&one.error, one.set_aside_s) {
             (Some(error), _) => error.clone(),
-            (None, 0) => match (one.normalized_load, one.overload_threshold) {
-                (Some(load), Some(threshold)) if load >= threshold => {
-                    format!("gets nothing: its load is not below {threshold:.2}")
-                }
-                _ => "ready".to_owned(),
+            (None, 0) => match &one.unsuitable {
+                Some(reason) => format!("gets nothing: {reason}"),
+                None => "ready".to_owned(),
             },
             (None, seconds) => format!(
                 "set aside for {seconds} s: {}",
@@ -75,6 +73,7 @@ pub fn table(machines: &[MachineStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::json::json;
     use crate::status::prometheus::prometheus;
 
     #[test]
@@ -86,9 +85,11 @@ mod tests {
             features: Vec::new(),
             slots: 1,
             slots_used: 0,
+            up: false,
             reachable: false,
+            unsuitable: None,
             error: Some("it said \x1b]0;title\x07\r".to_owned()),
-            kernel: Some("\x1b[2J".to_owned()),
+            kernel: Some("\x1b[2J\u{9b}2J".to_owned()),
             architecture: None,
             host_name: Some("\x1b[2J".to_owned()),
             normalized_load: None,
@@ -102,9 +103,8 @@ mod tests {
             set_aside_s: 0,
             building: Vec::new(),
         };
-        let json = serde_json::to_string(&machine).unwrap();
         let machines = [machine];
-        for text in [table(&machines), prometheus(&machines), json] {
+        for text in [table(&machines), prometheus(&machines), json(&machines)] {
             let controls = |c: char| c.is_control() && c != '\n';
             assert!(!text.contains(controls), "{text:?}");
         }

@@ -1,9 +1,12 @@
 //! `guix-client offload status` and `offload test`, for users and for monitoring.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::farm::{CLIENT, Farm, HOOK, Kind, Process, SYSTEM, by_both_transports};
 use crate::harness::derivations::Script;
+use crate::harness::eventually;
 
 fn status(farm: &Farm, words: &[&str]) -> String {
     farm.run(CLIENT, &[&["offload", "status"], words].concat())
@@ -192,6 +195,94 @@ fn a_machine_that_failed_is_shown_as_set_aside() {
     );
 }
 
+/// Checks that the only machine is not shown as one that could do a build, and why.
+#[track_caller]
+fn is_down(farm: &Farm, why: &str) {
+    let table = status(farm, &[]);
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    assert!(!table.contains("ready"), "{table}");
+    assert!(squeezed(&table).contains(&squeezed(why)), "{why}: {table}");
+    let json: Value = serde_json::from_str(&status(farm, &["--json"])).unwrap();
+    assert_eq!(json[0]["up"], false, "{json:#}");
+    let metrics = status(farm, &["--prometheus"]);
+    let line = "guix_offload_up{machine=\"build-1:22\"} 0\n";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+/// Checks that the only machine is shown as one that could do a build.
+#[track_caller]
+fn is_up(farm: &Farm) {
+    let table = status(farm, &[]);
+    assert!(table.contains("ready"), "{table}");
+    let json: Value = serde_json::from_str(&status(farm, &["--json"])).unwrap();
+    let one = &json[0];
+    assert_eq!(
+        (&one["up"], &one["reachable"]),
+        (&true.into(), &true.into())
+    );
+    let metrics = status(farm, &["--prometheus"]);
+    let line = "guix_offload_up{machine=\"build-1:22\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[test]
+fn a_machine_is_up_if_its_daemon_is() {
+    by_both_transports(|transport| {
+        let farm = Farm::new(1);
+        farm.configure(&[farm.entry(0).text("transport", transport)]);
+        let machine = &farm.machines[0];
+        is_up(&farm);
+        let signal = |signal| {
+            for process in machine.processes("guix-daemon") {
+                kill(Pid::from_raw(process.pid), signal).unwrap();
+            }
+        };
+        // It has stopped answering, and the connection to the machine still stands.
+        signal(Signal::SIGSTOP);
+        is_down(&farm, "no answer in time");
+        signal(Signal::SIGCONT);
+        is_up(&farm);
+        signal(Signal::SIGKILL);
+        assert!(eventually(|| machine.processes("guix-daemon").is_empty()));
+        is_down(&farm, "build daemon of 'build-1'");
+        let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+        assert_eq!(json[0]["reachable"], false);
+        // What is known about the machine is still shown.
+        assert_eq!(json[0]["host_name"], "build-1");
+        machine.start_daemon(&farm.site);
+        is_up(&farm);
+        farm.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_machine_without_space_is_not_up() {
+    let mut farm = Farm::with(&[Kind {
+        store_mib: Some(60),
+        ..Kind::default()
+    }]);
+    farm.start(&["--max-jobs=0"]);
+    is_down(&farm, "gets nothing: it is low on disk space");
+    let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+    assert_eq!(json[0]["reachable"], true);
+}
+
+#[test]
+fn a_machine_that_is_set_aside_is_not_up() {
+    let mut farm = Farm::with(&[Kind {
+        strange_there: true,
+        ..Kind::default()
+    }]);
+    farm.start(&["--max-jobs=0"]);
+    is_up(&farm); // signatures are what `offload test' is for
+    let mut client = farm.client();
+    let drv = client.write(Script::new("x", "echo >$out"));
+    let building = client.start(&[&drv]);
+    building.wait_for("failed at sending store items");
+    is_down(&farm, "set aside for");
+    building.hang_up();
+}
+
 /// What `offload test` prints for the only machine; whether it is content.
 fn test(farm: &Farm) -> (bool, String) {
     farm.try_run(CLIENT, &["offload", "test"])
@@ -246,6 +337,39 @@ fn a_machine_that_works() {
         );
         farm.assert_nothing_left();
     });
+}
+
+#[test]
+fn a_name_that_has_come_to_lead_nowhere() {
+    let farm = Farm::new(1);
+    assert!(test(&farm).0);
+    // The shared connection to the old address stands.
+    assert!(!farm.ssh_masters().is_empty());
+    let hosts = farm.site.path("hosts");
+    let text = std::fs::read_to_string(&hosts).unwrap();
+    // It is mounted: the file must stay the same.
+    std::fs::write(&hosts, text.replace("10.77.1.2", "10.77.1.9")).unwrap();
+    let (content, output) = test(&farm);
+    assert!(!content, "{output}");
+    found(&output, "right", "name", "10.77.1.9");
+    found(
+        &output,
+        "wrong",
+        "connection",
+        "failed to connect to 'build-1'",
+    );
+    std::fs::write(&hosts, text).unwrap();
+    let (content, output) = test(&farm);
+    assert!(content, "{output}");
+}
+
+#[test]
+fn without_a_daemon_here_signatures_cannot_be_right() {
+    let farm = Farm::with(&[Kind::default()]);
+    let (content, text) = test(&farm);
+    assert!(!content, "{text}");
+    found(&text, "right", "protocol", "the daemon answers");
+    found(&text, "wrong", "signing", "failed to connect to");
 }
 
 #[test]
@@ -384,6 +508,12 @@ fn machines_are_selected_by_a_regular_expression() {
                 text.contains("invalid regular expression 'build[1'"),
                 "{text}"
             );
+            let help = match program {
+                CLIENT => farm.run(program, &["offload", words, "--help"]),
+                _ => farm.run(program, &["--help"]),
+            };
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains("extended regular expression"), "{help}");
         }
     }
 }
