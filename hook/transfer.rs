@@ -2,17 +2,18 @@
 //! are fetched (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use authority::Keys;
 use formats::StorePath;
+use nix::sys::statvfs::statvfs;
 use protocol::frames::status;
 use protocol::trace::Trace;
 use store::{ImportOptions, Quiet, Store};
 
 use crate::bounded_pipe::bounded_pipe;
 use crate::directories::HookDirectories;
-use crate::host_locks::{self, Direction};
+use crate::host_locks::{self, Direction, LastUpload, UploadLock};
 use crate::machines::Machine;
 use crate::remote::{
     self, BuildLimits, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
@@ -35,6 +36,14 @@ pub enum Error {
         machine: String,
         /// What is wrong.
         source: store::Error,
+    },
+    /// The machine sent more than this host can hold.
+    #[error("'{machine}' has sent more than {} MiB, which is all the room in this host's store", .room >> 20)]
+    TooMuch {
+        /// The machine.
+        machine: String,
+        /// How many bytes it could send.
+        room: u64,
     },
     /// This host's store failed.
     #[error(transparent)]
@@ -62,7 +71,7 @@ impl Error {
     pub fn is_local(&self) -> bool {
         match self {
             Error::Remote(error) => error.is_local(),
-            Error::Corrupt { .. } => false,
+            Error::Corrupt { .. } | Error::TooMuch { .. } => false,
             Error::Store(_) | Error::Local { .. } => true,
         }
     }
@@ -96,15 +105,27 @@ pub fn offload(
     task: &BuildTask<'_>,
     log: &mut dyn Write,
 ) -> Result<(), Error> {
+    // A machine that failed has perhaps sent some before.
+    let mut outputs = Vec::new();
+    for output in task.outputs {
+        if !host.store.is_valid(output)? {
+            outputs.push(output.clone());
+        }
+    }
+    if outputs.is_empty() {
+        return Ok(());
+    }
+    let outputs = outputs.as_slice();
     let mut items: BTreeSet<StorePath> = task.inputs.iter().cloned().collect();
     items.insert(task.derivation.clone());
     let items = host.store.sort_topologically(&items)?;
+    let last_upload = LastUpload::look(host.directories, machine);
     // What is valid there must be protected before we ask for it.
-    let kept = [items.as_slice(), task.outputs].concat();
+    let kept = [items.as_slice(), outputs].concat();
     let missing = transport.protect_and_ask(&kept, &items)?;
-    let inline_archive = match missing.as_slice() {
-        [] => None,
-        missing => send(host, machine, &mut *transport, missing)?,
+    let inline_archive = match missing.is_empty() {
+        true => None,
+        false => send(host, machine, &mut *transport, missing, &last_upload)?,
     };
     let name = &machine.name;
     stderr_line!("offloading '{}' to '{name}'...", task.derivation);
@@ -117,16 +138,10 @@ pub fn offload(
         inline_archive,
         derivation: task.derivation,
         limits: &task.limits,
-        outputs: task.outputs,
+        outputs,
     };
     transport.build(build, log)?;
-    retrieve(
-        host,
-        machine,
-        &mut *transport,
-        task.derivation,
-        task.outputs,
-    )?;
+    retrieve(host, machine, &mut *transport, task.derivation, outputs)?;
     if let Err(error) = transport.finish() {
         // The outputs are here; the next hook removes what is left on the machine.
         stderr_line!("warning: {error}");
@@ -135,41 +150,47 @@ pub fn offload(
     Ok(())
 }
 
-fn transfer_lock(
-    host: &LocalHost<'_>,
-    machine: &Machine,
-    direction: Direction,
-) -> Result<system::lock::LockFile, Error> {
-    host_locks::lock_transfer(host.directories, machine, direction).map_err(|source| Error::Local {
+/// Why a transfer lock could not be taken.
+fn lock_error(direction: Direction, machine: &Machine) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Local {
         doing: format!(
             "waiting for the {} lock of '{}'",
             direction.name(),
             machine.name
         ),
         source,
-    })
+    }
 }
 
 /// Sends missing items, or returns them as an archive if they are small enough to be sent together
-/// with the request to build.
+/// with the request to build. What other hooks have sent since `last_upload` is not sent again.
 fn send(
     host: &LocalHost<'_>,
     machine: &Machine,
     transport: &mut dyn Transport,
-    missing: &[StorePath],
+    mut missing: Vec<StorePath>,
+    last_upload: &LastUpload,
 ) -> Result<Option<InlineArchive>, Error> {
     let store = host.store;
+    let name = &machine.name;
+    let waiting = || stderr_line!("waiting for what is being sent to '{name}'...");
+    let lock = UploadLock::take(host.directories, machine, last_upload, waiting)
+        .map_err(lock_error(Direction::Upload, machine))?;
+    if lock.is_outdated {
+        missing = transport.missing(&missing)?;
+        if missing.is_empty() {
+            return Ok(None);
+        }
+    }
+    let lock = lock.begin();
+    let missing = missing.as_slice();
     let mut bytes = 0;
     for path in missing {
         bytes += store.path_info(path)?.nar_size;
     }
-    let lock = transfer_lock(host, machine, Direction::Upload)?;
     let (count, size) = (missing.len(), bytes as f64 / f64::from(1 << 20));
     let items = if count == 1 { "item" } else { "items" };
-    stderr_line!(
-        "sending {count} store {items} ({size:.1} MiB) to '{}'...",
-        machine.name
-    );
+    stderr_line!("sending {count} store {items} ({size:.1} MiB) to '{name}'...");
     let keys = Keys::new(&store.directories().configuration);
     if bytes + count as u64 * ITEM_OVERHEAD <= INLINE_ARCHIVE_LIMIT as u64 {
         let mut archive = Vec::new();
@@ -205,6 +226,40 @@ fn is_broken_pipe(error: &remote::Error) -> bool {
     matches!(error, remote::Error::Local { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// How many bytes the outputs of a build may have: as many as this store has room for. A machine
+/// could go on for ever otherwise, and would be found out only when nobody here can work any more.
+fn room(store: &Store) -> u64 {
+    match statvfs(store.dir().as_path()) {
+        Ok(numbers) => {
+            let reserve = numbers.blocks() / 100;
+            let blocks = numbers.blocks_available().saturating_sub(reserve);
+            blocks.saturating_mul(numbers.fragment_size())
+        }
+        Err(_) => u64::MAX,
+    }
+}
+
+/// A source that fails when more than some bytes have been read.
+struct AtMost<R> {
+    source: R,
+    left: u64,
+    is_exceeded: bool,
+}
+
+impl<R: Read> Read for AtMost<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => self.left = left,
+            None => {
+                self.is_exceeded = true;
+                return Err(io::Error::other("more than there is room for"));
+            }
+        }
+        Ok(count)
+    }
+}
+
 /// Fetches the outputs and registers them.
 fn retrieve(
     host: &LocalHost<'_>,
@@ -214,14 +269,21 @@ fn retrieve(
     outputs: &[StorePath],
 ) -> Result<(), Error> {
     let store = host.store;
-    let _lock = transfer_lock(host, machine, Direction::Download)?;
+    let _lock = host_locks::lock_download(host.directories, machine)
+        .map_err(lock_error(Direction::Download, machine))?;
     let count = outputs.len();
     let items = if count == 1 { "item" } else { "items" };
     stderr_line!(
         "retrieving {count} store {items} from '{}'...",
         machine.name
     );
-    let (mut writer, mut reader) = bounded_pipe();
+    let (mut writer, reader) = bounded_pipe();
+    let mut reader = AtMost {
+        source: reader,
+        left: room(store),
+        is_exceeded: false,
+    };
+    let room = reader.left;
     let keys = Keys::new(&store.directories().configuration);
     let temp_roots = store.temp_roots();
     let options = ImportOptions {
@@ -241,9 +303,17 @@ fn retrieve(
             })
         });
         let imported = store.import_items(&mut reader, &options);
+        let is_exceeded = reader.is_exceeded;
         drop(reader);
-        (exporter.join(), imported)
-    });
+        let exported = exporter.join();
+        match imported {
+            Err(_) if is_exceeded => Err(Error::TooMuch {
+                machine: machine.name.clone(),
+                room,
+            }),
+            imported => Ok((exported, imported)),
+        }
+    })?;
     let imported = match (exported, imported) {
         (_, Ok(imported)) => imported,
         // No machine can make an output that this store takes: the fault is the build's.

@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -149,16 +151,20 @@ impl Farm {
         )
     }
 
-    /// Writes `machines.scm`, with the machines as they are or behind a delay each way.
-    pub fn configure(&self, delay: Option<Duration>) -> Result<()> {
+    /// Writes `machines.scm`, with the machines as they are or behind proxies with a delay each way.
+    /// Returns the numbers of bytes that are sent to them through proxies.
+    pub fn configure(&self, delay: Option<Duration>) -> Result<Vec<Arc<AtomicU64>>> {
         let key = fs::read_to_string(self.head.path("host.pub"))?;
         let mut text = "(list\n".to_owned();
+        let mut sent = Vec::new();
         for machine in &self.machines {
             let address = match delay {
                 None => machine.address,
                 Some(delay) => {
                     let ip = machine.address.ip();
-                    proxy::delaying(&format!("{ip}:0"), machine.address, delay)?
+                    let proxy = proxy::start(&format!("{ip}:0"), machine.address, delay)?;
+                    sent.push(proxy.sent);
+                    proxy.address
                 }
             };
             text += &format!(
@@ -174,7 +180,7 @@ impl Farm {
             );
         }
         fs::write(self.head.path("etc/guix/machines.scm"), text + ")\n")?;
-        Ok(())
+        Ok(sent)
     }
 
     /// Ends our hook's shared connections, and removes its files about the machines.

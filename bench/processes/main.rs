@@ -46,17 +46,52 @@ pub struct Implementation {
 /// A benchmark on a host or a farm.
 pub struct Task<On: 'static> {
     name: &'static str,
-    /// Runs it in the given round. Returns the time of one operation.
-    run: fn(&On, usize) -> Result<Duration>,
+    /// Runs it in the given round.
+    run: Measure<On>,
     /// The maximum number of rounds.
     rounds: usize,
     /// Whether it takes minutes.
     long: bool,
 }
 
+/// What a task measures.
+enum Measure<On> {
+    /// The time of one operation.
+    Time(fn(&On, usize) -> Result<Duration>),
+    /// How many times something was done that once would do.
+    Times(fn(&On, usize) -> Result<f64>),
+}
+
+impl<On> Measure<On> {
+    fn run(&self, on: &On, round: usize) -> Result<f64> {
+        match self {
+            Measure::Time(run) => run(on, round).map(|time| time.as_secs_f64()),
+            Measure::Times(run) => run(on, round),
+        }
+    }
+
+    fn format(&self, value: Option<f64>) -> String {
+        match (value, self) {
+            (None, _) => "-".to_owned(),
+            (Some(times), Measure::Times(_)) => format!("{times:.3} ×"),
+            (Some(time), _) if time < 0.01 => format!("{:.1} µs", time * 1e6),
+            (Some(time), _) => format!("{:.1} ms", time * 1e3),
+        }
+    }
+}
+
 impl<On> Task<On> {
     /// A task that takes at most seconds.
     pub const fn new(name: &'static str, run: fn(&On, usize) -> Result<Duration>) -> Self {
+        Task::measuring(name, Measure::Time(run))
+    }
+
+    /// A task that counts how many times something is done that once would do.
+    pub const fn counting(name: &'static str, run: fn(&On, usize) -> Result<f64>) -> Self {
+        Task::measuring(name, Measure::Times(run))
+    }
+
+    const fn measuring(name: &'static str, run: Measure<On>) -> Self {
         Task {
             name,
             run,
@@ -164,25 +199,24 @@ impl Bench {
         for task in tasks {
             let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
             for round in 0..self.rounds.min(task.rounds) {
-                let run = |on: &Option<On>| ok_or_print(task.name, (task.run)(on.as_ref()?, round));
+                let run =
+                    |on: &Option<On>| ok_or_print(task.name, task.run.run(on.as_ref()?, round));
                 our_times.extend(run(&ours));
                 their_times.extend(run(&theirs));
             }
-            self.report(task.name, median(our_times), median(their_times));
+            self.report(task, median(our_times), median(their_times));
         }
     }
 
-    fn report(&mut self, name: &str, ours: Option<Duration>, theirs: Option<Duration>) {
+    fn report<On>(&mut self, task: &Task<On>, ours: Option<f64>, theirs: Option<f64>) {
         let ratio = match (ours, theirs) {
-            (Some(ours), Some(theirs)) => {
-                format!("{:.2}", theirs.as_secs_f64() / ours.as_secs_f64())
-            }
+            (Some(ours), Some(theirs)) => format!("{:.2}", theirs / ours),
             _ => "-".to_owned(),
         };
         let row = [
-            name.to_owned(),
-            format_time(ours),
-            format_time(theirs),
+            task.name.to_owned(),
+            task.run.format(ours),
+            task.run.format(theirs),
             ratio,
         ];
         eprintln!("{}", row.join("\t"));
@@ -197,15 +231,7 @@ fn ok_or_print<T>(name: &str, result: Result<T>) -> Option<T> {
         .ok()
 }
 
-fn median(mut times: Vec<Duration>) -> Option<Duration> {
-    times.sort();
+fn median(mut times: Vec<f64>) -> Option<f64> {
+    times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied()
-}
-
-fn format_time(time: Option<Duration>) -> String {
-    match time {
-        None => "-".to_owned(),
-        Some(time) if time.as_millis() < 10 => format!("{:.1} µs", time.as_secs_f64() * 1e6),
-        Some(time) => format!("{:.1} ms", time.as_secs_f64() * 1e3),
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,11 @@ pub const TASKS: &[(usize, &[Task<Farm>])] = &[
             Task::new("offload a trivial build, cold", cold),
             Task::new("offload a trivial build, warm", warm),
             Task::new("offload, 20 ms of delay", delayed).rounds(3),
+            Task::counting(
+                "offload 3 builds with one input: bytes sent / missing",
+                shared,
+            )
+            .rounds(3),
             Task::new("ssh cat of 1 GiB", cat).rounds(3).long(),
             Task::new("offload with inputs of 1 GiB", closure)
                 .rounds(3)
@@ -95,6 +101,40 @@ fn accept(farm: &Farm, round: usize) -> Result<Duration> {
 
 fn many(farm: &Farm, round: usize) -> Result<Duration> {
     offload(farm, 100, &format!("many-{round}"), &[])
+}
+
+/// Builds three derivations that share an input. Returns how many bytes are sent for each that was
+/// missing.
+fn shared(farm: &Farm, round: usize) -> Result<f64> {
+    const SHARED: u64 = 64 << 20;
+    const OWN: u64 = 1 << 20;
+    const BUILDS: u64 = 3;
+    let sent = farm.configure(Some(Duration::ZERO))?;
+    let [sent] = &sent[..] else {
+        bail!("not one machine");
+    };
+    offload(farm, 1, &format!("before-shared-{round}"), &[])?;
+    let mut daemon = client(farm)?;
+    let mut add = |number: u64, size: u64| {
+        let mut noise = Noise(((round as u64 + 1) << 50) + (number << 20));
+        daemon.add_to_store("input", true, Algorithm::Sha256, |writer| {
+            writer.regular(false, size, &mut noise)
+        })
+    };
+    let common = add(0, SHARED)?;
+    let own: Vec<_> = (1..=BUILDS).map(|number| add(number, OWN)).collect();
+    let mut targets = Vec::new();
+    for (number, own) in own.into_iter().enumerate() {
+        let sources = [common.clone(), own?];
+        let name = format!("shared-{round}-{number}");
+        let (drv, _) = derivation(&farm.head, &mut daemon, &name, &sources)?;
+        targets.push(Target::from(drv));
+    }
+    let before = sent.load(Ordering::Relaxed);
+    build(&mut daemon, targets)?;
+    let sent = sent.load(Ordering::Relaxed) - before;
+    farm.configure(None)?;
+    Ok(sent as f64 / (SHARED + BUILDS * OWN) as f64)
 }
 
 /// The number of items to send, and their size.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::remote_command::RemoteCommand;
-use super::timed_stream::{TimedStream, Timeouts};
+use super::timed_stream::{Patience, TimedStream, Timeouts};
 
 /// The size of buffers, in bytes.
 const BUFFER: usize = 128 << 10;
@@ -23,7 +23,7 @@ pub(super) fn send(
     let Some(input) = command.stdin.take() else {
         return Ok(());
     };
-    input.set_timeouts(Timeouts::idle(idle));
+    input.set_timeouts(Timeouts::transfer(idle));
     let mut target = Target::new(input, level).map_err(|error| command.lost(&error))?;
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -53,11 +53,19 @@ pub(super) fn receive(
 ) -> Result<bool, Error> {
     let mut checked = EndCheck::new(sink);
     let mut buffer = vec![0; BUFFER];
+    let mut patience = Patience::new(Timeouts::transfer(idle));
+    let mut read = |command: &mut RemoteCommand, buffer: &mut [u8]| {
+        let began = Instant::now();
+        let left = patience.remaining().unwrap_or(idle);
+        let count = command.read(buffer, began + left)?;
+        patience.moved(count, began.elapsed());
+        Ok::<usize, Error>(count)
+    };
     if compressed {
         let mut decoder = zstd::stream::write::Decoder::new(&mut checked)
             .map_err(|error| command.lost(&error))?;
         loop {
-            let count = command.read(&mut buffer, Instant::now() + idle)?;
+            let count = read(command, &mut buffer)?;
             // Data that can't be decompressed is also the machine's fault.
             let written = match count {
                 0 => decoder.flush(),
@@ -73,7 +81,7 @@ pub(super) fn receive(
         }
     } else {
         loop {
-            let count = command.read(&mut buffer, Instant::now() + idle)?;
+            let count = read(command, &mut buffer)?;
             if count == 0 {
                 break;
             }

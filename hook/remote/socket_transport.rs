@@ -36,6 +36,15 @@ const DOING: &str = "connecting to its build daemon";
 /// How long the daemon may be silent before it replies to a simple query or adds roots, which it
 /// delays while it collects garbage.
 const ANSWER_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long it may take until the reply is complete.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(900);
+/// The maximum size of a reply, with the messages before it, in bytes.
+const ANSWER_LIMIT: u64 = 64 << 20;
+/// How many bytes a daemon may send while it imports. (Guix's asks for data with 16 bytes for each
+/// 32 KiB.)
+const IMPORT_ANSWER_LIMIT: u64 = 1 << 30;
+/// How many bytes of messages a daemon may send where there is little to say: without a build.
+const MESSAGES_LIMIT: u64 = 1 << 20;
 /// Larger archives, in bytes, justify starting a command that compresses them.
 const WORTH_COMPRESSING: u64 = 64 << 10;
 /// An upper bound for the size of the options and the requests to import and to build.
@@ -52,6 +61,26 @@ pub(super) struct SocketTransport {
     stream: TimedStream,
     /// The outputs that were requested together with the build (pipelined).
     pipelined: Vec<StorePath>,
+}
+
+/// The timeouts for sending items.
+fn sending() -> Timeouts {
+    Timeouts {
+        most: Some(IMPORT_ANSWER_LIMIT),
+        ..Timeouts::transfer(TRANSFER_IDLE_TIMEOUT)
+    }
+}
+
+/// A receiver of messages that ends the connection to a daemon which sends them endlessly.
+fn limit_messages(stream: TimedStream) -> impl FnMut(&[u8]) + Send {
+    let mut left = MESSAGES_LIMIT;
+    move |message| {
+        // An empty message takes some bytes, too.
+        left = left.saturating_sub(message.len() as u64 + 8);
+        if left == 0 {
+            stream.close();
+        }
+    }
 }
 
 /// Whether another handshake may succeed.
@@ -89,7 +118,7 @@ pub(super) fn connect(
         };
         let failed = match stream {
             Ok(stream) => match handshake(destination, stream, logged, handshake_deadline) {
-                Ok(socket) => return socket.refuse_this_store(),
+                Ok(socket) => return socket.refuse_this_store(deadline),
                 Err(failed) => failed,
             },
             Err(source) => {
@@ -137,12 +166,15 @@ fn handshake(
         &destination.directories.store,
         &Options::default(),
     ) {
-        Ok(daemon) => Ok(SocketTransport {
-            destination: destination.clone(),
-            daemon,
-            stream,
-            pipelined: Vec::new(),
-        }),
+        Ok(mut daemon) => {
+            daemon.set_log(limit_messages(stream.clone()));
+            Ok(SocketTransport {
+                destination: destination.clone(),
+                daemon,
+                stream,
+                pipelined: Vec::new(),
+            })
+        }
         Err(error) => Err(explain(destination, logged, error)),
     }
 }
@@ -184,7 +216,7 @@ fn explain(destination: &Destination, logged: u64, error: client::Error) -> (Ret
 impl SocketTransport {
     /// Adds a temporary root there and looks for it here. A machine that was found to have a
     /// different store is not checked again while its connection is open.
-    fn refuse_this_store(mut self) -> Result<SocketTransport, Error> {
+    fn refuse_this_store(mut self, deadline: Instant) -> Result<SocketTransport, Error> {
         let mark = self.destination.file("distinct");
         if mark.exists() {
             return Ok(self);
@@ -196,7 +228,8 @@ impl SocketTransport {
             doing: "making a store file name".to_owned(),
             source: io::Error::other(error),
         })?;
-        self.ask("taking a temporary root", |daemon| {
+        let timeouts = Timeouts::until(deadline);
+        self.call("taking a temporary root", timeouts, |daemon| {
             daemon.add_temp_root(&root)
         })?;
         let state = self.destination.directories.state.parent();
@@ -218,7 +251,12 @@ impl SocketTransport {
         doing: &str,
         ask: impl FnOnce(&mut Connection) -> Result<T, client::Error>,
     ) -> Result<T, Error> {
-        self.call(doing, Timeouts::idle(ANSWER_IDLE_TIMEOUT), ask)
+        let timeouts = Timeouts {
+            deadline: Some(Instant::now() + ANSWER_TIMEOUT),
+            most: Some(ANSWER_LIMIT),
+            ..Timeouts::idle(ANSWER_IDLE_TIMEOUT)
+        };
+        self.call(doing, timeouts, ask)
     }
 
     /// Makes a request with these timeouts.
@@ -309,7 +347,7 @@ impl Transport for SocketTransport {
         if self.compresses() {
             return guix_commands::import(&self.destination, archive);
         }
-        let timeouts = Timeouts::idle(TRANSFER_IDLE_TIMEOUT);
+        let timeouts = sending();
         let doing = "sending store items";
         self.call(doing, timeouts, |daemon| daemon.import_paths(archive))
             .map(drop)
@@ -347,7 +385,7 @@ impl Transport for SocketTransport {
         }
         if let Some(inline) = inline_archive {
             let doing = "sending store items";
-            self.call(doing, Timeouts::idle(TRANSFER_IDLE_TIMEOUT), |daemon| {
+            self.call(doing, sending(), |daemon| {
                 daemon.reply_to::<ImportPaths>(Streams {
                     sent_ahead: true,
                     ..Streams::new(&mut |_| {})
@@ -359,7 +397,7 @@ impl Transport for SocketTransport {
         // a dead connection.
         self.stream.set_timeouts(Timeouts {
             deadline: limits.deadline(),
-            idle: None,
+            ..Timeouts::default()
         });
         let stream = self.stream.clone();
         let built = self
@@ -391,7 +429,7 @@ impl Transport for SocketTransport {
 
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
         let doing = "retrieving store items";
-        let timeouts = Timeouts::idle(TRANSFER_IDLE_TIMEOUT);
+        let timeouts = Timeouts::transfer(TRANSFER_IDLE_TIMEOUT);
         if self.compresses() && self.are_worth_compressing(paths)? {
             return guix_commands::export(&self.destination, paths, sink);
         }
@@ -404,13 +442,14 @@ impl Transport for SocketTransport {
             doing: doing.to_owned(),
             source,
         };
+        let mut log = limit_messages(self.stream.clone());
         for _ in paths {
             sink.write_all(&export::ITEM.to_le_bytes())
                 .map_err(write_error)?;
             self.call(doing, timeouts, |daemon| {
                 daemon.reply_to::<ExportPath>(Streams {
                     sink: Some(&mut *sink),
-                    ..Streams::new(&mut |_| {})
+                    ..Streams::new(&mut log)
                 })
             })?;
         }

@@ -53,7 +53,7 @@ fn change_first_line(file: &Path, change: impl Fn(&str) -> String) {
 }
 
 /// Gives root this login shell on all machines.
-fn set_shell(farm: &Farm, shell: &str) {
+pub fn set_shell(farm: &Farm, shell: &str) {
     change_first_line(&farm.site.path("passwd"), |line| {
         assert!(line.starts_with("root:"), "{line}");
         let (start, _) = line.rsplit_once(':').unwrap();

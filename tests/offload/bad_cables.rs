@@ -26,7 +26,7 @@ fn farm(machines: usize, quality: Quality) -> Farm {
 }
 
 /// An incompressible store item.
-fn noise(client: &mut Client, name: &str, size: usize) -> (StorePath, Vec<u8>) {
+pub fn noise(client: &mut Client, name: &str, size: usize) -> (StorePath, Vec<u8>) {
     let mut data = vec![0; size];
     rand::fill(&mut data[..]);
     let path = client

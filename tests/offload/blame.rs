@@ -4,7 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::farm::{CLIENT, Farm, by_both_transports};
+use crate::farm::{CLIENT, Farm, Kind, by_both_transports};
+use crate::harness::Bytes;
 use crate::harness::derivations::Script;
 
 /// Messages of daemons about a full disk, and of failing systems.
@@ -126,5 +127,56 @@ fn a_machine_cannot_send_what_nobody_asked_for() {
         );
         assert!(!std::path::Path::new(&evil).exists());
     }
+    farm.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_cannot_fill_our_store() {
+    let mut farm = Farm::with(&[Kind::default(), Kind::default()]);
+    let store = farm.site.store();
+    fs::create_dir_all(&store).unwrap();
+    let options = "size=150m,mode=1775";
+    farm.run(
+        "mount",
+        &[
+            "-t",
+            "tmpfs",
+            "-o",
+            options,
+            "store",
+            store.to_str().unwrap(),
+        ],
+    );
+    farm.start(&["--max-jobs=0"]);
+    // The beginning of an archive, of one file of 2^62 bytes.
+    let mut beginning = Bytes::new().word(1);
+    for word in ["nix-archive-1", "(", "type", "regular", "contents"] {
+        beginning = beginning.string(word);
+    }
+    let file = farm.gate().join("beginning");
+    fs::write(&file, beginning.word(1 << 62).0).unwrap();
+    let text = format!(
+        "#!/bin/sh\ncase \"$1 $2\" in 'archive --export') cat {}; exec cat /dev/zero;; esac\n\
+         exec {CLIENT} \"$@\"\n",
+        file.display()
+    );
+    let program = farm.gate().join("endless");
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let entry = farm.entry(0).text("transport", "commands");
+    let endless = entry.text("program", program.to_str().unwrap());
+    farm.configure(&[endless.plain("speed", "9.0"), farm.entry(1)]);
+    let mut client = farm.client();
+    let script = format!("{}; echo built on $me; echo >$out", farm.where_am_i());
+    let drv = client.write(Script::new("x", &script));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("'build-1' has sent more than ");
+    built.said("built on build-2\n");
+    assert_eq!(farm.health(0)["failures"], 1);
+    // Nothing of it is left.
+    let used = farm.run("du", &["-sm", store.to_str().unwrap()]);
+    let used: u32 = used.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(used < 20, "{used} MiB");
     farm.assert_nothing_left();
 }

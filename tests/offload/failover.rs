@@ -307,6 +307,42 @@ fn a_disk_that_is_full_is_not_the_builds_fault() {
 }
 
 #[test]
+fn a_full_directory_for_builds_is_not_the_builds_fault() {
+    let small = Kind {
+        build_mib: Some(20),
+        ..Kind::default()
+    };
+    let mut farm = Farm::with(&[small, Kind::default()]);
+    farm.start(&["--max-jobs=0"]);
+    for transport in ["socket", "commands"] {
+        farm.forget();
+        prefer(&farm, 0, transport);
+        let mut client = farm.client();
+        let script = format!(
+            "{}; echo built on $me; dd if=/dev/zero of=large bs=1048576 count=30 && echo >$out",
+            farm.where_am_i()
+        );
+        let drv = client.write(Script::new(&format!("large-{transport}"), &script));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        built.said("built on build-1\n");
+        built.said("'build-1' ran out of resources while building ");
+        built.said("built on build-2\n");
+        assert_eq!(farm.health(0)["failures"], 1);
+        // Where it is not full, a builder that says so has failed by itself.
+        farm.forget();
+        let note = "note: build failure may have been caused by lack of free disk space";
+        let script = format!("echo '{note}'; echo 'No space left on device'; exit 1");
+        let liar = client.write(Script::new(&format!("liar-{transport}"), &script));
+        let built = client.build(&[&liar]);
+        built.failed(100, "failed");
+        built.said("offloaded to 'build-1' failed");
+        assert_eq!(farm.health(0)["all_failures"], 0, "{built:#?}");
+    }
+    farm.assert_nothing_left();
+}
+
+#[test]
 fn inputs_that_do_not_fit_go_elsewhere() {
     let small = Kind {
         store_mib: Some(110),

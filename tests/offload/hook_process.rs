@@ -90,6 +90,14 @@ impl HookProcess {
         }
     }
 
+    /// Whether its output so far contains a text.
+    pub fn has_said(&mut self, text: &str) -> bool {
+        for line in self.lines.try_iter() {
+            self.output += &format!("{line}\n");
+        }
+        self.output.contains(text)
+    }
+
     /// Its reply.
     #[track_caller]
     pub fn reply(&mut self) -> String {

@@ -59,6 +59,8 @@ pub struct Kind {
     pub strange_there: bool,
     /// Its store is a file system of this many MiB.
     pub store_mib: Option<u32>,
+    /// Its directory for builds is a file system of this many MiB.
+    pub build_mib: Option<u32>,
     /// The load that it reports.
     pub load: f64,
     /// The initial quality of its cable, if that can be changed.
@@ -105,13 +107,12 @@ impl Machine {
             format!("{load:.2} 0.00 0.00 1/1 1\n"),
         )
         .unwrap();
-        let size = kind
-            .store_mib
-            .map_or(String::new(), |size| format!("{size}m"));
+        let size = |mib: Option<u32>| mib.map_or(String::new(), |mib| format!("{mib}m"));
         fs::set_permissions(files.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         let script = "mount --bind \"$1/gate\" \"$2/gate\"
             for file in passwd group; do mount --bind \"$1/$file\" /etc/$file; done
             if [ -n \"$4\" ]; then mount -t tmpfs -o size=$4,mode=755 store \"$2/store\"; fi
+            if [ -n \"$5\" ]; then mount -t tmpfs -o size=$5,mode=1777 tmp \"$2/tmp\"; fi
             mount --rbind \"$2\" \"$1\"
             mount -t tmpfs -o mode=755 run /run
             mkdir /run/sshd
@@ -128,7 +129,8 @@ impl Machine {
             root.to_str().unwrap(),
             files.to_str().unwrap(),
             &name,
-            &size,
+            &size(kind.store_mib),
+            &size(kind.build_mib),
         ];
         let options = ["--fork", "--kill-child", "--pid", "--ipc"];
         let namespaces = Namespaces::new(&options, &script, &words);

@@ -13,8 +13,10 @@
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
+//! | `sharing.rs` | what several builds on one machine need |
 //! | `blame.rs` | whose fault a failure is |
 //! | `leftovers.rs` | clients and hooks that are killed |
+//! | `hostile.rs`, `fake_daemon.rs` | machines that send what they should not |
 //! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
 //! | `client.rs` | `guix-client offload` |
@@ -35,12 +37,15 @@ mod choosing;
 mod client;
 mod entry;
 mod failover;
+mod fake_daemon;
 mod farm;
 mod faults;
 mod files;
 mod hook_process;
+mod hostile;
 mod inspection;
 mod leftovers;
 mod machine;
 mod namespaces;
 mod requests;
+mod sharing;
