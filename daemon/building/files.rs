@@ -1,10 +1,12 @@
 //! Operations on whole files and trees, with errors for the client.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use system::lease;
 use system::tree::{self, Dir, copy_tree, remove_tree};
 
 use super::sandbox::BuildDirectory;
@@ -120,6 +122,47 @@ pub(super) fn replace_by_copy(
     rename(copy, path)
 }
 
+/// Whether somebody may be able to write to a file of the tree, which belongs to the daemon, by a
+/// descriptor from before.
+pub(super) fn may_be_open_for_writing(
+    path: &Path,
+    progress: &dyn store::Progress,
+) -> Result<bool, RequestError> {
+    let mut visitor = Writers {
+        found: false,
+        progress,
+    };
+    let (dir, name) = split(path)?;
+    let walked = tree::walk(&dir, name, &mut visitor);
+    walked.map_err(|e| tree_failed("inspecting", path, e))?;
+    Ok(visitor.found)
+}
+
+struct Writers<'a> {
+    found: bool,
+    progress: &'a dyn store::Progress,
+}
+
+impl tree::Visit for Writers<'_> {
+    fn visit(&mut self, file: &tree::Visited<'_>) -> io::Result<tree::Descend> {
+        if self.found {
+            return Ok(tree::Descend::Over);
+        }
+        if self.progress.interrupted() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if file.stat.kind() == tree::Kind::Regular {
+            let opened = file.parent.open_file(file.name)?;
+            self.found = lease::is_open_for_writing(&opened)?.unwrap_or(true);
+        }
+        Ok(tree::Descend::Into)
+    }
+
+    fn action(&self) -> &'static str {
+        "inspect"
+    }
+}
+
 /// Moves `new` to `path`, which may exist. For a moment, `path` does not exist.
 pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
     let mut old = path.as_os_str().to_owned();
@@ -143,15 +186,18 @@ pub(super) fn replace(path: &Path, new: &Path) -> Result<(), RequestError> {
 }
 
 /// Removes setuid and setgid bits, write permission for others and access control lists from
-/// everything in the tree that a failed build has left in its directory, and changes its owner to
-/// `owner` (user, group). Devices are an error.
+/// everything in the tree that a failed build of the user `builder` has left in its directory, and
+/// changes its owner to `owner` (user, group). Devices are an error.
 fn make_kept_tree_harmless(
     path: &Path,
+    builder: u32,
     owner: Option<(u32, Option<u32>)>,
 ) -> Result<(), RequestError> {
     secure(
         path,
         Harmless {
+            builder,
+            seen: HashSet::new(),
             owner,
             forbidden: 0o6002,
             only_items: false,
@@ -159,15 +205,17 @@ fn make_kept_tree_harmless(
     )
 }
 
-/// Makes an output of a failed build safe for inspection in the store: nobody can write to it, or
+/// Makes an output of a failed build of the user `builder` safe for inspection in the store: nobody can write to it, or
 /// execute it with its builder's privileges. File types that a store item can't have are an error.
-pub(super) fn make_failed_output_harmless(path: &Path) -> Result<(), RequestError> {
+pub(super) fn make_failed_output_harmless(path: &Path, builder: u32) -> Result<(), RequestError> {
     let owner = nix::unistd::geteuid()
         .is_root()
         .then(|| (0, Some(system::ids::effective_gid())));
     secure(
         path,
         Harmless {
+            builder,
+            seen: HashSet::new(),
             owner,
             forbidden: 0o6022,
             only_items: true,
@@ -181,6 +229,10 @@ fn secure(path: &Path, mut visitor: Harmless) -> Result<(), RequestError> {
 }
 
 struct Harmless {
+    /// The user who made the tree.
+    builder: u32,
+    /// Files that were made harmless already, which may have several names in the tree.
+    seen: HashSet<(u64, u64)>,
     owner: Option<(u32, Option<u32>)>,
     /// Permission bits to remove.
     forbidden: u32,
@@ -188,8 +240,24 @@ struct Harmless {
     only_items: bool,
 }
 
+impl Harmless {
+    /// Whether it is somebody else's file that has another name elsewhere: without a chroot, the
+    /// builder may have made a link to it. The daemon's own files in the tree have one name.
+    fn is_elsewhere(&self, stat: &tree::Stat) -> bool {
+        !stat.is_dir()
+            && stat.links() > 1
+            && stat.uid() != self.builder
+            && !self.seen.contains(&stat.identity())
+    }
+}
+
 impl tree::Visit for Harmless {
     fn visit(&mut self, file: &tree::Visited<'_>) -> io::Result<tree::Descend> {
+        if self.is_elsewhere(&file.stat) {
+            file.parent.remove_file(file.name)?;
+            return Ok(tree::Descend::Over);
+        }
+        self.seen.insert(file.stat.identity());
         if file.stat.kind() == tree::Kind::Other {
             let kept = matches!(
                 file.stat.raw().st_mode & libc::S_IFMT,
@@ -219,12 +287,13 @@ impl tree::Visit for Harmless {
     }
 }
 
-/// Gives a kept build directory to the user who requested the build.
+/// Gives the kept build directory of the user `builder` to the user who requested the build.
 ///
 /// For root, and for unknown clients, it stays below a directory that others can't enter, because
 /// it may contain setuid programs of a build user.
 pub(super) fn keep_for(
     directory: &BuildDirectory,
+    builder: u32,
     uid: Option<u32>,
     gid: Option<u32>,
 ) -> Result<(), RequestError> {
@@ -238,12 +307,12 @@ pub(super) fn keep_for(
         return open();
     };
     let owner = Some((uid, gid.filter(|gid| *gid != 0)));
-    make_kept_tree_harmless(top, None)?;
+    make_kept_tree_harmless(top, builder, None)?;
     open()?;
     // After the change of owner, only root may still move the directory.
     let is_root = nix::unistd::geteuid().is_root();
     if is_root {
-        make_kept_tree_harmless(top, owner)?;
+        make_kept_tree_harmless(top, builder, owner)?;
     }
     if top != outer {
         // The client was told the name of the outer directory.
@@ -255,7 +324,7 @@ pub(super) fn keep_for(
         fs::remove_dir(pivot).map_err(|e| failed(format!("deleting `{}'", pivot.display()), e))?;
     }
     if !is_root {
-        make_kept_tree_harmless(outer, owner)?;
+        make_kept_tree_harmless(outer, builder, owner)?;
     }
     Ok(())
 }

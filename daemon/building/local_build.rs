@@ -22,13 +22,16 @@ use super::job::Job;
 use super::log_file::LogFile;
 use super::monitor::{Carries, Ended, Limits, Monitor, Source};
 use super::outcome::{Failure, Outcome};
-use super::outputs::{self, Produced, Round};
+use super::outputs::{self, Maker, Produced, Round};
 use super::references_graph::{self, Graph};
 use super::sandbox::{
     self, BuildDirectory, BuildUser, Identity, Network, OutputDirectory, Plan, Program, Root,
     RootRequest,
 };
 use crate::request_error::RequestError;
+
+/// The settings with the files of the host that are shown in a chroot.
+const SHOWN: [&str; 2] = ["build-chroot-dirs", "build-extra-chroot-dirs"];
 
 /// Guix's message, which hooks look for.
 const LACK_OF_SPACE: &str = "note: build failure may have been caused by lack of free disk space";
@@ -97,7 +100,7 @@ fn rounds(
             &build.deadline,
             missing,
             &places,
-            Some(build.identity.uid()),
+            Some(build.maker()),
             &round,
         );
         match taken {
@@ -193,7 +196,7 @@ impl<'a> Build<'a> {
             return Ok(());
         }
         let mut extra = Vec::new();
-        for setting in ["build-chroot-dirs", "build-extra-chroot-dirs"] {
+        for setting in SHOWN {
             extra.extend(
                 job.session
                     .words(setting)
@@ -229,6 +232,15 @@ impl<'a> Build<'a> {
         let root = Root::create(&request).map_err(|e| failed("preparing the chroot", e))?;
         self.root = Some(root);
         Ok(())
+    }
+
+    /// Who makes the outputs.
+    fn maker(&self) -> Maker {
+        let shown = |setting: &str| self.job.session.words(setting).next().is_some();
+        Maker {
+            uid: self.identity.uid(),
+            reaches_others: self.root.is_none() || SHOWN.into_iter().any(shown),
+        }
     }
 
     /// Where an output is before it is moved to the store.
@@ -383,7 +395,7 @@ impl<'a> Build<'a> {
         for output in self.missing {
             let made = root.outside(output.as_path());
             if files::exists(&made)? && !files::exists(output.as_path())? {
-                files::make_failed_output_harmless(&made)?;
+                files::make_failed_output_harmless(&made, self.identity.uid())?;
                 files::move_tree(&made, output.as_path())?;
             }
         }
@@ -396,11 +408,12 @@ impl<'a> Build<'a> {
         if self.root.is_some() || self.output_directory.is_some() {
             return Ok(());
         }
+        let builder = self.identity.uid();
         for output in self.missing {
             if !files::exists(output.as_path())? || self.job.engine.store.is_valid(output)? {
                 continue;
             }
-            if let Err(error) = files::make_failed_output_harmless(output.as_path()) {
+            if let Err(error) = files::make_failed_output_harmless(output.as_path(), builder) {
                 attempt.message(Level::Error, error.to_string());
                 files::remove(output.as_path())?;
             }
@@ -424,7 +437,8 @@ impl<'a> Build<'a> {
             Level::Error,
             format!("note: keeping build directory `{}'", directory.display()),
         );
-        files::keep_for(&self.directory, job.client.uid, job.client.gid).or_else(|error| {
+        let builder = self.identity.uid();
+        files::keep_for(&self.directory, builder, job.client.uid, job.client.gid).or_else(|error| {
             attempt.message(
                 Level::Info,
                 format!(
@@ -471,9 +485,13 @@ fn build_user(
             attempt.message(Level::Error, text);
         }
     };
-    let acquired = engine
-        .build_users
-        .acquire(&group, attempt.cancel(), try_acquire, on_wait);
+    let acquired = engine.build_users.acquire(
+        &group,
+        job.client.client(),
+        attempt.cancel(),
+        try_acquire,
+        on_wait,
+    );
     let Some(user) = acquired.map_err(RequestError::new)? else {
         return Err(AttemptError::Cancelled);
     };

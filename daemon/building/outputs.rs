@@ -37,34 +37,35 @@ pub(super) struct Produced {
     files: FileHashes,
 }
 
-/// Moves the outputs from where they were built (`place`) to the store. `owner` is the user who
-/// must own their files; `None` for the outputs of a hook, whose owner isn't checked.
+/// The builder of outputs.
+#[derive(Clone, Copy)]
+pub(super) struct Maker {
+    /// The user who must own their files.
+    pub(super) uid: u32,
+    /// Whether it could reach other processes of this machine, by sockets that have a name in the
+    /// file system, and so may have handed descriptors to them.
+    pub(super) reaches_others: bool,
+}
+
+/// Moves the outputs from where they were built (`place`) to the store. `maker` is `None` for the
+/// outputs of a hook, whose owner isn't checked.
 pub(super) fn take(
     job: &Job,
     deadline: &Deadline<'_>,
     missing: &BTreeSet<StorePath>,
     place: &dyn Fn(&StorePath) -> PathBuf,
-    owner: Option<u32>,
+    maker: Option<Maker>,
     round: &Round<'_>,
 ) -> Result<Vec<Produced>, AttemptError> {
     let mut taker = Taker {
         job,
         deadline,
-        owner,
+        owner: maker.map(|maker| maker.uid),
     };
-    if job.is_fixed_output() && owner.is_some() {
-        for path in missing {
-            let made = place(path);
-            taker.check_owner(path, &made)?;
-            let mut seen = InodesSeen::new();
-            let store = &job.engine.store;
-            if let Err(error) = store.canonicalise(&made, owner, &mut seen, deadline) {
-                return rejected(error.to_string());
-            }
-            // A process that escaped from the sandbox may have an open descriptor of the original.
-            files::replace_by_copy(&made, deadline)?;
-        }
-        taker.owner = Some(system::ids::effective_uid());
+    if let Some(maker) = maker
+        && (job.is_fixed_output() || maker.reaches_others)
+    {
+        taker.take_away(missing, place)?;
     }
     let mut candidates: BTreeSet<StorePath> = (*job.input_closure()?).clone();
     candidates.extend(job.outputs().map(|(_, path)| path.clone()));
@@ -117,6 +118,33 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
+    /// Makes the outputs the daemon's, so that nobody can write to them any more. A process that
+    /// escaped from the sandbox, or that was sent a descriptor, may have an original open.
+    fn take_away(
+        &mut self,
+        missing: &BTreeSet<StorePath>,
+        place: &dyn Fn(&StorePath) -> PathBuf,
+    ) -> Result<(), AttemptError> {
+        let mut seen = InodesSeen::new();
+        for path in missing {
+            let made = place(path);
+            self.check_owner(path, &made)?;
+            let store = &self.job.engine.store;
+            if let Err(error) = store.canonicalise(&made, self.owner, &mut seen, self.deadline) {
+                return rejected(error.to_string());
+            }
+        }
+        // Nobody can open them for writing now.
+        for path in missing {
+            let made = place(path);
+            if self.job.is_fixed_output() || files::may_be_open_for_writing(&made, self.deadline)? {
+                files::replace_by_copy(&made, self.deadline)?;
+            }
+        }
+        self.owner = Some(system::ids::effective_uid());
+        Ok(())
+    }
+
     fn take_one(
         &self,
         output: &Output,

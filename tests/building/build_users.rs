@@ -1,5 +1,6 @@
-//! All build users in use: builds wait for one, first come, first served.
+//! All build users in use: builds wait for one, and the client with the fewest comes first.
 
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -76,6 +77,49 @@ fn clients_that_wait_for_build_users_are_served_in_turn() {
         setup.open(&format!("end-{number}"));
     }
     greedy.finish().1.succeeded();
+}
+
+#[test]
+fn who_wants_one_build_user_does_not_wait_for_all_builds_of_others() {
+    let setup = Setup::new(&[]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    setup.open("order");
+    let order = setup.gate().join("order");
+    fs::set_permissions(&order, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut greedy = setup.client();
+    greedy.set(|options| options.set("build-max-jobs", "100"));
+    let begin = |name: &str| format!("echo {name} >>{}", order.display());
+    let drvs: Vec<_> = (0..4 * users.uids.len())
+        .map(|number| {
+            let (begin, wait) = (begin("greedy"), setup.await_gate("go"));
+            let script = format!("{begin}; {wait}; sleep 0.1; echo >$out");
+            greedy.write(Script::new(&format!("greedy-{number}"), &script))
+        })
+        .collect();
+    let modest = greedy.write(Script::new(
+        "modest",
+        &format!("{}; echo >$out", begin("modest")),
+    ));
+    let greedy = greedy.start(&drvs.iter().collect::<Vec<_>>());
+    let begun = || setup.read("order").lines().count();
+    assert!(eventually(|| begun() == users.uids.len()));
+    greedy.wait_for(WAITING);
+    let program = setup.site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
+    let errors = setup.site.path("modest");
+    let mut command = setup.site.command(program);
+    command.args(["build", "--no-offload", modest.path.as_str()]);
+    command.stderr(fs::File::create(&errors).unwrap());
+    let mut modest = command.uid(4243).gid(4243).spawn().unwrap();
+    let waits = || fs::read_to_string(&errors).is_ok_and(|text| text.contains(WAITING.trim_end()));
+    assert!(eventually(waits));
+    setup.open("go");
+    assert!(modest.wait().unwrap().success());
+    greedy.finish().1.succeeded();
+    let order = setup.read("order");
+    let place = order.lines().position(|line| line == "modest").unwrap();
+    assert_eq!(place, users.uids.len(), "{order}");
 }
 
 #[test]

@@ -88,6 +88,25 @@ fn a_builder_outside_the_store_is_refused() {
 }
 
 #[test]
+fn a_builder_outside_the_store_holds_up_no_other_build() {
+    if !is_ours() {
+        return; // Guix's of June 2025 ends the whole request
+    }
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    client.set(|options| options.keep_going = true);
+    let bad = client.write(Script::new("outside", "").builder("/proc/self/exe"));
+    let good = ["a", "b", "c"].map(|name| client.write(Script::new(name, "echo >$out")));
+    let [a, b, c] = &good;
+    let built = client.build(&[a, &bad, b, c]);
+    built.failed(100, &format!("build of `{}' failed", bad.path));
+    built.said("derivation builder `/proc/self/exe' is outside the store");
+    for drv in &good {
+        assert!(client.is_valid(drv.out()));
+    }
+}
+
+#[test]
 fn what_needs_a_failed_build_fails_with_its_status() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();

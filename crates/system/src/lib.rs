@@ -8,6 +8,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`pipe`] | pipes, socket pairs and small descriptor helpers |
+//! | [`lease`] | whether anybody can write to a file |
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
 //! | [`poll`] | waiting for several descriptors, with a timeout |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
@@ -39,6 +40,7 @@ pub mod ids;
 pub mod ipc;
 pub mod keyring;
 pub mod landlock;
+pub mod lease;
 pub mod lock;
 pub mod mount;
 pub mod namespace;

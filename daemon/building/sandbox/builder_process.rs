@@ -92,7 +92,7 @@ fn become_builder(
     // Changing the user has cleared the parent-death signal.
     die_with_daemon()?;
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
-    let program = phase("exec", execute::find(&plan))?;
+    let program = execute::find(&plan);
     // The builder gets no keys of the user who started the daemon, and leaves none to later builds.
     phase("keyring", keyring::join_new_session())?;
     phase("seccomp", execute::restrict(&plan))?;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
-use system::{errno, landlock, personality, seccomp};
+use system::seccomp::{self, Restrictions};
+use system::{errno, landlock, personality};
 
 use super::build_log::log;
 use super::plan::{Plan, Program};
@@ -34,27 +35,26 @@ pub(super) fn set_personality(plan: &Plan) -> io::Result<()> {
     personality::set(bits | personality::NO_RANDOMIZE)
 }
 
-/// The file to execute, with all symbolic links resolved, or an error for the build's log.
-pub(super) type Executable = io::Result<PathBuf>;
+/// The file to execute, with all symbolic links resolved, or an error for the build's log: as in
+/// Guix, it is the build's failure, and other builds go on.
+pub(super) type Executable = Result<PathBuf, String>;
 
 /// Finds the file to execute. A derivation's builder has to be in the store: anything else (such as
 /// `/proc/self/exe`, which is the daemon) could be used to modify the daemon itself, whose owner
 /// may be the builder, or to run it with libraries chosen by the derivation.
-pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
-    match &plan.program {
-        Program::Builtin { guix, .. } => Ok(Ok(guix.as_path().to_owned())),
-        Program::Builder { file, .. } => {
-            let store = plan.store.as_path();
-            let elsewhere =
-                || io::Error::other(format!("derivation builder `{file}' is outside the store"));
-            match system::tree::locate(file.as_path()) {
-                Ok(path) if path.starts_with(store) && path != store => Ok(Ok(path)),
-                Ok(_) => Err(elsewhere()),
-                // A magic link or a loop.
-                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(elsewhere()),
-                Err(error) => Ok(Err(error)),
-            }
-        }
+pub(super) fn find(plan: &Plan) -> Executable {
+    let file = match &plan.program {
+        Program::Builtin { guix, .. } => return Ok(guix.as_path().to_owned()),
+        Program::Builder { file, .. } => file,
+    };
+    let store = plan.store.as_path();
+    let elsewhere = || Err(format!("derivation builder `{file}' is outside the store"));
+    match system::tree::locate(file.as_path()) {
+        Ok(path) if path.starts_with(store) && path != store => Ok(path),
+        Ok(_) => elsewhere(),
+        // A magic link or a loop.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => elsewhere(),
+        Err(error) => Err(cannot_execute(plan, &error)),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn find(plan: &Plan) -> io::Result<Executable> {
 pub(super) fn run(plan: &Plan, program: Executable) -> String {
     let program = match &program {
         Ok(program) => program,
-        Err(error) => return cannot_execute(plan, error),
+        Err(error) => return error.clone(),
     };
     match &plan.program {
         Program::Builtin { name, output, .. } => {
@@ -111,7 +111,7 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
 }
 
 /// Restricts the builder: it can't use dangerous system calls (see [`seccomp`]) or, without
-/// namespaces, access other processes (see [`landlock`]). A builtin can only write to its own
+/// namespaces, access other processes (see [`landlock`]) or let others become its user. A builtin can only write to its own
 /// directories, and so neither to the store nor to the daemon's state.
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     match (&plan.program, &plan.chroot) {
@@ -127,7 +127,10 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
         Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
         Program::Builtin { .. } => false,
     };
-    seccomp::restrict_builder(!is_32_bit)
+    seccomp::restrict_builder(Restrictions {
+        native_only: !is_32_bit,
+        no_set_id: plan.chroot.is_none(),
+    })
 }
 
 fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {

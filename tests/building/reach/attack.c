@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -58,6 +59,55 @@ static int access_list (const char *file, uint32_t uid)
   return 0;
 }
 
+/* Sends a descriptor, with which FILE can be written to, to whoever listens at NAME.  */
+static int hand_out (const char *name, const char *file)
+{
+  char control[CMSG_SPACE (sizeof (int))] = "";
+  struct iovec data = { "x", 1 };
+  struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control,
+                            .msg_controllen = sizeof control };
+  struct cmsghdr *header = CMSG_FIRSTHDR (&message);
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  int stream = socket (AF_UNIX, SOCK_STREAM, 0), descriptor = open (file, O_RDWR);
+  strncpy (address.sun_path, name, sizeof address.sun_path - 1);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN (sizeof (int));
+  memcpy (CMSG_DATA (header), &descriptor, sizeof (int));
+  if (result ("connect", connect (stream, (struct sockaddr *) &address, sizeof address)) < 0)
+    return 1;
+  return result ("send", sendmsg (stream, &message, 0)) < 0;
+}
+
+/* Tries everything that gives a file a mode, with the bits of MODE; the files' names begin with
+   PREFIX.  */
+static int modes (const char *prefix, int mode)
+{
+  struct { uint64_t flags, mode, resolve; } how = { O_CREAT | O_WRONLY, mode | 0755, 0 };
+  char name[8][256];
+  int descriptor;
+  for (int i = 0; i < 8; i++)
+    snprintf (name[i], sizeof name[i], "%s%d", prefix, i);
+  umask (0);
+  descriptor = open (name[0], O_CREAT | O_RDWR, 0755);
+  result ("chmod", chmod (name[0], mode | 0755));
+  result ("fchmod", fchmod (descriptor, mode | 0755));
+  result ("fchmodat", fchmodat (AT_FDCWD, name[0], mode | 0755, 0));
+  result ("fchmodat2", syscall (452, AT_FDCWD, name[0], mode | 0755, 0));
+  result ("open", open (name[1], O_CREAT | O_WRONLY, mode | 0755));
+  result ("openat", syscall (SYS_openat, AT_FDCWD, name[2], O_CREAT | O_WRONLY, mode | 0755));
+  result ("openat2", syscall (437, AT_FDCWD, name[3], &how, sizeof how));
+  result ("creat", creat (name[4], mode | 0755));
+  result ("mknod", mknod (name[5], S_IFREG | mode | 0755, 0));
+#ifdef __x86_64__
+  result ("old open", syscall (SYS_open, name[6], O_CREAT | O_WRONLY, mode | 0755));
+  result ("old chmod", syscall (SYS_chmod, name[0], mode | 0755));
+#endif
+  /* Without O_CREAT, the mode is whatever is in the register.  */
+  result ("reading", syscall (SYS_openat, AT_FDCWD, name[0], O_RDONLY, 06755));
+  return 0;
+}
+
 int main (int count, char **words)
 {
   const char *what = count > 1 ? words[1] : "";
@@ -66,6 +116,10 @@ int main (int count, char **words)
     return with_ticket (words + 2);
   if (strcmp (what, "access-list") == 0)
     return access_list (words[2], atoi (words[3]));
+  if (strcmp (what, "hand-out") == 0)
+    return hand_out (words[2], words[3]);
+  if (strcmp (what, "modes") == 0)
+    return modes (words[2], strtol (words[3], NULL, 8));
   if (strcmp (what, "keys") == 0)
     {
       char ticket[16] = "";

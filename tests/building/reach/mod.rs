@@ -1,7 +1,9 @@
 //! What builds must not be able to access: the machine, other users, other builds. Each test is an
 //! attack, by a program that really tries it.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::harness::derivations::Built;
@@ -215,10 +217,10 @@ fn the_daemons_own_program_as_a_builder() {
         assert!(built.result.is_err(), "{name}: {built:?}");
         built.did_not_say("guix-daemon (");
         if is_ours() {
-            built.failed(
-                1,
-                &format!("derivation builder `{link}/{name}' is outside the store"),
-            );
+            built.failed(100, &format!("build of `{}' failed", drv.path));
+            built.said(&format!(
+                "derivation builder `{link}/{name}' is outside the store"
+            ));
         }
     }
 }
@@ -376,6 +378,113 @@ fn what_failed_builds_leave_is_harmless() {
             assert_eq!(metadata.uid(), nix::unistd::geteuid().as_raw());
         }
     }
+}
+
+#[test]
+fn descriptors_that_a_builder_handed_out_write_to_nothing() {
+    if !is_ours() {
+        return; // With Guix's, they write to other people's items
+    }
+    for options in [&[][..], &["--disable-chroot"]] {
+        let setup = Setup::new(options);
+        let mut attacker = Attacker::new(&setup);
+        // A directory that the administrator shows to builds, or one that all can write to.
+        let name = setup.gate().join("socket");
+        let listener = UnixListener::bind(&name).unwrap();
+        fs::set_permissions(&name, fs::Permissions::from_mode(0o777)).unwrap();
+        let contents = "what somebody else adds later\n".repeat(1000);
+        let precious = setup.gate().join("contents");
+        fs::write(&precious, &contents).unwrap();
+        let script = format!(
+            "mkdir $out; cat {} >$out/file; $attack hand-out {} $out/file",
+            precious.display(),
+            name.display()
+        );
+        let script = format!("attack={}; {script}", attacker.program);
+        let script = Script::new("hands-out", &script).source(&attacker.program);
+        let drv = attacker.client.write(script);
+        let built = attacker.client.build(&[&drv]);
+        built.succeeded();
+        built.said("send: worked\n");
+        let (stream, _) = listener.accept().unwrap();
+        let (_, fds) = system::socket::receive_with_fds(&stream, &mut [0; 4]).unwrap();
+        let [fd] = <[_; 1]>::try_from(fds).unwrap();
+        let other = attacker.client.text("other", &contents, &[]);
+        // One file by deduplication.
+        let file = drv.out().as_path().join("file");
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&file), inode(other.as_path()));
+        fs::File::from(fd).write_all_at(b"evil", 0).unwrap();
+        assert_eq!(fs::read_to_string(other.as_path()).unwrap(), contents);
+        assert_eq!(fs::read_to_string(file).unwrap(), contents);
+    }
+}
+
+#[test]
+fn without_a_chroot_no_file_makes_others_its_builder() {
+    if !is_ours() {
+        return; // With Guix's, whoever executes one stays a build user
+    }
+    let setup = Setup::new(&["--disable-chroot"]);
+    let mut attacker = Attacker::new(&setup);
+    let prefix = setup.gate().join("made-");
+    for (mode, expected) in [("4000", "no"), ("2000", "no"), ("0", "all")] {
+        let script = format!(
+            "$attack modes {}{mode}- {mode}; echo >$out",
+            prefix.display()
+        );
+        let built = attacker.run(&format!("modes-{mode}"), &script);
+        built.succeeded();
+        built.said("reading: worked\n");
+        let worked = built.log.matches(": worked\n").count();
+        match expected {
+            "no" => assert_eq!(worked, 1, "{built:?}"),
+            _ => assert!(worked > 8, "{built:?}"),
+        }
+    }
+    for name in names(&setup.gate()) {
+        let mode = fs::metadata(setup.gate().join(&name)).unwrap().mode();
+        assert_eq!(mode & 0o6000, 0, "{name}");
+    }
+}
+
+#[test]
+fn files_of_others_that_a_builder_linked_stay_theirs() {
+    if !is_ours() || !nix::unistd::geteuid().is_root() {
+        return; // Guix's gives them to the client, or to root
+    }
+    let setup = Setup::new(&["--disable-chroot"]);
+    let mut client = setup.client();
+    let (owner, asker) = (4242, 4243);
+    let file = setup.gate().join("others");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    chown(&file, Some(owner), Some(owner)).unwrap();
+    // As a builder may, whatever `protected_hardlinks' is.
+    let link = |place: &str| format!("ln {} {place}; exit 1", file.display());
+    let kept = client.write(Script::new("kept", &link("mine")));
+    let program = setup.site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
+    let mut command = setup.site.command(program);
+    command.args(["build", "--keep-failed", "--no-offload", kept.path.as_str()]);
+    let output = command.uid(asker).gid(asker).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("keeping build directory"), "{said}");
+    let directory = setup.site.path("tmp/guix-build-kept.drv-0");
+    assert_eq!(fs::metadata(&directory).unwrap().uid(), asker);
+    assert_eq!(names(&directory), [""; 0]);
+    let failed = client.write(Script::new("failed", &link("$out")));
+    client.build(&[&failed]).failed(100, "failed");
+    let rejected = client.write(Script::new(
+        "rejected",
+        &format!("mkdir $out; ln {} $out/mine", file.display()),
+    ));
+    let built = client.build(&[&rejected]);
+    built.failed(1, "failed");
+    built.said("invalid ownership on file");
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid()), (owner, owner));
+    assert_eq!(metadata.mode() & 0o7777, 0o666);
+    assert_eq!(metadata.nlink(), 1);
 }
 
 /// A site whose `guix`, which creates the outputs of builtin builders, is a shell script; `$output`
