@@ -72,9 +72,7 @@ impl Daemon {
 
     /// The scheduler of all builds in `store`.
     pub fn scheduler(&self, store: &Store) -> &Scheduler {
-        self.scheduler.get_or_init(|| {
-            let descriptors = self.limits.build_descriptors.clone();
-            Scheduler::new(store.clone(), self.settings.clone(), descriptors)
-        })
+        self.scheduler
+            .get_or_init(|| Scheduler::new(store.clone(), self.settings.clone(), &self.limits))
     }
 }

@@ -1,7 +1,7 @@
 //! Something limited that all clients share, so that none can take all of it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use system::quota::{self, Quota};
@@ -12,12 +12,22 @@ use system::sync::Mutex;
 pub enum ClientKey {
     /// A user of this machine.
     User(u32),
-    /// Whoever is at an address.
+    /// Whoever is at an address: see [`ClientKey::at`].
     Address(IpAddr),
 }
 
 impl ClientKey {
     const ROOT: ClientKey = ClientKey::User(0);
+
+    /// Whoever is at an address: with IPv6, in its network, since every machine has as many
+    /// addresses there as it likes.
+    pub fn at(address: IpAddr) -> ClientKey {
+        const NETWORK: u128 = u128::MAX << 64;
+        ClientKey::Address(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
+            address => address,
+        })
+    }
 }
 
 /// How much there is.
@@ -49,6 +59,18 @@ pub enum LimitReached {
     OfClient(u64),
     /// That of all clients.
     OfAll(u64),
+}
+
+impl LimitReached {
+    /// What is said about requests that take too much memory.
+    pub fn of_request_memory(self) -> String {
+        let (bytes, whose) = match self {
+            LimitReached::OfClient(bytes) => (bytes, "one user's requests"),
+            LimitReached::OfAll(bytes) => (bytes, "the requests of all users"),
+        };
+        let mib = bytes >> 20;
+        format!("request is too large: {whose} can take {mib} MiB of the daemon's memory at a time")
+    }
 }
 
 /// Something limited.
@@ -209,6 +231,15 @@ mod tests {
         let used = limit.used.lock();
         assert!(used.by_client.is_empty());
         assert_eq!((used.total, used.unprivileged), (0, 0));
+    }
+
+    #[test]
+    fn a_machine_has_one_share_whatever_its_addresses() {
+        let at = |address: &str| ClientKey::at(address.parse().unwrap());
+        assert_eq!(at("2001:db8:1:2::3"), at("2001:db8:1:2:ffff::1"));
+        assert_ne!(at("2001:db8:1:2::3"), at("2001:db8:1:3::3"));
+        assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
+        assert_ne!(at("192.0.2.2"), at("192.0.2.1"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Peer {
     pub fn client(&self) -> ClientKey {
         match self {
             Peer::Local(peer) => ClientKey::User(peer.uid),
-            Peer::Remote(address) => ClientKey::Address(*address),
+            Peer::Remote(address) => ClientKey::at(*address),
         }
     }
 

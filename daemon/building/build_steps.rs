@@ -103,7 +103,7 @@ fn need_derivation(
 }
 
 fn read_derivation(
-    planner: &Planner<'_>,
+    planner: &mut Planner<'_>,
     id: BuildId,
     path: &StorePath,
 ) -> Result<Next, RequestError> {
@@ -111,7 +111,7 @@ fn read_derivation(
         planner.error(format!("cannot build missing derivation ‘{path}’"));
         return Ok(Next::End(Err(Failure::Misc)));
     }
-    let derivation = Arc::new(planner.store().read_derivation(path)?);
+    let derivation = planner.read_derivation(path)?;
     let state = BuildState::Read(derivation, BuildStep::CheckOutputs);
     Ok(Next::State(state))
 }

@@ -7,6 +7,7 @@ use store::Store;
 use super::attempts::Attempts;
 use super::build_users::BuildUsers;
 use super::sandbox::ForkServer;
+use crate::client_limits::ClientLimits;
 use crate::settings::Settings;
 use crate::shared_limit::SharedLimit;
 use crate::spawner::Spawner;
@@ -22,17 +23,15 @@ pub(super) struct Engine {
     /// The descriptors that attempts may have: see
     /// [`ClientLimits`](crate::client_limits::ClientLimits).
     pub(super) descriptors: Arc<SharedLimit>,
+    /// The memory that requests may have, in bytes.
+    pub(super) request_memory: Arc<SharedLimit>,
     /// The attempts in progress.
     pub(super) attempts: Attempts,
 }
 
 impl Engine {
     /// For builds in `store`.
-    pub(super) fn new(
-        store: Store,
-        settings: Arc<Settings>,
-        descriptors: Arc<SharedLimit>,
-    ) -> Engine {
+    pub(super) fn new(store: Store, settings: Arc<Settings>, limits: &ClientLimits) -> Engine {
         let spawner = Spawner::default();
         let starting = spawner.clone();
         Engine {
@@ -41,7 +40,8 @@ impl Engine {
             spawner,
             fork_server: ForkServer::new(move |program| starting.start(program)),
             build_users: BuildUsers::default(),
-            descriptors,
+            descriptors: limits.build_descriptors.clone(),
+            request_memory: limits.request_memory.clone(),
             attempts: Attempts::default(),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use formats::derivation::{self, Derivation};
 use formats::store_path::StorePath;
 use store::{Checked, Level, Progress, Store};
 
@@ -13,7 +14,15 @@ use super::goal::GoalResult;
 use super::goals::Goals;
 use super::request::BuildRequest;
 use crate::request_error::RequestError;
+use crate::shared_limit::{LimitReached, Share};
 use crate::substituter::Agent;
+
+/// What a goal takes besides its derivation, in bytes.
+const GOAL_MEMORY: u64 = 1 << 10;
+
+fn too_large(exceeded: LimitReached) -> RequestError {
+    RequestError::new(exceeded.of_request_memory())
+}
 
 /// The result of advancing a goal.
 pub(super) enum Advance<R> {
@@ -34,6 +43,8 @@ pub(super) struct Planner<'a> {
     pub(super) checked: Arc<Checked>,
     /// Answers what can be substituted; started when first needed.
     pub(super) query_agent: Option<Agent>,
+    /// The memory of the goals.
+    memory: Share,
     /// Whether it has failed: the request continues without substitutes.
     pub(super) query_failed: bool,
 }
@@ -47,6 +58,7 @@ impl<'a> Planner<'a> {
             goals: Goals::new(request.settings.keep_going),
             checked: Arc::default(),
             query_agent: None,
+            memory: engine.request_memory.share(request.client.client()),
             query_failed: false,
         }
     }
@@ -54,6 +66,30 @@ impl<'a> Planner<'a> {
     /// The store.
     pub(super) fn store(&self) -> &'a Store {
         &self.engine.store
+    }
+
+    /// Counts so many goals as memory of the client.
+    pub(super) fn count_goals(&mut self, goals: usize) -> Result<(), RequestError> {
+        self.take_memory(GOAL_MEMORY.saturating_mul(goals as u64))
+    }
+
+    /// Reads a derivation, which counts as memory of the client as long as the request lasts.
+    pub(super) fn read_derivation(
+        &mut self,
+        path: &StorePath,
+    ) -> Result<Arc<Derivation>, RequestError> {
+        let text = self.store().derivation_size(path)?;
+        let mut parsing = (self.engine.request_memory).share(self.request.client.client());
+        let taken = parsing.take(text.saturating_mul(derivation::PARSING_FACTOR));
+        taken.map_err(too_large)?;
+        let derivation = self.store().read_derivation(path)?;
+        drop(parsing);
+        self.take_memory(GOAL_MEMORY.saturating_add(derivation.size_in_memory()))?;
+        Ok(Arc::new(derivation))
+    }
+
+    fn take_memory(&mut self, bytes: u64) -> Result<(), RequestError> {
+        self.memory.take(bytes).map_err(too_large)
     }
 
     /// For long operations of the store.

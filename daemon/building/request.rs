@@ -31,7 +31,7 @@ impl ClientIdentity {
     pub fn client(&self) -> ClientKey {
         match (self.uid, self.address) {
             (Some(uid), _) => ClientKey::User(uid),
-            (None, address) => ClientKey::Address(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
+            (None, address) => ClientKey::at(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
         }
     }
 }

@@ -9,9 +9,9 @@ use store::Store;
 use super::engine::Engine;
 use super::request::BuildRequest;
 use super::worker::Worker;
+use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
 use crate::settings::Settings;
-use crate::shared_limit::SharedLimit;
 use crate::spawner::Spawner;
 
 /// Builds and substitutes for all sessions; clones share it.
@@ -19,9 +19,9 @@ use crate::spawner::Spawner;
 pub struct Scheduler(Arc<Engine>);
 
 impl Scheduler {
-    /// A scheduler of builds in `store`, which take shares of `descriptors`.
-    pub fn new(store: Store, settings: Arc<Settings>, descriptors: Arc<SharedLimit>) -> Self {
-        Scheduler(Arc::new(Engine::new(store, settings, descriptors)))
+    /// A scheduler of builds in `store`, within `limits`.
+    pub fn new(store: Store, settings: Arc<Settings>, limits: &ClientLimits) -> Self {
+        Scheduler(Arc::new(Engine::new(store, settings, limits)))
     }
 
     /// Starts programs that are killed when the daemon dies.

@@ -35,6 +35,7 @@ pub(super) fn advance(
             let Some(info) = query(planner, &path)? else {
                 return Ok(Advance::Ended(Err(Failure::NoSubstitute)));
             };
+            planner.count_goals(1 + info.references.len())?;
             let info = Arc::new(info);
             wait_for_references(planner, id, &path, &info);
             info

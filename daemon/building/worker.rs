@@ -105,6 +105,7 @@ impl<'a> Worker<'a> {
     /// Builds or substitutes all targets.
     pub(super) fn build(mut self) -> Result<(), RequestError> {
         let request = self.planner.request;
+        self.planner.count_goals(request.targets.len())?;
         let goals = &mut self.planner.goals;
         for target in &request.targets {
             let id: GoalId = if target.path.is_derivation() {

@@ -1,5 +1,6 @@
 //! Adding files and texts.
 
+use formats::derivation;
 use formats::hash::Algorithm;
 use formats::store_path::StorePath;
 use protocol::operations::{AddTextToStore, AddToStore};
@@ -17,6 +18,10 @@ pub fn add_text_to_store(session: &mut Session<'_>, request: AddTextToStore) -> 
             text,
             references,
         } = request;
+        if name.ends_with(derivation::EXTENSION) {
+            let parsing = (text.len() as u64).saturating_mul(derivation::PARSING_FACTOR);
+            session.connection.take_memory(parsing)?;
+        }
         Ok(session
             .store
             .add_text(&name, &text, &references, &session.add_options())?)

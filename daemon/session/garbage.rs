@@ -33,7 +33,7 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ha
         };
         let result = session.store.collect_garbage(&wanted, &*session.log)?;
         if matches!(request.action, GcAction::ReturnLive | GcAction::ReturnDead) {
-            session.count_paths(result.paths.len())?;
+            session.count_paths(result.paths.len() as u64)?;
         }
         let dir = session.store.dir();
         Ok(Collected {

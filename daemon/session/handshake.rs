@@ -34,7 +34,7 @@ pub fn greet<'a>(
     )?;
     admission.greeted();
     let memory = daemon.limits.request_memory.share(peer.client());
-    connection.limit_memory(memory.into_quota(too_large));
+    connection.limit_memory(memory.into_quota(LimitReached::of_request_memory));
     connection.begin()?;
     let settings = daemon.settings.session.clone();
     let log = Arc::new(ClientLog::new(
@@ -93,16 +93,6 @@ fn open(
         store.create_user(&account.name, peer.uid, log)?;
     }
     Ok(store)
-}
-
-/// What is said about requests that take too much memory.
-fn too_large(exceeded: LimitReached) -> String {
-    let (bytes, whose) = match exceeded {
-        LimitReached::OfClient(bytes) => (bytes, "one user's requests"),
-        LimitReached::OfAll(bytes) => (bytes, "the requests of all users"),
-    };
-    let mib = bytes >> 20;
-    format!("request is too large: {whose} can take {mib} MiB of the daemon's memory at a time")
 }
 
 /// What is said about temporary roots that are too many.

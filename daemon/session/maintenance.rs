@@ -12,7 +12,9 @@ use crate::request_error::RequestError;
 
 pub fn query_failed_paths(session: &mut Session<'_>, request: QueryFailedPaths) -> HandlerResult {
     session.answer(request, |session, _| {
-        Ok(session.store.query_failed_paths()?)
+        let failed = session.store.query_failed_paths()?;
+        session.count_paths(failed.len() as u64)?;
+        Ok(failed)
     })
 }
 

@@ -25,12 +25,16 @@ pub fn query_path_hash(session: &mut Session<'_>, request: QueryPathHash) -> Han
 
 pub fn query_references(session: &mut Session<'_>, request: QueryReferences) -> HandlerResult {
     session.answer(request, |session, request| {
-        Ok(session.store.query_references(&request.path)?)
+        let references = session.store.query_references(&request.path)?;
+        session.count_paths(references.len() as u64)?;
+        Ok(references)
     })
 }
 
 pub fn query_referrers(session: &mut Session<'_>, request: QueryReferrers) -> HandlerResult {
     session.answer(request, |session, request| {
+        // Before there are any in memory: there may be as many as items in the store.
+        session.count_paths(session.store.count_referrers(&request.path)?)?;
         Ok(session.store.query_referrers(&request.path)?)
     })
 }
@@ -47,6 +51,7 @@ pub fn query_derivation_outputs(
 ) -> HandlerResult {
     session.answer(request, |session, request| {
         let outputs = session.store.query_derivation_outputs(&request.path)?;
+        session.count_paths(outputs.len() as u64)?;
         Ok(outputs.into_values().collect())
     })
 }
@@ -57,6 +62,7 @@ pub fn query_derivation_output_names(
 ) -> HandlerResult {
     session.answer(request, |session, request| {
         let outputs = session.store.query_derivation_outputs(&request.path)?;
+        session.count_paths(outputs.len() as u64)?;
         Ok(outputs.into_keys().collect())
     })
 }
@@ -66,7 +72,9 @@ pub fn query_valid_derivers(
     request: QueryValidDerivers,
 ) -> HandlerResult {
     session.answer(request, |session, request| {
-        Ok(session.store.query_valid_derivers(&request.path)?)
+        let derivers = session.store.query_valid_derivers(&request.path)?;
+        session.count_paths(derivers.len() as u64)?;
+        Ok(derivers)
     })
 }
 
@@ -86,7 +94,9 @@ pub fn query_path_from_hash_part(
 
 pub fn query_valid_paths(session: &mut Session<'_>, request: QueryValidPaths) -> HandlerResult {
     session.answer(request, |session, request| {
-        Ok(session.store.query_valid_paths(&request.paths)?)
+        let valid = session.store.query_valid_paths(&request.paths)?;
+        session.count_paths(valid.len() as u64)?;
+        Ok(valid)
     })
 }
 
@@ -95,8 +105,8 @@ pub fn query_all_valid_paths(
     request: QueryAllValidPaths,
 ) -> HandlerResult {
     session.answer(request, |session, _| {
+        session.count_paths(session.store.count_valid_paths()?)?;
         let paths = session.store.query_all_valid_paths()?;
-        session.count_paths(paths.len())?;
         Ok(paths.into_iter().collect())
     })
 }
@@ -104,6 +114,7 @@ pub fn query_all_valid_paths(
 pub fn query_path_info(session: &mut Session<'_>, request: QueryPathInfo) -> HandlerResult {
     session.answer(request, |session, request| {
         let info = session.store.path_info(&request.path)?;
+        session.count_paths(info.references.len() as u64)?;
         Ok(PathInfo {
             deriver: info.deriver,
             hash: info.hash,

@@ -39,6 +39,7 @@ pub fn find_roots(session: &mut Session<'_>, request: FindRoots) -> HandlerResul
     session.run_interruptibly(request, |session, _| {
         let asker = session.credentials();
         let roots = session.store.find_roots(Some(&asker), &*session.log)?;
+        session.count_paths(2 * roots.len() as u64)?;
         let named =
             |(link, path): (std::path::PathBuf, _)| (link.into_os_string().into_vec().into(), path);
         Ok(roots.into_iter().map(named).collect())

@@ -129,8 +129,8 @@ impl Session<'_> {
     }
 
     /// Counts a reply with so many paths as memory of the client, which may not read it.
-    pub fn count_paths(&mut self, paths: usize) -> Result<(), RequestError> {
-        let bytes = BYTES_PER_PATH.saturating_mul(paths as u64);
+    pub fn count_paths(&mut self, paths: u64) -> Result<(), RequestError> {
+        let bytes = BYTES_PER_PATH.saturating_mul(paths);
         Ok(self.connection.take_memory(bytes)?)
     }
 

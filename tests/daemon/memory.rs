@@ -1,12 +1,15 @@
 //! The daemon's memory use with large items and many clients.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::slice::from_ref;
 
-use formats::Algorithm;
+use formats::derivation::{self, Recipe};
 use formats::nar::Sink;
-use protocol::operations::GcAction;
+use formats::{Algorithm, Hash, StorePath};
+use protocol::client::Connection;
+use protocol::operations::{BuildMode, GcAction};
 
 use crate::harness::{Bytes, End, RawClient, Site, is_ours, program};
 use crate::items::*;
@@ -205,6 +208,89 @@ fn requests_that_are_never_whole_take_only_their_users_share() {
             .is_ok()
     };
     fixture.daemon.wait_until(is_free, "to free memory");
+}
+
+/// The text of a derivation with so many short variables, which takes ten times as much memory.
+fn derivation_with(fixture: &Fixture, name: &str, variables: usize) -> (StorePath, String) {
+    let mut recipe = Recipe {
+        outputs: BTreeMap::from([("out".to_owned(), None)]),
+        system: "x86_64-linux".into(),
+        builder: "/nowhere".into(),
+        ..Recipe::default()
+    };
+    let variables = (0..variables).map(|number| (format!("v{number:x}").into(), "".into()));
+    recipe.environment.extend(variables);
+    let known = |input: &StorePath| -> Result<Hash, derivation::Error> { panic!("{input}") };
+    let store = fixture.dir();
+    let (derivation, path) = recipe.instantiate(name, &store, known).unwrap();
+    let text = String::from_utf8(derivation.to_bytes()).unwrap();
+    (path, text)
+}
+
+#[test]
+fn derivations_of_requests_take_their_users_share() {
+    only_ours!();
+    let fixture = with_one_gib();
+    let names = ["first", "second"];
+    let drvs = names.map(|name| derivation_with(&fixture, name, 235_000));
+    let mut client = fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    for (name, (path, text)) in names.iter().zip(&drvs) {
+        let added = add_text(&mut client, &format!("{name}.drv"), text, &[]);
+        assert_eq!(&added, path);
+    }
+    let build = |client: &mut Connection, drvs: &[(StorePath, String)]| {
+        let targets = drvs.iter().map(|(path, _)| path.clone().into()).collect();
+        let built = client.build_paths(targets, BuildMode::Normal, &mut |_| ());
+        built.unwrap_err().to_string()
+    };
+    let both = build(&mut client, &drvs);
+    let refusal = "one user's requests can take 64 MiB of the daemon's memory at a time";
+    assert!(both.contains(refusal), "{both}");
+    // One of them fits, and the share is free again.
+    let mut client = fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    let one = build(&mut client, &drvs[..1]);
+    assert!(!one.contains(refusal), "{one}");
+    // So does writing one that would take too much when it is read.
+    let (_, text) = derivation_with(&fixture, "third", 600_000);
+    let mut client = fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    let written = client.add_text_to_store("third.drv", text, Default::default());
+    let written = written.unwrap_err().to_string();
+    assert!(written.contains(refusal), "{written}");
+}
+
+#[test]
+fn long_replies_take_their_users_share() {
+    only_ours!();
+    let fixture = with_one_gib();
+    let popular = add_text(&mut fixture.client(), "popular", "", &[]);
+    let database = fixture.site.state().join("db/db.sqlite");
+    let database = rusqlite::Connection::open(database).unwrap();
+    // More than 64 MiB of paths.
+    let paths = format!(
+        "with recursive numbers(n) as (select 1 union all select n + 1 from numbers where n < 400000)
+         insert into ValidPaths (path, hash, registrationTime, narSize)
+         select '{}/' || printf('%032d', n) || '-x', 'sha256:{}', 1, 1 from numbers",
+        fixture.site.store().display(),
+        "0".repeat(64)
+    );
+    database.execute(&paths, []).unwrap();
+    let references = "insert into Refs (referrer, reference)
+                      select id, (select id from ValidPaths where path = ?1) from ValidPaths
+                      where path <> ?1";
+    database.execute(references, [popular.as_str()]).unwrap();
+    drop(database);
+    let refusal = "one user's requests can take 64 MiB of the daemon's memory at a time";
+    let connect = || fixture.greet(connect_as(NOBODY, &fixture.site.socket()));
+    let referrers = connect().query_referrers(&popular).unwrap_err().to_string();
+    assert!(referrers.contains(refusal), "{referrers}");
+    let mut raw = raw_as(NOBODY, &fixture);
+    raw.send(Bytes::new().word(23));
+    match raw.end() {
+        End::Error(message, _) => assert!(message.contains(refusal), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    let peak = fixture.peak_kib();
+    assert!(peak < limit_kib(), "{peak} KiB");
 }
 
 #[test]

@@ -54,6 +54,10 @@ const REFERENCES: &str =
 const REFERRERS: &str = "select path from Refs join ValidPaths on referrer = id \
                          where reference = (select id from ValidPaths where path = ?)";
 
+/// The number of its referrers.
+const COUNT_REFERRERS: &str = "select count(*) from Refs \
+                               where reference = (select id from ValidPaths where path = ?)";
+
 impl Store {
     /// Whether the path is registered.
     pub fn is_valid(&self, path: &StorePath) -> Result<bool> {
@@ -89,6 +93,20 @@ impl Store {
             "select path from ValidPaths order by path",
             [],
         )
+    }
+
+    /// The number of valid paths.
+    pub fn count_valid_paths(&self) -> Result<u64> {
+        self.read("counting valid paths in database", |connection| {
+            count(connection, "select count(*) from ValidPaths", [])
+        })
+    }
+
+    /// The number of valid paths that refer to `path`.
+    pub fn count_referrers(&self, path: &StorePath) -> Result<u64> {
+        self.read("counting referrers in database", |connection| {
+            count(connection, COUNT_REFERRERS, [path.as_str()])
+        })
     }
 
     /// What is registered about the path; `None` if it isn't valid.
@@ -274,6 +292,13 @@ impl Store {
         Ok(topological_sort(&references)?)
     }
 
+    /// The size of the text of the derivation `path` (which should be valid), in bytes.
+    pub fn derivation_size(&self, path: &StorePath) -> Result<u64> {
+        let stat = self.inner.root.stat_at(path.base_name());
+        let stat = stat.context(|| format!("getting attributes of path `{path}'"))?;
+        Ok(stat.size())
+    }
+
     /// Reads the derivation `path` (which should be valid).
     pub fn read_derivation(&self, path: &StorePath) -> Result<Derivation> {
         let failed = || format!("reading file `{path}'");
@@ -400,6 +425,18 @@ impl Store {
             .parse(path)
             .map_err(|error| Error::Other(error.to_string()))
     }
+}
+
+/// The result of a query for a number.
+fn count(
+    connection: &Connection,
+    query: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<u64> {
+    let number: i64 = connection
+        .prepare_cached(query)?
+        .query_row(parameters, |row| row.get(0))?;
+    Ok(number.unsigned_abs())
 }
 
 /// The row id of a valid path.

@@ -20,10 +20,17 @@ pub use modulo::ModuloHashes;
 pub use recipe::Recipe;
 
 /// The extension of derivations' file names.
-const EXTENSION: &str = ".drv";
+pub const EXTENSION: &str = ".drv";
 
 /// The largest derivation that is read, in bytes; real ones are far smaller.
-pub const MAX_SIZE: u64 = 256 * 1024 * 1024;
+pub const MAX_SIZE: u64 = 64 * 1024 * 1024;
+
+/// How many bytes of memory each byte of a derivation's text may take while it is parsed: one of
+/// many short strings takes the most.
+pub const PARSING_FACTOR: u64 = 12;
+
+/// What a string takes in memory besides its characters, with its place in a set or map, in bytes.
+const STRING_OVERHEAD: usize = 64;
 
 /// Why a derivation could not be read or is invalid.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +183,30 @@ impl Derivation {
             .chain(self.inputs.keys())
             .cloned()
             .collect()
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub fn size_in_memory(&self) -> u64 {
+        let outputs = self.outputs.iter().flat_map(|(name, output)| {
+            let path = output.path.as_str().len();
+            [name.len(), path, output.algorithm.len(), output.hash.len()]
+        });
+        let inputs = self.inputs.iter().flat_map(|(path, names)| {
+            std::iter::once(path.as_str().len()).chain(names.iter().map(String::len))
+        });
+        let sources = self.sources.iter().map(|path| path.as_str().len());
+        let variables = self.environment.iter();
+        let variables = variables.flat_map(|(name, value)| [name.len(), value.len()]);
+        let arguments = self.arguments.iter().map(|argument| argument.len());
+        [self.system.len(), self.builder.len()]
+            .into_iter()
+            .chain(outputs)
+            .chain(inputs)
+            .chain(sources)
+            .chain(variables)
+            .chain(arguments)
+            .map(|length| (length + STRING_OVERHEAD) as u64)
+            .sum()
     }
 
     /// The name of the derivation at `path`, from which its outputs' names are made.

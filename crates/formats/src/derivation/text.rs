@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bstr::{BString, ByteSlice};
 
-use super::{Derivation, Error, Output};
+use super::{Derivation, Error, MAX_SIZE, Output};
 use crate::store_path::{StoreDir, StorePath};
 
 impl Derivation {
     /// Parses the text of a derivation. As in Guix, lists need not be sorted; the result is.
     pub fn parse(text: &[u8], store: &StoreDir) -> Result<Derivation, Error> {
+        if text.len() as u64 > MAX_SIZE {
+            return Err(Error::Syntax {
+                reason: "larger than any derivation",
+                position: MAX_SIZE as usize,
+            });
+        }
         let mut parser = Parser {
             text,
             position: 0,
