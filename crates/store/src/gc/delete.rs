@@ -10,7 +10,7 @@ use system::ids::effective_uid;
 use system::tree::Dir;
 
 use super::graph::{Graph, Node};
-use super::trash::{self, TRASH};
+use super::trash::{self, Freed, TRASH};
 use crate::database::is_constraint;
 use crate::error::{Context, Error, Result};
 use crate::progress::{Level, Progress, check, say};
@@ -39,8 +39,7 @@ pub(super) struct Deleter<'a> {
     store: &'a Store,
     pub(super) progress: &'a dyn Progress,
     max_freed: u64,
-    /// Bytes freed.
-    pub(super) freed: u64,
+    pub(super) freed: Freed,
     /// Bytes that emptying the trash will free, estimated by the sizes of nars.
     in_trash: u64,
     /// The base names of deleted paths.
@@ -54,7 +53,7 @@ impl<'a> Deleter<'a> {
             store,
             progress,
             max_freed,
-            freed: 0,
+            freed: Freed::default(),
             in_trash: 0,
             deleted: Vec::new(),
             trash: None,
@@ -64,7 +63,7 @@ impl<'a> Deleter<'a> {
     /// Empties the trash that an earlier collector left, and creates a new one.
     pub(super) fn prepare_trash(&mut self) -> Result<()> {
         let freed = trash::remove(self.store, self.progress)?;
-        self.freed = self.freed.saturating_add(freed);
+        self.freed.add(freed);
         match self.open_trash() {
             Ok(trash) => self.trash = Some(trash),
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -98,9 +97,14 @@ impl<'a> Deleter<'a> {
         }
     }
 
+    /// The bytes that will be free once the trash is empty and unused links are removed.
+    fn expected(&self) -> u64 {
+        self.freed.expected().saturating_add(self.in_trash)
+    }
+
     /// Whether enough bytes were freed.
     pub(super) fn limit_reached(&self) -> bool {
-        self.freed.saturating_add(self.in_trash) > self.max_freed
+        self.expected() > self.max_freed
     }
 
     /// Deletes all dead paths, referrers before their references, until the limit is reached.
@@ -112,7 +116,7 @@ impl<'a> Deleter<'a> {
         loop {
             check(self.progress)?;
             batch.clear();
-            let mut expected = self.freed.saturating_add(self.in_trash);
+            let mut expected = self.expected();
             while batch.len() < most
                 && expected <= self.max_freed
                 && let Some(node) = order.next(graph)
@@ -183,9 +187,8 @@ impl<'a> Deleter<'a> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result.context(|| format!("cannot unlink `{}'", path().display()))?,
             }
-            if stat.links() <= trash::link_threshold(self.store) {
-                self.freed = self.freed.saturating_add(stat.size());
-            }
+            let (links, size) = (stat.links(), stat.size());
+            self.freed.add(Freed::by_file(self.store, links, size));
             return Ok(());
         }
         if self.trash.is_some() {
@@ -211,12 +214,12 @@ impl<'a> Deleter<'a> {
             }
         }
         let freed = trash::remove_tree(self.store, root, name)?;
-        self.freed = self.freed.saturating_add(freed);
+        self.freed.add(freed);
         Ok(())
     }
 
     fn announce(&self, name: &OsStr) -> String {
-        let freed = self.freed.saturating_add(self.in_trash);
+        let freed = self.expected();
         let name = name.to_string_lossy();
         let store = self.store.dir();
         if self.max_freed == u64::MAX {
@@ -266,7 +269,7 @@ impl<'a> Deleter<'a> {
             format!("deleting `{}/{TRASH}'", self.store.dir())
         });
         let freed = trash::remove(self.store, self.progress)?;
-        self.freed = self.freed.saturating_add(freed);
+        self.freed.add(freed);
         self.in_trash = 0;
         Ok(())
     }

@@ -100,7 +100,7 @@ impl Store {
         deleter.empty_trash()?;
         progress.message(Level::Error, "deleting unused links...");
         let pruned = prune_links::prune_links(self, progress)?;
-        result.bytes_freed = deleter.freed.saturating_add(pruned);
+        result.bytes_freed = deleter.freed.certain().saturating_add(pruned);
         result.paths = deleter.deleted;
         result.paths.sort_unstable();
         Ok(result)

@@ -64,7 +64,7 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
     }
     say(progress, Level::Info, || {
         let overhead = links.stat().map_or(0, |stat| stat.size()).cast_signed();
-        let saved = (saved.into_inner() - overhead) as f64 / (1024.0 * 1024.0);
+        let saved = (saved.into_inner() - overhead).max(0) as f64 / (1024.0 * 1024.0);
         format!("note: currently hard linking saves {saved:.2} MiB")
     });
     Ok(freed.into_inner())

@@ -18,27 +18,64 @@ pub(crate) const TRASH: &str = "trash";
 /// The maximum number of threads that delete.
 const THREADS: usize = 4;
 
-/// Files with at most this many links count as freed: with deduplication, one link is in `.links`.
-pub(super) fn link_threshold(store: &Store) -> u64 {
-    if store.options().deduplicate { 2 } else { 1 }
+/// The bytes that deleting files has freed, or will free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Freed {
+    /// Of files that had no other link.
+    certain: u64,
+    /// Of files with one more link, presumably in `.links`: they are freed when that is removed.
+    linked: u64,
 }
 
-/// Deletes the trash, if it exists, and everything in it; returns the bytes freed.
-pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<u64> {
+impl Freed {
+    /// What deleting a file with so many links and bytes frees.
+    pub(super) fn by_file(store: &Store, links: u64, bytes: u64) -> Freed {
+        match links {
+            0 | 1 => Freed {
+                certain: bytes,
+                linked: 0,
+            },
+            2 if store.options().deduplicate => Freed {
+                certain: 0,
+                linked: bytes,
+            },
+            _ => Freed::default(),
+        }
+    }
+
+    /// Adds. A few sparse files can exceed the largest number.
+    pub(super) fn add(&mut self, other: Freed) {
+        self.certain = self.certain.saturating_add(other.certain);
+        self.linked = self.linked.saturating_add(other.linked);
+    }
+
+    /// What is free once unused links are removed.
+    pub(super) fn expected(self) -> u64 {
+        self.certain.saturating_add(self.linked)
+    }
+
+    /// What is free without the links.
+    pub(super) fn certain(self) -> u64 {
+        self.certain
+    }
+}
+
+/// Deletes the trash, if it exists, and everything in it.
+pub(super) fn remove(store: &Store, progress: &dyn Progress) -> Result<Freed> {
     let root = &store.inner.root;
     let reading = || format!("reading directory `{}/{TRASH}'", store.dir());
     let trash = match root.open_dir(TRASH) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::default()),
         trash => trash.context(reading)?,
     };
     let names = trash.names().context(reading)?;
-    let freed = AtomicU64::new(0);
+    let freed = Mutex::new(Freed::default());
     let failure = Mutex::new(None);
     in_parallel(&names, |name| {
         let removed = check(progress).and_then(|()| remove_tree(store, &trash, name));
         match removed {
             Ok(bytes) => {
-                freed.fetch_add(bytes, Ordering::Relaxed);
+                freed.lock().add(bytes);
                 true
             }
             Err(error) => {
@@ -90,12 +127,12 @@ pub(super) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) -> bool + Sync
     });
 }
 
-/// Deletes the tree `name` in `dir`; returns the bytes freed. If it vanishes meanwhile (two
-/// collectors may empty the same trash), that isn't an error.
-pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64> {
+/// Deletes the tree `name` in `dir`. If it vanishes meanwhile (two collectors may empty the same
+/// trash), that isn't an error.
+pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<Freed> {
     let mut remover = Remover {
-        threshold: link_threshold(store),
-        freed: 0,
+        store,
+        freed: Freed::default(),
         privileged: effective_uid() == 0,
     };
     let mut result = walk(dir, name, &mut remover);
@@ -118,14 +155,14 @@ pub(super) fn remove_tree(store: &Store, dir: &Dir, name: &OsStr) -> Result<u64>
     }
 }
 
-struct Remover {
-    threshold: u64,
-    freed: u64,
+struct Remover<'a> {
+    store: &'a Store,
+    freed: Freed,
     /// Whether we can ignore the modes of directories.
     privileged: bool,
 }
 
-impl Visit for Remover {
+impl Visit for Remover<'_> {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
         if file.stat.is_dir() {
             let mode = file.stat.mode();
@@ -135,10 +172,8 @@ impl Visit for Remover {
             return Ok(Descend::Into);
         }
         file.parent.remove_file(file.name)?;
-        if file.stat.links() <= self.threshold {
-            // A few sparse files can exceed the largest number.
-            self.freed = self.freed.saturating_add(file.stat.size());
-        }
+        let (links, size) = (file.stat.links(), file.stat.size());
+        self.freed.add(Freed::by_file(self.store, links, size));
         Ok(Descend::Over)
     }
 
