@@ -13,8 +13,32 @@ pub(super) enum Blocker {
     StoppedAttempt,
     /// One of the request's slots, or its limit of attempts.
     Slot,
-    /// A retry: another process holds a lock, or the hook has postponed the build.
-    Retry,
+    /// A retry.
+    Retry(Obstacle),
+}
+
+/// Why a build has to be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Obstacle {
+    /// Another process holds the lock of an output.
+    Lock,
+    /// The hook has postponed the build.
+    Machine,
+    /// All descriptors that this client may use are in use.
+    Descriptors,
+}
+
+impl Obstacle {
+    /// For the client: what the wait for `path` is a wait for.
+    pub(super) fn in_words(self, path: &str) -> String {
+        match self {
+            Obstacle::Lock => format!("`{path}' is being built by another process"),
+            Obstacle::Machine => format!("no build machine is free for `{path}'"),
+            Obstacle::Descriptors => {
+                format!("so much runs for this user that `{path}' has to wait")
+            }
+        }
+    }
 }
 
 /// The blocked goals of a request, each with one blocker.
@@ -39,7 +63,7 @@ impl Counts {
             Blocker::Attempt(_) => &mut self.attempts,
             Blocker::StoppedAttempt => &mut self.stopped_attempts,
             Blocker::Slot => &mut self.slots,
-            Blocker::Retry => &mut self.retries,
+            Blocker::Retry(_) => &mut self.retries,
         }
     }
 }
@@ -86,7 +110,18 @@ impl Blocked {
 
     /// The goals that wait for a retry.
     pub(super) fn for_retry(&self) -> Vec<GoalId> {
-        self.with(|blocker| matches!(blocker, Blocker::Retry))
+        self.with(|blocker| matches!(blocker, Blocker::Retry(_)))
+    }
+
+    /// What goals wait to be retried for, with the first of each kind.
+    pub(super) fn obstacles(&self) -> BTreeMap<Obstacle, GoalId> {
+        let mut found = BTreeMap::new();
+        for (id, blocker) in &self.goals {
+            if let Blocker::Retry(obstacle) = blocker {
+                found.entry(*obstacle).or_insert(*id);
+            }
+        }
+        found
     }
 
     fn with(&self, is_wanted: impl Fn(&Blocker) -> bool) -> Vec<GoalId> {
@@ -107,8 +142,9 @@ mod tests {
         blocked.insert(one, Blocker::Slot);
         blocked.insert(two, Blocker::Slot);
         assert!(!blocked.is_hopeful());
-        blocked.insert(two, Blocker::Retry);
+        blocked.insert(two, Blocker::Retry(Obstacle::Lock));
         assert!(blocked.is_hopeful());
+        assert_eq!(blocked.obstacles(), BTreeMap::from([(Obstacle::Lock, two)]));
         assert_eq!(blocked.for_slot(), [one]);
         assert!(blocked.has_retries());
         assert_eq!(blocked.for_retry(), [two]);

@@ -150,6 +150,7 @@ impl Monitor<'_> {
             if let (Some(since), true) = (exited_since, lingering) {
                 wait = wait.min(LINGER.saturating_sub(since.elapsed()));
             }
+            wait = wait.min(self.log.until_flush());
             let woken = self.wait(&cancelled, child, sources, exited_since.is_some(), wait)?;
             if woken.cancelled {
                 kill(child)?;
@@ -195,6 +196,7 @@ impl Monitor<'_> {
                     self.end_of_pause(started, last_output, exited_since, lingering)
                 });
             }
+            self.log.flush_if_due()?;
             if exited_since.is_some() && lingering {
                 continue;
             }

@@ -15,7 +15,7 @@ use protocol::operations::BuildMode;
 
 use super::attempt::{Attempt, AttemptKey};
 use super::attempt_thread::join_or_start;
-use super::blocked::{Blocked, Blocker};
+use super::blocked::{Blocked, Blocker, Obstacle};
 use super::engine::Engine;
 use super::event_queue::{Event, EventQueue};
 use super::fetch::{Fetch, IdleAgents};
@@ -50,6 +50,8 @@ pub(super) struct Worker<'a> {
     hooks: Option<Arc<HookPool>>,
     fetch_agents: Arc<IdleAgents>,
     failures: Failures,
+    /// What the client knows that it waits for.
+    explained: BTreeSet<Obstacle>,
 }
 
 /// The failures that determine the message and the status of the request.
@@ -99,6 +101,7 @@ impl<'a> Worker<'a> {
             hooks: HookPool::for_session(engine, session).map(Arc::new),
             fetch_agents: Arc::default(),
             failures: Failures::default(),
+            explained: BTreeSet::new(),
         }
     }
 
@@ -266,12 +269,12 @@ impl<'a> Worker<'a> {
         match outcome {
             Outcome::Done => self.end(id, Ok(())),
             Outcome::Failed(failure) => self.end(id, Err(failure)),
-            Outcome::Locked => self.postpone(id),
+            Outcome::Locked => self.postpone(id, Obstacle::Lock),
             Outcome::Postponed => {
                 if let Some(requirements) = self.requirements(id) {
                     self.postponement.postponed_by_hook(requirements);
                 }
-                self.postpone(id);
+                self.postpone(id, Obstacle::Machine);
             }
             Outcome::NeedsSlot => {
                 self.blocked.insert(id, Blocker::Slot);
@@ -295,12 +298,24 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn postpone(&mut self, id: GoalId) {
+    fn postpone(&mut self, id: GoalId, obstacle: Obstacle) {
         let is_first = !self.blocked.has_retries();
         if self.postponement.begin(is_first, Instant::now()) {
             self.planner.error("waiting for locks or build slots...");
         }
-        self.blocked.insert(id, Blocker::Retry);
+        self.blocked.insert(id, Blocker::Retry(obstacle));
+    }
+
+    /// Tells the client what it still waits for, when that is new.
+    fn explain_wait(&mut self) {
+        let obstacles = self.blocked.obstacles();
+        let is_new = |obstacle: &Obstacle| !self.explained.contains(obstacle);
+        for (&obstacle, &id) in obstacles.iter().filter(|(obstacle, _)| is_new(obstacle)) {
+            if let Some(path) = self.planner.goals.path(id) {
+                self.planner.error(obstacle.in_words(path.as_str()));
+            }
+        }
+        self.explained = obstacles.into_keys().collect();
     }
 
     /// What a derivation requires of a build machine.
@@ -334,7 +349,9 @@ impl<'a> Worker<'a> {
     fn retry_in_time(&mut self) {
         if !self.blocked.has_retries() {
             self.postponement.none_left();
+            self.explained.clear();
         } else if self.postponement.try_now(Instant::now()) {
+            self.explain_wait();
             for id in self.blocked.for_retry() {
                 self.unblock(id);
             }
@@ -385,7 +402,7 @@ impl<'a> Worker<'a> {
             && let Some(requirements) = self.requirements(id)
             && self.postponement.would_be_postponed(&requirements)
         {
-            self.postpone(id);
+            self.postpone(id, Obstacle::Machine);
             return Ok(());
         }
         if self.blocked.attempts() >= ATTEMPT_LIMIT {
@@ -393,7 +410,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let Some(descriptors) = self.descriptors_of_build(job.derivation.outputs.len()) else {
-            self.postpone(id);
+            self.postpone(id, Obstacle::Descriptors);
             return Ok(());
         };
         // If no hook will be asked, nothing can be tried before a slot is free.
@@ -451,7 +468,7 @@ impl<'a> Worker<'a> {
             checked: self.planner.checked.clone(),
         };
         let Some(descriptors) = self.descriptors_of_build(1) else {
-            self.postpone(id);
+            self.postpone(id, Obstacle::Descriptors);
             return;
         };
         let at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;

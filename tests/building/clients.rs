@@ -44,6 +44,25 @@ fn a_build_that_two_clients_want_is_done_once() {
 }
 
 #[test]
+fn a_client_is_told_that_another_process_builds_what_it_wants() {
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("locked", "echo >$out"));
+    let lock = system::lock::LockFile::open(format!("{}.lock", drv.out())).unwrap();
+    assert!(lock.try_lock(system::lock::Mode::Exclusive).unwrap());
+    let building = client.start(&[&drv]);
+    building.wait_for("waiting for locks or build slots...\n");
+    if is_ours() {
+        building.wait_for(&format!(
+            "`{}' is being built by another process\n",
+            drv.path
+        ));
+    }
+    drop(lock);
+    building.finish().1.succeeded();
+}
+
+#[test]
 fn a_failure_that_two_clients_share_is_told_to_both() {
     let setup = Setup::new(&[]);
     let mut first = setup.client();

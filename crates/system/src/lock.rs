@@ -177,6 +177,25 @@ fn request(kind: libc::c_int) -> libc::flock {
     }
 }
 
+/// Whether some process has a lock on the file `path`, as far as `/proc/locks` tells. Unlike
+/// [`LockFile::is_locked`], this needs no permission to open it.
+///
+/// Files are told apart by their inode numbers only: the device numbers there are not always those
+/// of `stat`.
+pub fn has_lock(path: &Path) -> io::Result<bool> {
+    let inode = match path.symlink_metadata() {
+        Ok(metadata) => metadata.ino(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    // `1: OFDLCK ADVISORY WRITE -1 08:01:1234 0 EOF'; with `->' in front of those who wait.
+    Ok(locks.lines().any(|line| {
+        let file = line.split_whitespace().nth(5).unwrap_or_default();
+        !line.contains("->") && file.rsplit(':').next() == Some(inode.to_string().as_str())
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +219,18 @@ mod tests {
         drop(first);
         assert!(!second.is_locked().unwrap());
         assert!(second.try_lock(Mode::Exclusive).unwrap());
+    }
+
+    #[test]
+    fn a_lock_is_seen_without_opening_its_file() {
+        let (_directory, path) = scratch();
+        assert!(!has_lock(&path).unwrap());
+        let file = LockFile::open(&path).unwrap();
+        assert!(!has_lock(&path).unwrap());
+        assert!(file.try_lock(Mode::Exclusive).unwrap());
+        assert!(has_lock(&path).unwrap());
+        drop(file);
+        assert!(!has_lock(&path).unwrap());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use protocol::helper_filter::HelperFilter;
+use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll, wait_readable};
 use system::process::{Child, Spawn};
 use system::{pipe, signal};
@@ -19,6 +20,8 @@ use crate::cancel::CancelEvent;
 use crate::hook_program::VARIABLE;
 use crate::spawner::Spawner;
 
+/// How long a client waits for a hook's answer before it is told so.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A longer line before the reply is passed on in pieces.
 const OUTPUT_LINE_LIMIT: usize = 64 << 10;
 
@@ -137,7 +140,13 @@ impl HookProcess {
         let cancelled = CancelEvent::new(attempt.cancel())?;
         match self.send(&cancelled, question.line().as_bytes(), deadline)? {
             Some(answer) => Ok(answer),
-            None => self.receive(attempt, &cancelled, deadline, timeout),
+            None => {
+                let news = format!(
+                    "waiting for the build hook to choose a machine for `{}'...",
+                    question.derivation
+                );
+                self.receive(attempt, &cancelled, deadline, timeout, news)
+            }
         }
     }
 
@@ -175,14 +184,18 @@ impl HookProcess {
         Ok(None)
     }
 
+    /// Reads the answer. Sends the client the `news` that it waits, if that takes long.
     fn receive(
         &mut self,
         attempt: &Attempt,
         cancelled: &CancelEvent,
         deadline: Instant,
         timeout: Duration,
+        news: String,
     ) -> io::Result<Answer> {
         let mut dead = false;
+        let mut news = Some(news);
+        let news_are_due = Instant::now() + PATIENCE;
         loop {
             while let Some(line) = self.next_line() {
                 if let Some(word) = line.strip_prefix(b"# ") {
@@ -196,7 +209,15 @@ impl HookProcess {
             if dead {
                 return self.died(attempt);
             }
-            match self.wait(cancelled, self.output.as_fd(), PollFlags::POLLIN, deadline)? {
+            let until = match news {
+                Some(_) => deadline.min(news_are_due),
+                None => deadline,
+            };
+            match self.wait(cancelled, self.output.as_fd(), PollFlags::POLLIN, until)? {
+                Wake::TimedOut if until < deadline => {
+                    let text = news.take().unwrap_or_default();
+                    attempt.message(Level::Error, text);
+                }
                 Wake::Ready => dead = !self.read_more()?,
                 // The pipe still has what it wrote before it died.
                 Wake::Exited => {

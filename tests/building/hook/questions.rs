@@ -77,9 +77,31 @@ fn what_it_postpones_it_is_asked_again() {
     let built = client.build(&[&drv]);
     built.succeeded();
     built.said("waiting for locks or build slots...\n");
+    if is_ours() {
+        built.said(&format!("no build machine is free for `{}'\n", drv.path));
+    }
     assert_eq!(maker(drv.out()), "by the hook");
     assert_eq!(setup.read("asked").lines().count(), 3);
     assert_eq!(setup.read("started").lines().count(), 1);
+}
+
+#[test]
+fn while_it_chooses_the_client_is_told_what_takes_long() {
+    let script = "ask; until test -e $dir/go; do sleep 0.02; done; accept; make";
+    let setup = hooked(script, &[]);
+    let mut client = client(&setup);
+    let drv = client.write(local("example"));
+    let building = client.start(&[&drv]);
+    if is_ours() {
+        let path = &drv.path;
+        building.wait_for(&format!(
+            "waiting for the build hook to choose a machine for `{path}'...\n"
+        ));
+    }
+    setup.open("go");
+    let (_, built) = building.finish();
+    built.succeeded();
+    assert!(built.log.matches("waiting for the build hook").count() <= 1);
 }
 
 #[test]
