@@ -8,6 +8,17 @@ use anyhow::Result;
 #[path = "../doc/pages.rs"]
 mod pages;
 
+/// The names of [`formats::Algorithm`].
+const ALGORITHMS: &[&str] = &{
+    let mut names = [""; formats::Algorithm::ALL.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = formats::Algorithm::ALL[index].name();
+        index += 1;
+    }
+    names
+};
+
 /// Options of `guix-client manual`.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -34,6 +45,11 @@ pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
                 "GUIX_OFFLOAD_MACHINES",
                 "the machine file that `offload' reads instead of the usual ones",
             ),
+            (
+                "PAGER",
+                "the pager of `log' on a terminal; `less' by default, and none if it is empty",
+            ),
+            ("NO_COLOR", "if set, nothing is printed in colors"),
         ],
         files: &[
             (
@@ -49,8 +65,14 @@ pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
                 "the build machines",
             ),
         ],
-        exit: "0 on success, 1 otherwise; of `offload test', 1 also when something is wrong with a machine.",
+        exit: "0 on success; 1 if something failed, arguments are wrong, `gc --verify' leaves errors, \
+               or `offload test' finds something wrong.",
         see_also: "guix-daemon(1), guix-offload(1)",
+        values: &[
+            ("verbosity", &["0", "1", "2", "3"]),
+            ("hash", ALGORITHMS),
+            ("verify", &["contents", "repair", "contents,repair"]),
+        ],
     }
     .write(&arguments.directory)?;
     Ok(ExitCode::SUCCESS)

@@ -69,6 +69,7 @@ fn pages() -> Vec<Page> {
             exit: "64 for a command line that cannot be understood, 1 for anything else that keeps \
                the daemon from running.",
             see_also: "guix-client(1), guix-offload(1)",
+            values: &[("log-compression", &["none", "gzip", "bzip2"])],
         },
         Page {
             command: hook(),
@@ -107,6 +108,7 @@ fn pages() -> Vec<Page> {
             exit: "0 when the derivation was built, or nothing was accepted; 100 when its build failed; \
                101 when it ran into a time limit; 1 for trouble that may pass.",
             see_also: "guix-daemon(1), guix-client(1), ssh(1)",
+            values: &[],
         },
     ]
 }

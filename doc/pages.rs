@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::Command;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, ValueHint};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -27,14 +28,18 @@ pub struct Page {
     pub exit: &'static str,
     /// Other pages.
     pub see_also: &'static str,
+    /// Values that the completions offer, by the names of options.
+    pub values: &'static [(&'static str, &'static [&'static str])],
 }
 
 impl Page {
     /// Writes `man/` and `completions/` in `directory`.
     pub fn write(mut self, directory: &Path) -> Result<()> {
         let (man, completions) = (directory.join("man"), directory.join("completions"));
-        fs::create_dir_all(&man)?;
-        fs::create_dir_all(&completions)?;
+        for directory in [&man, &completions] {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
         // There are pages instead.
         self.command = self.command.disable_help_subcommand(true);
         self.command.build();
@@ -53,11 +58,59 @@ impl Page {
             write_whole(&file, |target| titled(command).render(target))
                 .with_context(|| format!("cannot write {}", file.display()))?;
         }
-        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            clap_complete::generate_to(shell, &mut self.command, &name, &completions)
+        let mut completed = self.completed(&self.command);
+        for (shell, file) in [
+            (Shell::Bash, format!("{name}.bash")),
+            (Shell::Zsh, format!("_{name}")),
+            (Shell::Fish, format!("{name}.fish")),
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut completed, &name, &mut script);
+            if shell == Shell::Bash {
+                script = corrected_bash(&String::from_utf8(script)?, &name)?.into();
+            }
+            write_whole(&completions.join(file), |target| target.write_all(&script))
                 .with_context(|| format!("cannot write completions of {name} for {shell}"))?;
         }
         Ok(())
+    }
+
+    /// What shells are to complete: no hidden commands and options, and the known values.
+    fn completed(&self, command: &Command) -> Command {
+        let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let own = |arg: &&Arg| !["help", "version"].contains(&arg.get_id().as_str());
+        let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+        let mut completed = Command::new(command.get_name().to_owned())
+            .about(command.get_about().cloned().unwrap_or_default())
+            .disable_help_subcommand(true)
+            .args(shown.filter(own).map(|arg| self.completed_arg(arg)))
+            .subcommands(subcommands.map(|subcommand| self.completed(subcommand)));
+        if let Some(version) = command.get_version() {
+            completed = completed.version(version.to_owned());
+        }
+        completed
+    }
+
+    fn completed_arg(&self, arg: &Arg) -> Arg {
+        let mut completed = arg.clone();
+        if arg.get_short() == Some('?') {
+            // fish takes it for a pattern.
+            completed = completed.short(None);
+        }
+        let long = arg.get_long().unwrap_or_default();
+        let value = arg.get_value_names().and_then(<[_]>::first);
+        if let Some((_, values)) = self.values.iter().find(|(name, _)| *name == long) {
+            return completed.value_parser(PossibleValuesParser::new(*values));
+        }
+        match value.map(|name| name.as_str()) {
+            Some("yes/no") => completed.value_parser(PossibleValuesParser::new(["yes", "no"])),
+            Some("DIR") => completed.value_hint(ValueHint::DirPath),
+            Some("ROOT" | "SOCKET") => completed.value_hint(ValueHint::FilePath),
+            Some("N" | "SECONDS" | "LEVEL" | "MIN" | "FREE" | "SYSTEM" | "GROUP" | "URLS") => {
+                completed.value_hint(ValueHint::Other)
+            }
+            _ => completed,
+        }
     }
 
     fn render(&self, target: &mut dyn Write) -> io::Result<()> {
@@ -88,6 +141,29 @@ impl Page {
         rest.text([roman(self.see_also)]);
         rest.to_writer(target)
     }
+}
+
+/// The generator's script for bash, without two mistakes: it calls the commands of a program with a
+/// dash in its name by two names, and does not know that bash makes three words of `--option=value`.
+fn corrected_bash(script: &str, program: &str) -> Result<String> {
+    let (name, other) = (
+        program.replace('-', "__"),
+        program.replace('-', "__subcmd__"),
+    );
+    let words = "    prev=\"$3\"\n";
+    let corrected_words = "    prev=\"$3\"
+    if [[ \"${cur}\" == = ]]; then
+        cur=\"\"
+    elif [[ \"${prev}\" == = && ${COMP_CWORD} -ge 2 ]]; then
+        prev=\"${COMP_WORDS[COMP_CWORD-2]}\"
+    fi
+";
+    anyhow::ensure!(
+        script.contains(words),
+        "the completions of {program} for bash are not as expected"
+    );
+    let script = script.replacen(words, corrected_words, 1);
+    Ok(script.replace(&format!("{other}__subcmd__"), &format!("{name}__subcmd__")))
 }
 
 fn titled(command: Command) -> Man {
