@@ -1,5 +1,5 @@
 //! Compile-time configuration: whether the offload hook works on the target, and where the programs
-//! are installed.
+//! are installed. Also compiles the builder of `guix-client build --hello`.
 //!
 //! There are three sources: the environment (`ac_cv_guix_cbips_support_setvbuf`, a cache variable as
 //! in Autoconf), `config.status.toml`, which `autoconf-compat/configure` has written, and a probe,
@@ -20,6 +20,7 @@ const OVERRIDE: &str = "ac_cv_guix_cbips_support_setvbuf";
 /// The environment variable that names another file than `config.status.toml`.
 const STATUS_FILE: &str = "GUIX_CONFIG_STATUS";
 const PROBE: &str = "autoconf-compat/unbuffered-pipe.c";
+const HELLO: &str = "client/hello.c";
 
 /// Keys of `config.status.toml`, the environment variables that they set, and the defaults.
 const DIRECTORIES: &[(&str, &str, &str)] = &[
@@ -68,7 +69,7 @@ fn configure() -> Result<(), String> {
     if wanted && unbuffered_pipes_work(&status)? {
         println!("cargo:rustc-cfg=have_daemon_offload_hook");
     }
-    Ok(())
+    compile_hello()
 }
 
 /// The table that `configure` has written, or an empty one if it was not run.
@@ -164,11 +165,42 @@ fn known_answer(target: &str) -> bool {
     answer
 }
 
+/// Compiles the builder of `guix-client build --hello`, which uses no library. Where that is not
+/// possible, the file is empty, and the client says that it has no such builder.
+fn compile_hello() -> Result<(), String> {
+    println!("cargo:rerun-if-changed={HELLO}");
+    let program = output_directory()?.join("hello");
+    let flags = [
+        "-Os",
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-fno-asynchronous-unwind-tables",
+        "-fno-pie",
+        "-no-pie",
+        "-Wl,--build-id=none",
+        "-Wl,-s",
+    ];
+    if let Err(reason) = compile(Path::new(HELLO), &program, &flags) {
+        println!("cargo:warning=`guix-client build --hello' is left out: {reason}");
+        fs::write(&program, "")
+            .map_err(|error| format!("cannot write {}: {error}", program.display()))?;
+    }
+    Ok(())
+}
+
+fn output_directory() -> Result<PathBuf, String> {
+    Ok(PathBuf::from(
+        env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?,
+    ))
+}
+
 /// Compiles and runs the C program.
 fn probe() -> Result<bool, String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let program = out.join("unbuffered-pipe");
-    compile(Path::new(PROBE), &program)?;
+    let program = output_directory()?.join("unbuffered-pipe");
+    compile(Path::new(PROBE), &program, &[])
+        .map_err(|reason| format!("{reason}; set {OVERRIDE}=yes or no"))?;
 
     let run = Command::new(&program)
         .output()
@@ -191,20 +223,15 @@ fn probe() -> Result<bool, String> {
     }
 }
 
-fn compile(source: &Path, program: &Path) -> Result<(), String> {
+fn compile(source: &Path, program: &Path, flags: &[&str]) -> Result<(), String> {
     let mut build = cc::Build::new();
     let compiler = build
         .cargo_metadata(false)
         .try_get_compiler()
         .map_err(|error| format!("cannot find a C compiler: {error}"))?;
     let mut command = compiler.to_command();
-    command.arg("-o").arg(program).arg(source);
-    let failure = |reason: String| {
-        Err(format!(
-            "cannot compile {}: {reason}; set {OVERRIDE}=yes or no",
-            source.display()
-        ))
-    };
+    command.args(flags).arg("-o").arg(program).arg(source);
+    let failure = |reason: String| Err(format!("cannot compile {}: {reason}", source.display()));
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => failure(

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use formats::Algorithm;
 use protocol::client::Error;
 
@@ -19,7 +20,7 @@ use crate::tree;
 #[derive(Args)]
 pub struct Files {
     /// What to call the item instead of the file's own name
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// Name the item after the hash of the contents of a single file, not of its nar
     #[arg(long)]
@@ -82,6 +83,7 @@ pub struct Text {
     #[arg(short, long = "reference", value_name = "ITEM")]
     references: Vec<OsString>,
     /// What to call the item
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     /// The file with the text; standard input without it
     file: Option<PathBuf>,
@@ -95,7 +97,10 @@ pub fn text(arguments: Text) -> Result<ExitCode> {
         Some(file) => {
             text = std::fs::read(file).with_context(|| format!("reading `{}'", file.display()))?;
         }
-        None => _ = io::stdin().lock().read_to_end(&mut text)?,
+        None => {
+            output::say_if_typed("add-text", "the text");
+            io::stdin().lock().read_to_end(&mut text)?;
+        }
     }
     let references = arguments
         .references

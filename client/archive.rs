@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use formats::{StorePath, nar};
 use crate::daemon::Daemon;
 use crate::graph;
 use crate::keys;
-use crate::options::BuildOptions;
+use crate::options::{BuildOptions, number};
 use crate::output;
 use crate::progress::TransferProgress;
 use crate::tree;
@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long)]
     authorize: bool,
     /// How much to show
-    #[arg(short, long, value_name = "LEVEL")]
+    #[arg(short, long, value_name = "LEVEL", value_parser = number)]
     verbosity: Option<u32>,
     #[command(flatten)]
     options: BuildOptions,
@@ -67,6 +67,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return keys::authorize();
     }
     let (export, import, missing) = (arguments.export, arguments.import, arguments.missing);
+    if export && io::stdout().is_terminal() {
+        bail!("archives are not for terminals: send standard output to a file or a program");
+    }
+    if !export && (import || arguments.extract.is_some() || arguments.list) {
+        output::say_if_typed("archive", "an archive");
+    } else if !export && missing {
+        output::say_if_typed("archive", "the names of items");
+    }
     if export || import || missing {
         let mut daemon = Daemon::connect()?;
         daemon

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use formats::StorePath;
 use protocol::operations::{BuildMode, Target};
 
+use crate::builds::Builds;
 use crate::daemon::Daemon;
-use crate::log::{Detail, LogPrinter};
-use crate::options::BuildOptions;
+use crate::hello::Hello;
+use crate::log::Log;
+use crate::log_printer::{Detail, LogPrinter};
+use crate::options::{BuildOptions, number};
 use crate::output;
 use crate::plan::{self, BuildPlan, read_derivation};
 use crate::roots;
@@ -32,6 +36,9 @@ pub struct Arguments {
     /// Derivations to build; other items are substituted
     #[arg(value_name = "FILE.drv")]
     items: Vec<OsString>,
+    /// Build a new derivation that needs nothing, and say where it was built
+    #[arg(long, conflicts_with_all = ["items", "check", "repair", "log_file"])]
+    hello: bool,
     /// Make ROOT a symbolic link to the result, and keep that from being collected
     #[arg(short, long = "root", value_name = "ROOT")]
     root: Vec<PathBuf>,
@@ -51,7 +58,7 @@ pub struct Arguments {
     #[arg(short, long)]
     quiet: bool,
     /// How much to show: 0 nothing, 1 what begins and ends, 3 all
-    #[arg(short, long, value_name = "LEVEL", default_value_t = 3)]
+    #[arg(short, long, value_name = "LEVEL", default_value_t = 3, value_parser = number)]
     verbosity: u32,
     #[command(flatten)]
     options: BuildOptions,
@@ -67,18 +74,27 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let options = arguments.options.to_daemon();
     daemon.connection.set_options(&options)?;
 
-    let targets = arguments
+    let mut targets = arguments
         .items
         .iter()
         .map(|argument| target(&daemon, argument))
         .collect::<Result<Vec<_>>>()?;
+    let hello = match arguments.hello {
+        true => Some(Hello::add(&mut daemon)?),
+        false => None,
+    };
+    targets.extend(hello.iter().map(|hello| Target {
+        path: hello.path.clone(),
+        outputs: BTreeSet::new(),
+    }));
     if targets.is_empty() {
         output::warning("build", "no arguments specified, nothing to do");
     }
     let paths: Vec<StorePath> = targets.iter().map(|target| target.path.clone()).collect();
     if arguments.log_file {
         for path in &paths {
-            output::lines([log_file(&mut daemon, path)?.display()])?;
+            let log = Log::find(&mut daemon, path)?;
+            output::lines([log.file.display()])?;
         }
     } else if arguments.derivations {
         let derivations = paths.iter().filter(|path| path.is_derivation());
@@ -86,7 +102,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let results: Vec<_> = derivations.map(|path| vec![path.clone()]).collect();
         make_roots(&mut daemon, &results, &arguments.root)?;
     } else {
+        let begin = Instant::now();
         let built = build(&mut daemon, &arguments, targets);
+        let time = begin.elapsed();
         if let Err(error) = &built
             && frames_secret(&daemon).is_some()
             && let Some(protocol::client::Error::Daemon { status, .. }) = error.downcast_ref()
@@ -95,9 +113,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             output::error("build", error);
             return Ok(ExitCode::from(u8::try_from(*status).unwrap_or(1)));
         }
-        if !built? {
-            return Ok(ExitCode::SUCCESS);
-        }
+        let builds = match built? {
+            Validity::AllValid(builds) => builds,
+            Validity::Planned => return Ok(ExitCode::SUCCESS),
+        };
         // As in Guix, items other than derivations are their own results, and are not printed.
         let mut results = Vec::new();
         for path in paths {
@@ -110,13 +129,35 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             }
         }
         make_roots(&mut daemon, &results, &arguments.root)?;
+        if let Some(hello) = &hello {
+            report(&daemon, hello, &builds, time)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the targets and prints a message. Returns whether they are valid now, which they need not
-/// be after a dry run.
-fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Result<bool> {
+/// Says what `--hello` has shown.
+fn report(daemon: &Daemon, hello: &Hello, builds: &Builds, time: Duration) -> Result<()> {
+    let contents = hello.contents(daemon)?;
+    let seconds = time.as_secs_f64();
+    let text = match builds.machine_of(hello.path.as_str()) {
+        Some(machine) => format!("built in {seconds:.2} s by the build machine '{machine}'"),
+        None => format!("built in {seconds:.2} s by the daemon itself, not offloaded"),
+    };
+    output::info("build", &format!("{text}. {contents}"));
+    Ok(())
+}
+
+/// Whether the targets are valid after [`build`].
+enum Validity {
+    /// They are, and these builds were done.
+    AllValid(Builds),
+    /// They need not be: nothing was built.
+    Planned,
+}
+
+/// Builds the targets and prints a message.
+fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Result<Validity> {
     let detail = match (arguments.quiet, arguments.verbosity) {
         (true, _) | (_, 0) => Detail::Nothing,
         (_, 1 | 2) => Detail::Events,
@@ -130,6 +171,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     let paths: Vec<StorePath> = targets.iter().map(|target| target.path.clone()).collect();
     let dry_run = arguments.options.dry_run;
     let secret = frames_secret(daemon).filter(|_| !dry_run);
+    let mut expected = 0;
     if dry_run || detail > Detail::Nothing && secret.is_none() {
         let connection = &mut daemon.connection;
         let substitutes = !arguments.options.no_substitutes;
@@ -137,30 +179,35 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
         print_plan(&plan, dry_run);
         if dry_run {
             assert_obtainable(plan.unobtainable.first())?;
-            return Ok(plan.is_empty());
+            return Ok(match plan.is_empty() {
+                true => Validity::AllValid(Builds::default()),
+                false => Validity::Planned,
+            });
         }
+        expected = plan.build.len();
     }
     if targets.is_empty() {
-        return Ok(true);
+        return Ok(Validity::AllValid(Builds::default()));
     }
     if let Some(secret) = secret {
         return build_in_frames(daemon, targets, mode, &secret);
     }
     // `guix-client build … 2>&1 | head` must not continue to the end while the builder prints
     // nothing.
-    output::end_with_reader_of_stderr();
-    let mut log = LogPrinter::new(output::stderr(), detail, output::is_watched());
+    output::end_with_reader_of(io::stderr());
+    let colors = output::has_colors(&io::stderr());
+    let mut log = LogPrinter::new(output::stderr(), detail, colors, expected);
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| log.write(text));
-    log.finish()?;
+    let builds = log.finish()?;
     built?;
     // Daemons don't report items without a substitute.
     for path in paths.iter().filter(|path| !path.is_derivation()) {
         let valid = daemon.connection.is_valid_path(path)?;
         assert_obtainable((!valid).then_some(path))?;
     }
-    Ok(true)
+    Ok(Validity::AllValid(builds))
 }
 
 /// The value of [`FRAMES_VARIABLE`], if the daemon marks builder output.
@@ -177,15 +224,15 @@ fn build_in_frames(
     targets: Vec<Target>,
     mode: BuildMode,
     secret: &str,
-) -> Result<bool> {
-    output::end_with_reader_of_stderr();
+) -> Result<Validity> {
+    output::end_with_reader_of(io::stderr());
     let mut err = output::stderr();
     writeln!(err, "{FRAMES} {secret}")?;
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| _ = err.write_all(text));
     built?;
-    Ok(true)
+    Ok(Validity::AllValid(Builds::default()))
 }
 
 fn assert_obtainable(missing: Option<&StorePath>) -> Result<()> {
@@ -249,24 +296,4 @@ fn make_roots(daemon: &mut Daemon, results: &[Vec<StorePath>], links: &[PathBuf]
         roots::register(&mut daemon.connection, paths, link)?;
     }
     Ok(())
-}
-
-/// The build log of a derivation, or of an item that was built here.
-fn log_file(daemon: &mut Daemon, path: &StorePath) -> Result<PathBuf> {
-    let derivations = match path.is_derivation() {
-        true => BTreeSet::from([path.clone()]),
-        false => daemon.connection.query_valid_derivers(path)?,
-    };
-    derivations
-        .iter()
-        .find_map(|path| {
-            let base = path.base_name();
-            let (start, rest) = base.split_at_checked(2)?;
-            let directory = daemon.directories.log.join("drvs").join(start);
-            [".gz", ".bz2", ""]
-                .map(|suffix| directory.join(format!("{rest}{suffix}")))
-                .into_iter()
-                .find(|file| file.exists())
-        })
-        .with_context(|| format!("no build log for '{path}'"))
 }

@@ -106,6 +106,14 @@ enum Operation<'a> {
     ClearFailures,
 }
 
+impl Operation<'_> {
+    /// Whether it does nothing without items.
+    fn is_about_paths(&self) -> bool {
+        use Operation::{ClearFailures, Delete, ListRelated};
+        matches!(self, Delete | ListRelated(_) | ClearFailures)
+    }
+}
+
 impl Action {
     fn operation(&self) -> Operation<'_> {
         let switches = [
@@ -184,9 +192,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As in Guix, some operations without items ignore them, and others don't.
+/// As in Guix, some operations without items ignore them, and others don't. A warning if there is
+/// nothing to do.
 fn assert_takes_paths(operation: &Operation<'_>, paths: &[OsString]) -> Result<()> {
     use Operation::{Collect, ListBusy, ListRoots, Optimize, Verify};
+    if paths.is_empty() && operation.is_about_paths() {
+        output::warning("gc", "no arguments specified, nothing to do");
+    }
     let takes_none = matches!(
         operation,
         Collect | ListRoots | ListBusy | Optimize | Verify(_)

@@ -88,12 +88,17 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 fn hash_of(file: &Path, serializer: Serializer, algorithm: Algorithm) -> io::Result<Hash> {
     let mut hasher = Hasher::new(algorithm);
     match serializer {
+        Serializer::Nar if file.as_os_str() == "-" => {
+            let reason = "standard input is no file that a nar could be made of";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         Serializer::Nar => {
             let mut writer = Writer::new(hasher);
             tree::dump(file, &mut writer)?;
             hasher = writer.into_inner();
         }
         Serializer::None if file.as_os_str() == "-" => {
+            output::say_if_typed("hash", "what to hash");
             io::copy(&mut io::stdin().lock(), &mut hasher)?;
         }
         Serializer::None => _ = io::copy(&mut File::open(file)?, &mut hasher)?,

@@ -39,6 +39,7 @@ pub fn generate(parameters: &str) -> Result<ExitCode> {
 pub fn authorize() -> Result<ExitCode> {
     let directory = daemon::directories()?.configuration;
     let mut text = Vec::new();
+    output::say_if_typed("archive", "a public key");
     io::stdin().lock().take(MAX_KEY).read_to_end(&mut text)?;
     let key = PublicKey::parse(&text).context("failed to read public key")?;
     let file = directory.join("acl");

@@ -1,278 +1,248 @@
-//! Shows the daemon's log: its messages, builder output, and descriptions of its trace lines.
+//! `guix-client log`: shows build logs, with a pager, and follows those of running builds.
 //!
-//! Builders' output comes in frames, a [`Trace::BuildLog`] line and then as many bytes, so that a
-//! builder can't forge events. Inside a frame, only few lines are events, those that
-//! [`Trace::may_begin_builder_event`] recognises.
+//! A build runs as long as the lock of one of its outputs is held. Its log is in a file of the
+//! daemon, which may be compressed.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufReader, IsTerminal, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
-use formats::printable::printable;
-use protocol::trace::Trace;
+use anyhow::{Context, Result, bail};
+use bzip2::read::MultiBzDecoder;
+use clap::Args;
+use flate2::read::GzDecoder;
+use formats::StorePath;
 
-/// The maximum length of an incomplete line that is kept; longer ones are shown in pieces.
-const MAX_LINE: usize = 8192;
+use crate::daemon::Daemon;
+use crate::output;
+use crate::plan::read_derivation;
 
-/// How much to show.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detail {
-    /// Nothing.
-    Nothing,
-    /// Messages and events.
-    Events,
-    /// The builders' output too.
-    Everything,
+/// How often a file that ends is looked at again.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Which log, and how to show it.
+#[derive(Args)]
+pub struct Arguments {
+    /// Show what there is, even if the build still runs
+    #[arg(long)]
+    no_follow: bool,
+    /// The derivation, or something that was built from it
+    #[arg(value_name = "ITEM")]
+    item: OsString,
 }
 
-/// Shows a log on `out`.
-pub struct LogPrinter<W> {
-    out: W,
-    detail: Detail,
-    colors: bool,
-    /// The beginning of an incomplete line.
-    line: Vec<u8>,
-    /// Whether that line's beginning was already shown.
-    inside_line: bool,
-    /// How many bytes of builder output follow, and the builder's process id.
-    payload: usize,
-    builder: u32,
-    /// `line` and `inside_line` for each builder.
-    builders: HashMap<u32, (Vec<u8>, bool)>,
-    /// The log files of builds that were started.
-    files: HashMap<String, String>,
-}
-
-impl<W: Write> LogPrinter<W> {
-    /// Shows the log on `out`, with `colors` if that is a terminal.
-    pub fn new(out: W, detail: Detail, colors: bool) -> Self {
-        LogPrinter {
-            out,
-            detail,
-            colors,
-            line: Vec::new(),
-            inside_line: false,
-            payload: 0,
-            builder: 0,
-            builders: HashMap::new(),
-            files: HashMap::new(),
+/// Shows the log.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let mut daemon = Daemon::connect()?;
+    let item = daemon.item_behind(&arguments.item)?;
+    let log = Log::find(&mut daemon, &item)?;
+    let outputs = match read_derivation(&log.derivation, &daemon.directories.store) {
+        Ok(derivation) => derivation.output_paths().cloned().collect(),
+        Err(_) => daemon
+            .connection
+            .query_derivation_outputs(&log.derivation)?,
+    };
+    let is_running = || outputs.iter().any(is_locked);
+    let follow = !arguments.no_follow && is_running();
+    let contents = log.open(|| follow && is_running())?;
+    let is_whole = match follow {
+        true => {
+            // `guix-client log … | head' must not wait for a builder that prints nothing.
+            output::end_with_reader_of(io::stdout());
+            copy(contents, &mut output::stdout())?
         }
-    }
-
-    /// Processes a piece of the log.
-    pub fn write(&mut self, mut text: &[u8]) {
-        while !text.is_empty() {
-            if self.payload > 0 {
-                let count = self.payload.min(text.len());
-                let (output, rest) = text.split_at(count);
-                self.payload -= count;
-                self.builder_output(output);
-                text = rest;
-            } else {
-                let end = text.iter().position(|byte| b"\n\r".contains(byte));
-                let (piece, rest) = text.split_at(end.map_or(text.len(), |end| end + 1));
-                self.daemon_output(piece, end.is_some());
-                text = rest;
-            }
-        }
-        let _ = self.out.flush();
-    }
-
-    fn daemon_output(&mut self, piece: &[u8], complete: bool) {
-        self.line.extend_from_slice(piece);
-        let begins_like_event = self.line.starts_with(b"@ ") || b"@ ".starts_with(&self.line);
-        let may_be_event = !self.inside_line && begins_like_event;
-        if !complete && may_be_event && self.line.len() < MAX_LINE {
-            return;
-        }
-        let line = std::mem::take(&mut self.line);
-        let was_inside = std::mem::replace(&mut self.inside_line, !complete);
-        if !was_inside && complete && line.starts_with(b"@ ") {
-            self.event(&line);
-        } else if self.detail > Detail::Nothing {
-            self.show(&line);
-        }
-    }
-
-    fn builder_output(&mut self, output: &[u8]) {
-        let (mut line, mut inside_line) = self.builders.remove(&self.builder).unwrap_or_default();
-        for piece in output.split_inclusive(|&byte| byte == b'\n') {
-            line.extend_from_slice(piece);
-            let complete = piece.ends_with(b"\n");
-            let may_be_event = !inside_line && Trace::may_begin_builder_event(&line);
-            if may_be_event && !complete && line.len() < MAX_LINE {
-                continue;
-            }
-            if may_be_event && complete {
-                self.event(&line);
-            } else if self.detail == Detail::Everything {
-                self.show(&line);
-            }
-            inside_line = !complete;
-            line.clear();
-        }
-        if !line.is_empty() || inside_line {
-            self.builders.insert(self.builder, (line, inside_line));
-        }
-    }
-
-    fn show(&mut self, text: &[u8]) {
-        // `output` handles errors of standard error.
-        let _ = self.out.write_all(text);
-    }
-
-    fn event(&mut self, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
-        let Some(trace) = Trace::parse(&line) else {
-            return;
+        false => page(contents)?,
+    };
+    if follow {
+        let valid = daemon.connection.query_valid_paths(outputs.clone())?;
+        let text = match valid == outputs {
+            true => "has been built",
+            false => "was not built",
         };
-        match trace {
-            Trace::BuildLog { pid, length } => {
-                self.builder = pid;
-                self.payload = length.min(u64::from(u32::MAX)) as usize;
-            }
-            Trace::BuildStarted {
-                derivation,
-                log_file,
-                ..
-            } => {
-                self.files
-                    .insert(derivation.to_owned(), log_file.to_owned());
-                self.print(BOLD, &format!("building {derivation}..."));
-            }
-            Trace::BuildSucceeded { derivation } => {
-                self.print(GREEN, &format!("successfully built {derivation}"));
-            }
-            Trace::BuildFailed { derivation, .. } => {
-                self.print(RED, &format!("build of {derivation} failed"));
-                let file = self.files.remove(derivation).unwrap_or_default();
-                let file = file.replace("//", "/");
-                if file.is_empty() {
-                    self.print(
-                        RED,
-                        &format!("Could not find build log for '{derivation}'."),
-                    );
-                } else {
-                    self.print(BOLD, &format!("View build log at '{file}'."));
-                }
-            }
-            Trace::BuildRemote {
-                derivation,
-                machine,
-            } => {
-                let text = format!("offloading build of {derivation} to '{machine}'");
-                self.print(BOLD, &text);
-            }
-            Trace::HashMismatch {
-                path,
-                algorithm,
-                expected,
-                actual,
-            } => {
-                self.print(RED, &format!("{algorithm} hash mismatch for {path}:"));
-                self.print("", &format!("  expected hash: {expected}"));
-                self.print("", &format!("  actual hash:   {actual}"));
-            }
-            Trace::SubstituterStarted { path } => {
-                self.print(BOLD, &format!("substituting {path}..."))
-            }
-            Trace::SubstituterFailed { path, .. } => {
-                self.print(RED, &format!("substitution of {path} failed"));
-            }
-            Trace::DownloadStarted { url, .. } => {
-                self.print(BOLD, &format!("downloading from {url} ..."));
-            }
-            // Failures are reported by separate messages.
-            Trace::HookFailed { .. }
-            | Trace::UnsupportedPlatform { .. }
-            | Trace::SubstituterSucceeded { .. }
-            | Trace::DownloadProgress { .. }
-            | Trace::DownloadSucceeded { .. } => {}
-        }
+        output::info("log", &format!("`{}' {text}", log.derivation));
+    } else if !is_whole && !is_running() {
+        output::warning("log", "the log ends early: the daemon was killed, perhaps");
     }
+    Ok(ExitCode::SUCCESS)
+}
 
-    fn print(&mut self, color: &str, text: &str) {
-        if self.detail == Detail::Nothing {
-            return;
-        }
-        // Another daemon, or a hook, may forward untrusted text.
-        let text = printable(text);
-        let shown = match self.colors && !color.is_empty() {
-            true => writeln!(self.out, "{color}{text}\x1b[0m"),
-            false => writeln!(self.out, "{text}"),
+/// Whether a daemon builds this output.
+fn is_locked(output: &StorePath) -> bool {
+    let lock = format!("{output}.lock");
+    system::lock::has_lock(Path::new(&lock)).unwrap_or(false)
+}
+
+/// A log file.
+pub struct Log {
+    /// What was built.
+    pub derivation: StorePath,
+    /// The file's name.
+    pub file: PathBuf,
+}
+
+impl Log {
+    /// The log of a derivation, or of an item that was built here.
+    pub fn find(daemon: &mut Daemon, path: &StorePath) -> Result<Log> {
+        let derivations = match path.is_derivation() {
+            true => BTreeSet::from([path.clone()]),
+            false => daemon.connection.query_valid_derivers(path)?,
         };
-        let _ = shown;
+        let directory = daemon.directories.log.join("drvs");
+        let logs = derivations.into_iter().filter_map(|derivation| {
+            let file = newest_log(&directory, derivation.base_name())?;
+            Some(Log { derivation, file })
+        });
+        let mut logs: Vec<Log> = logs.collect();
+        match (logs.pop(), daemon.is_local) {
+            (Some(log), _) => Ok(log),
+            (None, true) => bail!("no build log for '{path}'"),
+            (None, false) => {
+                bail!("no build log for '{path}': logs are on the host of the daemon")
+            }
+        }
     }
 
-    /// Shows the rest of an incomplete line.
-    pub fn finish(mut self) -> io::Result<()> {
-        let line = std::mem::take(&mut self.line);
-        if self.detail > Detail::Nothing {
-            self.out.write_all(&line)?;
-        }
-        self.out.flush()
+    /// Its contents, decompressed. At the end of the file, a reader waits for more as long as
+    /// `goes_on` says so.
+    fn open<'a>(&self, goes_on: impl Fn() -> bool + 'a) -> Result<Box<dyn Read + 'a>> {
+        let doing = || format!("reading the log `{}'", self.file.display());
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.file)
+            .with_context(doing)?;
+        let file = BufReader::new(Growing { file, goes_on });
+        Ok(match self.file.extension().and_then(|name| name.to_str()) {
+            Some("gz") => Box::new(GzDecoder::new(file)),
+            Some("bz2") => Box::new(MultiBzDecoder::new(file)),
+            _ => Box::new(file),
+        })
     }
 }
 
-const BOLD: &str = "\x1b[1m";
-const GREEN: &str = "\x1b[1;32m";
-const RED: &str = "\x1b[1;31m";
+/// The log of a derivation. The daemon's compression may have changed since an older build.
+fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
+    let (start, rest) = derivation.split_at_checked(2)?;
+    let files =
+        ["", ".gz", ".bz2"].map(|suffix| directory.join(start).join(format!("{rest}{suffix}")));
+    let dated = files.into_iter().filter_map(|file| {
+        let modified = fs::symlink_metadata(&file).ok()?.modified().ok()?;
+        Some((modified, file))
+    });
+    dated.max().map(|(_, file)| file)
+}
+
+/// A file that a daemon may still write to.
+struct Growing<F> {
+    file: File,
+    goes_on: F,
+}
+
+impl<F: Fn() -> bool> Read for Growing<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            // Asked before reading: what is written before the end is not missed.
+            let goes_on = (self.goes_on)();
+            let count = self.file.read(buffer)?;
+            // A build that starts again begins its log anew.
+            let is_shorter = || -> io::Result<bool> {
+                Ok(self.file.metadata()?.len() < (&self.file).stream_position()?)
+            };
+            if count > 0 || !goes_on || is_shorter()? {
+                return Ok(count);
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Copies a log. Returns whether it was whole: the end of a compressed one is missing while a
+/// build runs, or after a daemon was killed.
+fn copy(mut contents: impl Read, out: &mut dyn Write) -> Result<bool> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = match contents.read(&mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error).context("reading the log"),
+        };
+        out.write_all(&buffer[..count])?;
+        out.flush()?;
+    }
+}
+
+/// Shows a log in the user's pager if standard output is a terminal.
+fn page(contents: impl Read) -> Result<bool> {
+    let Some(mut pager) = start_pager() else {
+        return copy(contents, &mut output::stdout());
+    };
+    let copied = match &mut pager.stdin {
+        Some(input) => copy(contents, input),
+        None => Ok(true),
+    };
+    // The pager reads to the end of its input.
+    drop(pager.stdin.take());
+    pager.wait().context("waiting for the pager")?;
+    match copied {
+        // The user has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(true),
+        copied => copied,
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The pager that `PAGER` names, by default `less`; none if standard output is no terminal.
+fn start_pager() -> Option<Child> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let named = std::env::var_os("PAGER");
+    let mut command = match &named {
+        Some(words) if words.is_empty() || words == "cat" => return None,
+        Some(words) => {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(words);
+            shell
+        }
+        None => Command::new("less"),
+    };
+    if std::env::var_os("LESS").is_none() {
+        // Short logs need no pager; colors are shown.
+        command.env("LESS", "FRX");
+    }
+    // Without less, the log is shown as it is.
+    command.stdin(Stdio::piped()).spawn().ok()
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// However the log is split, the output is the same.
-    fn shown(log: &str, detail: Detail) -> String {
-        let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
-            let mut out = Vec::new();
-            let mut printer = LogPrinter::new(&mut out, detail, false);
-            log.as_bytes()
-                .chunks(step)
-                .for_each(|piece| printer.write(piece));
-            printer.finish().unwrap();
-            String::from_utf8(out).unwrap()
-        });
-        let last = results[3].clone();
-        results
-            .iter_mut()
-            .for_each(|result| assert_eq!(*result, last));
-        last
-    }
-
-    fn log() -> String {
-        let wrapped = |output: &str| format!("@ build-log 12 {}\n{output}", output.len());
-        [
-            "@ build-started /x.drv - x86_64-linux /log/drvs/x//y.drv.gz 12\n",
-            &wrapped("hello\n"),
-            &wrapped("@ build-remote /x.drv machine\nab"),
-            &wrapped("@ build-succeeded /x.drv -\n"),
-            "a message\n@ build-failed /x.drv - 1 why\n",
-        ]
-        .concat()
-    }
-
     #[test]
-    fn events_are_shown_in_words() {
-        assert_eq!(
-            shown(&log(), Detail::Everything),
-            "building /x.drv...\nhello\noffloading build of /x.drv to 'machine'\n\
-             ab@ build-succeeded /x.drv -\na message\n\
-             build of /x.drv failed\nView build log at '/log/drvs/x/y.drv.gz'.\n"
-        );
-        assert_eq!(
-            shown(&log(), Detail::Events),
-            "building /x.drv...\noffloading build of /x.drv to 'machine'\na message\n\
-             build of /x.drv failed\nView build log at '/log/drvs/x/y.drv.gz'.\n"
-        );
-        assert_eq!(shown(&log(), Detail::Nothing), "");
-    }
-
-    #[test]
-    fn incomplete_lines_are_shown_at_last() {
-        assert_eq!(
-            shown("progress 1%\rprogress 2%", Detail::Events),
-            "progress 1%\rprogress 2%"
-        );
-        assert_eq!(shown("@ build-st", Detail::Events), "@ build-st");
+    fn the_newest_log_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = "0mgxsakkancy2iry6pj8hwcmlbmjbamn-x.drv";
+        let found = || newest_log(directory.path(), name);
+        assert_eq!(found(), None);
+        fs::create_dir(directory.path().join("0m")).unwrap();
+        for (suffix, age) in [(".gz", 2), ("", 1), (".bz2", 3)] {
+            let file = directory.path().join(format!("0m/{}{suffix}", &name[2..]));
+            let time = std::time::SystemTime::now() - Duration::from_secs(age);
+            File::create(file).unwrap().set_modified(time).unwrap();
+        }
+        assert_eq!(found(), Some(directory.path().join("0m").join(&name[2..])));
     }
 }

@@ -8,12 +8,15 @@
 mod add;
 mod archive;
 mod build;
+mod builds;
 mod daemon;
 mod gc;
 mod graph;
 mod hash;
+mod hello;
 mod keys;
 mod log;
+mod log_printer;
 mod manual;
 mod offload;
 mod options;
@@ -24,7 +27,7 @@ mod progress;
 mod roots;
 mod tree;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -41,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Build derivations, and print where their outputs are
     Build(build::Arguments),
+    /// Show the log of a build, and follow it while it runs
+    Log(log::Arguments),
     /// Export and import items, and choose whose imports are accepted
     Archive(archive::Arguments),
     /// Collect garbage; ask about items; check and optimise the store
@@ -66,6 +71,7 @@ impl Command {
     fn name(&self) -> &'static str {
         match self {
             Command::Build(_) => "build",
+            Command::Log(_) => "log",
             Command::Archive(_) => "archive",
             Command::Gc(_) => "gc",
             Command::Processes(_) => "processes",
@@ -81,6 +87,7 @@ impl Command {
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Build(arguments) => build::run(arguments),
+            Command::Log(arguments) => log::run(arguments),
             Command::Archive(arguments) => archive::run(arguments),
             Command::Gc(arguments) => gc::run(arguments),
             Command::Processes(arguments) => processes::run(arguments),
@@ -115,7 +122,7 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render();
     if error.use_stderr() {
-        let text = match output::is_watched() {
+        let text = match output::has_colors(&io::stderr()) {
             true => text.ansi().to_string(),
             false => text.to_string(),
         };
@@ -123,7 +130,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         // Not clap's 2: callers of `guix` expect 1.
         return ExitCode::FAILURE;
     }
-    let text = match io::stdout().is_terminal() {
+    let text = match output::has_colors(&io::stdout()) {
         true => text.ansi().to_string(),
         false => text.to_string(),
     };

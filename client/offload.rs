@@ -8,7 +8,7 @@ use hook::check_machines;
 use hook::selection::Selection;
 use hook::status::{self, Format};
 
-use super::{daemon, output};
+use super::{daemon, options::positive, output};
 
 /// Options of `offload`.
 #[derive(clap::Args)]
@@ -30,8 +30,9 @@ enum Command {
         #[arg(long, conflicts_with = "watch")]
         prometheus: bool,
         /// Show it again every few seconds
-        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
-        watch: Option<u64>,
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+            require_equals = true, value_parser = positive)]
+        watch: Option<u32>,
     },
     /// Check everything that must hold for the build machines to work
     Test {
@@ -68,7 +69,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             ..
         } => {
             let selection = which.selection()?;
-            status::watch(&directories, &selection, seconds, &mut out)?;
+            status::watch(&directories, &selection, seconds.into(), &mut out)?;
         }
         Command::Status {
             which,

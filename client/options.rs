@@ -3,6 +3,20 @@
 use clap::Args;
 use protocol::operations::SetOptions;
 
+/// Parses a number of an option.
+pub fn number(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("expected a whole number from 0 to {}", u32::MAX))
+}
+
+/// Parses a number of an option that has to be 1 at least.
+pub fn positive(text: &str) -> Result<u32, String> {
+    match number(text) {
+        Ok(0) | Err(_) => Err(format!("expected a whole number from 1 to {}", u32::MAX)),
+        number => number,
+    }
+}
+
 /// How to build.
 #[derive(Args, Default)]
 pub struct BuildOptions {
@@ -31,22 +45,22 @@ pub struct BuildOptions {
     #[arg(long, alias = "no-build-hook")]
     no_offload: bool,
     /// Mark builds as failed after SECONDS of silence
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     max_silent_time: Option<u32>,
     /// Mark builds as failed after SECONDS of activity
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     timeout: Option<u32>,
     /// Build N times in a row to detect non-determinism
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive)]
     rounds: Option<u32>,
     /// Allow the use of up to N CPU cores for each build
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = number)]
     cores: Option<u32>,
     /// Allow at most N build jobs
-    #[arg(short = 'M', long, value_name = "N")]
+    #[arg(short = 'M', long, value_name = "N", value_parser = number)]
     max_jobs: Option<u32>,
     /// Show the daemon's debugging output at LEVEL
-    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
+    #[arg(long, value_name = "LEVEL", default_value_t = 0, value_parser = number)]
     debug: u32,
 }
 
@@ -77,10 +91,7 @@ impl BuildOptions {
         number("build-max-silent-time", self.max_silent_time);
         number("build-max-jobs", self.max_jobs);
         number("build-cores", self.cores);
-        number(
-            "build-repeat",
-            self.rounds.map(|rounds| rounds.saturating_sub(1)),
-        );
+        number("build-repeat", self.rounds.map(|rounds| rounds - 1));
         let mut text = |name, value: Option<String>| {
             if let Some(value) = value {
                 options.set(name, value);

@@ -67,16 +67,14 @@ impl<W: Write> Write for Stderr<W> {
     }
 }
 
-/// From now on, ends the program when standard error becomes a closed pipe, even if nothing is
-/// written.
-pub fn end_with_reader_of_stderr() {
-    if is_watched() {
+/// From now on, ends the program when `stream` becomes a closed pipe, even if nothing is written.
+pub fn end_with_reader_of(stream: impl AsFd + IsTerminal + Send + 'static) {
+    if stream.is_terminal() {
         return;
     }
-    let watch = || {
-        let stderr = io::stderr();
+    let watch = move || {
         // Errors are always reported by poll.
-        let mut watched = [PollFd::new(stderr.as_fd(), PollFlags::empty())];
+        let mut watched = [PollFd::new(stream.as_fd(), PollFlags::empty())];
         loop {
             let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
             if poll(&mut watched, None).is_err() {
@@ -91,7 +89,7 @@ pub fn end_with_reader_of_stderr() {
     };
     // Without the thread, the next failed write ends the program.
     let _ = std::thread::Builder::new()
-        .name("stderr".into())
+        .name("reader".into())
         .spawn(watch);
 }
 
@@ -122,6 +120,14 @@ pub fn info(command: &str, text: &str) {
     message(command, "", text);
 }
 
+/// Tells somebody who runs a command that reads standard input that it waits for them.
+pub fn say_if_typed(command: &str, what: &str) {
+    if io::stdin().is_terminal() {
+        let text = format!("reading {what} from the terminal; Ctrl-D ends it");
+        info(command, &text);
+    }
+}
+
 /// Prints a warning on standard error.
 pub fn warning(command: &str, text: &str) {
     message(command, "warning: ", text);
@@ -133,6 +139,11 @@ pub fn error(command: &str, error: &anyhow::Error) {
     for cause in error.chain() {
         let cause = cause.to_string();
         let cause = without_number(&cause);
+        // Rust's word for the end of a file, which is what the other causes say.
+        let cause = match cause {
+            "failed to fill whole buffer" if !text.is_empty() => continue,
+            cause => cause,
+        };
         // Some errors already include their cause.
         if text.is_empty() {
             text = cause.to_owned();
@@ -141,6 +152,13 @@ pub fn error(command: &str, error: &anyhow::Error) {
         }
     }
     message(command, "error: ", &text);
+}
+
+/// Whether `stream` is a terminal that shows colors, and the user has not said `NO_COLOR`.
+pub fn has_colors(stream: &impl IsTerminal) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Whether standard error is a terminal.

@@ -40,7 +40,11 @@ struct SessionRecord {
 pub fn run(_: Arguments) -> Result<ExitCode> {
     let store = daemon::directories()?.store;
     let processes = processes().context("listing processes in /proc")?;
-    for record in sessions(&processes) {
+    let sessions = sessions(&processes);
+    if sessions.is_empty() {
+        output::info("processes", "no daemon has a client");
+    }
+    for record in sessions {
         let Some(client) = processes.get(&record.client_pid) else {
             continue;
         };

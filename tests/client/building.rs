@@ -169,10 +169,115 @@ fn a_failed_build_is_status_1_and_names_its_log() {
         .find_map(|line| line.strip_prefix("View build log at '")?.strip_suffix("'."));
     let log = line.expect("the log is named");
     assert_eq!(fs::read_to_string(log).unwrap(), "before the end\n");
-    // The reason is shown at any verbosity.
-    let quiet = fixture.run(&["build", "-q", drv.path.as_str()]);
-    quiet.fails("guix-client build: error: build of");
-    assert_eq!(quiet.err.lines().count(), 1, "{}", quiet.err);
+    // The log was just shown.
+    run.does_not_say("ends with");
+}
+
+#[test]
+fn the_end_of_a_failed_log_and_the_reason_are_shown_at_any_verbosity() {
+    let fixture = Fixture::new();
+    let script = "for i in $(seq 1000); do echo line $i; done; printf 'the \\033[2Jend'; exit 3";
+    let (_client, drv) = fixture.derivation("failing", script);
+    let name = &drv.path;
+    for options in [&["-q"][..], &["-v0"], &["-v1"]] {
+        let run = fixture.run(&[&["build", name.as_str()], options].concat());
+        run.fails("guix-client build: error: build of")
+            .says(format!("The log of {name} ends with:\n  line 982\n"))
+            .says("  line 1000\n  the \\u{1b}[2Jend\nView build log at '")
+            .does_not_say("line 981\n");
+        let is_shown = run.err.contains(&format!("building {name}"));
+        assert_eq!(is_shown, options == ["-v1"], "{}", run.err);
+    }
+}
+
+#[test]
+fn lines_of_builds_that_run_at_once_are_named_and_builds_are_counted() {
+    let fixture = Fixture::new();
+    let mut client = Client::connect(&fixture.daemon);
+    let touch = |name: &str| format!("echo >{}", fixture.gate(name).display());
+    let first = format!(
+        "{}; printf from; sleep 0.2; echo ' the first'; {}; echo >$out",
+        fixture.await_gate("second-runs"),
+        touch("first-spoke")
+    );
+    let second = format!(
+        "echo from the second; {}; {}; exit 1",
+        touch("second-runs"),
+        fixture.await_gate("first-spoke")
+    );
+    let first = client.write(Script::new("first-1.0", &first));
+    let second = client.write(Script::new("second", &second));
+    let words = [
+        "build",
+        "-k",
+        "-M2",
+        first.path.as_str(),
+        second.path.as_str(),
+    ];
+    fixture
+        .run(&words)
+        .fails("failed")
+        .says("\nfirst-1.0> from the first\n")
+        .says(format!("successfully built {} (1 of 2)\n", first.path))
+        .says(format!(
+            "The log of {} ends with:\n  from the second\n",
+            second.path
+        ))
+        .says("\n1 of 2 derivations built, 1 failed\n");
+}
+
+#[test]
+fn a_first_build_needs_nothing_in_the_store() {
+    let fixture = Fixture::new();
+    let mut outputs = Vec::new();
+    for options in [&[][..], &["--quiet"], &["--no-offload", "--root=hello"]] {
+        let run = fixture.run(&[&["build", "--hello"], options].concat());
+        let output = run.succeeds().line();
+        let text = fs::read_to_string(&output).unwrap();
+        let greeting = format!(
+            "Hello from guix-client {}, build ",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(text.starts_with(&greeting), "{text}");
+        let report = run.err.lines().last().unwrap();
+        let time = report.strip_prefix("guix-client build: built in ").unwrap();
+        let rest = time.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        assert_eq!(
+            rest,
+            format!(
+                " s by the daemon itself, not offloaded. Its output is right: {}",
+                text.trim_end()
+            )
+        );
+        if options != ["--quiet"] {
+            run.says("hello from the builder\n");
+        }
+        outputs.push(output);
+    }
+    assert_eq!(
+        fs::read_link(fixture.file("hello")).unwrap().to_str(),
+        Some(outputs[2].as_str())
+    );
+    outputs.sort();
+    outputs.dedup();
+    assert_eq!(outputs.len(), 3, "something was not built anew");
+    fixture
+        .run(&["build", "--hello", "--dry-run"])
+        .succeeds()
+        .says("would be built");
+    for words in [&["--check"][..], &["--log-file"], &["x.drv"]] {
+        let words = [&["build", "--hello"], words].concat();
+        fixture.run(&words).fails("cannot be used with");
+    }
+}
+
+#[test]
+fn a_first_build_that_fails_says_why() {
+    let fixture = Fixture::with_options(&["--no-substitutes", "--max-jobs=0"]);
+    fixture
+        .run(&["build", "--hello"])
+        .fails("unable to start any build")
+        .prints_nothing();
 }
 
 #[test]

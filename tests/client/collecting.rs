@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::fixture::Fixture;
+use crate::harness::is_ours;
 
 /// Three dead items and one that a root keeps.
 fn with_garbage() -> (Fixture, [String; 3], String) {
@@ -33,6 +34,61 @@ fn what_no_root_keeps_is_collected() {
         .run(&["gc", "--list-dead"])
         .succeeds()
         .prints_nothing();
+}
+
+#[test]
+fn what_is_freed_is_counted_once() {
+    // Guix's daemon counts a file again when it removes the link to it.
+    if !is_ours() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let contents: Vec<u8> = (0..3 << 20).map(|_| rand::random()).collect();
+    let file = fixture.write("file", contents).display().to_string();
+    let add = |name: &str| {
+        fixture
+            .run(&["add", "--name", name, &file])
+            .succeeds()
+            .line()
+    };
+    let freed = |text: &str| {
+        fixture.wait_for_sessions_to_end();
+        let run = fixture.run(&["gc"]);
+        run.succeeds()
+            .says(format!("guix-client gc: freed {text} MiBs\n"));
+        run.does_not_say("-0.00");
+    };
+    add("one");
+    freed("3.00");
+    // Equal files take space once,
+    fs::create_dir(fixture.file("directory")).unwrap();
+    fs::copy(&file, fixture.file("directory/copy")).unwrap();
+    fixture.run(&["add", "directory"]).succeeds();
+    add("one");
+    let kept = add("two");
+    fixture.run(&["build", &kept, "--root=kept"]).succeeds();
+    // and until the last one is gone.
+    freed("0.00");
+    fs::remove_file(fixture.file("kept")).unwrap();
+    freed("3.00");
+}
+
+#[test]
+fn without_items_nothing_is_done_and_that_is_said() {
+    let (fixture, dead, _) = with_garbage();
+    for option in [
+        "--delete",
+        "--references",
+        "-R",
+        "--referrers",
+        "--derivers",
+        "--clear-failures",
+    ] {
+        let run = fixture.run(&["gc", option]);
+        let warning = "guix-client gc: warning: no arguments specified, nothing to do\n";
+        run.succeeds().says(warning).prints_nothing();
+    }
+    assert!(dead.iter().all(|item| fixture.has(item)));
 }
 
 #[test]

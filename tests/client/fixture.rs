@@ -95,6 +95,26 @@ impl Fixture {
         self.finish(command)
     }
 
+    /// Runs the client on a terminal of 80 columns, with this environment. All it prints is in
+    /// [`Run::out`].
+    #[track_caller]
+    pub fn run_on_terminal(&self, words: &[&str], environment: &[(&str, &str)]) -> Run {
+        let quoted = words.iter().map(|word| format!(" '{word}'"));
+        let line = format!(
+            "stty cols 80 rows 24; {GUIX_CLIENT}{}",
+            quoted.collect::<String>()
+        );
+        let mut script = self.site.command("script");
+        script
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(self.site.path("work"))
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null());
+        self.finish(script)
+    }
+
     /// Runs a command to its end, with a timeout.
     #[track_caller]
     pub fn finish(&self, command: Command) -> Run {

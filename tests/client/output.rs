@@ -20,7 +20,7 @@ type Command = (Vec<String>, Vec<u8>);
 fn with_commands() -> (Fixture, Vec<Command>) {
     let fixture = Fixture::with_options(&["--no-substitutes", "--cache-failures"]);
     let (_client, built) = fixture.derivation("built", "echo >$out");
-    let (_client, failing) = fixture.derivation("failing", "exit 1");
+    let (_client, failing) = fixture.derivation("failing", "echo text; exit 1");
     fixture
         .run(&["build", built.path.as_str(), "-r", "root"])
         .succeeds();
@@ -50,6 +50,8 @@ fn with_commands() -> (Fixture, Vec<Command>) {
         (&["build", "-n", built], b""),
         (&["build", "-d", built], b""),
         (&["build", "--log-file", built], b""),
+        (&["build", "--hello", "-q"], b""),
+        (&["log", failing.path.as_str()], b""),
         (&["gc", "--list-live"], b""),
         (&["gc", "--list-dead"], b""),
         (&["gc", "--list-roots"], b""),

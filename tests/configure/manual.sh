@@ -21,7 +21,7 @@ grep '^- `--' invoking-guix-daemon.md | sed 's/:.*//' | options >"$work/manual"
 same guix-daemon
 
 # The client's, command by command.
-for command in build archive gc; do
+for command in build log archive gc; do
     awk -v wanted="## $command" '/^## / { inside = $0 == wanted } inside' invoking-guix-client.md |
         grep '^- `--' | sed 's/:.*//' | options >"$work/manual"
     # Those of build are understood by archive too, and not told twice.

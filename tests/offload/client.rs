@@ -283,6 +283,24 @@ fn a_machine_that_is_set_aside_is_not_up() {
     building.hang_up();
 }
 
+#[test]
+fn a_first_build_says_which_machine_has_built_it() {
+    by_both_transports(|transport| {
+        let farm = Farm::new(1);
+        farm.configure(&[farm.entry(0).text("transport", transport)]);
+        // There is a busybox in the store, for other tests, which is not sent.
+        let text = farm.run(CLIENT, &["build", "--hello"]);
+        for words in [
+            "sending 2 store items",
+            "hello from the builder\n",
+            " s by the build machine 'build-1'. Its output is right: Hello from guix-client ",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        farm.assert_nothing_left();
+    });
+}
+
 /// What `offload test` prints for the only machine; whether it is content.
 fn test(farm: &Farm) -> (bool, String) {
     farm.try_run(CLIENT, &["offload", "test"])

@@ -1,0 +1,176 @@
+//! The builds of a request, as far as the daemon's log tells: which run, what they printed last, and
+//! how they ended.
+
+use std::collections::HashMap;
+
+use formats::printable::printable;
+
+/// How many lines of a failed build's log are shown.
+const TAIL_LINES: usize = 20;
+/// How much of a build's output is kept for that, in bytes.
+const TAIL_BYTES: usize = 16 << 10;
+/// How many builds are remembered, whatever a daemon claims to run at the same time.
+const MAX_BUILDS: usize = 4096;
+
+/// A build that runs.
+#[derive(Default)]
+pub struct Build {
+    /// The derivation; empty for a process of which the daemon did not say what it builds.
+    derivation: String,
+    /// Where the daemon keeps the log; empty if it does not.
+    pub log_file: String,
+    /// The beginning of an incomplete line of its output.
+    pub line: Vec<u8>,
+    /// Whether that line's beginning was already shown.
+    pub inside_line: bool,
+    /// Whether it ran at the same time as others, so that their output is mixed.
+    pub ran_beside_others: bool,
+    tail: Vec<u8>,
+}
+
+impl Build {
+    /// Adds to the output that is kept.
+    pub fn add_to_tail(&mut self, output: &[u8]) {
+        self.tail.extend_from_slice(output);
+        if self.tail.len() > 2 * TAIL_BYTES {
+            self.tail.drain(..self.tail.len() - TAIL_BYTES);
+        }
+    }
+
+    /// The last lines of its output.
+    pub fn tail(&self) -> Vec<String> {
+        let start = self.tail.len().saturating_sub(TAIL_BYTES);
+        let text = String::from_utf8_lossy(&self.tail[start..]);
+        let lines: Vec<&str> = text.lines().collect();
+        let first = lines.len().saturating_sub(TAIL_LINES);
+        lines[first..].iter().map(|&line| line.to_owned()).collect()
+    }
+
+    /// What its lines begin with where they stand among those of others: `NAME> `.
+    pub fn prefix(&self) -> String {
+        let base = self.derivation.rsplit('/').next().unwrap_or_default();
+        let name = base.strip_suffix(".drv").unwrap_or(base);
+        let name = match name.split_once('-') {
+            Some((hash, name)) if hash.len() == HASH_LENGTH => name,
+            _ => name,
+        };
+        match name {
+            "" => String::new(),
+            name => format!("{}> ", printable(name)),
+        }
+    }
+}
+
+/// The length of the hash in an item's name.
+const HASH_LENGTH: usize = 32;
+
+/// The builds of a request.
+#[derive(Default)]
+pub struct Builds {
+    expected: usize,
+    succeeded: usize,
+    failed: usize,
+    /// By process id.
+    running: HashMap<u32, Build>,
+    /// The machines that derivations were sent to.
+    machines: HashMap<String, String>,
+}
+
+impl Builds {
+    /// None runs yet; so many are expected.
+    pub fn expecting(expected: usize) -> Builds {
+        Builds {
+            expected,
+            ..Builds::default()
+        }
+    }
+
+    /// A build has started. Older daemons do not tell the process id of hooks.
+    pub fn start(&mut self, derivation: &str, log_file: &str, pid: Option<u32>) {
+        if self.running.len() >= MAX_BUILDS {
+            return;
+        }
+        let build = Build {
+            derivation: derivation.to_owned(),
+            log_file: log_file.to_owned(),
+            ..Build::default()
+        };
+        self.running.insert(pid.unwrap_or_default(), build);
+        if self.several_run() {
+            let running = self.running.values_mut();
+            running.for_each(|build| build.ran_beside_others = true);
+        }
+    }
+
+    /// Whether the output of several builds may be mixed.
+    pub fn several_run(&self) -> bool {
+        let named = |build: &&Build| !build.derivation.is_empty();
+        self.running.values().filter(named).nth(1).is_some()
+    }
+
+    /// The build of a process.
+    pub fn of_process(&mut self, pid: u32) -> &mut Build {
+        // Only a daemon that invents processes has so many.
+        if self.running.len() >= MAX_BUILDS && !self.running.contains_key(&pid) {
+            self.running.clear();
+        }
+        self.running.entry(pid).or_default()
+    }
+
+    /// The process that builds a derivation.
+    pub fn process_of(&self, derivation: &str) -> Option<u32> {
+        let mut running = self.running.iter();
+        let found = running.find(|(_, build)| build.derivation == derivation);
+        found.map(|(&pid, _)| pid)
+    }
+
+    /// Removes a build that has ended.
+    pub fn end(&mut self, derivation: &str) -> Option<Build> {
+        let pid = self.process_of(derivation)?;
+        self.running.remove(&pid)
+    }
+
+    /// Counts a success. Returns the count to show: ` (N of M)`.
+    pub fn succeeded(&mut self) -> String {
+        self.succeeded += 1;
+        let done = self.succeeded + self.failed;
+        self.expected = self.expected.max(done);
+        match self.expected {
+            0 | 1 => String::new(),
+            expected => format!(" ({} of {expected})", self.succeeded),
+        }
+    }
+
+    /// Counts a failure.
+    pub fn failed(&mut self) {
+        self.failed += 1;
+    }
+
+    /// If some of several builds failed, how many did not.
+    pub fn summary(&self) -> Option<String> {
+        let (succeeded, failed) = (self.succeeded, self.failed);
+        let expected = self.expected.max(succeeded + failed);
+        (failed > 0 && expected > 1)
+            .then(|| format!("{succeeded} of {expected} derivations built, {failed} failed"))
+    }
+
+    /// A hook has sent a derivation to a machine.
+    pub fn sent_to(&mut self, derivation: &str, machine: &str) {
+        if self.machines.len() < MAX_BUILDS {
+            self.machines
+                .insert(derivation.to_owned(), machine.to_owned());
+        }
+    }
+
+    /// The machine that a derivation was sent to.
+    pub fn machine_of(&self, derivation: &str) -> Option<&str> {
+        self.machines.get(derivation).map(String::as_str)
+    }
+
+    /// Takes the incomplete lines of the builds that still run.
+    pub fn take_lines(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let running = self.running.iter_mut();
+        let lines = running.map(|(&pid, build)| (pid, std::mem::take(&mut build.line)));
+        lines.filter(|(_, line)| !line.is_empty()).collect()
+    }
+}

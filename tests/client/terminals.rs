@@ -1,0 +1,80 @@
+//! What is different on a terminal.
+
+use crate::fixture::Fixture;
+use crate::harness::derivations::{Client, Script};
+
+#[test]
+fn colors_are_for_terminals_that_want_them() {
+    let fixture = Fixture::new();
+    let mut client = Client::connect(&fixture.daemon);
+    let mut number = 0;
+    let mut build = |environment: &[(&str, &str)]| {
+        number += 1;
+        let drv = client.write(Script::new(&format!("colored-{number}"), "echo >$out"));
+        let words = ["build", drv.path.as_str()];
+        fixture
+            .run_on_terminal(&words, environment)
+            .succeeds()
+            .text()
+    };
+    assert!(build(&[]).contains("\x1b["));
+    assert!(build(&[("NO_COLOR", "")]).contains("\x1b["));
+    for plain in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        assert!(!build(&[plain]).contains('\x1b'));
+    }
+    let help = |environment: &[(&str, &str)]| {
+        let run = fixture.run_on_terminal(&["build", "--help"], environment);
+        run.succeeds().text()
+    };
+    assert!(help(&[]).contains("\x1b["));
+    assert!(!help(&[("NO_COLOR", "1")]).contains('\x1b'));
+}
+
+#[test]
+fn help_fits_into_80_columns() {
+    let fixture = Fixture::new();
+    for command in ["build", "log", "archive", "gc", "offload", "hash", "add"] {
+        let help = fixture.run_on_terminal(&[command, "--help"], &[("NO_COLOR", "1")]);
+        let long = help
+            .lines()
+            .into_iter()
+            .find(|line| line.trim_end().chars().count() > 80);
+        assert_eq!(long, None, "{command}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_written_to_a_terminal() {
+    let fixture = Fixture::new();
+    let text = fixture.add_text("text", "", &[]);
+    fixture.run(&["archive", "--generate-key"]).succeeds();
+    let run = fixture.run_on_terminal(&["archive", "--export", &text], &[]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    assert!(
+        run.text().contains("archives are not for terminals"),
+        "{run:?}"
+    );
+    assert!(!run.text().contains("nix-archive"), "{run:?}");
+}
+
+#[test]
+fn a_command_that_waits_for_typing_says_so() {
+    let fixture = Fixture::new();
+    // The terminal's input ends at once.
+    for words in [
+        &["authorize"][..],
+        &["archive", "--authorize"],
+        &["archive", "--import"],
+        &["archive", "--missing"],
+        &["archive", "--list"],
+        &["add-text", "name"],
+        &["hash", "-"],
+    ] {
+        let run = fixture.run_on_terminal(words, &[]);
+        let text = run.text();
+        assert!(
+            text.contains(" from the terminal; Ctrl-D ends it"),
+            "{run:?}"
+        );
+    }
+}
