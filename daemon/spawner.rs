@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use system::process::{Child, Spawn};
-use system::processors;
+use system::processors::Followed;
 use system::signal::Signal;
 use system::sync::Mutex;
 
@@ -37,9 +37,10 @@ impl Spawner {
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
+                let mut processors = Followed::default();
                 for (program, reply) in orders {
                     // The session that started this thread may be bound to a client's processor.
-                    processors::follow(std::process::id().cast_signed());
+                    processors.follow(std::process::id().cast_signed());
                     // If the receiver has gone, the child is dropped and thereby killed.
                     let _ = reply.send(program.parent_death_signal(Signal::SIGKILL).spawn());
                 }

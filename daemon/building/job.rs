@@ -56,6 +56,15 @@ impl Job {
             .filter(|word| !word.is_empty())
     }
 
+    /// The host's files and directories that builds in a chroot see (`--chroot-directory`).
+    pub(super) fn host_directories(&self) -> Vec<String> {
+        ["build-chroot-dirs", "build-extra-chroot-dirs"]
+            .into_iter()
+            .flat_map(|setting| self.session.words(setting))
+            .map(|word| word.to_str_lossy().into_owned())
+            .collect()
+    }
+
     /// The subject of messages about limits.
     pub(super) fn description(&self) -> String {
         format!("building of `{}'", self.path)

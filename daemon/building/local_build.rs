@@ -25,13 +25,10 @@ use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Maker, Produced, Round};
 use super::references_graph::{self, Graph};
 use super::sandbox::{
-    self, BuildDirectory, BuildUser, Identity, Network, OutputDirectory, Plan, Program, Root,
+    self, BuildDirectory, BuildUser, Identity, Ipc, Network, OutputDirectory, Plan, Program, Root,
     RootRequest,
 };
 use crate::request_error::RequestError;
-
-/// The settings with the files of the host that are shown in a chroot.
-const SHOWN: [&str; 2] = ["build-chroot-dirs", "build-extra-chroot-dirs"];
 
 /// Guix's message, which hooks look for.
 const LACK_OF_SPACE: &str = "note: build failure may have been caused by lack of free disk space";
@@ -125,6 +122,7 @@ struct Build<'a> {
     missing: &'a BTreeSet<StorePath>,
     deadline: Deadline<'a>,
     user: Option<AcquiredUser>,
+    ipc: Ipc,
     identity: Identity,
     directory: BuildDirectory,
     root: Option<Root>,
@@ -158,7 +156,13 @@ impl<'a> Build<'a> {
                 }
             }
         }
-        let user = build_user(job, attempt, in_chroot || is_builtin)?;
+        let host_directories = job.host_directories();
+        let ipc = match in_chroot && host_directories.is_empty() {
+            true => Ipc::Own,
+            // The directories may include /dev/shm.
+            false => Ipc::Host,
+        };
+        let user = build_user(job, attempt, in_chroot || is_builtin, ipc)?;
         let identity = user.as_ref().map_or(Identity::Own, |user| user.identity());
         let directory = BuildDirectory::create(job.path.name(), &identity, in_chroot)
             .map_err(|e| failed("creating the build directory", e))?;
@@ -167,13 +171,15 @@ impl<'a> Build<'a> {
             missing,
             deadline: Deadline::start(job, attempt),
             user,
+            ipc,
             identity,
             directory,
             root: None,
             output_directory: None,
         };
         // From here on, the build directory exists.
-        if let Err(error) = build.fill(attempt, &graphs, in_chroot) {
+        let host_directories = in_chroot.then_some(host_directories);
+        if let Err(error) = build.fill(attempt, &graphs, host_directories) {
             let _ = build.directory.clone().delete();
             return Err(build.deadline.explain(error));
         }
@@ -184,7 +190,7 @@ impl<'a> Build<'a> {
         &mut self,
         attempt: &Attempt,
         graphs: &[Graph],
-        in_chroot: bool,
+        host_directories: Option<Vec<String>>,
     ) -> Result<(), AttemptError> {
         references_graph::write(self.job, graphs, self.directory.outside(), &self.deadline)?;
         let job = self.job;
@@ -192,17 +198,9 @@ impl<'a> Build<'a> {
             let made = OutputDirectory::create(job.path.as_path(), &self.identity);
             self.output_directory = Some(made.map_err(|e| failed("preparing the output", e))?);
         }
-        if !in_chroot {
+        let Some(extra) = host_directories else {
             return Ok(());
-        }
-        let mut extra = Vec::new();
-        for setting in SHOWN {
-            extra.extend(
-                job.session
-                    .words(setting)
-                    .map(|word| word.to_str_lossy().into_owned()),
-            );
-        }
+        };
         let network = match job.is_fixed_output() {
             false => Network::Loopback,
             true => sandbox::of_fixed_output(job.engine.settings.use_host_loopback).unwrap_or_else(
@@ -236,10 +234,10 @@ impl<'a> Build<'a> {
 
     /// Who makes the outputs.
     fn maker(&self) -> Maker {
-        let shown = |setting: &str| self.job.session.words(setting).next().is_some();
         Maker {
             uid: self.identity.uid(),
-            reaches_others: self.root.is_none() || SHOWN.into_iter().any(shown),
+            // Without a chroot, or through a directory of the host.
+            reaches_others: self.ipc == Ipc::Host,
         }
     }
 
@@ -259,7 +257,7 @@ impl<'a> Build<'a> {
         let killed = self
             .user
             .as_ref()
-            .map_or(Ok(()), |user| user.kill_processes(fork_server));
+            .map_or(Ok(()), |user| user.kill_processes(fork_server, self.ipc));
         if result.is_err() {
             self.delete_directory();
         }
@@ -463,6 +461,7 @@ fn build_user(
     job: &Job,
     attempt: &Attempt,
     writes_elsewhere: bool,
+    ipc: Ipc,
 ) -> Result<Option<AcquiredUser>, AttemptError> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
@@ -495,7 +494,7 @@ fn build_user(
     let Some(user) = acquired.map_err(RequestError::new)? else {
         return Err(AttemptError::Cancelled);
     };
-    user.kill_processes(&engine.fork_server)
+    user.kill_processes(&engine.fork_server, ipc)
         .map_err(|e| failed("killing processes of the build user", e))?;
     Ok(Some(user))
 }

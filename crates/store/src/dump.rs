@@ -44,11 +44,11 @@ pub(crate) fn open_parent(path: &Path) -> Result<(Dir, &std::ffi::OsStr, &Path)>
             path.display()
         )));
     };
-    let opened = if parent.is_absolute() {
-        std::fs::canonicalize(parent).and_then(Dir::open)
-    } else {
-        Dir::open(parent)
-    };
+    // It may itself be a link, which `Dir::open` doesn't follow.
+    let opened = Dir::open(parent).or_else(|error| match parent.is_absolute() {
+        true => std::fs::canonicalize(parent).and_then(Dir::open),
+        false => Err(error),
+    });
     let dir = opened.context(|| format!("opening directory `{}'", parent.display()))?;
     Ok((dir, name, parent))
 }

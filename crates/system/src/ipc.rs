@@ -1,10 +1,10 @@
 //! Resources that outlive a user's processes outside of namespaces: System V shared memory, message
 //! queues and semaphores (`sysvipc(7)`), POSIX shared memory and message queues.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::kernel_list;
 use crate::tree::{Dir, remove_tree};
 
 /// Where POSIX shared memory and message queues are visible as files.
@@ -49,7 +49,7 @@ pub fn remove_own() -> io::Result<()> {
     for kind in Kind::ALL {
         let (list, number) = kind.list();
         // A kernel without System V IPC doesn't have the list.
-        let list = fs::read_to_string(list).unwrap_or_default();
+        let list = kernel_list::read(list).unwrap_or_default();
         for id in owned(&list, number, uid) {
             kind.remove(id);
         }
@@ -91,6 +91,7 @@ fn owned(list: &str, number: &str, uid: u32) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_kernels_lists_are_understood() {

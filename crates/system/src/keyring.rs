@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::kernel_list;
+
 /// `KEYCTL_JOIN_SESSION_KEYRING`.
 const JOIN_SESSION_KEYRING: libc::c_int = 1;
 /// `KEYCTL_CLEAR`.
@@ -49,7 +51,7 @@ pub fn clear_user_keyrings() -> io::Result<()> {
 /// Whether a user has any keys, according to the kernel's list (`proc_key_users(5)`: a line for each
 /// user, with the number first). Without such a list, it may have.
 fn has_keys(uid: u32) -> bool {
-    let Ok(users) = std::fs::read_to_string("/proc/key-users") else {
+    let Ok(users) = kernel_list::read("/proc/key-users") else {
         return true;
     };
     let mut numbers = users.lines().filter_map(|line| line.split(':').next());

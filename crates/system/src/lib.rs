@@ -38,6 +38,7 @@ pub mod clock;
 pub mod errno;
 pub mod ids;
 pub mod ipc;
+mod kernel_list;
 pub mod keyring;
 pub mod landlock;
 pub mod lease;

@@ -1,6 +1,9 @@
 //! Mounts, and changing the root directory, for processes in their own mount namespace.
 
+use std::ffi::CString;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use nix::mount::{MntFlags, MsFlags};
@@ -49,6 +52,75 @@ pub fn remount_read_only(target: &Path) -> io::Result<()> {
         }
     }
     Ok(mount(NO_PATH, target, NO_PATH, flags, NO_PATH)?)
+}
+
+/// `struct mount_attr` of `<linux/mount.h>`.
+#[repr(C)]
+struct Attributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const OPEN_TREE_CLONE: libc::c_int = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_int = 0x40;
+
+/// Does the same as [`bind`], at an open file or directory, and [`remount_read_only`] if `read_only`:
+/// in fewer steps, and nobody sees a mount that isn't read-only yet.
+///
+/// Requires Linux 5.12, and a security module or filter of system calls may permit only the older
+/// way. If this fails, nothing was mounted.
+pub fn attach_copy(source: &Path, target: impl AsFd, read_only: bool) -> io::Result<()> {
+    let source = CString::new(source.as_os_str().as_bytes())?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
+    // SAFETY: the path ends with NUL.
+    let copy = check(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags)
+    })?;
+    // SAFETY: the kernel has just created this descriptor. Closing it removes a copy that was not
+    // attached.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy as i32) };
+    if read_only {
+        let attributes = Attributes {
+            set: MOUNT_ATTR_RDONLY,
+            clear: 0,
+            propagation: 0,
+            user_namespace: 0,
+        };
+        // SAFETY: the path ends with NUL, and the structure has the size that is passed.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                copy.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const attributes,
+                size_of::<Attributes>(),
+            )
+        })?;
+    }
+    // SAFETY: both paths end with NUL.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            copy.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Mounts a new file system.

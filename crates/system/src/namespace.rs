@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 pub use nix::sched::CloneFlags as Namespaces;
 
@@ -39,7 +40,7 @@ pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
 ///
 /// Fails if this process has several threads: the copy would not have them.
 pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
+    if !has_one_thread()? {
         return Err(io::Error::other(
             "cannot fork a process with several threads",
         ));
@@ -55,6 +56,13 @@ pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
         pid if pid > 0 => Ok(Some(pid as i32)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether this process has a single thread.
+fn has_one_thread() -> io::Result<bool> {
+    let threads = "/proc/self/task";
+    // Links of a directory: its name, `.', and `..' in each subdirectory.
+    Ok(fs::metadata(threads)?.nlink() == 3 || fs::read_dir(threads)?.count() == 1)
 }
 
 /// Sets the NIS domain name of this process's UTS namespace.

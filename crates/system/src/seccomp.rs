@@ -297,10 +297,6 @@ fn program(restrictions: Restrictions) -> Vec<sock_filter> {
 
 /// The part for one ABI; every path through it ends with a verdict.
 fn part(abi: &Abi, restrictions: Restrictions) -> Vec<sock_filter> {
-    let mut part = vec![load(NUMBER)];
-    if let Some(end) = abi.end {
-        part.extend([unless(libc::BPF_JGE, end, 1), fail(libc::ENOSYS)]);
-    }
     let multiplexer = abi.multiplexer.filter(|_| restrictions.native_only);
     let hidden_mode = restrictions.no_set_id.then_some(OPENAT2);
     let missing = abi.missing.iter().copied();
@@ -308,29 +304,58 @@ fn part(abi: &Abi, restrictions: Restrictions) -> Vec<sock_filter> {
     let refused = missing
         .map(|number| (number, libc::ENOSYS))
         .chain(abi.forbidden.iter().map(|number| (*number, libc::EPERM)));
-    for (number, error) in refused {
-        part.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
+    let mut special: Vec<(u32, Vec<sock_filter>)> = refused
+        .map(|(number, error)| (number as u32, vec![fail(error)]))
+        .chain(abi.socket.map(|number| (number as u32, by_family())))
+        .collect();
+    if restrictions.no_set_id {
+        let checked = abi.modes.iter();
+        special.extend(checked.map(|call| (call.number as u32, set_id_check(call))));
     }
-    let mut sockets = vec![load(FIRST_ARGUMENT)];
+    special.sort_unstable_by_key(|(number, _)| *number);
+    let mut part = vec![load(NUMBER)];
+    if let Some(end) = abi.end {
+        part.extend([unless(libc::BPF_JGE, end, 1), fail(libc::ENOSYS)]);
+    }
+    part.extend(search(&special));
+    part
+}
+
+/// The verdict on making a socket.
+fn by_family() -> Vec<sock_filter> {
+    let mut program = vec![load(FIRST_ARGUMENT)];
     for family in SOCKET_FAMILIES {
         let allow = give(libc::SECCOMP_RET_ALLOW);
-        sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
+        program.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
     }
-    sockets.push(fail(libc::EAFNOSUPPORT));
-    // Jumps only go forward, so the part is written twice rather than shared.
-    for number in abi.socket {
-        part.push(unless(libc::BPF_JEQ, number as u32, sockets.len()));
-        part.extend(sockets.iter().copied());
-    }
-    if restrictions.no_set_id {
-        for call in abi.modes {
-            let check = set_id_check(call);
-            part.push(unless(libc::BPF_JEQ, call.number as u32, check.len()));
-            part.extend(check);
+    program.push(fail(libc::EAFNOSUPPORT));
+    program
+}
+
+/// Searches the sorted numbers for the loaded one, and goes on with what belongs to it; other calls
+/// are allowed.
+///
+/// It is a binary search: when a filter is installed, the kernel tries it with every number there
+/// is, to find those that it never needs to ask about.
+fn search(special: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
+    let allow = give(libc::SECCOMP_RET_ALLOW);
+    match special {
+        [] => vec![allow],
+        [(number, verdict)] => {
+            let mut program = vec![unless(libc::BPF_JEQ, *number, verdict.len())];
+            program.extend(verdict);
+            program.push(allow);
+            program
+        }
+        _ => {
+            let (low, high) = special.split_at(special.len() / 2);
+            let above = search(high);
+            let mut program = vec![unless(libc::BPF_JGE, high[0].0, above.len())];
+            program.extend(above);
+            program.extend(search(low));
+            program
         }
     }
-    part.push(give(libc::SECCOMP_RET_ALLOW));
-    part
 }
 
 /// The verdict on a call that gives a file a mode.
@@ -452,7 +477,16 @@ mod tests {
                     };
                     assert_eq!(ask(number, 0), expected);
                 }
-                assert_eq!(ask(1, 0), libc::SECCOMP_RET_ALLOW);
+                let special = abi.missing.iter().chain(abi.forbidden);
+                let special: Vec<_> = special
+                    .copied()
+                    .chain(abi.socket)
+                    .chain(abi.multiplexer)
+                    .chain([OPENAT2])
+                    .collect();
+                for number in (0..1000).filter(|number| !special.contains(number)) {
+                    assert_eq!(ask(number, 0), libc::SECCOMP_RET_ALLOW, "{number}");
+                }
             }
             assert_eq!(verdict(&program, 0, 1, [0; 4]), error(libc::ENOSYS));
         }

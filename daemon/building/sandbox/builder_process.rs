@@ -74,6 +74,10 @@ fn become_builder(
     if plan.chroot.is_some() && plan.identity == Identity::Own {
         mounts::lock()?;
     }
+    // The builder gets no keys of the user who started the daemon, and leaves none to later builds.
+    // The keyring itself doesn't belong to the builder's user, who would otherwise have to be cleared
+    // of it.
+    phase("keyring", keyring::join_new_session())?;
     if let Identity::User {
         uid, gid, groups, ..
     } = &plan.identity
@@ -93,8 +97,6 @@ fn become_builder(
     die_with_daemon()?;
     phase("restoreSIGPIPE", signal::restore_broken_pipes())?;
     let program = execute::find(&plan);
-    // The builder gets no keys of the user who started the daemon, and leaves none to later builds.
-    phase("keyring", keyring::join_new_session())?;
     phase("seccomp", execute::restrict(&plan))?;
     phase("setupSuccess", writeln!(status, "{READY}"))?;
     // From here on, an error is a failure of the build, and is written to its log.

@@ -15,8 +15,18 @@ pub(super) const NAME: &str = "guix-daemon-forkserver";
 pub(super) enum ForkRequest {
     /// To become a builder.
     Builder(Isolation),
-    /// To kill all processes of that user.
-    KillUser(u32),
+    /// To kill all processes of that user, and remove what would outlive them.
+    KillUser(u32, Ipc),
+}
+
+/// Where a build's shared memory, message queues and semaphores are (`sysvipc(7)`, `shm_overview(7)`,
+/// `mq_overview(7)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipc {
+    /// In its own namespace and its own `/dev`, with which they vanish; it doesn't see others.
+    Own,
+    /// Where all processes of the host have theirs.
+    Host,
 }
 
 /// The namespaces that a builder does not share with the daemon.
@@ -54,7 +64,8 @@ impl ForkRequest {
             ForkRequest::Builder(Isolation::None) => (0, [0; 4]),
             ForkRequest::Builder(Isolation::Namespaces) => (1, [0; 4]),
             ForkRequest::Builder(Isolation::UserNamespace) => (2, [0; 4]),
-            ForkRequest::KillUser(uid) => (3, uid.to_ne_bytes()),
+            ForkRequest::KillUser(uid, Ipc::Own) => (3, uid.to_ne_bytes()),
+            ForkRequest::KillUser(uid, Ipc::Host) => (4, uid.to_ne_bytes()),
         };
         [kind, a, b, c, d]
     }
@@ -64,7 +75,8 @@ impl ForkRequest {
             0 => ForkRequest::Builder(Isolation::None),
             1 => ForkRequest::Builder(Isolation::Namespaces),
             2 => ForkRequest::Builder(Isolation::UserNamespace),
-            3 => ForkRequest::KillUser(u32::from_ne_bytes(uid)),
+            3 => ForkRequest::KillUser(u32::from_ne_bytes(uid), Ipc::Own),
+            4 => ForkRequest::KillUser(u32::from_ne_bytes(uid), Ipc::Host),
             _ => return None,
         })
     }
@@ -73,7 +85,7 @@ impl ForkRequest {
     pub(super) fn namespaces(self) -> Namespaces {
         match self {
             ForkRequest::Builder(isolation) => isolation.flags(),
-            ForkRequest::KillUser(_) => Namespaces::empty(),
+            ForkRequest::KillUser(..) => Namespaces::empty(),
         }
     }
 }
@@ -88,10 +100,11 @@ mod tests {
             ForkRequest::Builder(Isolation::None),
             ForkRequest::Builder(Isolation::Namespaces),
             ForkRequest::Builder(Isolation::UserNamespace),
-            ForkRequest::KillUser(30001),
+            ForkRequest::KillUser(30001, Ipc::Own),
+            ForkRequest::KillUser(30001, Ipc::Host),
         ] {
             assert_eq!(ForkRequest::decode(request.encode()), Some(request));
         }
-        assert_eq!(ForkRequest::decode([4, 0, 0, 0, 0]), None);
+        assert_eq!(ForkRequest::decode([5, 0, 0, 0, 0]), None);
     }
 }

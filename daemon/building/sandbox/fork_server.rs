@@ -18,7 +18,7 @@ use system::process::{Child, Spawn};
 use system::sync::Mutex;
 use system::{pipe, socket};
 
-use super::fork_request::{ForkRequest, Isolation, NAME};
+use super::fork_request::{ForkRequest, Ipc, Isolation, NAME};
 
 /// How many times a process is forked to kill those of a user.
 const KILL_ATTEMPTS: usize = 16;
@@ -71,10 +71,10 @@ impl ForkServer {
     ///
     /// A process of that user is forked to kill the others. If they kill or stop it first, another
     /// is forked.
-    pub fn kill_user(&self, uid: u32) -> io::Result<()> {
+    pub fn kill_user(&self, uid: u32, ipc: Ipc) -> io::Result<()> {
         let mut timeout = FIRST_KILL_TIMEOUT;
         for _ in 0..KILL_ATTEMPTS {
-            let pid = retry_if_ended(|| self.fork(ForkRequest::KillUser(uid), &[]))?;
+            let pid = retry_if_ended(|| self.fork(ForkRequest::KillUser(uid, ipc), &[]))?;
             let ended = Child::new(pid, false)?.wait_timeout(timeout)?;
             timeout = MAX_KILL_TIMEOUT.min(timeout * 2);
             match ended.and_then(|status| status.code()) {

@@ -12,11 +12,12 @@ use std::process::exit;
 use nix::libc;
 use nix::sys::prctl::set_name;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
-use system::process::kill_user_from_here;
-use system::{ids, ipc, keyring, namespace, pipe, processors, socket};
+use system::process::{exit_now, kill_user_from_here};
+use system::processors::Followed;
+use system::{ids, ipc, keyring, namespace, pipe, socket};
 
 use super::builder_process;
-use super::fork_request::{self, ForkRequest, Isolation, NAME};
+use super::fork_request::{self, ForkRequest, Ipc, Isolation, NAME};
 
 /// If this process was started as the fork server, runs it and never returns. Has to be the first
 /// call in `main`, before there are other threads.
@@ -50,6 +51,7 @@ fn take_connection() -> io::Result<UnixStream> {
 fn serve(connection: UnixStream) -> io::Result<()> {
     // The ids outside of the builders' user namespaces.
     let ids = (ids::effective_uid(), ids::effective_gid());
+    let mut processors = Followed::default();
     loop {
         let mut request = [0; fork_request::LENGTH];
         let (count, descriptors) = socket::receive_with_fds(&connection, &mut request)?;
@@ -58,7 +60,7 @@ fn serve(connection: UnixStream) -> io::Result<()> {
         }
         let decoded = ForkRequest::decode(request).filter(|_| count == request.len());
         let request = decoded.ok_or_else(|| io::Error::other("an unknown request"))?;
-        processors::follow(std::os::unix::process::parent_id().cast_signed());
+        processors.follow(std::os::unix::process::parent_id().cast_signed());
         let reply = match namespace::fork_sibling(request.namespaces()) {
             Ok(None) => {
                 drop(connection);
@@ -74,7 +76,7 @@ fn serve(connection: UnixStream) -> io::Result<()> {
 /// Runs in the new process: does what was requested.
 fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
     match (request, <[OwnedFd; 3]>::try_from(descriptors)) {
-        (ForkRequest::KillUser(uid), _) => exit(match clear_user(uid) {
+        (ForkRequest::KillUser(uid, ipc), _) => exit_now(match clear_user(uid, ipc) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }),
@@ -97,9 +99,12 @@ fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32,
 }
 
 /// Kills all processes of a build user, and removes what would be left for that user's next build.
-fn clear_user(uid: u32) -> io::Result<()> {
+fn clear_user(uid: u32, ipc: Ipc) -> io::Result<()> {
     kill_user_from_here(uid)?;
     // By now, this process runs as that user.
     keyring::clear_user_keyrings()?;
-    ipc::remove_own()
+    match ipc {
+        Ipc::Own => Ok(()),
+        Ipc::Host => ipc::remove_own(),
+    }
 }

@@ -1,14 +1,16 @@
 //! The user that a builder runs as: a build user, or the daemon's own user.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use system::ids;
 use system::lock::{LockFile, Mode};
 
+use super::fork_request::Ipc;
 use super::fork_server::ForkServer;
 
 /// The user and group that builders see in a user namespace.
@@ -22,6 +24,10 @@ pub(super) const GUEST_GID: u32 = 30000;
 const ALLOCATED_FIRST: u32 = 0x7000_0000;
 /// See [`ALLOCATED_FIRST`].
 const ALLOCATED_COUNT: u32 = 4096;
+
+/// How long the groups of a build user are remembered: some name services need a hundred system
+/// calls to find them.
+const GROUPS_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The user that a builder runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,7 +173,7 @@ impl BuildUser {
             let Some(lock) = try_take(account.uid, pool)? else {
                 continue;
             };
-            let groups = ids::groups_of(user, entry.gid).map_err(lookup)?;
+            let groups = groups_of(user, entry.gid).map_err(lookup)?;
             let identity = Identity::User {
                 uid: account.uid,
                 gid: entry.gid,
@@ -205,9 +211,10 @@ impl BuildUser {
         self.identity.clone()
     }
 
-    /// Kills all processes of the user.
-    pub fn kill_processes(&self, fork_server: &ForkServer) -> io::Result<()> {
-        fork_server.kill_user(self.uid)
+    /// Kills all processes of the user, and removes what would be left of a build, or would be there
+    /// for the next one, which has its shared memory and queues at `ipc`.
+    pub fn kill_processes(&self, fork_server: &ForkServer, ipc: Ipc) -> io::Result<()> {
+        fork_server.kill_user(self.uid, ipc)
     }
 }
 
@@ -219,6 +226,26 @@ impl Drop for BuildUser {
         self.lock = None;
         in_use.remove(&self.uid);
     }
+}
+
+/// The groups of a build user, which are looked up again after [`GROUPS_LIFETIME`].
+fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
+    type Found = HashMap<(String, u32), (Instant, Vec<u32>)>;
+    static FOUND: LazyLock<Mutex<Found>> = LazyLock::new(Default::default);
+    let key = (user.to_owned(), primary);
+    let now = Instant::now();
+    let mut found = FOUND.lock().unwrap_or_else(|e| e.into_inner());
+    match found.get(&key) {
+        Some((since, groups)) if now.duration_since(*since) < GROUPS_LIFETIME => {
+            return Ok(groups.clone());
+        }
+        _ => {}
+    }
+    drop(found);
+    let groups = ids::groups_of(user, primary)?;
+    found = FOUND.lock().unwrap_or_else(|e| e.into_inner());
+    found.insert(key, (now, groups.clone()));
+    Ok(groups)
 }
 
 fn create_pool(pool: &Path) -> Result<(), BuildUserError> {

@@ -40,6 +40,7 @@ mod root;
 mod start;
 
 pub use directory::BuildDirectory;
+pub use fork_request::Ipc;
 pub use fork_server::ForkServer;
 pub use fork_server_process::run_if_fork_server;
 pub use identity::{BuildUser, BuildUserError, Identity};

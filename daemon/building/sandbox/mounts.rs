@@ -62,6 +62,9 @@ fn mount_from_host(seen: &Mount, root: &RootDir) -> io::Result<()> {
             inside.display()
         )));
     }
+    if mount::attach_copy(outside, &target, seen.read_only).is_ok() {
+        return Ok(());
+    }
     context(mount::bind(outside, &target.path()), "mount", outside)?;
     if seen.read_only {
         // The name now leads to the new mount.

@@ -3,12 +3,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/keyctl.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,6 +40,23 @@ static int with_ticket (char **program)
 {
   if (syscall (SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, "login") < 0
       || add_key ("ticket", KEY_SPEC_SESSION_KEYRING) < 0)
+    return 99;
+  execv (program[0], program);
+  return 98;
+}
+
+/* Starts a program that can't copy mounts.  */
+static int without_open_tree (char **program)
+{
+  struct sock_filter steps[] = {
+    BPF_STMT (BPF_LD | BPF_W | BPF_ABS, offsetof (struct seccomp_data, nr)),
+    BPF_JUMP (BPF_JMP | BPF_JEQ | BPF_K, SYS_open_tree, 0, 1),
+    BPF_STMT (BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    BPF_STMT (BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog filter = { sizeof steps / sizeof *steps, steps };
+  if (prctl (PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+      || prctl (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
     return 99;
   execv (program[0], program);
   return 98;
@@ -114,6 +135,8 @@ int main (int count, char **words)
   setvbuf (stdout, NULL, _IOLBF, 0);
   if (strcmp (what, "with-ticket") == 0)
     return with_ticket (words + 2);
+  if (strcmp (what, "without-open-tree") == 0)
+    return without_open_tree (words + 2);
   if (strcmp (what, "access-list") == 0)
     return access_list (words[2], atoi (words[3]));
   if (strcmp (what, "hand-out") == 0)

@@ -14,5 +14,5 @@ mod spawn;
 mod tests;
 
 pub use child::Child;
-pub use kill::{kill_user_from_here, process_exists};
+pub use kill::{exit_now, kill_user_from_here, process_exists};
 pub use spawn::{Spawn, find_program};

@@ -8,12 +8,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2};
-use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, mkdirat,
-    utimensat,
-};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstat, fstatat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+
+use super::listing;
 
 /// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -207,10 +206,15 @@ impl Dir {
 
     /// The names in the directory, sorted bytewise.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
-        let mut names = self
-            .entries()?
-            .map(|e| Ok(e?.name))
-            .collect::<io::Result<Vec<OsString>>>()?;
+        // As for `entries`.
+        let fd = openat(&self.fd, ".", OPEN_DIR, Mode::empty())?;
+        Dir { fd }.names_once()
+    }
+
+    /// Like [`Dir::names`], for a directory that was just opened: it can be listed only once, which
+    /// saves opening it again.
+    pub(super) fn names_once(&mut self) -> io::Result<Vec<OsString>> {
+        let mut names = listing::names(self.fd.as_fd())?;
         names.sort_unstable();
         Ok(names)
     }
@@ -382,29 +386,6 @@ impl Dir {
         Ok(fchmod(&self.fd, bits(mode))?)
     }
 
-    /// Sets the mode of `name`; an error if it is a symbolic link.
-    pub fn chmod_at(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
-        let name = check(name.as_ref())?;
-        // fchmodat2 (Linux 6.6) supports AT_SYMLINK_NOFOLLOW. On older kernels, an O_PATH
-        // descriptor and its name in /proc do the same, as in the C library's fallback.
-        match fchmodat(&self.fd, name, bits(mode), FchmodatFlags::NoFollowSymlink) {
-            Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS) => {}
-            done => return Ok(done?),
-        }
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.fd, name, flags, Mode::empty())?;
-        if Stat(fstat(&file)?).kind() == Kind::Symlink {
-            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-        }
-        let path = crate::pipe::proc_path(&file);
-        Ok(nix::sys::stat::fchmodat(
-            nix::fcntl::AT_FDCWD,
-            &path,
-            bits(mode),
-            FchmodatFlags::FollowSymlink,
-        )?)
-    }
-
     /// Sets owner and group of the directory itself; `None` leaves one unchanged.
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
         Ok(fchown(
@@ -489,6 +470,6 @@ pub(super) fn check(name: &OsStr) -> io::Result<&OsStr> {
     Ok(name)
 }
 
-fn bits(mode: u32) -> Mode {
+pub(super) fn bits(mode: u32) -> Mode {
     Mode::from_bits_truncate(mode)
 }

@@ -7,9 +7,11 @@
 //! the tree is, and check that they opened the file that they examined.
 
 mod attributes;
+mod chmod;
 mod copy;
 mod dir;
 mod error;
+mod listing;
 mod lookup;
 mod remove;
 mod root_dir;

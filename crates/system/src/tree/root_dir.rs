@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -57,6 +57,12 @@ impl Found {
     }
 }
 
+impl AsFd for Found {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 impl RootDir {
@@ -99,15 +105,33 @@ impl RootDir {
         Found::new(at)
     }
 
+    /// Finds a directory.
+    fn find_directory(&self, inside: &Path) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(LOOK | OFlag::O_DIRECTORY);
+        match openat2(&self.fd, inside, how.resolve(resolve)) {
+            Ok(fd) => Ok(fd),
+            Err(Errno::ENOSYS) => match self.find_step_by_step(inside)? {
+                found if found.kind == Kind::Directory => Ok(found.fd),
+                _ => Err(Errno::ENOTDIR.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Finds a directory, after creating it and its missing parents (mode 0755, subject to the
     /// umask).
     pub fn make_directories(&self, inside: &Path) -> io::Result<Found> {
         let inside = Path::new("/").join(inside);
-        // Usually at most the last one is missing, so they are looked for from that end.
-        let mut missing = Vec::new();
-        let mut existing = inside.as_path();
-        let mut found = loop {
-            match (self.find(existing), existing.parent(), existing.file_name()) {
+        // Usually just the last one is missing, so they are looked for from that end.
+        let (mut existing, mut missing) = (inside.as_path(), Vec::new());
+        if let (Some(parent), Some(name)) = (existing.parent(), existing.file_name()) {
+            missing.push(name);
+            existing = parent;
+        }
+        let mut fd = loop {
+            let found = self.find_directory(existing);
+            match (found, existing.parent(), existing.file_name()) {
                 (Err(error), Some(parent), Some(name))
                     if error.kind() == io::ErrorKind::NotFound =>
                 {
@@ -120,45 +144,60 @@ impl RootDir {
         let mut so_far = existing.to_owned();
         while let Some(name) = missing.pop() {
             so_far.push(name);
-            match mkdirat(&found.fd, name, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => found = self.find(&so_far)?,
-                Err(Errno::EEXIST) => return Err(dangling(&so_far)),
+            fd = match mkdirat(&fd, name, Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {
+                    let flags = LOOK | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+                    openat(&fd, name, flags, Mode::empty())?
+                }
+                Err(Errno::EEXIST) => match self.find_directory(&so_far) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Err(dangling(&so_far));
+                    }
+                    found => found?,
+                },
                 Err(error) => return Err(error.into()),
-            }
+            };
         }
-        match found.kind {
-            Kind::Directory => Ok(found),
-            _ => Err(Errno::ENOTDIR.into()),
-        }
+        let kind = Kind::Directory;
+        Ok(Found { fd, kind })
     }
 
     /// Finds a file, after creating an empty one (mode 0644, subject to the umask) if it doesn't
     /// exist. An existing file of any type is left as it is.
     pub fn make_file(&self, inside: &Path) -> io::Result<Found> {
-        match self.find(inside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
-        }
         let (around, name) = self.around(inside)?;
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o644);
-        Found::new(openat(&around.fd, name, flags, mode)?)
+        match openat(&around, name, flags, mode) {
+            Ok(fd) => {
+                let kind = Kind::Regular;
+                Ok(Found { fd, kind })
+            }
+            Err(Errno::EEXIST) => self.find(inside),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Creates a symbolic link, which must not exist, and its missing parent directories.
     pub fn symlink(&self, target: &OsStr, inside: &Path) -> io::Result<()> {
         let (around, name) = self.around(inside)?;
-        Ok(symlinkat(target, around.fd.as_fd(), name)?)
+        Ok(symlinkat(target, around.as_fd(), name)?)
     }
 
     /// The parent directory of a path, created if missing, and the last component of the path.
-    fn around<'a>(&self, inside: &'a Path) -> io::Result<(Found, &'a OsStr)> {
+    fn around<'a>(&self, inside: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
             let text = format!("`{}' is not the name of a file", inside.display());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        Ok((self.make_directories(parent)?, name))
+        let around = match self.find_directory(parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directories(parent)?.fd
+            }
+            found => found?,
+        };
+        Ok((around, name))
     }
 }
 

@@ -138,11 +138,11 @@ fn enter(
     if !stat.is_dir() || descend == Descend::Over {
         return Ok(());
     }
-    let opened = dir
+    let mut opened = dir
         .open_dir(&name)
         .map_err(|e| fail("open directory", e, frames))?;
     let mut names = same(&opened, &stat)
-        .and_then(|()| opened.names())
+        .and_then(|()| opened.names_once())
         .map_err(|e| fail("read directory", e, frames))?;
     names.reverse();
     frames.push(Frame {
