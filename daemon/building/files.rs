@@ -249,6 +249,15 @@ impl Harmless {
             && stat.uid() != self.builder
             && !self.seen.contains(&stat.identity())
     }
+
+    /// Changes the owner: of a directory after all that is in it, since the new owner can put other
+    /// files there.
+    fn give_away(&self, file: &tree::Visited<'_>) -> io::Result<()> {
+        match self.owner {
+            Some((uid, gid)) => file.parent.chown_at(file.name, Some(uid), gid),
+            None => Ok(()),
+        }
+    }
 }
 
 impl tree::Visit for Harmless {
@@ -276,10 +285,14 @@ impl tree::Visit for Harmless {
         if file.stat.kind() != tree::Kind::Symlink && mode & self.forbidden != 0 {
             file.parent.chmod_at(file.name, mode & !self.forbidden)?;
         }
-        if let Some((uid, gid)) = self.owner {
-            file.parent.chown_at(file.name, Some(uid), gid)?;
+        if !file.stat.is_dir() {
+            self.give_away(file)?;
         }
         Ok(tree::Descend::Into)
+    }
+
+    fn leave(&mut self, directory: &tree::Visited<'_>) -> io::Result<()> {
+        self.give_away(directory)
     }
 
     fn action(&self) -> &'static str {

@@ -4,7 +4,7 @@
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::harness::derivations::Built;
 use super::*;
@@ -511,6 +511,38 @@ fn files_of_others_that_a_builder_linked_stay_theirs() {
     assert_eq!((metadata.uid(), metadata.gid()), (owner, owner));
     assert_eq!(metadata.mode() & 0o7777, 0o666);
     assert_eq!(metadata.nlink(), 1);
+}
+
+#[test]
+fn a_kept_directory_is_given_away_after_what_is_in_it() {
+    if !is_ours() || !nix::unistd::geteuid().is_root() {
+        return; // Guix's begins with the directory, where the client can then put links
+    }
+    let setup = Setup::new(&["--disable-chroot"]);
+    let mut client = setup.client();
+    let asker = 4243;
+    let script =
+        "mkdir a; i=0; while test $i -lt 20000; do : >a/$i; i=$((i+1)); done; : >z; exit 1";
+    let kept = client.write(Script::new("kept", script));
+    let program = setup.site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
+    let mut command = setup.site.command(program);
+    command.args(["build", "--keep-failed", "--no-offload", kept.path.as_str()]);
+    command.stderr(Stdio::null()).uid(asker).gid(asker);
+    let mut build = command.spawn().unwrap();
+    let directory = setup.site.path("tmp/guix-build-kept.drv-0");
+    let owner = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.uid()).ok();
+    // Directories first: what is inside of one that is the asker's must be so, too.
+    let pairs = [("a", "a/9999"), ("", "z"), ("", "a")];
+    while build.try_wait().unwrap().is_none() {
+        for (outside, inside) in pairs {
+            if owner(directory.join(outside)) == Some(asker) {
+                assert_eq!(owner(directory.join(inside)), Some(asker), "{inside}");
+            }
+        }
+    }
+    for name in ["", "a", "a/0", "a/9999", "z"] {
+        assert_eq!(owner(directory.join(name)), Some(asker), "{name}");
+    }
 }
 
 /// A site whose `guix`, which creates the outputs of builtin builders, is a shell script; `$output`
