@@ -31,7 +31,18 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ha
             own_roots: Some(&session.temp_roots),
             asker: Some(&asker),
         };
+        let deletes = matches!(
+            request.action,
+            GcAction::DeleteDead | GcAction::DeleteSpecific
+        );
+        if deletes {
+            // On a full disk, the database needs some space to forget items.
+            session.store.set_reserved_space(false);
+        }
         let result = session.store.collect_garbage(&wanted, &*session.log)?;
+        if deletes {
+            session.store.set_reserved_space(true);
+        }
         if matches!(request.action, GcAction::ReturnLive | GcAction::ReturnDead) {
             session.count_paths(result.paths.len() as u64)?;
         }

@@ -86,7 +86,11 @@ fn open(
         }
     }
     let store = daemon.store(log)?;
-    store.set_reserved_space(hello.reserve_space);
+    // Others could use up what they give up here, so that there is none for the collector, which
+    // gives it up itself.
+    if hello.reserve_space || peer.trusted() {
+        store.set_reserved_space(hello.reserve_space);
+    }
     if let Peer::Local(peer) = peer
         && let Ok(Some(account)) = system::ids::user_by_id(peer.uid)
     {

@@ -8,6 +8,7 @@ use protocol::operations::GcAction;
 
 use crate::harness::{Site, is_ours};
 use crate::items::*;
+use crate::only_ours;
 use crate::support::*;
 
 /// Adds half a MiB repeatedly until the disk is full; returns what was added, and the error.
@@ -68,6 +69,40 @@ fn a_store_without_space_takes_nothing_more_until_there_is_some() {
     );
     client.import_paths(&mut item.as_slice()).unwrap();
     fixture.assert_holds([&fixture.path("x")]);
+}
+
+#[test]
+fn a_disk_that_a_user_has_filled_can_be_collected() {
+    only_ours!();
+    let site = Site::new();
+    let mount = PrivateMount::tmpfs(site.path(""), "24m");
+    for directory in ["state", "log", "etc", "tmp"] {
+        fs::create_dir(site.path(directory)).unwrap();
+    }
+    let fixture = Fixture::on(mount, site, &["--no-substitutes"]);
+    let reserved = fixture.site.state().join("db/reserved");
+    let is_reserved = || fs::metadata(&reserved).is_ok_and(|metadata| metadata.len() == 8 << 20);
+    // The user asks for the reserve, too.
+    let options = Options {
+        reserve_space: false,
+        ..Options::default()
+    };
+    let stream = connect_as(NOBODY, &fixture.site.socket());
+    let mut user = Connection::over_unix(stream, &fixture.dir(), &options).unwrap();
+    let (added, _) = fill(&mut user);
+    // The disk's last blocks.
+    let mut number = 1000;
+    while add_tree(&mut user, "small", &Tree::file(noise(number, 3000))).is_ok() {
+        number += 1;
+    }
+    drop(user);
+    assert!(is_reserved());
+    let mut client = fixture.only_client();
+    let done = collect(&mut client, GcAction::DeleteDead, &[]);
+    assert!(done.paths.len() >= added.len(), "{done:?}");
+    assert!(is_reserved());
+    add_text(&mut client, "again", "x", &[]);
+    fixture.assert_serves();
 }
 
 #[test]
