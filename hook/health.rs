@@ -41,6 +41,8 @@ pub struct Health {
     pub given: u32,
     /// The number of builds that it has finished, including failed ones.
     pub builds: u64,
+    /// The number of builds that have failed there for their own reasons.
+    pub failed_builds: u64,
     /// The number of consecutive failures.
     pub failures: u32,
     /// The total number of failures.
@@ -115,7 +117,13 @@ impl Health {
         self.aside_until = unix_time() + backoff + rand::random_range(0..=backoff / 4);
     }
 
-    /// Records a successful build.
+    /// Records a failed build, which isn't the machine's failure.
+    pub fn build_failed(&mut self) {
+        self.succeeded();
+        self.failed_builds += 1;
+    }
+
+    /// Records a build.
     pub fn succeeded(&mut self) {
         self.builds += 1;
         self.failures = 0;

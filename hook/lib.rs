@@ -27,3 +27,4 @@ pub mod suitability;
 #[cfg(test)]
 mod test_data;
 pub mod transfer;
+mod transfer_progress;

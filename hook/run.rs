@@ -169,7 +169,7 @@ fn offload<'a>(
         };
         if let Some(status) = error.is_build_failure() {
             // The machine itself works.
-            Health::update(search.directories, machine, Health::succeeded);
+            Health::update(search.directories, machine, Health::build_failed);
             stderr_line!("{error}");
             return Ok(if status == 101 { 101 } else { 100 });
         }

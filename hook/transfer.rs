@@ -18,6 +18,7 @@ use crate::machines::Machine;
 use crate::remote::{
     self, BuildLimits, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
 };
+use crate::transfer_progress::TransferProgress;
 use crate::{stderr, stderr_line};
 
 /// Roughly how many bytes an item takes in an archive besides its nar: names and a signature.
@@ -201,7 +202,8 @@ fn send(
         transport.import(&mut archive.as_slice())?;
         return Ok(None);
     }
-    let (mut writer, mut reader) = bounded_pipe();
+    let (mut writer, reader) = bounded_pipe();
+    let mut reader = TransferProgress::new(reader, format!("sending to '{name}'"), Some(bytes));
     std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             let exported = store.export_items(missing, Some(&keys), &mut writer, &Quiet);
@@ -278,8 +280,9 @@ fn retrieve(
         machine.name
     );
     let (mut writer, reader) = bounded_pipe();
+    let doing = format!("retrieving from '{}'", machine.name);
     let mut reader = AtMost {
-        source: reader,
+        source: TransferProgress::new(reader, doing, None),
         left: room(store),
         is_exceeded: false,
     };

@@ -205,7 +205,7 @@ impl Checker<'_> {
             }
             SshFailure::NoKey(file) => ("login", format!("ssh-keygen -t ed25519 -N '' -f {file}")),
             SshFailure::Unreachable | SshFailure::TimedOut(_) => {
-                ("connection", format!("nc -vz {name} {port}"))
+                ("connection", format!("ssh-keyscan -p {port} {name}"))
             }
             SshFailure::Other => ("connection", self.there("true")),
         };
@@ -215,7 +215,7 @@ impl Checker<'_> {
     fn vitals(&mut self, vitals: &Vitals) {
         let space = format!("{} MiB free", vitals.free_bytes >> 20);
         if vitals.free_bytes < REQUIRED_FREE_BYTES {
-            let remedy = self.as_root("guix gc -F 10G");
+            let remedy = self.as_root(&self.guix("gc -F 10G"));
             self.failed("disk", space, Some(remedy));
         } else {
             self.passed("disk", space);
@@ -265,6 +265,14 @@ impl Checker<'_> {
         format!("{} as root: {command}", self.on())
     }
 
+    /// A command of Guix or of guix-client, whichever is on the machine.
+    fn guix(&self, words: &str) -> String {
+        match &self.machine.program {
+            Some(program) => format!("{program} {words}"),
+            None => format!("guix {words} || guix-client {words}"),
+        }
+    }
+
     /// What helps against a failure that may occur at any time; nothing if that is not known.
     fn remedy(&self, error: &Error) -> Option<String> {
         match error {
@@ -273,7 +281,9 @@ impl Checker<'_> {
                 Some(self.as_root(&command))
             }
             Error::NoSession { .. } => Some(self.as_root("sshd -T | grep -i maxsessions")),
-            Error::Exhausted { .. } => Some(self.as_root("df -h; guix gc -F 10G")),
+            Error::Exhausted { .. } => {
+                Some(self.as_root(&format!("df -h; {}", self.guix("gc -F 10G"))))
+            }
             Error::Lost { .. } => Some(self.there("true")),
             _ => None,
         }
@@ -290,7 +300,7 @@ impl Checker<'_> {
         let (item, archive) = match export_text(local) {
             Ok(exported) => exported,
             Err(error) => {
-                let remedy = "guix archive --generate-key".to_owned();
+                let remedy = "guix-client archive --generate-key".to_owned();
                 let is_it = is_about_our_key(&error.to_string());
                 return self.failed("signing", error, is_it.then_some(remedy));
             }
@@ -303,8 +313,9 @@ impl Checker<'_> {
             Err(error) => {
                 let remedy = match is_unauthorized(&error.to_string()) {
                     true => Some(format!(
-                        "{} as root, with our {KEY}: guix archive --authorize",
-                        self.on()
+                        "{} as root, with our {KEY}: {}",
+                        self.on(),
+                        self.guix("archive --authorize")
                     )),
                     false => self.remedy(&error),
                 };
@@ -314,7 +325,7 @@ impl Checker<'_> {
         let mut returned = Limited(Vec::new());
         if let Err(error) = remote.export(std::slice::from_ref(&item), &mut returned) {
             let remedy = match is_about_our_key(&error.to_string()) {
-                true => Some(self.as_root("guix archive --generate-key")),
+                true => Some(self.as_root(&self.guix("archive --generate-key"))),
                 false => self.remedy(&error),
             };
             return self.failed("signing there", error, remedy);
@@ -329,7 +340,7 @@ impl Checker<'_> {
             Ok(_) => self.passed("signatures here", "its signature is accepted"),
             Err(error) => {
                 let remedy = format!(
-                    "here, as root, with {KEY} of '{}': guix archive --authorize",
+                    "here, as root, with {KEY} of '{}': guix-client archive --authorize",
                     self.machine.name
                 );
                 let is_it = is_unauthorized(&error.to_string());

@@ -40,7 +40,11 @@ pub struct MachineStatus {
     pub free_bytes: Option<u64>,
     pub round_trip_ms: Option<f64>,
     pub clock_offset_s: Option<f64>,
+    /// Builds that were done there, including failed ones.
     pub builds: u64,
+    /// Those that have failed for their own reasons.
+    pub failed_builds: u64,
+    /// Failures of the machine.
     pub failures: u64,
     pub last_error: Option<String>,
     /// For how many more seconds it gets no builds.
@@ -121,6 +125,7 @@ impl MachineStatus {
             round_trip_ms: vitals.as_ref().map(|_| health.round_trip),
             clock_offset_s: vitals.as_ref().map(|vitals| vitals.clock_offset),
             builds: health.builds,
+            failed_builds: health.failed_builds,
             failures: health.all_failures,
             last_error: health.last_error.clone(),
             set_aside_s,

@@ -10,7 +10,7 @@ use super::machine_status::MachineStatus;
 pub fn prometheus(machines: &[MachineStatus]) -> String {
     let mut text = String::new();
     type Value = fn(&MachineStatus) -> Option<f64>;
-    let metrics: [(&str, &str, &str, Value); 9] = [
+    let metrics: [(&str, &str, &str, Value); 10] = [
         (
             "up",
             "gauge",
@@ -50,9 +50,18 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
             "How long the machine gets no builds",
             |one| Some(one.set_aside_s as f64),
         ),
-        ("builds_total", "counter", "Builds done", |one| {
-            Some(one.builds as f64)
-        }),
+        (
+            "builds_total",
+            "counter",
+            "Builds done, including failed ones",
+            |one| Some(one.builds as f64),
+        ),
+        (
+            "failed_builds_total",
+            "counter",
+            "Builds that failed",
+            |one| Some(one.failed_builds as f64),
+        ),
         (
             "failures_total",
             "counter",

@@ -24,7 +24,8 @@ pub fn table(machines: &[MachineStatus]) -> String {
         "load",
         "free",
         "round trip",
-        "done/failed",
+        "built/failed",
+        "faults",
         "state",
     ]);
     for one in machines {
@@ -61,7 +62,12 @@ pub fn table(machines: &[MachineStatus]) -> String {
                 .map_or_else(dash, |free| format!("{} MiB", free >> 20)),
             one.round_trip_ms
                 .map_or_else(dash, |time| format!("{time:.1} ms")),
-            format!("{}/{}", one.builds, one.failures),
+            format!(
+                "{}/{}",
+                one.builds.saturating_sub(one.failed_builds),
+                one.failed_builds
+            ),
+            one.failures.to_string(),
             state,
         ];
         // Errors quote what a machine has said.
@@ -98,6 +104,7 @@ mod tests {
             round_trip_ms: None,
             clock_offset_s: None,
             builds: 0,
+            failed_builds: 0,
             failures: 0,
             last_error: None,
             set_aside_s: 0,

@@ -2,6 +2,7 @@
 
 use crate::fixture::Fixture;
 use crate::harness::derivations::{Client, Script};
+use crate::offloading::NOWHERE;
 
 #[test]
 fn colors_are_for_terminals_that_want_them() {
@@ -41,6 +42,26 @@ fn help_fits_into_80_columns() {
             .find(|line| line.trim_end().chars().count() > 80);
         assert_eq!(long, None, "{command}");
     }
+}
+
+#[test]
+fn the_table_of_machines_fits_into_80_columns() {
+    let fixture = Fixture::new();
+    let file = fixture
+        .write("machines.toml", NOWHERE)
+        .display()
+        .to_string();
+    let run = fixture.run_on_terminal(&["offload", "status", &file], &[]);
+    run.succeeds();
+    let lines = run.lines();
+    assert!(
+        lines.iter().any(|line| line.contains("nowhere")),
+        "{lines:#?}"
+    );
+    let long = lines
+        .iter()
+        .find(|line| line.trim_end().chars().count() > 80);
+    assert_eq!(long, None, "{lines:#?}");
 }
 
 #[test]

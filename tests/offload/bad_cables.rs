@@ -147,7 +147,9 @@ fn a_cable_that_is_full() {
     assert!(error.is_none_or(says_why), "{status:#}");
     assert!(answered < Duration::from_secs(17), "{answered:?}");
     assert!(!upload.is_finished());
-    upload.finish().1.succeeded();
+    let (_, uploaded) = upload.finish();
+    uploaded.succeeded();
+    uploaded.said("\nsending to 'build-1': ");
     let took = began.elapsed();
     println!("status after {answered:?}: {error:?}; upload {took:?}");
     // Longer than the timeout for a silent machine.

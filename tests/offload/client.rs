@@ -45,6 +45,9 @@ fn the_status_of_machines() {
     let quick =
         client.write(Script::new("quick", "echo >$out").variable("requiredSystemFeatures", "kvm"));
     client.build(&[&quick]).succeeded();
+    let bad = Script::new("bad", "exit 1").variable("requiredSystemFeatures", "kvm");
+    let bad = client.write(bad);
+    client.build(&[&bad]).failed(100, "failed");
     let slow = client.write(Script::new("slow", &script).variable("requiredSystemFeatures", "kvm"));
     let building = client.start(&[&slow]);
     assert_eq!(farm.wait_for_builder("go"), "build-1");
@@ -74,6 +77,8 @@ fn check_table(table: &str) {
         "load",
         "free",
         "round trip",
+        "built/failed",
+        "faults",
         "state",
     ] {
         assert!(
@@ -86,6 +91,7 @@ fn check_table(table: &str) {
     for text in [
         "build-1:22",
         "1/2",
+        "1/1",
         "build-2:22",
         "0/2",
         "ready",
@@ -112,7 +118,8 @@ fn check_json(farm: &Farm, derivation: &str) {
         (&one["reachable"], &one["error"]),
         (&true.into(), &Value::Null)
     );
-    assert_eq!((&one["builds"], &one["failures"]), (&1.into(), &0.into()));
+    assert_eq!((&one["builds"], &one["failures"]), (&2.into(), &0.into()));
+    assert_eq!(one["failed_builds"], 1);
     assert_eq!(one["host_name"], "build-1");
     assert_eq!(one["building"][0]["derivation"], derivation);
     let hook = farm.hooks()[0].pid;
@@ -144,7 +151,9 @@ fn check_metrics(metrics: &str) {
         "guix_offload_slots{machine=\"build-2:22\"} 2",
         "guix_offload_slots_used{machine=\"build-1:22\"} 1",
         "# TYPE guix_offload_builds_total counter",
-        "guix_offload_builds_total{machine=\"build-1:22\"} 1",
+        "guix_offload_builds_total{machine=\"build-1:22\"} 2",
+        "guix_offload_failed_builds_total{machine=\"build-1:22\"} 1",
+        "guix_offload_failures_total{machine=\"build-1:22\"} 0",
     ] {
         assert!(
             metrics.lines().any(|found| found == line),
@@ -453,7 +462,7 @@ fn machines_of_which_one_works() {
 
     let text = one(farm.entry(0).plain("port", "2222"));
     found(&text, "wrong", "connection", "it cannot be reached");
-    assert!(text.contains("nc -vz build-1 2222"), "{text}");
+    assert!(text.contains("ssh-keyscan -p 2222 build-1"), "{text}");
 
     let text = one(farm.entry(1));
     found(&text, "right", "login", "as root");
@@ -466,7 +475,9 @@ fn machines_of_which_one_works() {
 
     let text = one(farm.entry(2));
     found(&text, "wrong", "signatures there", "");
-    assert!(text.contains("guix archive --authorize"), "{text}");
+    // Of the program that the machine file names.
+    let command = format!("signing-key.pub: {CLIENT} archive --authorize");
+    assert!(text.contains(&command), "{text}");
 
     let text = one(farm.entry(3));
     found(&text, "right", "signatures there", "");
