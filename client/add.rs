@@ -68,7 +68,7 @@ fn own_name(file: &Path) -> Result<String> {
         None => file
             .canonicalize()?
             .file_name()
-            .unwrap_or_default()
+            .context("it has no name: give it one with '--name'")?
             .to_owned(),
     };
     name.into_string()
@@ -112,4 +112,17 @@ pub fn text(arguments: Text) -> Result<ExitCode> {
         .add_text_to_store(&arguments.name, text, references)?;
     output::lines([path])?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_files() {
+        assert_eq!(own_name(Path::new("/etc/..//passwd")).unwrap(), "passwd");
+        assert_eq!(own_name(Path::new("/etc/.")).unwrap(), "etc");
+        assert!(own_name(Path::new("/")).is_err());
+        assert!(own_name(Path::new("/nowhere/..")).is_err());
+    }
 }

@@ -67,6 +67,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return keys::authorize();
     }
     let (export, import, missing) = (arguments.export, arguments.import, arguments.missing);
+    if !export && !arguments.items.is_empty() {
+        let words: Vec<_> = arguments
+            .items
+            .iter()
+            .map(|item| item.to_string_lossy())
+            .collect();
+        bail!("extraneous arguments: {}", words.join(" "));
+    }
     if export && io::stdout().is_terminal() {
         bail!("archives are not for terminals: send standard output to a file or a program");
     }

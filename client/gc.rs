@@ -192,18 +192,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// As in Guix, some operations without items ignore them, and others don't. A warning if there is
-/// nothing to do.
+/// Operations that take no items refuse them. A warning if there is nothing to do.
 fn assert_takes_paths(operation: &Operation<'_>, paths: &[OsString]) -> Result<()> {
-    use Operation::{Collect, ListBusy, ListRoots, Optimize, Verify};
     if paths.is_empty() && operation.is_about_paths() {
         output::warning("gc", "no arguments specified, nothing to do");
     }
-    let takes_none = matches!(
-        operation,
-        Collect | ListRoots | ListBusy | Optimize | Verify(_)
-    );
-    if takes_none && !paths.is_empty() {
+    if !operation.is_about_paths() && !paths.is_empty() {
         let words: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
         bail!("extraneous arguments: {}", words.join(" "));
     }

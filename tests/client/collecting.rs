@@ -194,6 +194,9 @@ fn one_thing_is_done_at_a_time() {
         &["gc", "--optimize", "extra"],
         &["gc", "--verify", "extra"],
         &["gc", "--list-roots", "extra"],
+        &["gc", "--list-dead", "extra"],
+        &["gc", "--list-live", "extra"],
+        &["gc", "--list-failures", "extra"],
     ] {
         fixture.run(words).fails("extraneous arguments: extra\n");
     }

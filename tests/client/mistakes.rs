@@ -25,6 +25,9 @@ fn mistakes_are_status_1_and_are_named() {
         (&["log", file], "not in the store"),
         (&["archive"], "'--export' or '--import'"),
         (&["archive", "--export", "nothing"], "`nothing'"),
+        (&["archive", "--import", "x"], "extraneous arguments: x"),
+        (&["archive", "--list", "x"], "extraneous arguments: x"),
+        (&["archive", "--missing", "x"], "extraneous arguments: x"),
         (&["archive", "--import"], "unexpected end"),
         (&["archive", "--list"], "unexpected end"),
         (&["archive", "--extract", "new"], "unexpected end"),
@@ -91,6 +94,41 @@ fn mistakes_are_status_1_and_are_named() {
             .does_not_say("failed to fill whole buffer")
             .does_not_say("invalid digit");
     }
+}
+
+#[test]
+fn without_a_daemon_every_command_that_needs_one_fails() {
+    let fixture = Fixture::new();
+    let file = fixture.write("file", "contents").display().to_string();
+    let item = fixture.no_item("item");
+    for words in [
+        &["build", &item][..],
+        &["build", "--hello"],
+        &["build", "--log-file", &item],
+        &["log", &item],
+        &["archive", "--export", &item],
+        &["archive", "--import"],
+        &["archive", "--missing"],
+        &["gc"],
+        &["gc", "--delete", &item],
+        &["gc", "--list-dead"],
+        &["gc", "--list-failures"],
+        &["gc", "--list-roots"],
+        &["gc", "--optimize"],
+        &["gc", "--references", &item],
+        &["gc", "--verify"],
+        &["add", &file],
+        &["add-text", "name"],
+    ] {
+        let mut command = fixture.command(words);
+        command.env("GUIX_DAEMON_SOCKET", "/nowhere/socket");
+        fixture
+            .finish(command)
+            .fails("failed to connect to `/nowhere/socket': No such file or directory\n")
+            .prints_nothing();
+    }
+    // These need none.
+    fixture.run(&["hash", &file]).succeeds();
 }
 
 #[test]
