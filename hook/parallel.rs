@@ -1,21 +1,38 @@
 //! Parallel work on all machines.
 
-/// Calls a function for each item, each in a thread. Returns the results in the order of the items.
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The maximum number of threads.
+const THREADS: usize = 256;
+
+/// Calls a function for each item, in threads. Returns the results in the order of the items.
 pub fn map<'a, T: Sync, R: Send>(items: &'a [T], act: impl Fn(&'a T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        let act = &act;
-        let threads: Vec<_> = items
-            .iter()
-            .map(|item| scope.spawn(move || act(item)))
+        let (act, next) = (&act, &next);
+        let work = move || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                match items.get(index) {
+                    Some(item) => done.push((index, act(item))),
+                    None => return done,
+                }
+            }
+        };
+        let threads: Vec<_> = (0..items.len().min(THREADS))
+            .map(|_| scope.spawn(work))
             .collect();
-        threads
+        let mut results: Vec<(usize, R)> = threads
             .into_iter()
-            .map(|thread| {
+            .flat_map(|thread| {
                 thread
                     .join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
-            .collect()
+            .collect();
+        results.sort_unstable_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
     })
 }
 
@@ -28,5 +45,11 @@ mod tests {
             number * 10
         };
         assert_eq!(super::map(&[0, 1, 2], slow_first), [0, 10, 20]);
+    }
+
+    #[test]
+    fn there_may_be_more_items_than_threads() {
+        let numbers: Vec<usize> = (0..10 * super::THREADS).collect();
+        assert_eq!(super::map(&numbers, |number| *number), numbers);
     }
 }

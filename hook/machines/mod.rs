@@ -16,6 +16,8 @@ mod scheme;
 pub mod sexp;
 mod toml_tables;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use machine::{Machine, TransportChoice};
@@ -35,13 +37,16 @@ pub fn load_file(file: &Path) -> Result<MachineList, Error> {
         file: file.into(),
         source,
     };
-    let size = std::fs::metadata(file).map_err(open)?.len();
-    if size > MAX_FILE_SIZE {
+    // It need not be a regular file, so its size says nothing.
+    let mut text = String::new();
+    File::open(file)
+        .and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text))
+        .map_err(open)?;
+    if text.len() as u64 > MAX_FILE_SIZE {
         return Err(open(std::io::Error::other(
             "too large to be a machine file",
         )));
     }
-    let text = std::fs::read_to_string(file).map_err(open)?;
     let mut loaded = load_text(file, &text)?;
     loaded.files.push(file.into());
     Ok(loaded)
@@ -83,6 +88,12 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_none() {
+        let error = load_file(Path::new("/dev/zero")).unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
 
     #[test]
     fn all_three_files_are_read_and_none_is_required() {

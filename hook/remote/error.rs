@@ -236,12 +236,12 @@ impl Error {
             client::Error::Daemon { message, .. } if is_exhaustion(&message) => Error::Exhausted {
                 machine,
                 doing,
-                message,
+                message: shortened(message),
             },
             client::Error::Daemon { message, .. } => Error::Refused {
                 machine,
                 doing,
-                message,
+                message: shortened(message),
             },
             client::Error::Local { source, .. } => Error::Local { doing, source },
             client::Error::Io { source, .. } => Error::Lost {
@@ -274,10 +274,10 @@ impl Error {
         // A daemon that could not start the build reports the reason in another message.
         let is_refusal = code == status::FAILURE && !is_verdict(&message);
         let is_exhaustion = is_refusal && is_exhaustion(&message);
-        let message = match remark {
+        let message = shortened(match remark {
             Some(remark) if remark != message => format!("{message} ({remark})"),
             _ => message,
-        };
+        });
         // A build that exceeds a time limit doesn't do so for lack of space.
         if code != status::TIMED_OUT && (says_full || is_full()) || is_exhaustion {
             return Error::Exhausted {
@@ -300,6 +300,17 @@ impl Error {
             message,
         }
     }
+}
+
+/// A message of a machine, but no more of it than anybody wants to read.
+pub(super) fn shortened(mut message: String) -> String {
+    const MOST: usize = 8 << 10;
+    if message.len() > MOST {
+        let is_end = |end: &usize| message.is_char_boundary(*end);
+        message.truncate((0..=MOST).rev().find(is_end).unwrap_or(0));
+        message.push('…');
+    }
+    message
 }
 
 /// A description of a lost connection that says more than "end of file".

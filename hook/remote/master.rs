@@ -25,6 +25,8 @@ pub(super) const MASTERS: u32 = 64;
 
 /// The timeout of the first command.
 const FIRST_COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// The maximum size of ssh's log of a connection that is being started, in bytes.
+const LOG_LIMIT: u64 = 4 << 20;
 /// How often it is checked whether a connection that is being started is open. (ssh tells nobody;
 /// only its control socket appears.)
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -92,6 +94,8 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
     // ssh exits when the connection is open and the command has run; its child stays in the
     // background. If the account is forced to run another command, which may never end, we wait
     // only a little after the connection has opened.
+    // A server may send greetings without end, which ssh logs.
+    let floods = || log_length(destination, number) > LOG_LIMIT;
     let is_open = || destination.ssh_directory.join(&control).exists();
     let mut open_since = None;
     let status = loop {
@@ -102,11 +106,16 @@ fn start(destination: &Destination, number: u32, deadline: Instant) -> Result<()
         }
         let timed_out =
             open_since.is_some_and(|since: Instant| since.elapsed() > FIRST_COMMAND_TIMEOUT);
-        if status.is_some() || timed_out || left.is_zero() {
+        if status.is_some() || timed_out || left.is_zero() || floods() {
             break status;
         }
     };
     match status {
+        _ if floods() => Err(Error::Ssh {
+            machine: destination.name().to_owned(),
+            failure: SshFailure::Other,
+            stderr: "its server greets without end".to_owned(),
+        }),
         // The connection is open, even if the command could not be run.
         _ if matches!(
             socket::is_alive(&destination.ssh_directory.join(&control)),

@@ -71,6 +71,13 @@ fn daemons() -> Vec<(&'static str, Act)> {
             act(guest)
         })
     }
+    /// When it is sent what it lacks: everything.
+    fn importing(act: impl Fn(&mut Guest) -> io::Result<()> + Send + Sync + 'static) -> Act {
+        asked(move |guest| {
+            guest.send(Bytes::new().word(LAST).word(0))?;
+            act(guest)
+        })
+    }
     /// When it is asked to build.
     fn building(act: impl Fn(&mut Guest) -> io::Result<()> + Send + Sync + 'static) -> Act {
         greeted(move |guest| {
@@ -137,6 +144,21 @@ fn daemons() -> Vec<(&'static str, Act)> {
                 guest.send_endlessly(Bytes::new().string("/x"))
             }),
         ),
+        ("ancient", at(|guest| guest.shake_hands(0x101))),
+        (
+            "asked-shouts",
+            asked(|guest| guest.fail(&"x".repeat(8 << 20), 1)),
+        ),
+        ("importing", importing(|_| Ok(()))),
+        (
+            "importing-wants-more",
+            importing(|guest| guest.send_endlessly(Bytes::new().word(READ).word(1 << 20))),
+        ),
+        ("importing-talks", importing(Guest::talk)),
+        (
+            "importing-shouts",
+            importing(|guest| guest.fail(&"x".repeat(8 << 20), 1)),
+        ),
         ("building", building(|_| Ok(()))),
         (
             "building-garbage",
@@ -174,6 +196,7 @@ fn whatever_a_daemon_sends_the_build_goes_elsewhere() {
         eprintln!("{name}");
         let built = built_elsewhere(&farm, name, act);
         assert_quoted(&built.log);
+        assert!(built.log.len() < 64 << 10, "{} bytes", built.log.len());
     }
     farm.assert_nothing_left();
 }
@@ -241,4 +264,24 @@ fn what_a_machine_says_is_quoted() {
     let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(squeezed.contains("cannot be parsed"), "{text}");
     assert_quoted(&text);
+}
+
+#[test]
+fn a_server_that_greets_without_end_is_given_up() {
+    let farm = Farm::new(1);
+    // ssh's part is played by a script, which logs like an ssh that gets such greetings.
+    let programs = farm.site.path("programs");
+    fs::create_dir(&programs).unwrap();
+    let ssh = programs.join("ssh");
+    let text = "#!/bin/sh\nwhile [ \"$1\" != -E ]; do shift; done\nexec yes Welcome >>\"$2\"\n";
+    fs::write(&ssh, text).unwrap();
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "PATH={}:$PATH; exec \"$1\" offload status",
+        programs.display()
+    );
+    let text = farm.run("sh", &["-c", &script, "sh", CLIENT]);
+    let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(squeezed.contains("its server greets without end"), "{text}");
+    farm.assert_nothing_left();
 }

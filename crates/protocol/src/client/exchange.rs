@@ -105,6 +105,7 @@ pub(super) fn work(
         reason,
     };
     let mut piece = Vec::new();
+    let mut has_ended = false;
     loop {
         match reader.read_u64().map_err(failed)? {
             NEXT => (streams.log)(&reader.read_bytes(MAX_TEXT).map_err(failed)?),
@@ -128,6 +129,12 @@ pub(super) fn work(
                 };
                 piece.resize(most, 0);
                 let count = fill(source, &mut piece).map_err(local)?;
+                // It could go on asking for ever.
+                if count == 0 && std::mem::replace(&mut has_ended, true) {
+                    return Err(unexpected(
+                        "the daemon asks for more than all data".to_owned(),
+                    ));
+                }
                 let mut head = Vec::with_capacity(8);
                 put_long(&mut head, count as u64);
                 let tail = &[0; 8][..padding(count as u64)];
