@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
@@ -46,6 +47,9 @@ pub fn acquire(
 ) -> io::Result<Option<Slot>> {
     let directory = directories.of_machine(machine);
     fs::create_dir_all(&directory)?;
+    if taken(directories, machine)?.len() >= machine.parallel_builds as usize {
+        return Ok(None);
+    }
     for number in 0..machine.parallel_builds {
         let file = LockFile::open(directory.join(number.to_string()))?;
         if !file.try_lock(Mode::Exclusive)? {
@@ -66,17 +70,17 @@ pub fn acquire(
 
 /// The slots of a machine that are in use; `None` for a slot whose file does not describe its use,
 /// such as one that Guix's own hook has taken.
+///
+/// Slots above the number in the machine file count, too: builds that were there before the number
+/// was lowered go on.
 pub fn taken(
     directories: &HookDirectories,
     machine: &Machine,
 ) -> io::Result<Vec<Option<Occupant>>> {
     let directory = directories.of_machine(machine);
     let mut taken = Vec::new();
-    for number in 0..machine.parallel_builds {
+    for number in numbers(&directory)? {
         let path = directory.join(number.to_string());
-        if !path.exists() {
-            continue;
-        }
         // This only tests the lock: taking it would prevent another hook from taking the slot.
         if LockFile::open(&path)?.is_locked()? {
             let text = fs::read(&path)?;
@@ -84,6 +88,22 @@ pub fn taken(
         }
     }
     Ok(taken)
+}
+
+/// The slots that have a file, in order.
+fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        numbers.extend(number.filter(|number| *name == *number.to_string()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 #[cfg(test)]
@@ -127,6 +147,27 @@ mod tests {
         assert!(file.try_lock(Mode::Exclusive).unwrap());
         assert_eq!(taken(&directories, &machine).unwrap(), [None]);
         assert!(acquire(&directories, &machine, "/x.drv").unwrap().is_none());
+    }
+
+    #[test]
+    fn builds_above_a_lowered_number_of_slots_count() {
+        let (_state, directories) = directories();
+        let with = |parallel_builds| Machine {
+            parallel_builds,
+            ..machine("build1")
+        };
+        let take = |slots, derivation| acquire(&directories, &with(slots), derivation).unwrap();
+        let first = take(2, "/x.drv").unwrap();
+        let _second = take(2, "/y.drv").unwrap();
+        for lowered in [0, 1] {
+            assert_eq!(taken(&directories, &with(lowered)).unwrap().len(), 2);
+        }
+        drop(first);
+        let left = taken(&directories, &with(0)).unwrap();
+        assert_eq!(left[0].as_ref().unwrap().derivation, "/y.drv");
+        // Not one more than it may have now.
+        assert!(take(1, "/z.drv").is_none());
+        assert!(take(2, "/z.drv").is_some());
     }
 
     #[test]
