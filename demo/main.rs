@@ -4,6 +4,7 @@
 //! `demo/run` and `demo/inside`, which call it, contain the rest.
 
 mod connection;
+mod picture;
 mod plan;
 mod report;
 mod source;
@@ -37,9 +38,10 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["report", plan, machines, seconds] => {
             report::print(&plan::load(Path::new(plan))?, Path::new(machines), seconds)?;
         }
+        ["picture", output] => print!("{}", picture::draw(&std::fs::read_to_string(output)?)),
         _ => bail!(
             "usage: demo system | source-of CRATE | derive GATHERED PLAN | \
-             report PLAN MACHINES SECONDS"
+             report PLAN MACHINES SECONDS | picture OUTPUT"
         ),
     }
     Ok(())
