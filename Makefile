@@ -11,6 +11,8 @@ datarootdir    = $(prefix)/share
 datadir        = $(datarootdir)
 mandir         = $(datarootdir)/man
 docdir         = $(datarootdir)/doc/guix-daemon
+htmldir        = $(docdir)/html
+infodir        = $(datarootdir)/info
 sysconfdir     = /etc
 localstatedir  = /var
 bashcompletiondir = $(datarootdir)/bash-completion/completions
@@ -23,6 +25,7 @@ storedir       = /gnu/store
 CARGO          = cargo
 CARGOFLAGS     =
 CARGO_TARGET   =
+MAKEINFO       = makeinfo
 
 -include config.mk
 
@@ -35,8 +38,8 @@ programs       = guix-daemon guix-offload guix-client
 packages       = ./autoconf-compat/debian-packages
 
 export CARGO CARGO_TARGET_DIR
-export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir docdir sysconfdir \
-  localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
+export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir docdir htmldir infodir \
+  sysconfdir localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
   shepherdservicedir storedir DESTDIR release
 
 .PHONY: all demo check compliance bench install install-strip uninstall clean distclean dist doc packages
@@ -71,10 +74,18 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@./bench/run
 
-# Man pages and shell completions, made from the tables of options.
+manual         = $(CARGO_TARGET_DIR)/manual
+
+# Man pages and shell completions, made from the tables of options; the manual as HTML and as Info.
 doc: all
-	$(CARGO) run --release --quiet $(CARGOFLAGS) --example manual -- $(CARGO_TARGET_DIR)/manual
-	$(release)/guix-client manual $(CARGO_TARGET_DIR)/manual
+	$(CARGO) run --release --quiet $(CARGOFLAGS) --example manual -- $(manual)
+	$(release)/guix-client manual $(manual)
+	@if command -v $(MAKEINFO) >/dev/null 2>&1; then \
+	  $(MAKEINFO) --no-split -o $(manual)/guix-daemon.info $(manual)/guix-daemon.texi; \
+	else \
+	  rm -f $(manual)/guix-daemon.info; \
+	  echo 'The manual is not made as Info: $(MAKEINFO) is missing (on Debian, package texinfo)'; \
+	fi
 
 # Root often has no Cargo: then what `make all doc' built is installed.
 install:

@@ -1,20 +1,34 @@
 //! Makes the man pages and the shell completions of the daemon and of its hook from their tables
-//! of options; `guix-client manual` makes its own.
+//! of options, and the manual as HTML and Texinfo; `guix-client manual` makes its own pages.
 //!
-//! `make doc` runs both with a directory, where they leave `man/` and `completions/`.
+//! `make doc` runs both with a directory, where they leave `man/`, `completions/`, `html/` and
+//! `guix-daemon.texi`.
 
 use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Arg, Command};
 
+mod book;
 #[allow(dead_code, unused_imports)]
 #[path = "../daemon/options.rs"]
 mod daemon_options;
-#[path = "pages.rs"]
+mod html;
+mod man;
 mod pages;
+mod texinfo;
 
+use book::Book;
 use pages::Page;
+
+/// The chapter that is a man page, too.
+const MACHINE_FILES: man::Title = man::Title {
+    name: "guix-offload-machines",
+    section: "5",
+    about: "the files that describe build machines",
+    see_also: "guix-offload(1), guix-client-offload(1), ssh_config(5)",
+};
 
 fn pages() -> Vec<Page> {
     vec![
@@ -107,7 +121,7 @@ fn pages() -> Vec<Page> {
             ],
             exit: "0 when the derivation was built, or nothing was accepted; 100 when its build failed; \
                101 when it ran into a time limit; 1 for trouble that may pass.",
-            see_also: "guix-daemon(1), guix-client(1), ssh(1)",
+            see_also: "guix-daemon(1), guix-client(1), guix-offload-machines(5), ssh(1)",
             values: &[],
         },
     ]
@@ -140,11 +154,30 @@ fn hook() -> Command {
         ))
 }
 
-fn main() -> Result<()> {
-    let out = std::env::args_os()
-        .nth(1)
-        .context("usage: manual DIRECTORY")?;
-    pages()
-        .into_iter()
-        .try_for_each(|page| page.write(Path::new(&out)))
+fn main() -> ExitCode {
+    let Some(out) = std::env::args_os().nth(1) else {
+        eprintln!("usage: manual DIRECTORY");
+        return ExitCode::FAILURE;
+    };
+    match run(Path::new(&out)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("manual: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(out: &Path) -> Result<()> {
+    for page in pages() {
+        page.write(out)?;
+    }
+    let book = Book::read(Path::new("doc/src"))?;
+    let man = out.join("man");
+    man::write(&book, "machine-files", &MACHINE_FILES, &man)?;
+    for name in ["machines.scm", "machines.toml"] {
+        man::write_alias(name, &MACHINE_FILES, &man)?;
+    }
+    html::write(&book, &out.join("html"))?;
+    texinfo::write(&book, &out.join("guix-daemon.texi"), "guix-daemon.info")
 }

@@ -45,8 +45,7 @@ impl Page {
         self.command.build();
         let name = self.command.get_name().to_owned();
         let file = man.join(format!("{name}.1"));
-        write_whole(&file, |target| self.render(target))
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        write_whole(&file, |target| self.render(target))?;
         // A page for each subcommand, to which that of the program refers, and for theirs.
         let shown = |command: &&Command| !command.is_hide_set();
         let mut commands: Vec<&Command> = self.command.get_subcommands().filter(shown).collect();
@@ -55,8 +54,7 @@ impl Page {
             let page = command.get_display_name().unwrap_or_default();
             let file = man.join(format!("{page}.1"));
             let command = command.clone().display_name(page.to_owned());
-            write_whole(&file, |target| titled(command).render(target))
-                .with_context(|| format!("cannot write {}", file.display()))?;
+            write_whole(&file, |target| titled(command).render(target))?;
         }
         let mut completed = self.completed(&self.command);
         for (shell, file) in [
@@ -173,14 +171,17 @@ fn titled(command: Command) -> Man {
         .source(concat!("guix-daemon ", env!("CARGO_PKG_VERSION")))
 }
 
-/// A reader finds the whole page or none.
-fn write_whole(
+/// Writes a file, of which a reader finds the whole or nothing.
+pub fn write_whole(
     file: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut contents = Vec::new();
-    write(&mut contents)?;
-    let unfinished = file.with_extension("new");
-    fs::write(&unfinished, contents)?;
-    fs::rename(&unfinished, file)
+) -> Result<()> {
+    let whole = || {
+        let mut contents = Vec::new();
+        write(&mut contents)?;
+        let unfinished = file.with_extension("new");
+        fs::write(&unfinished, contents)?;
+        fs::rename(&unfinished, file)
+    };
+    whole().with_context(|| format!("cannot write {}", file.display()))
 }

@@ -109,8 +109,9 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
             }
         }
         "system" => {
+            let system = string(value)?;
             if machine.systems.is_empty() {
-                machine.systems = vec![string(value)?];
+                machine.systems = vec![system];
             }
         }
         "user" => machine.user = user_name(value)?,
@@ -244,5 +245,123 @@ fn positive(value: &Datum) -> FieldResult<f64> {
     match value.value {
         Value::Number(n) if n.is_finite() && n >= 0.0 => Ok(n),
         _ => expected("a number that is not negative", value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sexp;
+    use super::*;
+
+    /// A machine with the required fields, and one more.
+    fn machine_with(name: &str, value: &str) -> Result<Machine, Vec<Problem>> {
+        let required = "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t k\")";
+        let fields = sexp::read_all(&format!("{required} ({name} {value})")).unwrap();
+        let field = |datum: &Datum| {
+            let [name, value] = datum.list().unwrap() else {
+                panic!("not a field: {datum}");
+            };
+            Field {
+                position: Position::default(),
+                name: name.symbol().unwrap().to_owned(),
+                value: value.clone(),
+            }
+        };
+        let mut fields: Vec<Field> = fields.iter().map(field).collect();
+        let last = fields.pop().unwrap();
+        fields.retain(|field| field.name != last.name);
+        fields.push(last);
+        let position = Position::default();
+        Entry { position, fields }.machine(Path::new("/m"))
+    }
+
+    /// The manual's tables of fields: name, value and default.
+    fn fields_of_the_manual() -> Vec<[&'static str; 3]> {
+        let manual = include_str!("../../doc/src/machine-files.md");
+        let rows = manual.lines().filter_map(|line| line.strip_prefix("| `"));
+        let fields: Vec<_> = rows
+            .map(|row| {
+                let mut cells = row.split(" | ").map(|cell| cell.trim_matches('`'));
+                [(); 3].map(|()| cells.next().unwrap())
+            })
+            .collect();
+        assert!(fields.len() > 15, "{fields:?}");
+        fields
+    }
+
+    /// A string, where the text is not a number or a truth value.
+    fn as_value(text: &str) -> String {
+        if text == "#f" || text.parse::<f64>().is_ok() {
+            text.to_owned()
+        } else {
+            format!("\"{text}\"")
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_manual() {
+        let mut checked = 0;
+        for [name, _, default] in fields_of_the_manual() {
+            if matches!(default, "required" | "none" | "") || default.contains(' ') {
+                continue;
+            }
+            // What is run there without `program' depends on the transport.
+            if name == "program" {
+                continue;
+            }
+            let given = machine_with(name, &as_value(default));
+            assert_eq!(given, machine_with("port", "22"), "{name}");
+            checked += 1;
+        }
+        assert!(checked >= 7, "{checked}");
+    }
+
+    #[test]
+    fn the_limits_are_those_of_the_manual() {
+        let mut checked = 0;
+        for [name, value, _] in fields_of_the_manual() {
+            let accepts = |value: &str| machine_with(name, value).is_ok();
+            let range = value.trim_end_matches(", or `#f");
+            if let Some((least, most)) = range.split_once(" to ") {
+                let (least, most): (i64, i64) = (least.parse().unwrap(), most.parse().unwrap());
+                for (number, expected) in [(least - 1, false), (least, true), (most, true)] {
+                    assert_eq!(accepts(&number.to_string()), expected, "{name} {number}");
+                }
+                assert!(!accepts(&(most + 1).to_string()), "{name}");
+                assert!(!accepts(&format!("{least}.5")), "{name}");
+            } else if range.starts_with("number from 0 on") {
+                assert!(accepts("0") && accepts("1.5") && !accepts("-0.1"), "{name}");
+            } else if range.starts_with("list of strings") {
+                assert!(accepts("(\"a\" \"b\")") && !accepts("\"a\""), "{name}");
+                assert_eq!(accepts("()"), !range.ends_with("at least one"), "{name}");
+            } else if range.starts_with("absolute file name") {
+                assert!(accepts("\"/a\"") && !accepts("\"a\""), "{name}");
+                assert_eq!(accepts("\"/a:b\""), !range.contains("without"), "{name}");
+            } else if value.contains(" or `") {
+                let words = value.split([',', ' ']).map(|word| word.trim_matches('`'));
+                for word in words.filter(|word| !matches!(*word, "or" | "" | "string")) {
+                    assert!(accepts(&as_value(word)), "{name} {word}");
+                }
+                assert!(!accepts("17"), "{name}");
+            } else {
+                assert!(accepts("\"a b\"") || accepts("\"a\""), "{name}");
+                assert!(!accepts("17"), "{name}");
+            }
+            assert_eq!(accepts("#f"), value.ends_with("#f"), "{name}");
+            checked += 1;
+        }
+        assert!(checked > 15, "{checked}");
+    }
+
+    #[test]
+    fn required_fields_are_those_of_the_manual() {
+        let problems = Entry::default().machine(Path::new("/m")).unwrap_err();
+        let mut missing: Vec<_> = problems.into_iter().map(|p| p.field.unwrap()).collect();
+        missing.sort();
+        let mut required: Vec<_> = (fields_of_the_manual().into_iter())
+            .filter_map(|[name, _, default]| (default == "required").then_some(name))
+            .collect();
+        required.sort_unstable();
+        assert_eq!(missing, required);
     }
 }

@@ -20,7 +20,10 @@ for prefix in /usr /opt/guix; do
         [ -x "$root$prefix/$file" ] || { echo "$file is not executable"; exit 1; }
     done
     for file in share/man/man1/guix-daemon.1 share/man/man1/guix-client.1 \
-            share/man/man1/guix-offload.1 lib/systemd/system/guix-daemon-rs.service \
+            share/man/man1/guix-offload.1 share/man/man5/guix-offload-machines.5 \
+            share/man/man5/machines.toml.5 share/doc/guix-daemon/html/index.html \
+            share/doc/guix-daemon/html/offload.html \
+            lib/systemd/system/guix-daemon-rs.service \
             lib/systemd/system/guix-daemon-rs.socket share/shepherd/services/guix-daemon-rs.scm \
             share/bash-completion/completions/guix-daemon share/zsh/site-functions/_guix-daemon \
             share/fish/vendor_completions.d/guix-daemon.fish \

@@ -59,13 +59,14 @@ cd "$top/doc/src"
 # The hook's own, where its page and its help tell them.
 for variable in GUIX_OFFLOAD_MACHINES GUIX_OFFLOAD_VERBOSE; do
     "$top/pre-inst-env" guix-offload --help | grep -q $variable || { echo "guix-offload --help: no $variable"; exit 1; }
-    grep -q $variable offload.md || { echo "offload.md: no $variable"; exit 1; }
+    grep -q $variable offload.md machine-files.md || { echo "offload.md, machine-files.md: no $variable"; exit 1; }
 done
-# Fields of the machine file: those that are understood are those that are told.
-sed -n '/^pub fn machine\|^fn set(/,/^}/s/^        "\([a-z-]*\)" => .*/\1/p' "$top/hook/machines/entry.rs" |
+# Fields of the machine file: those that are understood are those that are told.  (That their limits
+# and defaults are right is a test of hook/machines/entry.rs.)
+sed -n '/^fn set(/,/^}/s/^        "\([a-z-]*\)" => .*/\1/p' "$top/hook/machines/entry.rs" |
     sort -u >"$work/program"
-{ sed -n 's/^| `/`/p' offload.md | sed 's/ |.*//' | grep -o '`[a-z-]*`' | tr -d '`'
-  echo system; } | sort -u >"$work/manual"
+sed -n 's/^| `\([a-z-]*\)` |.*/\1/p' machine-files.md | sort >"$work/manual"
+[ "$(wc -l <"$work/program")" -ge 15 ]
 same 'fields of the machine file'
 
 # Pages: all in the summary, all links good.
