@@ -52,6 +52,7 @@ all:
 # A real program, built by two build machines that live as long as the demonstration.
 # As root on Debian, this and `check' install the packages that are missing.
 demo:
+	@./demo/namespaces
 	@$(packages) --install demo
 	@$(MAKE) --no-print-directory all
 	@./demo/run

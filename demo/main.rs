@@ -9,10 +9,13 @@ mod plan;
 mod report;
 mod source;
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use system::mount;
+use system::namespace::{self, Namespaces};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,10 +42,24 @@ fn run(arguments: &[&str]) -> Result<()> {
             report::print(&plan::load(Path::new(plan))?, Path::new(machines), seconds)?;
         }
         ["picture", output] => print!("{}", picture::draw(&std::fs::read_to_string(output)?)),
+        ["in-mount-namespace", program, arguments @ ..] => {
+            in_mount_namespace(program, arguments)?;
+        }
         _ => bail!(
-            "usage: demo system | source-of CRATE | derive GATHERED PLAN | \
-             report PLAN MACHINES SECONDS | picture OUTPUT"
+            "usage: demo system | source-of CRATE | in-mount-namespace COMMAND... | \
+             derive GATHERED PLAN | report PLAN MACHINES SECONDS | picture OUTPUT"
         ),
     }
     Ok(())
+}
+
+/// Executes a program in a mount namespace whose root is our root directory, even if that is a plain
+/// chroot, where `unshare --mount` fails.
+fn in_mount_namespace(program: &str, arguments: &[&str]) -> Result<()> {
+    namespace::unshare(Namespaces::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    let directory = std::env::current_dir().context("cannot find the working directory")?;
+    mount::make_chroot_the_root().context("cannot make the root directory a mount point")?;
+    std::env::set_current_dir(directory).context("cannot go back to the working directory")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot execute {program}"))
 }

@@ -11,6 +11,7 @@ mod harness;
 
 mod again;
 mod build_users;
+mod chroot;
 mod clients;
 mod environment;
 mod failures;

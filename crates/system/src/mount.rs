@@ -1,13 +1,16 @@
 //! Mounts, and changing the root directory, for processes in their own mount namespace.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use nix::mount::{MntFlags, MsFlags};
 use nix::mount::{mount, umount2};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 const NO_PATH: Option<&Path> = None;
@@ -154,4 +157,39 @@ pub fn pivot_root(new_root: &Path, old_root: &Path) -> io::Result<()> {
 /// Changes this process's root directory.
 pub fn chroot(directory: &Path) -> io::Result<()> {
     Ok(nix::unistd::chroot(directory)?)
+}
+
+/// Makes what a `chroot` has left of the file system all that there is of it in this process's mount
+/// namespace, which must be its own: the root directory becomes a private mount at the root of the
+/// namespace. Otherwise, where root is an ordinary directory, its mounts could not be made private,
+/// [`pivot_root`] would be refused, and the rest of the file system would be in reach of whoever may
+/// enter the namespace.
+///
+/// Does nothing where the root directory is that of the namespace. The process must have a single
+/// thread, and be privileged in the namespace; without the privilege, nothing is done either. The
+/// working directory becomes the root directory.
+pub fn make_chroot_the_root() -> io::Result<()> {
+    let root = File::open("/")?;
+    let Ok(namespace) = File::open("/proc/self/ns/mnt") else {
+        return Ok(());
+    };
+    // Entering the namespace that it is in leads a process to the root of the namespace.
+    if setns(namespace, CloneFlags::CLONE_NEWNS).is_err() {
+        return Ok(());
+    }
+    let top = std::fs::metadata("/")?;
+    let inside = root.metadata()?;
+    nix::unistd::fchdir(&root)?;
+    if (top.dev(), top.ino()) == (inside.dev(), inside.ino()) {
+        return chroot(Path::new("."));
+    }
+    let name = std::env::current_dir()?;
+    make_private(Path::new("/"))?;
+    bind(&name, &name)?;
+    // The same name leads to the new mount.
+    std::env::set_current_dir(&name)?;
+    pivot_root(Path::new("."), Path::new("."))?;
+    // The old root lies on the new one; what is left of the namespace is seen when it has gone.
+    unmount(Path::new("."), MntFlags::MNT_DETACH)?;
+    std::env::set_current_dir("/")
 }

@@ -16,6 +16,8 @@ use super::plan::{Chroot, Mount};
 /// Makes the plan's directory the root directory, with all mounts.
 pub(super) fn change_root(chroot: &Chroot) -> Result<(), SetUpError> {
     let root = chroot.root.as_path();
+    // The daemon may have been started in a chroot.
+    phase("makeFilesystemsPrivate", mount::make_chroot_the_root())?;
     phase(
         "makeFilesystemsPrivate",
         mount::make_private(Path::new("/")),
