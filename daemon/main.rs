@@ -26,6 +26,7 @@ mod shared_limit;
 mod spawner;
 mod stream;
 mod substituter;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -68,17 +69,12 @@ fn run() -> Result<ExitCode> {
     let directories = Directories::from_environment(&store::compiled_directories!())?;
     let mut settings = Settings::new(directories, given)?;
     diagnostics::start(settings.debug);
+    settings.apply_named()?;
     if check_setup {
-        settings.apply_named()?;
         return check_setup::run(&settings);
     }
     let listeners = listen::open(&settings)?;
-    settings.apply_named()?;
-    if nix::unistd::geteuid().is_root() && settings.session.build_users_group.is_empty() {
-        tracing::warn!(
-            "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
-        );
-    }
+    warnings::log(&settings);
     store::writable::make_writable(&settings.directories)?;
     std::env::set_current_dir("/").context("cannot change directory to `/'")?;
     let _discover = discovery::start(&settings);

@@ -13,6 +13,8 @@ use clap::{Arg, ArgAction, Command};
 
 /// The exit code for an invalid command line: `EX_USAGE`.
 const USAGE_EXIT_CODE: u8 = 64;
+/// The most columns that the help takes, as argp's.
+const HELP_WIDTH: usize = 79;
 /// The program's name in argp's messages.
 pub const PROGRAM: &str = "guix-daemon";
 
@@ -184,10 +186,11 @@ pub fn command() -> Command {
         )
         .override_usage("guix-daemon [OPTION...]")
         .help_template(
-            "Usage: {usage}\nguix-daemon -- {about}\n\n{options}\n\n{after-help}\n\n\
-             Mandatory or optional arguments to long options are also mandatory or optional for\n\
-             any corresponding short options.\n",
+            "Usage: {usage}\nguix-daemon -- {about}\n\n{options}{after-help}\n\n\
+             Mandatory or optional arguments to long options are also mandatory or optional\n\
+             for any corresponding short options.\n",
         )
+        .max_term_width(HELP_WIDTH)
         .infer_long_args(true)
         .disable_help_flag(true)
         .disable_version_flag(true)

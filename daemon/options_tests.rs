@@ -160,3 +160,14 @@ fn version_and_help() {
     }
     assert!(matches!(line(&["-V"]), Parsed::Print(_)));
 }
+
+#[test]
+fn the_help_fits_a_terminal_of_80_columns() {
+    let Parsed::Print(help) = line(&["--help"]) else {
+        panic!("no help")
+    };
+    for line in help.lines() {
+        assert!(line.chars().count() < 80, "{line}");
+    }
+    assert!(!help.contains("\n\n\n"), "{help}");
+}

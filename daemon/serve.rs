@@ -191,10 +191,7 @@ impl RefusedClients {
 fn describe(peer: &Peer) -> String {
     match peer {
         Peer::Local(peer) => {
-            let name = match system::ids::user_by_id(peer.uid) {
-                Ok(Some(account)) => account.name,
-                _ => peer.uid.to_string(),
-            };
+            let name = system::ids::user_name(peer.uid);
             format!("pid {}, user {name}", peer.pid)
         }
         Peer::Remote(address) => address.to_string(),

@@ -3,6 +3,7 @@
 use bstr::{BStr, ByteSlice};
 use system::ids;
 
+use super::advice;
 use super::findings::Findings;
 
 pub fn check(group: &BStr, findings: &mut Findings) {
@@ -25,7 +26,10 @@ pub fn check(group: &BStr, findings: &mut Findings) {
     if !root {
         findings.wrong(
             format!("only root can build as members of `{group}'"),
-            "sudo guix-daemon --check-setup, or leave out --build-users-group",
+            format!(
+                "{}, or leave out --build-users-group",
+                advice::as_root("guix-daemon --check-setup")
+            ),
         );
     }
     let entry = match ids::group_by_name(&group) {

@@ -9,7 +9,9 @@ use std::path::Path;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use rusqlite::{Connection, OpenFlags};
 use store::Directories;
+use system::process::find_program;
 
+use super::advice;
 use super::findings::Findings;
 
 /// Characters that end a file name or begin an escape in SQLite's URIs.
@@ -25,7 +27,7 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
     {
         return findings.note(
             "only the daemon's user can look into the database",
-            Some("sudo guix-daemon --check-setup".to_owned()),
+            Some(advice::as_root("guix-daemon --check-setup")),
         );
     }
     if schema(&directories.database, findings)
@@ -41,10 +43,14 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
 /// The command that makes a new database from what can be read of a damaged one. (`.recover` fails
 /// where SQLite was built without the virtual table that it needs, as in Debian 12.)
 fn recovery(file: &Path) -> String {
-    format!(
+    let command = format!(
         "sqlite3 {} .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 recovered.sqlite",
         file.display()
-    )
+    );
+    match find_program("sqlite3") {
+        Some(_) => command,
+        None => format!("{}; {command}", advice::install("sqlite3")),
+    }
 }
 
 /// Checks the schema's version. Returns whether there is a database that can be opened.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use system::ids;
 
+use super::advice;
 use super::findings::Findings;
 
 pub fn check(findings: &mut Findings) {
@@ -43,7 +44,10 @@ pub fn check(findings: &mut Findings) {
         if fs::read_to_string(file).is_ok_and(|value| value.trim() == bad) {
             return findings.wrong(
                 format!("ordinary users may not make user namespaces ({file} is {bad})"),
-                format!("sudo sysctl {setting}, or guix-daemon --disable-chroot"),
+                format!(
+                    "{}, or guix-daemon --disable-chroot",
+                    advice::as_root(&format!("sysctl {setting}"))
+                ),
             );
         }
     }

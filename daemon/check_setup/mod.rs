@@ -5,6 +5,7 @@
 //! opened read-only. Only the start of a build is tried, in a directory below `$TMPDIR` that is
 //! deleted afterwards. Each file here checks one kind of thing.
 
+mod advice;
 mod build_users;
 mod database;
 mod directories;

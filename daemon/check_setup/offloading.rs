@@ -6,6 +6,7 @@ use std::path::Path;
 
 use system::process::find_program;
 
+use super::advice;
 use super::findings::Findings;
 use crate::settings::Settings;
 
@@ -57,7 +58,7 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     if find_program("ssh").is_none() {
         findings.wrong(
             "there are build machines, but no `ssh' in PATH",
-            "apt-get install openssh-client",
+            advice::install("openssh-client"),
         );
     }
 }

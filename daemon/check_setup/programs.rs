@@ -4,6 +4,7 @@ use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::process::find_program;
 
+use super::advice;
 use super::findings::Findings;
 
 pub fn check(directories: &Directories, findings: &mut Findings) {
@@ -25,7 +26,7 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
     if find_program("slirp4netns").is_none() {
         findings.note(
             "no `slirp4netns': builders with a hash known beforehand have no network",
-            Some("apt-get install slirp4netns".to_owned()),
+            Some(advice::install("slirp4netns")),
         );
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bstr::ByteSlice;
 use system::ids;
 
+use super::advice;
 use super::findings::Findings;
 use crate::building::sandbox::{
     self, BuildDirectory, ForkServer, Identity, Network, Plan, Program, Root, RootRequest,
@@ -55,7 +56,7 @@ fn identity(settings: &Settings) -> io::Result<Identity> {
         return Ok(Identity::first_allocated());
     }
     let missing = || io::Error::other(format!("no build users in `{group}'"));
-    let entry = ids::group_by_name(&group)?.ok_or_else(missing)?;
+    let entry = sandbox::group_of_build_users(&group).map_err(io::Error::other)?;
     let name = entry.members.first().ok_or_else(missing)?;
     let account = ids::user_by_name(name)?.ok_or_else(missing)?;
     Ok(Identity::User {
@@ -154,19 +155,35 @@ fn remedy(error: &str) -> String {
             0 => format!(
                 "give the container CAP_SYS_ADMIN (`podman run --privileged'), or {without}"
             ),
-            _ => format!("sudo sysctl user.max_user_namespaces=10000, or {without}"),
+            _ if !root_is_a_mount() => format!(
+                "in a chroot, the kernel allows no user namespaces: run the daemon as root, or enter \
+                 the directory as a container (`systemd-nspawn -D DIRECTORY'), or {without}"
+            ),
+            _ => format!(
+                "{}, or {without}",
+                advice::as_root("sysctl user.max_user_namespaces=10000")
+            ),
         };
     }
     without.to_owned()
 }
 
+/// Whether the root directory is a mount point, as it is unless it was entered by `chroot`.
+fn root_is_a_mount() -> bool {
+    mount_points().iter().any(|path| path == Path::new("/"))
+}
+
+/// Where something is mounted.
+fn mount_points() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(PathBuf::from).collect()
+}
+
 /// What is mounted below `/proc`, and hides parts of it.
 fn masks() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut masks: Vec<PathBuf> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
+    let mut masks: Vec<PathBuf> = mount_points()
+        .into_iter()
         .filter(|path| path.starts_with("/proc") && path != Path::new("/proc"))
         .filter(|path| path != Path::new("/proc/sys/fs/binfmt_misc"))
         .collect();

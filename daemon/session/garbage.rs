@@ -2,6 +2,7 @@
 
 use protocol::operations::{CollectGarbage, Collected, GcAction};
 use store::GcRequest;
+use system::ids::user_name;
 
 use super::session::{HandlerResult, Session};
 use crate::request_error::RequestError;
@@ -42,8 +43,13 @@ pub fn collect_garbage(session: &mut Session<'_>, request: CollectGarbage) -> Ha
         let result = session.store.collect_garbage(&wanted, &*session.log)?;
         if deletes {
             session.store.set_reserved_space(true);
-        }
-        if matches!(request.action, GcAction::ReturnLive | GcAction::ReturnDead) {
+            tracing::info!(
+                "collected garbage for user {}: {} items, {:.1} MiB freed",
+                session.client.uid.map_or_else(String::new, user_name),
+                result.paths.len(),
+                result.bytes_freed as f64 / f64::from(1 << 20)
+            );
+        } else {
             session.count_paths(result.paths.len() as u64)?;
         }
         let dir = session.store.dir();

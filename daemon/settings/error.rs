@@ -6,13 +6,21 @@ pub enum Error {
     /// Not a number.
     #[error("configuration setting `{0}' should have an integer value")]
     Integer(String),
+    /// The argument of an option is not a number.
+    #[error("configuration setting `{name}' should have an integer value, not `{value}'")]
+    NotInteger {
+        /// The setting.
+        name: &'static str,
+        /// The argument.
+        value: String,
+    },
     /// A number that is too large.
     #[error("configuration setting `{name}' should be at most {limit}")]
     TooLarge {
         /// The setting.
         name: &'static str,
         /// The largest allowed number.
-        limit: u32,
+        limit: u64,
     },
     /// A client's settings take more memory than they may.
     #[error("too many settings: their names and values can have {limit} bytes together")]

@@ -13,12 +13,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
-use bstr::BString;
+use bstr::{BString, ByteSlice};
 use store::Directories;
 
 pub use self::error::Error;
 pub use self::session_settings::{LogType, SessionSettings};
-use self::values::parse_rounds;
+use self::values::{Integer, check_integer, parse_rounds, words};
 use crate::hook_program::HookProgram;
 use crate::options::{Given, Name, yes_or_no};
 
@@ -57,8 +57,6 @@ pub struct Settings {
 
 impl Settings {
     /// The settings according to the `given` options and the environment.
-    ///
-    /// Numbers are only checked by [`Settings::apply_named`], after the sockets have been opened.
     pub fn new(directories: Directories, given: Vec<Given>) -> Result<Settings, Error> {
         let mut settings = Settings {
             hook: HookProgram::none(),
@@ -87,13 +85,14 @@ impl Settings {
         let flag = || yes_or_no(value.as_deref()).map_err(Error::Argument);
         let text = || BString::from(value.clone().unwrap_or_default().into_vec());
         match name {
-            Name::System => self.session_mut().system = text(),
-            Name::Cores => self.session_mut().set("build-cores", text()),
-            Name::MaxJobs => self.session_mut().set("build-max-jobs", text()),
-            Name::Timeout => self.session_mut().set("build-timeout", text()),
-            Name::MaxSilentTime => self.session_mut().set("build-max-silent-time", text()),
+            Name::System => self.session_mut().system = named(text(), "a system type")?,
+            Name::Cores => self.set_number::<u32>("build-cores", text())?,
+            Name::MaxJobs => self.set_number::<u32>("build-max-jobs", text())?,
+            Name::Timeout => self.set_number::<i64>("build-timeout", text())?,
+            Name::MaxSilentTime => self.set_number::<i64>("build-max-silent-time", text())?,
             Name::DisableChroot => self.session_mut().use_chroot = false,
             Name::ChrootDirectory => {
+                check_chroot_directory(&text())?;
                 let session = self.session_mut();
                 let mut all = session
                     .get("build-extra-chroot-dirs")
@@ -150,10 +149,36 @@ impl Settings {
         Ok(())
     }
 
+    fn set_number<N: Integer>(&mut self, name: &'static str, text: BString) -> Result<(), Error> {
+        check_integer::<N>(name, &text)?;
+        self.session_mut().set(name, text);
+        Ok(())
+    }
+
     /// Checks the settings by name and applies them.
     pub fn apply_named(&mut self) -> Result<(), Error> {
         self.session_mut().apply_named()
     }
+}
+
+/// The argument, unless it is empty.
+fn named(text: BString, what: &str) -> Result<BString, Error> {
+    if text.is_empty() {
+        return Err(Error::Argument(format!("'': not {what}")));
+    }
+    Ok(text)
+}
+
+/// Checks an argument of `--chroot-directory`: `DIR` or `INSIDE=OUTSIDE`, or several, with blanks
+/// between them.
+fn check_chroot_directory(text: &BString) -> Result<(), Error> {
+    let words: Vec<&[u8]> = words(text).collect();
+    let absolute = |word: &&[u8]| word.split_str("=").all(|name| name.starts_with(b"/"));
+    if words.is_empty() || !words.iter().all(absolute) {
+        let reason = format!("'{text}': not an absolute directory name");
+        return Err(Error::Argument(reason));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use bstr::{BString, ByteSlice, ByteVec};
 
 use super::error::Error;
-use super::values::{NamedSettings, read_boolean, read_integer};
+use super::values::{MAX_REPEAT, NamedSettings, read_boolean, read_integer, words};
 
 /// The default substitute servers.
 pub(super) const SUBSTITUTE_URLS: &str = "https://bordeaux.guix.gnu.org https://ci.guix.gnu.org";
@@ -14,9 +14,6 @@ pub(super) const SUBSTITUTE_URLS: &str = "https://bordeaux.guix.gnu.org https://
 /// How long the names and values of all settings can be together, in bytes. Helper programs get
 /// them in a variable of their environment, which can have twice as much.
 const MAX_NAMED: usize = 64 << 10;
-
-/// The maximum number of times a build is repeated.
-const MAX_REPEAT: u32 = 10_000;
 
 /// How nested log lines are shown (`log-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,8 +137,7 @@ impl SessionSettings {
             .get(name)
             .map(|text| text.as_slice())
             .unwrap_or_default();
-        text.split(|byte| b" \t\n\r".contains(byte))
-            .filter(|word| !word.is_empty())
+        words(text)
     }
 
     /// How many times a build is repeated after the first time (`build-repeat`), at most 10,000. As
@@ -153,7 +149,7 @@ impl SessionSettings {
             Ok(repeat) if repeat <= MAX_REPEAT => Ok(repeat),
             _ => Err(Error::TooLarge {
                 name: "build-repeat",
-                limit: MAX_REPEAT,
+                limit: MAX_REPEAT.into(),
             }),
         }
     }

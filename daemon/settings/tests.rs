@@ -79,23 +79,37 @@ fn numbers_are_read_as_in_guix() {
     assert_eq!(session(&["--cores= 7"]).build_cores, 7);
     assert_eq!(session(&["--cores=-1"]).build_cores, u32::MAX);
     assert_eq!(session(&["--timeout=-1"]).build_timeout, -1);
-    for bad in [
-        "--cores=x",
-        "--cores=",
-        "--cores=1 ",
-        "--cores=4294967296",
-        "--cores=0x10",
-    ] {
+    for bad in ["x", "", "1 ", "0x10"] {
         assert_eq!(
-            error(&[bad]),
-            "configuration setting `build-cores' should have an integer value",
-            "{bad}"
+            error(&[&format!("--cores={bad}")]),
+            format!(
+                "configuration setting `build-cores' should have an integer value, not `{bad}'"
+            )
         );
+    }
+    for (option, name, limit) in [
+        (
+            "--max-jobs=4294967296",
+            "build-max-jobs",
+            u64::from(u32::MAX),
+        ),
+        (
+            "--timeout=9223372036854775808",
+            "build-timeout",
+            i64::MAX as u64,
+        ),
+    ] {
+        let expected = format!("configuration setting `{name}' should be at most {limit}");
+        assert_eq!(error(&[option]), expected);
     }
     for (rounds, repeat) in [("--rounds=0", 0), ("--rounds=", 0), ("--rounds=1", 0)] {
         assert_eq!(session(&[rounds]).build_repeat(), Ok(repeat), "{rounds}");
     }
     assert_eq!(error(&["--rounds=x"]), "x: invalid number of rounds");
+    assert_eq!(
+        error(&["--rounds=10002"]),
+        "10002: too many rounds; 10001 at most"
+    );
 }
 
 #[test]
@@ -109,6 +123,13 @@ fn bad_arguments_are_named() {
         error(&["--log-compression=lz"]),
         "lz: unknown compression type"
     );
+    assert_eq!(error(&["--system="]), "'': not a system type");
+    for bad in ["", " ", "a", "/a=b", "a=/b", "/a b"] {
+        assert_eq!(
+            error(&[&format!("--chroot-directory={bad}")]),
+            format!("'{bad}': not an absolute directory name")
+        );
+    }
 }
 
 #[test]

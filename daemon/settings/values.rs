@@ -6,8 +6,20 @@ use bstr::{BString, ByteSlice};
 
 use super::error::Error;
 
+/// The maximum number of times a build is repeated.
+pub const MAX_REPEAT: u32 = 10_000;
+
+/// The largest argument of `--rounds`.
+const MAX_ROUNDS: u64 = MAX_REPEAT as u64 + 1;
+
 /// Settings by name, as texts.
 pub type NamedSettings = BTreeMap<BString, BString>;
+
+/// The words of a text, which are separated by blanks.
+pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| b" \t\n\r".contains(byte))
+        .filter(|word| !word.is_empty())
+}
 
 /// Parses the setting `name` into `result`, which is unchanged if the setting isn't set.
 pub fn read_integer<N: Integer>(
@@ -38,6 +50,23 @@ pub fn read_boolean(named: &NamedSettings, name: &str, result: &mut bool) -> Res
     Ok(())
 }
 
+/// Checks the argument of an option that becomes the setting `name`.
+pub fn check_integer<N: Integer>(name: &'static str, text: &BString) -> Result<(), Error> {
+    match sign_and_magnitude(text) {
+        None => Err(Error::NotInteger {
+            name,
+            value: text.to_string(),
+        }),
+        Some((negative, magnitude)) => match N::from_sign_and_magnitude(negative, magnitude) {
+            Some(_) => Ok(()),
+            None => Err(Error::TooLarge {
+                name,
+                limit: N::LARGEST,
+            }),
+        },
+    }
+}
+
 /// Parses the argument of `--rounds`. A negative number counts as 0; in Guix, it wraps and then no
 /// build works.
 pub fn parse_rounds(text: &BString) -> Result<u64, Error> {
@@ -45,7 +74,10 @@ pub fn parse_rounds(text: &BString) -> Result<u64, Error> {
         return Ok(0);
     }
     match sign_and_magnitude(text) {
-        Some((false, magnitude)) => Ok(magnitude),
+        Some((false, magnitude)) if magnitude <= MAX_ROUNDS => Ok(magnitude),
+        Some((false, _)) => Err(Error::Argument(format!(
+            "{text}: too many rounds; {MAX_ROUNDS} at most"
+        ))),
         Some((true, _)) => Ok(0),
         None => Err(Error::Argument(format!("{text}: invalid number of rounds"))),
     }
@@ -73,11 +105,16 @@ fn sign_and_magnitude(text: &[u8]) -> Option<(bool, u64)> {
 
 /// The integer types of settings. As in C++, a negative number wraps if the type is unsigned.
 pub trait Integer: Sized {
+    /// The largest number.
+    const LARGEST: u64;
+
     /// `None` if the number is too large for the type.
     fn from_sign_and_magnitude(negative: bool, magnitude: u64) -> Option<Self>;
 }
 
 impl Integer for u32 {
+    const LARGEST: u64 = u32::MAX as u64;
+
     fn from_sign_and_magnitude(negative: bool, magnitude: u64) -> Option<u32> {
         let magnitude = u32::try_from(magnitude).ok()?;
         Some(if negative {
@@ -89,6 +126,8 @@ impl Integer for u32 {
 }
 
 impl Integer for u64 {
+    const LARGEST: u64 = u64::MAX;
+
     fn from_sign_and_magnitude(negative: bool, magnitude: u64) -> Option<u64> {
         Some(if negative {
             magnitude.wrapping_neg()
@@ -99,6 +138,8 @@ impl Integer for u64 {
 }
 
 impl Integer for i64 {
+    const LARGEST: u64 = i64::MAX as u64;
+
     fn from_sign_and_magnitude(negative: bool, magnitude: u64) -> Option<i64> {
         if negative {
             0i64.checked_sub_unsigned(magnitude)
@@ -160,5 +201,7 @@ mod tests {
             assert_eq!(parse_rounds(&text.into()), Ok(rounds), "{text:?}");
         }
         assert!(parse_rounds(&"x".into()).is_err());
+        assert_eq!(parse_rounds(&"10001".into()), Ok(10_001));
+        assert!(parse_rounds(&"10002".into()).is_err());
     }
 }

@@ -27,6 +27,9 @@ pub use problem::{Error, Place, Problem};
 /// The environment variable that names a machine file to use instead of the usual ones.
 const FILE_VARIABLE: &str = "GUIX_OFFLOAD_MACHINES";
 
+/// The machine files, in the configuration directory.
+const FILES: [&str; 3] = ["machines.scm", "machines.toml", "machines"];
+
 /// The largest machine file that is read, in bytes.
 const MAX_FILE_SIZE: u64 = 64 << 20;
 
@@ -70,7 +73,7 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
         return load_file(Path::new(&file));
     }
     let mut all = MachineList::default();
-    for name in ["machines.scm", "machines.toml", "machines"] {
+    for name in FILES {
         match load_file(&configuration.join(name)) {
             Ok(loaded) => {
                 all.files.extend(loaded.files);
@@ -83,6 +86,14 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
         }
     }
     Ok(all)
+}
+
+/// Whether there is a machine file, in which there may be machines.
+pub fn are_configured(configuration: &Path) -> bool {
+    if let Some(file) = std::env::var_os(FILE_VARIABLE).filter(|f| !f.is_empty()) {
+        return Path::new(&file).exists();
+    }
+    FILES.iter().any(|name| configuration.join(name).exists())
 }
 
 #[cfg(test)]

@@ -67,6 +67,16 @@ status=0
 grep -q 'groupadd --system no-such-group' "$work/said"
 look 0 ' 0 wrong'
 
+# Advice names no program that is not there.
+program=$("$env" sh -c 'command -v guix-daemon')
+mkdir "$work/programs"
+PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1
+grep -q -- '-> install the package slirp4netns' "$work/said" || { cat "$work/said"; exit 1; }
+if grep -q 'apt-get\|sudo' "$work/said"; then cat "$work/said"; exit 1; fi
+for name in apt-get sudo; do ln -s /bin/true "$work/programs/$name"; done
+PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1
+grep -q -- '-> apt-get install slirp4netns' "$work/said" || { cat "$work/said"; exit 1; }
+
 # A damaged database, and what is said to do about it.
 if command -v sqlite3 >/dev/null; then
     database=$GUIX_DATABASE_DIRECTORY/db.sqlite
@@ -83,7 +93,6 @@ else
 fi
 
 # Where no build can start, that is said, and what is said to help does.
-program=$("$env" sh -c 'command -v guix-daemon')
 hidden=
 for directory in /proc/acpi /proc/scsi /proc/driver /proc/fs; do
     if [ -d "$directory" ]; then hidden=$directory; break; fi

@@ -8,7 +8,7 @@ use formats::StorePath;
 use formats::export::Fields;
 use protocol::operations::GcAction;
 
-use crate::harness::{Site, is_ours};
+use crate::harness::{Site, eventually, is_ours};
 use crate::items::*;
 use crate::support::*;
 
@@ -46,6 +46,11 @@ fn what_roots_lead_to_is_live_and_the_rest_dead() {
     assert_eq!(fixture.links(), 1);
     let deleted = collect(&mut client, GcAction::DeleteDead, &[]);
     assert_eq!(sorted(&deleted.paths), expected);
+    if is_ours() {
+        let line = "collected garbage for user root: 3 items, 0.";
+        let said = || fixture.daemon.messages();
+        assert!(eventually(|| said().contains(line)), "{}", said());
+    }
     assert!(
         (100_000..1_000_000).contains(&deleted.bytes_freed),
         "{}",

@@ -31,6 +31,7 @@ mod private;
 mod queries;
 mod roots;
 mod sockets;
+mod starting;
 mod state;
 mod substitutes;
 mod transfer;

@@ -174,7 +174,9 @@ fn the_log_says_where_clients_connect() {
     let site = Site::new();
     let unix = format!("--listen={}", site.socket().display());
     let fixture = Fixture::with(site, &[&unix, "--listen=127.0.0.1:0"]);
-    let said = fixture.daemon.messages();
+    let daemon = &fixture.daemon;
+    daemon.wait_until(|| daemon.messages().contains("listening on '127"), "to log");
+    let said = daemon.messages();
     let unix = format!("listening on '{}'", fixture.site.socket().display());
     assert_eq!(
         said.lines().filter(|line| *line == unix).count(),

@@ -42,6 +42,14 @@ pub fn user_by_id(uid: u32) -> io::Result<Option<Account>> {
     Ok(User::from_uid(Uid::from_raw(uid))?.map(Into::into))
 }
 
+/// The name of the user with this id, or the id where it has none, for messages.
+pub fn user_name(uid: u32) -> String {
+    match user_by_id(uid) {
+        Ok(Some(account)) => account.name,
+        _ => uid.to_string(),
+    }
+}
+
 /// The group with this name.
 pub fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
     Ok(Group::from_name(name)?.map(Into::into))

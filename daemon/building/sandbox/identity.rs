@@ -133,6 +133,27 @@ pub enum BuildUserError {
     },
 }
 
+impl BuildUserError {
+    fn lookup(group: &str, source: io::Error) -> BuildUserError {
+        BuildUserError::Io {
+            action: "look up",
+            path: group.into(),
+            source,
+        }
+    }
+}
+
+/// The group whose members builds run as; it has at least one.
+pub fn group_of_build_users(group: &str) -> Result<ids::GroupEntry, BuildUserError> {
+    let entry = ids::group_by_name(group)
+        .map_err(|source| BuildUserError::lookup(group, source))?
+        .ok_or_else(|| BuildUserError::NoGroup(group.into()))?;
+    if entry.members.is_empty() {
+        return Err(BuildUserError::Empty(group.into()));
+    }
+    Ok(entry)
+}
+
 /// A build user that no other build uses. It is released on drop.
 #[derive(Debug)]
 pub struct BuildUser {
@@ -147,17 +168,8 @@ static IN_USE: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Default::default);
 impl BuildUser {
     /// Acquires the first free member of the group; `pool` is `<state>/userpool`.
     pub fn acquire(group: &str, pool: &Path) -> Result<BuildUser, BuildUserError> {
-        let lookup = |source| BuildUserError::Io {
-            action: "look up",
-            path: group.into(),
-            source,
-        };
-        let entry = ids::group_by_name(group)
-            .map_err(lookup)?
-            .ok_or_else(|| BuildUserError::NoGroup(group.into()))?;
-        if entry.members.is_empty() {
-            return Err(BuildUserError::Empty(group.into()));
-        }
+        let lookup = |source| BuildUserError::lookup(group, source);
+        let entry = group_of_build_users(group)?;
         create_pool(pool)?;
         for user in &entry.members {
             let account =

@@ -43,7 +43,7 @@ pub use directory::BuildDirectory;
 pub use fork_request::Ipc;
 pub use fork_server::ForkServer;
 pub use fork_server_process::run_if_fork_server;
-pub use identity::{BuildUser, BuildUserError, Identity};
+pub use identity::{BuildUser, BuildUserError, Identity, group_of_build_users};
 pub use network::of_fixed_output;
 pub use output_directory::OutputDirectory;
 pub use plan::{Network, Plan, Program};

@@ -178,3 +178,35 @@ fn only_missing_outputs_are_asked_for() {
     let last = setup.read("outputs").lines().last().unwrap().to_owned();
     assert_eq!(last, format!("{} ", drv.output("lib")));
 }
+
+#[test]
+fn a_user_who_keeps_failed_builds_is_told_that_nothing_is_offloaded() {
+    if !is_ours() {
+        return;
+    }
+    let setup = hooked("ask; accept; make", &[]);
+    let note = "note: nothing is offloaded: directories of failed builds are kept on this machine";
+    // What Guix's client and ours make of `--keep-failed'.
+    let build = |name: &str, keep_failed, use_hook| {
+        let mut client = setup.client();
+        client.set(|options| {
+            options.keep_failed = keep_failed;
+            options.use_build_hook = Some(use_hook);
+            options.verbosity = 0;
+        });
+        let drv = client.write(local(name));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        (built, maker(drv.out()))
+    };
+    // Without build machines there is nothing to tell.
+    build("a", true, false).0.did_not_say(note);
+    fs::write(setup.site.configuration().join("machines.scm"), "(list)").unwrap();
+    let (built, by) = build("b", true, false);
+    built.said(note);
+    assert_eq!(by, "locally");
+    build("c", false, false).0.did_not_say(note);
+    let (built, by) = build("d", true, true);
+    built.did_not_say(note);
+    assert_eq!(by, "by the hook");
+}

@@ -1,0 +1,35 @@
+//! What is logged at the start about options that will make builds fail, or unsafe.
+//!
+//! The daemon serves all the same: a group may become known, and a directory appear, later.
+
+use std::path::Path;
+
+use bstr::ByteSlice;
+use system::{errno, ids};
+
+use crate::building::sandbox::group_of_build_users;
+use crate::settings::Settings;
+
+/// Logs the warnings.
+pub fn log(settings: &Settings) {
+    let session = &settings.session;
+    let group = session.build_users_group.to_str_lossy();
+    if group.is_empty() && ids::effective_uid() == 0 {
+        tracing::warn!(
+            "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
+        );
+    }
+    if !group.is_empty()
+        && let Err(reason) = group_of_build_users(&group)
+    {
+        tracing::warn!("warning: {reason}");
+    }
+    for word in session.words("build-extra-chroot-dirs") {
+        let word = word.to_str_lossy();
+        let outside = word.split_once('=').map_or(&*word, |(_, outside)| outside);
+        if let Err(error) = Path::new(outside).metadata() {
+            let reason = errno::message(&error);
+            tracing::warn!("warning: no build can start: `--chroot-directory={word}': {reason}");
+        }
+    }
+}
