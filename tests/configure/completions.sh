@@ -117,6 +117,31 @@ offers 'guix-daemon --log-' --log-compression
 offers 'guix-daemon --log-compression=' none gzip bzip2
 offers 'guix-daemon --gc-keep-outputs=' yes no
 offers 'guix-daemon --no-' --no-offload --no-substitutes !--no-build-hook
+
+# Once as a person does it: keys are typed, and bash divides the line into words.
+mkfifo "$work/keys"
+TERM=xterm script -qefc "bash --noprofile --rcfile '$scripts/guix-client.bash' -i" /dev/null \
+    <"$work/keys" >"$work/screen" 2>&1 &
+terminal=$!
+exec 3>"$work/keys"
+types() {
+    printf '%s\t' "$1" >&3
+    tries=0
+    until grep -qF -e "$2" "$work/screen"; do
+        tries=$((tries + 1))
+        [ $tries -lt 1000 ] || { echo "bash does not complete \`$1':"; cat "$work/screen"; exit 1; }
+        sleep 0.1
+    done
+    # Deletes the line.
+    printf '\025' >&3
+}
+types 'guix-client gc --list-b' --list-busy
+types 'guix-client hash --format=he' --format=hex
+types 'guix-client offload st' 'offload status'
+printf 'exit\n' >&3
+exec 3>&-
+wait $terminal
+
 # All scripts are loaded, those of programs without options too.
 for script in "$scripts"/*.fish; do
     fish --no-config -c 'source $argv[1]' "$script" >"$work/errors" 2>&1
