@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
-use system::seccomp::{self, Restrictions};
-use system::{errno, landlock, personality};
+use system::{errno, landlock, personality, seccomp};
 
 use super::build_log::log;
 use super::plan::{Plan, Program};
@@ -111,7 +110,7 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
 }
 
 /// Restricts the builder: it can't use dangerous system calls (see [`seccomp`]) or, without
-/// namespaces, access other processes (see [`landlock`]) or let others become its user. A builtin can only write to its own
+/// namespaces, access other processes (see [`landlock`]). A builtin can only write to its own
 /// directories, and so neither to the store nor to the daemon's state.
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     match (&plan.program, &plan.chroot) {
@@ -127,10 +126,7 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
         Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
         Program::Builtin { .. } => false,
     };
-    seccomp::restrict_builder(Restrictions {
-        native_only: !is_32_bit,
-        no_set_id: plan.chroot.is_none(),
-    })
+    seccomp::restrict_builder(!is_32_bit)
 }
 
 fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {

@@ -100,35 +100,6 @@ static int hand_out (const char *name, const char *file)
   return result ("send", sendmsg (stream, &message, 0)) < 0;
 }
 
-/* Tries everything that gives a file a mode, with the bits of MODE; the files' names begin with
-   PREFIX.  */
-static int modes (const char *prefix, int mode)
-{
-  struct { uint64_t flags, mode, resolve; } how = { O_CREAT | O_WRONLY, mode | 0755, 0 };
-  char name[8][256];
-  int descriptor;
-  for (int i = 0; i < 8; i++)
-    snprintf (name[i], sizeof name[i], "%s%d", prefix, i);
-  umask (0);
-  descriptor = open (name[0], O_CREAT | O_RDWR, 0755);
-  result ("chmod", chmod (name[0], mode | 0755));
-  result ("fchmod", fchmod (descriptor, mode | 0755));
-  result ("fchmodat", fchmodat (AT_FDCWD, name[0], mode | 0755, 0));
-  result ("fchmodat2", syscall (452, AT_FDCWD, name[0], mode | 0755, 0));
-  result ("open", open (name[1], O_CREAT | O_WRONLY, mode | 0755));
-  result ("openat", syscall (SYS_openat, AT_FDCWD, name[2], O_CREAT | O_WRONLY, mode | 0755));
-  result ("openat2", syscall (437, AT_FDCWD, name[3], &how, sizeof how));
-  result ("creat", creat (name[4], mode | 0755));
-  result ("mknod", mknod (name[5], S_IFREG | mode | 0755, 0));
-#ifdef __x86_64__
-  result ("old open", syscall (SYS_open, name[6], O_CREAT | O_WRONLY, mode | 0755));
-  result ("old chmod", syscall (SYS_chmod, name[0], mode | 0755));
-#endif
-  /* Without O_CREAT, the mode is whatever is in the register.  */
-  result ("reading", syscall (SYS_openat, AT_FDCWD, name[0], O_RDONLY, 06755));
-  return 0;
-}
-
 int main (int count, char **words)
 {
   const char *what = count > 1 ? words[1] : "";
@@ -141,8 +112,6 @@ int main (int count, char **words)
     return access_list (words[2], atoi (words[3]));
   if (strcmp (what, "hand-out") == 0)
     return hand_out (words[2], words[3]);
-  if (strcmp (what, "modes") == 0)
-    return modes (words[2], strtol (words[3], NULL, 8));
   if (strcmp (what, "keys") == 0)
     {
       char ticket[16] = "";

@@ -447,34 +447,6 @@ fn descriptors_that_a_builder_handed_out_write_to_nothing() {
 }
 
 #[test]
-fn without_a_chroot_no_file_makes_others_its_builder() {
-    if !is_ours() {
-        return; // With Guix's, whoever executes one stays a build user
-    }
-    let setup = Setup::new(&["--disable-chroot"]);
-    let mut attacker = Attacker::new(&setup);
-    let prefix = setup.gate().join("made-");
-    for (mode, expected) in [("4000", "no"), ("2000", "no"), ("0", "all")] {
-        let script = format!(
-            "$attack modes {}{mode}- {mode}; echo >$out",
-            prefix.display()
-        );
-        let built = attacker.run(&format!("modes-{mode}"), &script);
-        built.succeeded();
-        built.said("reading: worked\n");
-        let worked = built.log.matches(": worked\n").count();
-        match expected {
-            "no" => assert_eq!(worked, 1, "{built:?}"),
-            _ => assert!(worked > 8, "{built:?}"),
-        }
-    }
-    for name in names(&setup.gate()) {
-        let mode = fs::metadata(setup.gate().join(&name)).unwrap().mode();
-        assert_eq!(mode & 0o6000, 0, "{name}");
-    }
-}
-
-#[test]
 fn files_of_others_that_a_builder_linked_stay_theirs() {
     if !is_ours() || !nix::unistd::geteuid().is_root() {
         return; // Guix's gives them to the client, or to root
