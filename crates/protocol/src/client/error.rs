@@ -20,7 +20,7 @@ pub enum Error {
     #[error("`{0}': unsupported kind of daemon address")]
     Address(String),
     /// Communication with the daemon failed; the connection can't be used any more.
-    #[error("while {doing}: {source}")]
+    #[error("while {doing}: {}", described(source))]
     Io {
         /// What was attempted.
         doing: String,
@@ -76,5 +76,32 @@ impl Error {
                 reason: other.to_string(),
             },
         }
+    }
+}
+
+/// End of file in the middle of a reply has a reason that users understand.
+fn described(source: &io::Error) -> String {
+    if source.kind() == io::ErrorKind::UnexpectedEof {
+        "the daemon closed the connection; it may have been stopped or restarted".to_owned()
+    } else {
+        source.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_ends_is_named_as_the_reason() {
+        let end = io::Read::read_exact(&mut io::empty(), &mut [0]).unwrap_err();
+        let error = Error::decode("BuildPaths", formats::wire::Error::Io(end).into());
+        assert_eq!(
+            error.to_string(),
+            "while BuildPaths: the daemon closed the connection; it may have been stopped or restarted"
+        );
+        let reset = io::Error::from_raw_os_error(104);
+        let error = Error::decode("BuildPaths", formats::wire::Error::Io(reset).into());
+        assert!(error.to_string().contains("reset by peer"), "{error}");
     }
 }
