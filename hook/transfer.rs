@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 
 use authority::Keys;
 use formats::StorePath;
+use formats::derivation::FixedHash;
 use nix::sys::statvfs::statvfs;
 use protocol::frames::status;
 use protocol::trace::Trace;
@@ -262,6 +263,19 @@ impl<R: Read> Read for AtMost<R> {
     }
 }
 
+/// The hash of the contents of a fixed-output derivation's only output.
+fn fixed_hash(store: &Store, derivation: &StorePath) -> Result<Option<FixedHash>, Error> {
+    let read = store.read_derivation(derivation)?;
+    let mut outputs = read.outputs.values();
+    match (outputs.next(), outputs.next()) {
+        (Some(only), None) => only.fixed_hash().map_err(|error| {
+            let message = format!("output hash of `{derivation}': {error}");
+            Error::Store(store::Error::Other(message))
+        }),
+        _ => Ok(None),
+    }
+}
+
 /// Fetches the outputs and registers them.
 fn retrieve(
     host: &LocalHost<'_>,
@@ -289,8 +303,10 @@ fn retrieve(
     let room = reader.left;
     let keys = Keys::new(&store.directories().configuration);
     let temp_roots = store.temp_roots();
+    let fixed = fixed_hash(store, derivation)?;
     let options = ImportOptions {
         wanted: Some(outputs),
+        fixed: fixed.as_ref(),
         temp_roots: &temp_roots,
         authority: Some(&keys),
         // The daemon that runs this hook holds them.

@@ -45,6 +45,7 @@ pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> HandlerR
     let held = held_locks(session.store.dir());
     let options = ImportOptions {
         wanted: None,
+        fixed: None,
         temp_roots: &session.temp_roots,
         authority: Some(&session.daemon.keys),
         held_locks: &held,

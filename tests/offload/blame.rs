@@ -1,8 +1,13 @@
 //! Whose fault a failure is: no user can make hooks avoid a machine, whatever a build prints or
 //! creates.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+
+use formats::export::{Fields, write_signature};
+use formats::{Hash, StorePath};
+use store::Authority;
 
 use crate::farm::{CLIENT, Farm, Kind, by_both_transports};
 use crate::harness::Bytes;
@@ -178,5 +183,87 @@ fn a_machine_cannot_fill_our_store() {
     let used = farm.run("du", &["-sm", store.to_str().unwrap()]);
     let used: u32 = used.split_whitespace().next().unwrap().parse().unwrap();
     assert!(used < 20, "{used} MiB");
+    farm.assert_nothing_left();
+}
+
+/// The nar of a file.
+fn nar(text: &str) -> Vec<u8> {
+    let words = [
+        "nix-archive-1",
+        "(",
+        "type",
+        "regular",
+        "contents",
+        text,
+        ")",
+    ];
+    words
+        .iter()
+        .fold(Bytes::new(), |nar, word| nar.string(word))
+        .0
+}
+
+/// An archive of one file, with these contents, as if it were `path`: signed by the first machine.
+fn forged(farm: &Farm, path: &StorePath, contents: &str) -> Vec<u8> {
+    let mut item = nar(contents);
+    let fields = Fields {
+        path: path.clone(),
+        references: BTreeSet::new(),
+        deriver: None,
+    };
+    fields.write(&mut item).unwrap();
+    let keys = authority::Keys::new(&farm.machines[0].files.join("etc"));
+    let signature = keys.sign(&Hash::sha256(&item)).unwrap();
+    write_signature(&mut item, Some(&signature)).unwrap();
+    Bytes::new().word(1).raw(&item).word(0).0
+}
+
+#[test]
+fn a_machine_cannot_send_something_else_than_a_fixed_output() {
+    let farm = Farm::new(2);
+    let mut client = farm.client();
+    let right = "expected\n";
+    for (name, recursive, contents) in [
+        ("flat", false, "something else\n"),
+        ("recursive", true, "something else\n"),
+        ("right", false, right),
+    ] {
+        let hash = match recursive {
+            false => Hash::sha256(right),
+            true => Hash::sha256(nar(right)),
+        };
+        let script = format!(
+            "{}; echo built on $me; echo expected >$out",
+            farm.where_am_i()
+        );
+        let drv = client.write(Script::new(name, &script).fixed(recursive, hash));
+        let archive = farm.gate().join(format!("archive-{name}"));
+        fs::write(&archive, forged(&farm, drv.out(), contents)).unwrap();
+        let text = format!(
+            "#!/bin/sh\ncase \"$1 $2\" in 'archive --export') exec cat {};; esac\n\
+             exec {CLIENT} \"$@\"\n",
+            archive.display()
+        );
+        let program = farm.gate().join(name);
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let entry = farm.entry(0).text("transport", "commands");
+        let bad = entry.text("program", program.to_str().unwrap());
+        farm.configure(&[bad.plain("speed", "9.0"), farm.entry(1)]);
+        farm.forget();
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        built.said("built on build-1\n");
+        assert_eq!(fs::read_to_string(drv.out().as_str()).unwrap(), right);
+        if contents == right {
+            // So it is the contents that are refused.
+            built.did_not_say("built on build-2\n");
+            continue;
+        }
+        built.said("what 'build-1' sent cannot be taken: hash mismatch for store item ");
+        built.said("built on build-2\n");
+        assert_eq!(farm.health(0)["failures"], 1);
+    }
+    drop(client);
     farm.assert_nothing_left();
 }

@@ -118,7 +118,7 @@ impl Guest {
                         .collect::<io::Result<_>>()?;
                     return Ok(paths);
                 }
-                other => panic!("unexpected operation {other}"),
+                other => return Err(io::Error::other(format!("operation {other}"))),
             }
         }
     }

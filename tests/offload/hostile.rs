@@ -49,6 +49,12 @@ fn built_elsewhere(farm: &Farm, name: &str, act: Act) -> Built {
     built.said("built on build-2\n");
     built.said("build-1");
     assert_eq!(farm.health(0)["failures"], 1, "{name}: {built:#?}");
+    // It is tested, too.
+    farm.configure(&[bad(farm)]);
+    let (all_right, text) = farm.try_run(CLIENT, &["offload", "test"]);
+    assert!(!all_right, "{text}");
+    assert_quoted(&text);
+    assert!(text.len() < 64 << 10, "{} bytes", text.len());
     built
 }
 

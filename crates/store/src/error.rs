@@ -80,6 +80,9 @@ pub enum Error {
     /// comes with it.
     #[error("it was not asked for `{0}'")]
     Unwanted(StorePath),
+    /// An item of an archive does not have the contents that its derivation demands.
+    #[error("hash mismatch for store item '{0}'")]
+    WrongContents(StorePath),
     /// An archive has a tree whose directories are nested more deeply than is allowed.
     #[error("{0}")]
     DeepArchive(String),

@@ -1,6 +1,7 @@
 //! A received item of an archive that is not yet at its store path, and the options of an import.
 
 use bstr::BString;
+use formats::derivation::FixedHash;
 use formats::export::Fields;
 use formats::hash::Hash;
 use formats::store_path::StorePath;
@@ -21,6 +22,9 @@ pub struct ImportOptions<'a> {
     pub held_locks: &'a [StorePath],
     /// The items that were asked for: any other is [`Error::Unwanted`](crate::Error::Unwanted). `None`: all are wanted.
     pub wanted: Option<&'a [StorePath]>,
+    /// The hash of the contents of each item, if that is known: it is the output of a fixed-output
+    /// derivation. Any other is [`Error::WrongContents`](crate::Error::WrongContents).
+    pub fixed: Option<&'a FixedHash>,
     /// Reports waiting; can interrupt.
     pub progress: &'a dyn Progress,
 }

@@ -5,6 +5,7 @@
 //! item is put in place before its signature has been verified.
 
 mod arrival;
+mod contents;
 mod place;
 mod signatures;
 
@@ -84,7 +85,9 @@ impl Store {
                     batch.push(item);
                 }
                 Ok(None) => return (batch, Some(Ok(()))),
-                Err(error @ Error::Unwanted(_)) => return (Vec::new(), Some(Err(error))),
+                Err(error @ (Error::Unwanted(_) | Error::WrongContents(_))) => {
+                    return (Vec::new(), Some(Err(error)));
+                }
                 Err(error) => return (batch, Some(Err(error))),
             }
         }
@@ -105,7 +108,11 @@ impl Store {
         check(options.progress)?;
         let mut receiver = Receiver::new(self, options.temp_roots, options.progress);
         let mut hashing = HashReader::new(&mut *reader, Algorithm::Sha256);
-        nar::read(&mut hashing, &mut receiver).map_err(from_nar)?;
+        let is_right = match options.fixed {
+            None => nar::read(&mut hashing, &mut receiver).map(|()| true),
+            Some(fixed) => contents::read_fixed(&mut hashing, &mut receiver, fixed),
+        }
+        .map_err(from_nar)?;
         let (hash, nar_size) = hashing.current();
         let fields = Fields::read(&mut hashing, self.dir()).map_err(bad_input)?;
         if options
@@ -113,6 +120,9 @@ impl Store {
             .is_some_and(|wanted| !wanted.contains(&fields.path))
         {
             return Err(Error::Unwanted(fields.path));
+        }
+        if !is_right {
+            return Err(Error::WrongContents(fields.path));
         }
         let (_, signed, _) = hashing.finish();
         let signature = read_signature(&mut &mut *reader).map_err(bad_input)?;

@@ -116,6 +116,7 @@ pub fn importing<'a>(
 ) -> ImportOptions<'a> {
     ImportOptions {
         wanted: None,
+        fixed: None,
         temp_roots,
         authority,
         held_locks: &[],
