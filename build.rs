@@ -6,14 +6,17 @@
 //! `autoconf-compat/unbuffered-pipe.c`, which is compiled and run here; the first that has an answer
 //! decides. The results are the cfg `have_daemon_offload_hook` and the environment variables that
 //! `store::compiled_directories!()` and `--version` read.
+//!
+//! The packages in demo/ and doc/ have this build script, too, for the environment variables.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use toml::Table;
+use toml::de::{DeTable, DeValue};
 
 /// The cache variable that replaces the probe.
 const OVERRIDE: &str = "ac_cv_guix_cbips_support_setvbuf";
@@ -32,15 +35,43 @@ const DIRECTORIES: &[(&str, &str, &str)] = &[
     ("libexecdir", "GUIX_LIBEXEC_DIR", "/usr/local/libexec"),
 ];
 
+/// What `configure` has decided: texts, and what is true or false.
+type Table = BTreeMap<String, Value>;
+
+enum Value {
+    Text(String),
+    Truth(bool),
+    Other,
+}
+
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
-    if let Err(reason) = configure() {
+    if let Err(reason) = enter_top().and_then(|()| configure()) {
         eprintln!("build.rs: {reason}");
         std::process::exit(1);
     }
 }
 
+/// Goes to the top of the tree, to which the names of files here are relative.
+fn enter_top() -> Result<(), String> {
+    if !is_programs() {
+        env::set_current_dir("..").map_err(|error| format!("cannot enter ..: {error}"))?;
+    }
+    Ok(())
+}
+
+/// Whether this is the build script of the programs.
+fn is_programs() -> bool {
+    env::var("CARGO_PKG_NAME").is_ok_and(|name| name == "guix-daemon")
+}
+
+/// Runs this again when `file` changes. Cargo takes names as relative to the package.
+fn watch(file: &Path) {
+    let top = if is_programs() { "" } else { "../" };
+    println!("cargo:rerun-if-changed={top}{}", file.display());
+}
+
 fn configure() -> Result<(), String> {
+    watch(Path::new("build.rs"));
     let status = read_status()?;
 
     for (key, variable, default) in DIRECTORIES {
@@ -62,10 +93,12 @@ fn configure() -> Result<(), String> {
     println!("cargo:rustc-check-cfg=cfg(have_daemon_offload_hook)");
     let wanted = match status.get("daemon_offload") {
         None => true,
-        Some(value) => value
-            .as_bool()
-            .ok_or("daemon_offload must be true or false")?,
+        Some(Value::Truth(value)) => *value,
+        Some(_) => return Err("daemon_offload must be true or false".to_owned()),
     };
+    if !is_programs() {
+        return Ok(());
+    }
     if wanted && unbuffered_pipes_work(&status)? {
         println!("cargo:rustc-cfg=have_daemon_offload_hook");
     }
@@ -87,21 +120,27 @@ fn read_status() -> Result<Table, String> {
             file
         }
     };
-    println!("cargo:rerun-if-changed={}", file.display());
+    watch(&file);
     let contents = fs::read_to_string(&file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    contents
-        .parse::<Table>()
-        .map_err(|error| format!("{}: {error}", file.display()))
+    let table =
+        DeTable::parse(&contents).map_err(|error| format!("{}: {error}", file.display()))?;
+    let value = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(truth) => Value::Truth(*truth),
+        _ => Value::Other,
+    };
+    let entries = table.get_ref().iter();
+    Ok(entries
+        .map(|(key, found)| (key.get_ref().to_string(), value(found.get_ref())))
+        .collect())
 }
 
 fn text<'a>(status: &'a Table, key: &str) -> Result<Option<&'a str>, String> {
     match status.get(key) {
         None => Ok(None),
-        Some(value) => match value.as_str() {
-            Some(text) => Ok(Some(text)),
-            None => Err(format!("{key} in config.status.toml must be a string")),
-        },
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{key} in config.status.toml must be a string")),
     }
 }
 
@@ -128,7 +167,7 @@ fn guix_system() -> String {
 /// probe.
 fn unbuffered_pipes_work(status: &Table) -> Result<bool, String> {
     println!("cargo:rerun-if-env-changed={OVERRIDE}");
-    println!("cargo:rerun-if-changed={PROBE}");
+    watch(Path::new(PROBE));
 
     if let Some(answer) = env::var_os(OVERRIDE).filter(|answer| !answer.is_empty()) {
         return yes_or_no(&answer.to_string_lossy());
@@ -168,7 +207,7 @@ fn known_answer(target: &str) -> bool {
 /// Compiles the builder of `guix-client build --hello`, which uses no library. Where that is not
 /// possible, the file is empty, and the client says that it has no such builder.
 fn compile_hello() -> Result<(), String> {
-    println!("cargo:rerun-if-changed={HELLO}");
+    watch(Path::new(HELLO));
     let program = output_directory()?.join("hello");
     let flags = [
         "-Os",

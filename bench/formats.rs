@@ -1,4 +1,5 @@
 //! Criterion benchmarks of the formats, which are used by every build, import and collection.
+#![allow(missing_docs)] // What criterion_group! makes has none.
 
 use std::hint::black_box;
 use std::io::{self, Write};

@@ -105,13 +105,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let begin = Instant::now();
         let built = build(&mut daemon, &arguments, targets);
         let time = begin.elapsed();
-        if let Err(error) = &built
-            && frames_secret(&daemon).is_some()
-            && let Some(protocol::client::Error::Daemon { status, .. }) = error.downcast_ref()
-        {
-            // A hook needs more information than Guix's exit code.
-            output::error("build", error);
-            return Ok(ExitCode::from(u8::try_from(*status).unwrap_or(1)));
+        if let Err(error) = &built {
+            if frames_secret(&daemon).is_some() {
+                if let Some(protocol::client::Error::Daemon { status, .. }) = error.downcast_ref() {
+                    // A hook needs more information than Guix's exit code.
+                    output::error("build", error);
+                    return Ok(ExitCode::from(u8::try_from(*status).unwrap_or(1)));
+                }
+            }
         }
         let builds = match built? {
             Validity::AllValid(builds) => builds,

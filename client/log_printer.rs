@@ -137,11 +137,11 @@ impl<W: Write> LogPrinter<W> {
             self.put(b"\n");
             self.open_line = None;
         }
-        if let (None, Source::Builder(pid)) = (self.open_line, source)
-            && self.builds.several_run()
-        {
-            let prefix = self.builds.of_process(pid).prefix();
-            self.put(prefix.as_bytes());
+        if let (None, Source::Builder(pid)) = (self.open_line, source) {
+            if self.builds.several_run() {
+                let prefix = self.builds.of_process(pid).prefix();
+                self.put(prefix.as_bytes());
+            }
         }
         self.put(text);
         self.open_line = (!text.ends_with(b"\n")).then_some(source);

@@ -63,10 +63,10 @@ impl Daemon {
     /// Leaves a database that is whole without its log, once all sessions have ended.
     pub fn close_store(&self) {
         let store = self.open.lock().clone();
-        if let Some(store) = store
-            && let Err(error) = store.checkpoint()
-        {
-            tracing::warn!("warning: {error}");
+        if let Some(store) = store {
+            if let Err(error) = store.checkpoint() {
+                tracing::warn!("warning: {error}");
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use clap::builder::{StyledStr, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -202,7 +203,8 @@ pub fn command() -> Command {
             .help(row.help)
             .hide(row.hidden)
             .action(ArgAction::Append)
-            .allow_hyphen_values(true)
+            // An argument may begin with a hyphen.
+            .allow_hyphen_values(row.takes != Nothing)
             .value_parser(ValueParser::os_string());
         if let Some(short) = row.short {
             arg = arg.short(short);
@@ -415,7 +417,10 @@ pub fn yes_or_no(value: Option<&OsStr>) -> Result<bool, String> {
     } else if value.eq_ignore_ascii_case("no") {
         Ok(false)
     } else {
-        Err(format!("'{}': invalid Boolean value", value.display()))
+        Err(format!(
+            "'{}': invalid Boolean value",
+            Path::new(value).display()
+        ))
     }
 }
 

@@ -61,7 +61,7 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
         let deadline = next.into_iter().flatten().min();
         let waiting = wait(listeners.as_slice(), &shutdown, deadline)?;
         if let Ok(Some(info)) = shutdown.read_signal() {
-            break Signal::try_from(info.ssi_signo.cast_signed()).unwrap_or(Signal::SIGTERM);
+            break Signal::try_from(info.ssi_signo as i32).unwrap_or(Signal::SIGTERM);
         }
         for index in waiting {
             match listeners.as_slice()[index].accept() {

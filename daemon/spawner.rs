@@ -40,7 +40,7 @@ impl Spawner {
                 let mut processors = Followed::default();
                 for (program, reply) in orders {
                     // The session that started this thread may be bound to a client's processor.
-                    processors.follow(std::process::id().cast_signed());
+                    processors.follow(std::process::id() as i32);
                     // If the receiver has gone, the child is dropped and thereby killed.
                     let _ = reply.send(program.parent_death_signal(Signal::SIGKILL).spawn());
                 }

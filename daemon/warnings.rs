@@ -19,10 +19,10 @@ pub fn log(settings: &Settings) {
             "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
         );
     }
-    if !group.is_empty()
-        && let Err(reason) = group_of_build_users(&group)
-    {
-        tracing::warn!("warning: {reason}");
+    if !group.is_empty() {
+        if let Err(reason) = group_of_build_users(&group) {
+            tracing::warn!("warning: {reason}");
+        }
     }
     for word in session.words("build-extra-chroot-dirs") {
         let word = word.to_str_lossy();

@@ -46,7 +46,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             in_mount_namespace(program, arguments)?;
         }
         _ => bail!(
-            "usage: demo system | source-of CRATE | in-mount-namespace COMMAND... | \
+            "usage: guix-demo system | source-of CRATE | in-mount-namespace COMMAND... | \
              derive GATHERED PLAN | report PLAN MACHINES SECONDS | picture OUTPUT"
         ),
     }

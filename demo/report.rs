@@ -75,7 +75,7 @@ pub fn print(steps: &[Step], machines: &Path, seconds: &str) -> Result<()> {
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_FULL_CONDENSED)
+        .load_preset(presets::UTF8_FULL_CONDENSED)
         .set_header(header);
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

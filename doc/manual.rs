@@ -1,7 +1,7 @@
 //! Makes the man pages and the shell completions of the daemon and of its hook from their tables
 //! of options, and the manual as HTML and Texinfo; `guix-client manual` makes its own pages.
 //!
-//! `make doc` runs both with a directory, where they leave `man/`, `completions/`, `html/` and
+//! `make` runs both with a directory, where they leave `man/`, `completions/`, `html/` and
 //! `guix-daemon.texi`.
 
 use std::path::Path;
@@ -156,13 +156,13 @@ fn hook() -> Command {
 
 fn main() -> ExitCode {
     let Some(out) = std::env::args_os().nth(1) else {
-        eprintln!("usage: manual DIRECTORY");
+        eprintln!("usage: guix-manual DIRECTORY");
         return ExitCode::FAILURE;
     };
     match run(Path::new(&out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("manual: {error:#}");
+            eprintln!("guix-manual: {error:#}");
             ExitCode::FAILURE
         }
     }

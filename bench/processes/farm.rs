@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -135,7 +135,11 @@ impl Farm {
         // A login shell would run our own start-up files.
         let mut variables = vec![format!("HOME={}", self.head.path("").display())];
         for (name, value) in self.head.environment() {
-            variables.push(format!("{}={}", name.display(), value.display()));
+            variables.push(format!(
+                "{}={}",
+                Path::new(name).display(),
+                Path::new(value).display()
+            ));
         }
         // Guix's hook runs `guix repl' there.
         let guix = implementation.hook.first().and_then(|guix| guix.parent());

@@ -1,8 +1,8 @@
 //! The hook alone: how long a daemon waits for its replies.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ fn busy(host: &Host, _: usize) -> Result<Duration> {
 pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<Vec<Duration>> {
     let (program, arguments) = host.hook().split_first().context("no hook")?;
     // As with a daemon, the hook's reply is on standard output and standard error.
-    let (answer, writer) = io::pipe().context("cannot make a pipe")?;
+    let (answer, writer) = system::pipe::pipe().context("cannot make a pipe")?;
     let mut begun = Instant::now();
     let mut child = Command::new(program)
         .args(arguments)
@@ -89,7 +89,7 @@ pub fn ask(host: &Host, drv: &StorePath, times: usize, wanted: &str) -> Result<V
         }
     });
     let mut stdin = child.stdin.take().context("no pipe")?;
-    let mut lines = BufReader::new(answer).lines();
+    let mut lines = BufReader::new(File::from(answer)).lines();
     let mut said = String::new();
     let mut answered = Vec::new();
     'asking: while answered.len() < times {

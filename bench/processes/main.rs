@@ -157,7 +157,7 @@ impl Bench {
         words.retain(|word| !word.starts_with('-'));
         let rounds = std::env::var("GUIX_BENCH_ROUNDS").ok();
         let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
             "measured (median)",
             "ours",
             "reference",

@@ -167,9 +167,11 @@ impl BuildUsers {
                 return Ok(None);
             }
             let is_first = ticket.is_first(group);
-            if is_first && let Some(taken) = take()? {
-                // Counted before the next in the queue is determined.
-                return Ok(Some((taken, Taken::new(&self.0, client))));
+            if is_first {
+                if let Some(taken) = take()? {
+                    // Counted before the next in the queue is determined.
+                    return Ok(Some((taken, Taken::new(&self.0, client))));
+                }
             }
             if let Some(on_wait) = on_wait.take() {
                 on_wait();

@@ -67,11 +67,11 @@ impl Goals {
         wanted: Option<BTreeSet<String>>,
         mode: BuildMode,
     ) -> BuildId {
-        if let Some(id) = self.build_ids.get(path).copied()
-            && let Some(goal) = self.builds.get_mut(&id)
-        {
-            goal.want(wanted);
-            return id;
+        if let Some(id) = self.build_ids.get(path).copied() {
+            if let Some(goal) = self.builds.get_mut(&id) {
+                goal.want(wanted);
+                return id;
+            }
         }
         let id = self.ids.new_build();
         let goal = BuildGoal::new(path.clone(), wanted, mode);

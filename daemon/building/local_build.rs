@@ -351,10 +351,10 @@ impl<'a> Build<'a> {
         };
         let message = format!("builder for `{}' {described}", job.path);
         let error = self.excuse(attempt, AttemptError::Failed(failure, message));
-        if let (Some(root), BuildMode::Normal) = (&self.root, job.mode)
-            && let Err(error) = self.leave_outputs(root)
-        {
-            attempt.message(Level::Error, error.to_string());
+        if let (Some(root), BuildMode::Normal) = (&self.root, job.mode) {
+            if let Err(error) = self.leave_outputs(root) {
+                attempt.message(Level::Error, error.to_string());
+            }
         }
         self.clean_up(attempt, false)?;
         Err(error)

@@ -7,6 +7,8 @@ use store::{Level, Progress};
 
 /// Receives a waiting client's log. Messages are sent with [`Progress::message`].
 pub trait LogSink: Progress {
+    /// This as what operations of the store report to.
+    fn progress(&self) -> &dyn Progress;
     /// A piece of a build's log, as read from the process `pid`. The sink frames it as the client
     /// requested, and drops it if the client does not want it.
     fn build_output(&self, pid: u32, data: &[u8]);

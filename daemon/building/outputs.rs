@@ -62,10 +62,10 @@ pub(super) fn take(
         deadline,
         owner: maker.map(|maker| maker.uid),
     };
-    if let Some(maker) = maker
-        && (job.is_fixed_output() || maker.reaches_others)
-    {
-        taker.take_away(missing, place)?;
+    if let Some(maker) = maker {
+        if job.is_fixed_output() || maker.reaches_others {
+            taker.take_away(missing, place)?;
+        }
     }
     let mut candidates: BTreeSet<StorePath> = (*job.input_closure()?).clone();
     candidates.extend(job.outputs().map(|(_, path)| path.clone()));

@@ -94,7 +94,7 @@ impl<'a> Planner<'a> {
 
     /// For long operations of the store.
     pub(super) fn progress(&self) -> &'a dyn Progress {
-        &*self.request.log
+        self.request.log.progress()
     }
 
     /// Whether a valid item has its registered contents.

@@ -32,7 +32,7 @@ pub(super) struct Graph {
 /// The files that the derivation requests.
 pub(super) fn wanted(job: &Job) -> Result<Vec<Graph>, AttemptError> {
     let words: Vec<&[u8]> = job.words("exportReferencesGraph").collect();
-    if !words.len().is_multiple_of(2) {
+    if words.len() % 2 != 0 {
         let all = words.join(&b' ').to_str_lossy().into_owned();
         return refuse(format!(
             "odd number of tokens in `exportReferencesGraph': `{all}'"

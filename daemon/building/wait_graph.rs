@@ -76,11 +76,11 @@ impl WaitGraph {
 
     /// Marks a goal as requested by the client: it isn't dropped for lack of waiters.
     pub(super) fn set_top(&mut self, id: GoalId) {
-        if let Some(node) = self.nodes.get_mut(&id)
-            && !node.is_top
-        {
-            node.is_top = true;
-            self.tops += 1;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            if !node.is_top {
+                node.is_top = true;
+                self.tops += 1;
+            }
         }
     }
 

@@ -283,10 +283,10 @@ impl<'a> Worker<'a> {
                 }
             }
             Outcome::HookFailed => {
-                if let GoalId::Build(build) = id
-                    && let Some(goal) = self.planner.goals.build_mut(build)
-                {
-                    goal.hook_failures += 1;
+                if let GoalId::Build(build) = id {
+                    if let Some(goal) = self.planner.goals.build_mut(build) {
+                        goal.hook_failures += 1;
+                    }
                 }
                 self.planner.goals.wake(id);
             }
@@ -398,12 +398,13 @@ impl<'a> Worker<'a> {
         if goal.hook_failures < HOOK_FAILURE_LIMIT && !job.must_be_local() {
             job.hooks = self.hooks.clone().filter(|hooks| hooks.is_usable());
         }
-        if job.hooks.is_some()
-            && let Some(requirements) = self.requirements(id)
-            && self.postponement.would_be_postponed(&requirements)
-        {
-            self.postpone(id, Obstacle::Machine);
-            return Ok(());
+        if job.hooks.is_some() {
+            if let Some(requirements) = self.requirements(id) {
+                if self.postponement.would_be_postponed(&requirements) {
+                    self.postpone(id, Obstacle::Machine);
+                    return Ok(());
+                }
+            }
         }
         if self.blocked.attempts() >= ATTEMPT_LIMIT {
             self.blocked.insert(id, Blocker::Slot);

@@ -22,21 +22,21 @@ const SCHEMA: &str = "7";
 
 pub fn check(directories: &Directories, findings: &mut Findings) {
     let file = directories.database.join("db.sqlite");
-    if let Err(error) = fs::File::open(&file)
-        && error.kind() == io::ErrorKind::PermissionDenied
-    {
-        return findings.note(
-            "only the daemon's user can look into the database",
-            Some(advice::as_root("guix-daemon --check-setup")),
-        );
+    if let Err(error) = fs::File::open(&file) {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return findings.note(
+                "only the daemon's user can look into the database",
+                Some(advice::as_root("guix-daemon --check-setup")),
+            );
+        }
     }
-    if schema(&directories.database, findings)
-        && let Err(error) = contents(&directories.database, findings)
-    {
-        findings.wrong(
-            format!("the database `{}' cannot be read: {error}", file.display()),
-            recovery(&file),
-        );
+    if schema(&directories.database, findings) {
+        if let Err(error) = contents(&directories.database, findings) {
+            findings.wrong(
+                format!("the database `{}' cannot be read: {error}", file.display()),
+                recovery(&file),
+            );
+        }
     }
 }
 

@@ -60,16 +60,17 @@ fn store(path: &Path, group: &BStr, findings: &mut Findings) {
     }
     let before = findings.count();
     is_private("store", path, &metadata, findings);
-    if !group.is_empty()
-        && let Ok(Some(entry)) = ids::group_by_name(&group.to_str_lossy())
-        && (metadata.gid() != entry.gid || metadata.mode() & 0o7777 != 0o1775)
-    {
-        let text = format!(
-            "the store `{shown}' has group {} and mode {:04o}; builds need {group} and 1775",
-            metadata.gid(),
-            metadata.mode() & 0o7777
-        );
-        findings.wrong(text, format!("chgrp {group} {shown} && chmod 1775 {shown}"));
+    if !group.is_empty() {
+        if let Ok(Some(entry)) = ids::group_by_name(&group.to_str_lossy()) {
+            if metadata.gid() != entry.gid || metadata.mode() & 0o7777 != 0o1775 {
+                let text = format!(
+                    "the store `{shown}' has group {} and mode {:04o}; builds need {group} and 1775",
+                    metadata.gid(),
+                    metadata.mode() & 0o7777
+                );
+                findings.wrong(text, format!("chgrp {group} {shown} && chmod 1775 {shown}"));
+            }
+        }
     }
     file_system(path, findings);
     if findings.count() == before {

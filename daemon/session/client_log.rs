@@ -86,6 +86,10 @@ impl ClientLog {
 }
 
 impl LogSink for ClientLog {
+    fn progress(&self) -> &dyn Progress {
+        self
+    }
+
     fn build_output(&self, pid: u32, data: &[u8]) {
         let settings = self.settings();
         if settings.verbosity >= settings.build_verbosity {

@@ -89,12 +89,13 @@ fn open(
     // Others could use up what they give up here, so that there is none for the collector, which
     // gives it up itself.
     store.set_reserved_space(hello.reserve_space || !peer.trusted());
-    if let Peer::Local(peer) = peer
-        && let Ok(Some(account)) = system::ids::user_by_id(peer.uid)
-        && let Err(error) = store.create_user(&account.name, peer.uid, log)
-    {
-        // On a full disk, say, where the client may be about to collect garbage.
-        tracing::warn!("warning: {error}");
+    if let Peer::Local(peer) = peer {
+        if let Ok(Some(account)) = system::ids::user_by_id(peer.uid) {
+            if let Err(error) = store.create_user(&account.name, peer.uid, log) {
+                // On a full disk, say, where the client may be about to collect garbage.
+                tracing::warn!("warning: {error}");
+            }
+        }
     }
     Ok(store)
 }

@@ -34,10 +34,10 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> HandlerRes
         })
         .flatten()
         .map(|(_, user)| user.clone());
-    if let Some(user) = user
-        && let Err(message) = create_profile(session, &user)
-    {
-        return session.refuse(&message);
+    if let Some(user) = user {
+        if let Err(message) = create_profile(session, &user) {
+            return session.refuse(&message);
+        }
     }
     match changed_settings(&session.settings, &session.client, &request) {
         Ok(settings) => {
@@ -106,10 +106,10 @@ fn changed_settings(
     if let Some(cores) = request.build_cores {
         settings.set("build-cores", cores.to_string());
     }
-    if let Some(substitute) = request.use_substitutes
-        && settings.use_substitutes
-    {
-        settings.set("build-use-substitutes", truth(substitute));
+    if let Some(substitute) = request.use_substitutes {
+        if settings.use_substitutes {
+            settings.set("build-use-substitutes", truth(substitute));
+        }
     }
     for (name, value) in &request.overrides {
         if UNPRIVILEGED.iter().any(|known| name == known) {

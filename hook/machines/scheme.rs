@@ -31,10 +31,10 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
 
     let mut evaluator = Evaluator::default();
     let result = evaluator.program(&data);
-    if !evaluator.scheme.is_empty()
-        && let Some(text) = guile::evaluate(file)?
-    {
-        return Ok(from_guile(file, &text));
+    if !evaluator.scheme.is_empty() {
+        if let Some(text) = guile::evaluate(file)? {
+            return Ok(from_guile(file, &text));
+        }
     }
     let mut loaded = MachineList::default();
     for needed in evaluator.scheme {

@@ -158,7 +158,7 @@ impl<'a> EndCheck<'a> {
     }
 
     fn is_complete(&self) -> bool {
-        self.length >= 8 && self.length.is_multiple_of(8) && self.last == [0; 8]
+        self.length >= 8 && self.length % 8 == 0 && self.last == [0; 8]
     }
 }
 

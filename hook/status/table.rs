@@ -15,8 +15,11 @@ use crate::slots::Occupant;
 pub fn table(machines: &[MachineStatus]) -> String {
     let mut table = Table::new();
     table
-        .load_style(UTF8_HORIZONTAL_ONLY)
+        .load_preset(UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = system::terminal::width(&std::io::stdout()) {
+        table.set_width(width);
+    }
     table.set_header([
         "machine",
         "systems",

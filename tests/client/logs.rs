@@ -104,7 +104,7 @@ fn a_running_build_is_followed_to_its_end() {
 fn following_ends_with_the_reader() {
     let fixture = Fixture::new();
     let (_client, drv, build) = running(&fixture, "echo >$out");
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = system::pipe::pipe().unwrap();
     let mut command = fixture.command(&["log", drv.path.as_str()]);
     let log = command.stdout(writer).spawn().unwrap();
     drop(command);

@@ -96,9 +96,9 @@ fn run_with_output(fixture: &Fixture, words: &[String], input: &[u8], out: Stdio
 
 /// A pipe without a reader.
 fn closed_pipe() -> OwnedFd {
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = system::pipe::pipe().unwrap();
     drop(reader);
-    writer.into()
+    writer
 }
 
 fn full_disk() -> File {
@@ -172,13 +172,13 @@ fn assert_ends_with_its_reader(script: &str) {
     // It distinguishes the builder from those of other tests.
     let mark = fixture.gate("mark").display().to_string();
     let (_client, drv) = fixture.derivation("slow", &format!("{script} # {mark}"));
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = system::pipe::pipe().unwrap();
     let mut command = fixture.command(&["build", "-v", "3", drv.path.as_str()]);
     command.stdout(writer.try_clone().unwrap()).stderr(writer);
     let child = command.spawn().unwrap();
     // The command holds the write ends as long as it lives.
     drop(command);
-    let mut lines = BufReader::new(reader).lines();
+    let mut lines = BufReader::new(File::from(reader)).lines();
     let seen = lines.any(|line| line.unwrap() == "started");
     assert!(seen, "the builder never started");
     assert!(!processes_with(&mark).is_empty());
@@ -219,7 +219,7 @@ fn a_daemon_that_hangs_up_is_an_error_with_a_message() {
     let fixture = Fixture::new();
     let script = format!("echo started; {}", fixture.await_gate("never"));
     let (_client, drv) = fixture.derivation("slow", &script);
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = system::pipe::pipe().unwrap();
     let mut command = fixture.command(&["build", drv.path.as_str()]);
     let child = command
         .stderr(writer)
@@ -227,7 +227,9 @@ fn a_daemon_that_hangs_up_is_an_error_with_a_message() {
         .spawn()
         .unwrap();
     drop(command);
-    let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+    let mut lines = BufReader::new(File::from(reader))
+        .lines()
+        .map(Result::unwrap);
     assert!(lines.any(|line| line == "started"));
     fixture.daemon.signal(Signal::SIGKILL);
     assert_eq!(wait(child, "a build without daemon").code(), Some(1));

@@ -35,7 +35,7 @@ impl Namespaces {
             .read_line(&mut line)
             .unwrap();
         assert_eq!(line, "up\n", "cannot set up namespaces");
-        let mut pid = child.id().cast_signed();
+        let mut pid = child.id() as i32;
         if options.contains(&"--fork") {
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
             pid = children.trim().parse().unwrap();

@@ -87,10 +87,10 @@ impl Scanner {
                     digits_until = 0;
                 }
                 None => {
-                    if let Ok(digits) = HashPart::try_from(window)
-                        && let Some(paths) = self.candidates.remove(&digits)
-                    {
-                        self.found.extend(paths);
+                    if let Ok(digits) = HashPart::try_from(window) {
+                        if let Some(paths) = self.candidates.remove(&digits) {
+                            self.found.extend(paths);
+                        }
                     }
                     digits_until = start + HASH_LENGTH;
                     start += 1;

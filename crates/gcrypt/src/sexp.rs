@@ -9,7 +9,7 @@ use std::fmt;
 use std::ptr::{self, NonNull};
 
 use crate::error::{Error, Result};
-use crate::sys::{self, gcry_sexp, gcry_sexp_format};
+use crate::sys::{self, gcry_sexp};
 
 /// The longest text that is parsed, in bytes.  An RSA key of 16,384 bits takes about 20 KiB.
 pub(crate) const MAXIMUM_LENGTH: usize = 1 << 20;
@@ -76,25 +76,24 @@ impl Sexp {
     /// The canonical form: two s-expressions are equal if and only if it is equal.
     #[must_use]
     pub fn to_canonical(&self) -> Vec<u8> {
-        self.print(gcry_sexp_format::GCRYSEXP_FMT_CANON)
+        self.print(sys::GCRYSEXP_FMT_CANON)
     }
 
     /// The advanced form, as libgcrypt (and therefore Guix) prints it.
     #[must_use]
     pub fn to_advanced(&self) -> Vec<u8> {
-        self.print(gcry_sexp_format::GCRYSEXP_FMT_ADVANCED)
+        self.print(sys::GCRYSEXP_FMT_ADVANCED)
     }
 
-    fn print(&self, format: gcry_sexp_format) -> Vec<u8> {
+    fn print(&self, format: c_int) -> Vec<u8> {
         // SAFETY: a null buffer asks for the size needed.
-        let needed =
-            unsafe { sys::gcry_sexp_sprint(self.as_raw(), format as c_int, ptr::null_mut(), 0) };
+        let needed = unsafe { sys::gcry_sexp_sprint(self.as_raw(), format, ptr::null_mut(), 0) };
         let mut buffer = vec![0u8; needed];
         // SAFETY: the buffer has the length that is passed.
         let written = unsafe {
             sys::gcry_sexp_sprint(
                 self.as_raw(),
-                format as c_int,
+                format,
                 buffer.as_mut_ptr().cast(),
                 buffer.len(),
             )

@@ -114,12 +114,12 @@ impl<'a> Source<'a> {
     /// Counts bytes of memory.
     fn keep(&mut self, bytes: u64) -> Result<(), Error> {
         self.kept = self.kept.saturating_add(bytes);
-        if self.kept > self.taken
-            && let Some(quota) = &mut self.quota
-        {
-            let more = (self.kept - self.taken).div_ceil(STEP).saturating_mul(STEP);
-            quota.take(more)?;
-            self.taken += more;
+        if self.kept > self.taken {
+            if let Some(quota) = &mut self.quota {
+                let more = (self.kept - self.taken).div_ceil(STEP).saturating_mul(STEP);
+                quota.take(more)?;
+                self.taken += more;
+            }
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Store {
                     // Usually a directory whose index is full, or a file with too many links.
                     Err(error) if given_up(&error) => {
                         say(progress, Level::Info, || {
-                            let name = file.name.display();
+                            let name = Path::new(&file.name).display();
                             let link = self.link_name(&link);
                             format!(
                                 "cannot link `{link}' to `{name}': {}",

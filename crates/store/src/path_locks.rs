@@ -93,10 +93,10 @@ impl Drop for PathLocks {
     fn drop(&mut self) {
         for file in self.files.drain(..) {
             // A remaining lock file does no harm; the collector deletes it.
-            if self.delete
-                && let Err(error) = file.delete()
-            {
-                tracing::debug!(path = %file.path().display(), %error, "deleting lock file");
+            if self.delete {
+                if let Err(error) = file.delete() {
+                    tracing::debug!(path = %file.path().display(), %error, "deleting lock file");
+                }
             }
         }
     }

@@ -155,7 +155,7 @@ impl Store {
             hash,
             registration_time,
             deriver,
-            nar_size: nar_size.map_or(0, i64::cast_unsigned),
+            nar_size: nar_size.map_or(0, |size| size as u64),
             references: references
                 .iter()
                 .map(|reference| self.parse(reference))
@@ -271,11 +271,12 @@ impl Store {
                 let outputs = self.query_derivation_outputs(path)?;
                 edges.extend(self.query_valid_paths(outputs.values())?);
             }
-            if how.include_derivers
-                && let Some(deriver) = info.deriver
-                && self.is_valid(&deriver)?
-            {
-                edges.insert(deriver);
+            if how.include_derivers {
+                if let Some(deriver) = info.deriver {
+                    if self.is_valid(&deriver)? {
+                        edges.insert(deriver);
+                    }
+                }
             }
         }
         Ok(edges)
@@ -339,7 +340,7 @@ impl Store {
         self.write("registering failed path", &Quiet, |connection| {
             connection
                 .prepare_cached("insert or ignore into FailedPaths (path, time) values (?, ?)")?
-                .execute((path.as_str(), unix_time().cast_signed()))?;
+                .execute((path.as_str(), unix_time() as i64))?;
             Ok(())
         })
     }

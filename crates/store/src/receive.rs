@@ -212,10 +212,10 @@ impl Leftover {
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = remove_leftover(&self.store, &self.name)
-        {
-            tracing::warn!(name = self.name, %error, "something is left in the store");
+        if !self.keep {
+            if let Err(error) = remove_leftover(&self.store, &self.name) {
+                tracing::warn!(name = self.name, %error, "something is left in the store");
+            }
         }
     }
 }

@@ -201,7 +201,7 @@ fn insert(
             new.hash.to_string(),
             new.registration_time
                 .filter(|time| *time != 0)
-                .unwrap_or_else(|| unix_time().cast_signed()),
+                .unwrap_or_else(|| unix_time() as i64),
             new.deriver.as_ref().map(StorePath::as_str),
             size_column(new.nar_size),
         ))?;

@@ -146,12 +146,13 @@ impl Restorer {
         contents.read_exact(data)?;
         let hash = linkable.then(|| FileHasher::of(mode == 0o555, data).0);
         let parent = self.parent()?;
-        if let Some(hash) = &hash
-            && self
+        if let Some(hash) = &hash {
+            if self
                 .store
                 .link_existing(hash, size as u64, parent, &self.next)?
-        {
-            return Ok(());
+            {
+                return Ok(());
+            }
         }
         let mut file = parent.create_new(&self.next, mode)?;
         self.disinherit(parent, &file)?;
@@ -236,10 +237,10 @@ impl Sink for Restorer {
             name,
         });
         // Keep both ends open: the outer ones to return through, the inner ones to work in.
-        if let Some(far) = self.levels.len().checked_sub(OPEN_AT_EACH_END + 1)
-            && far >= OPEN_AT_EACH_END
-        {
-            self.levels[far].dir = None;
+        if let Some(far) = self.levels.len().checked_sub(OPEN_AT_EACH_END + 1) {
+            if far >= OPEN_AT_EACH_END {
+                self.levels[far].dir = None;
+            }
         }
         Ok(())
     }

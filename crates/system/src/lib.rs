@@ -31,6 +31,7 @@
 //! | [`landlock`] | restricting processes without namespaces |
 //! | [`keyring`] | kernel keyrings that must not be inherited |
 //! | [`seccomp`] | filtering the system calls of builders |
+//! | [`terminal`] | the width of a terminal |
 
 pub mod busy;
 pub mod caps;
@@ -57,4 +58,5 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod sync;
+pub mod terminal;
 pub mod tree;

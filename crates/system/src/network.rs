@@ -78,7 +78,7 @@ fn in6_addr(address: Ipv6Addr) -> libc::in6_addr {
 
 /// The index of a device.
 fn index(device: &str) -> io::Result<libc::c_int> {
-    Ok(nix::net::if_::if_nametoindex(device)?.cast_signed())
+    Ok(nix::net::if_::if_nametoindex(device)? as i32)
 }
 
 /// Creates an Ethernet device in this thread's network namespace. Each frame that it sends can be

@@ -57,8 +57,10 @@ fn become_builder(
             Network::Host { loopback, ipv6, .. } => {
                 if phase("waitForSlirpReady", wait_for_network(&mut from_daemon))? {
                     phase("initLoopback", network::set_up_loopback(*loopback))?;
-                    if *ipv6 && let Err(error) = network::set_up_ipv6() {
-                        log(format_args!("cannot set up IPv6: {error}"));
+                    if *ipv6 {
+                        if let Err(error) = network::set_up_ipv6() {
+                            log(format_args!("cannot set up IPv6: {error}"));
+                        }
                     }
                 }
             }
@@ -86,12 +88,13 @@ fn become_builder(
         phase("setIDs", ids::set_gid(*gid))?;
         phase("setIDs", ids::set_uid(*uid))?;
     }
-    if plan.chroot.is_some()
-        && let Identity::User {
+    if plan.chroot.is_some() {
+        if let Identity::User {
             renumbered: true, ..
         } = &plan.identity
-    {
-        phase("usernsSetIDs", renumber())?;
+        {
+            phase("usernsSetIDs", renumber())?;
+        }
     }
     // Changing the user has cleared the parent-death signal.
     die_with_daemon()?;

@@ -60,7 +60,7 @@ fn serve(connection: UnixStream) -> io::Result<()> {
         }
         let decoded = ForkRequest::decode(request).filter(|_| count == request.len());
         let request = decoded.ok_or_else(|| io::Error::other("an unknown request"))?;
-        processors.follow(std::os::unix::process::parent_id().cast_signed());
+        processors.follow(std::os::unix::process::parent_id() as i32);
         let reply = match namespace::fork_sibling(request.namespaces()) {
             Ok(None) => {
                 drop(connection);

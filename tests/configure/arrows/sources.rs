@@ -301,9 +301,10 @@ impl Sources {
             "self" => self.descend(from, rest, steps),
             "super" => {
                 let (mut module, mut rest) = (self.modules[from].parent?, rest);
-                while let [next, further @ ..] = rest
-                    && next == "super"
-                {
+                while let [next, further @ ..] = rest {
+                    if next != "super" {
+                        break;
+                    }
                     (module, rest) = (self.modules[module].parent?, further);
                 }
                 self.descend(module, rest, steps)
@@ -339,15 +340,15 @@ impl Sources {
             return Some(Place::Module(module));
         }
         let child = here.children.get(name);
-        if let Some(import) = here.imports.get(name)
-            && (child.is_none() || rest.is_empty())
-        {
-            return match self.resolve(module, import, Some(name), steps + 1) {
-                Some(Place::Module(there)) => self.descend(there, rest, steps + 1),
-                // From outside the tree: this module hands it on.
-                None if steps > 0 => Some(Place::Item(module)),
-                found => found,
-            };
+        if let Some(import) = here.imports.get(name) {
+            if child.is_none() || rest.is_empty() {
+                return match self.resolve(module, import, Some(name), steps + 1) {
+                    Some(Place::Module(there)) => self.descend(there, rest, steps + 1),
+                    // From outside the tree: this module hands it on.
+                    None if steps > 0 => Some(Place::Item(module)),
+                    found => found,
+                };
+            }
         }
         if let Some(child) = child {
             return self.descend(*child, rest, steps);

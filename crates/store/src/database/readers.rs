@@ -46,10 +46,10 @@ impl Reader {
 
     /// Makes sure that the next query sees everything that has been committed by now.
     fn refresh(&mut self, now: Option<Header>, epoch: u64) -> rusqlite::Result<()> {
-        if let (Some(now), Some((seen, _))) = (now, self.snapshot)
-            && now == seen
-        {
-            return Ok(());
+        if let (Some(now), Some((seen, _))) = (now, self.snapshot) {
+            if now == seen {
+                return Ok(());
+            }
         }
         self.end()?;
         if let Some(now) = now.filter(|now| now.frames() < CHECKPOINT) {
@@ -136,11 +136,10 @@ impl Readers {
 
     fn put_back(&self, mut reader: Reader) {
         let mut idle = self.idle.lock();
-        if let Some((_, epoch)) = reader.snapshot
-            && (epoch != idle.epoch || !idle.will_end(&self.idle))
-            && reader.end().is_err()
-        {
-            return;
+        if let Some((_, epoch)) = reader.snapshot {
+            if (epoch != idle.epoch || !idle.will_end(&self.idle)) && reader.end().is_err() {
+                return;
+            }
         }
         if idle.readers.len() < SPARE {
             idle.readers.push(reader);

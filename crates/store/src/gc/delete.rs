@@ -117,10 +117,8 @@ impl<'a> Deleter<'a> {
             check(self.progress)?;
             batch.clear();
             let mut expected = self.expected();
-            while batch.len() < most
-                && expected <= self.max_freed
-                && let Some(node) = order.next(graph)
-            {
+            while batch.len() < most && expected <= self.max_freed {
+                let Some(node) = order.next(graph) else { break };
                 let (name, size) = (graph.name(node).to_owned(), graph.size(node));
                 expected = expected.saturating_add(size);
                 batch.push(Doomed {

@@ -164,7 +164,7 @@ impl Graph {
             graph.ends.push(graph.names.len());
             graph
                 .sizes
-                .push(row.get::<_, Option<i64>>(2)?.map_or(0, i64::cast_unsigned));
+                .push(row.get::<_, Option<i64>>(2)?.map_or(0, |size| size as u64));
         }
         graph.live = vec![false; graph.ids.len()];
         graph.index_names();

@@ -143,10 +143,10 @@ impl Store {
             .collect();
         for name in entries {
             // Not valid yet, but a temporary root of a session.
-            if let Some(path) = self.unregistered(graph, name)
-                && roots.contains(&path)
-            {
-                live.push(path.as_str().to_owned());
+            if let Some(path) = self.unregistered(graph, name) {
+                if roots.contains(&path) {
+                    live.push(path.as_str().to_owned());
+                }
             }
         }
         live

@@ -1,6 +1,7 @@
 //! Removing unused files from `.links`.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use system::sync::Mutex;
@@ -29,7 +30,7 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
     in_parallel(&names, |name| {
         let look = || -> Result<()> {
             check(progress)?;
-            let path = || format!("`{}/.links/{}'", store.dir(), name.display());
+            let path = || format!("`{}/.links/{}'", store.dir(), Path::new(name).display());
             let Some(stat) = links
                 .try_stat_at(name)
                 .context(|| format!("statting {}", path()))?
@@ -38,8 +39,8 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
             };
             let size = stat.size();
             if stat.links() != 1 && size >= DEDUPLICATION_MINIMUM {
-                let others = stat.links().cast_signed() - 2;
-                saved.fetch_add(others.saturating_mul(size.cast_signed()), Ordering::Relaxed);
+                let others = stat.links() as i64 - 2;
+                saved.fetch_add(others.saturating_mul(size as i64), Ordering::Relaxed);
                 return Ok(());
             }
             match links.remove_file(name) {
@@ -63,7 +64,7 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
         return Err(error);
     }
     say(progress, Level::Info, || {
-        let overhead = links.stat().map_or(0, |stat| stat.size()).cast_signed();
+        let overhead = links.stat().map_or(0, |stat| stat.size()) as i64;
         let saved = (saved.into_inner() - overhead).max(0) as f64 / (1024.0 * 1024.0);
         format!("note: currently hard linking saves {saved:.2} MiB")
     });

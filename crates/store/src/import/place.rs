@@ -95,10 +95,10 @@ impl Store {
             derivation = Some(self.read_derivation(&path)?);
         }
         let mut new = new_path(&path, item.hash, item.nar_size, item.fields.references);
-        if let Some(deriver) = item.fields.deriver
-            && (before.iter().any(|item| item.new.path == deriver) || self.is_valid(&deriver)?)
-        {
-            new.deriver = Some(deriver);
+        if let Some(deriver) = item.fields.deriver {
+            if before.iter().any(|item| item.new.path == deriver) || self.is_valid(&deriver)? {
+                new.deriver = Some(deriver);
+            }
         }
         Ok(Settled {
             new,

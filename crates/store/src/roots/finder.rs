@@ -154,11 +154,12 @@ impl<'a> Finder<'a> {
                 self.follow(dir, name, full, Path::new(&target), visible)?;
             }
             Kind::Regular => {
-                if let Some(name) = name.to_str()
-                    && let Ok(item) = self.store.dir().join(name)
-                    && self.store.is_valid(&item)?
-                {
-                    self.roots.insert(full.to_owned(), Root { item, visible });
+                if let Some(name) = name.to_str() {
+                    if let Ok(item) = self.store.dir().join(name) {
+                        if self.store.is_valid(&item)? {
+                            self.roots.insert(full.to_owned(), Root { item, visible });
+                        }
+                    }
                 }
             }
             _ => {}

@@ -136,11 +136,12 @@ impl Store {
                 target.display()
             )
         })?;
-        if let Some(owner) = owner
-            && system::ids::effective_uid() == 0
-            && let Err(error) = std::os::unix::fs::lchown(&temporary, Some(owner), None)
-        {
-            tracing::debug!(link = %link.display(), %error, owner, "giving a root to its owner");
+        if let Some(owner) = owner {
+            if system::ids::effective_uid() == 0 {
+                if let Err(error) = std::os::unix::fs::lchown(&temporary, Some(owner), None) {
+                    tracing::debug!(link = %link.display(), %error, owner, "giving a root to its owner");
+                }
+            }
         }
         let renamed = fs::rename(&temporary, link);
         if renamed.is_err() {

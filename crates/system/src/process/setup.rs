@@ -169,10 +169,10 @@ impl Setup {
             if !self.place_descriptors() {
                 self.fail(Step::Descriptors);
             }
-            if let Some(directory) = &self.directory
-                && libc::chdir(directory.as_ptr()) < 0
-            {
-                self.fail(Step::Chdir);
+            if let Some(directory) = &self.directory {
+                if libc::chdir(directory.as_ptr()) < 0 {
+                    self.fail(Step::Chdir);
+                }
             }
             if let Some(limit) = &self.open_files {
                 // Lowering the limit can't fail.

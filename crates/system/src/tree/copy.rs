@@ -91,13 +91,14 @@ impl Copier<'_> {
     /// Goes back to the directory around it.
     fn go_back(&mut self) -> io::Result<()> {
         let inner = self.copies.pop().and_then(|copied| copied.dir);
-        if let Some(outer) = self.copies.last_mut()
-            && outer.dir.is_none()
-            && let Some(inner) = inner
-        {
-            let up = inner.open_parent()?;
-            same(&up, &outer.stat)?;
-            outer.dir = Some(up);
+        if let Some(outer) = self.copies.last_mut() {
+            if outer.dir.is_none() {
+                if let Some(inner) = inner {
+                    let up = inner.open_parent()?;
+                    same(&up, &outer.stat)?;
+                    outer.dir = Some(up);
+                }
+            }
         }
         Ok(())
     }

@@ -167,16 +167,16 @@ fn leave(root: &Dir, frames: &mut Vec<Frame>, visitor: &mut impl Visit) -> Resul
         path: path_of(frames, &done.name),
         source,
     };
-    if let Some(outer) = frames.last_mut()
-        && outer.dir.is_none()
-    {
-        let inner = done.dir.as_ref().expect("the innermost directory is open");
-        let found = inner
-            .open_parent()
-            .and_then(|up| same(&up, &outer.stat).map(|()| up));
-        match found {
-            Ok(up) => outer.dir = Some(up),
-            Err(error) => return Err(fail("go back from", error, frames)),
+    if let Some(outer) = frames.last_mut() {
+        if outer.dir.is_none() {
+            let inner = done.dir.as_ref().expect("the innermost directory is open");
+            let found = inner
+                .open_parent()
+                .and_then(|up| same(&up, &outer.stat).map(|()| up));
+            match found {
+                Ok(up) => outer.dir = Some(up),
+                Err(error) => return Err(fail("go back from", error, frames)),
+            }
         }
     }
     let parent = match frames.last() {

@@ -1,0 +1,40 @@
+//! Terminals.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+/// The number of columns; `None` if this is no terminal, or one that doesn't know.
+pub fn width(terminal: &impl AsFd) -> Option<u16> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the descriptor is borrowed for the call, which fills in this structure.
+    let result = unsafe {
+        libc::ioctl(
+            terminal.as_fd().as_raw_fd(),
+            libc::TIOCGWINSZ,
+            &raw mut size,
+        )
+    };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_says_how_wide_it_is() {
+        let size = nix::pty::Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let terminal = nix::pty::openpty(Some(&size), None).unwrap();
+        assert_eq!(width(&terminal.slave), Some(80));
+        assert_eq!(width(&std::fs::File::open("/dev/null").unwrap()), None);
+    }
+}
