@@ -26,6 +26,7 @@ CARGO          = cargo
 CARGOFLAGS     =
 CARGO_TARGET   =
 MAKEINFO       = makeinfo
+OBJCOPY        = objcopy
 
 -include config.mk
 
@@ -33,9 +34,14 @@ MAKEINFO       = makeinfo
 CARGO_TARGET_DIR ?= target
 
 release        = $(CARGO_TARGET_DIR)/$(if $(CARGO_TARGET),$(CARGO_TARGET)/)release
-cargo_build    = $(CARGO) build --release $(CARGOFLAGS) $(if $(CARGO_TARGET),--target $(CARGO_TARGET))
-programs       = guix-daemon guix-offload guix-client
 packages       = ./autoconf-compat/debian-packages
+cargo_build    = ./autoconf-compat/patiently --bar 8 compiling $(CARGO) build --release $(CARGOFLAGS)
+# Whose programs make the manual: those of this machine.
+native         = $(CARGO_TARGET_DIR)/release
+manual         = $(CARGO_TARGET_DIR)/manual
+# What `all' is made from, and a file as new as what it has made.
+sources        = Cargo.toml Cargo.lock build.rs config.status.toml crates daemon hook client doc
+complete       = $(release)/.complete
 
 export CARGO CARGO_TARGET_DIR
 export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir docdir htmldir infodir \
@@ -44,17 +50,34 @@ export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir do
 
 .PHONY: all demo check compliance bench install install-strip uninstall clean distclean dist doc packages
 
+# All that `install' needs: the programs, their debug information, man pages and shell completions.
 # Installs nothing: what is missing is named, before anything is compiled.
 all:
 	@$(packages) build
-	$(cargo_build) $(programs:%=--bin %)
+	@mkdir -p $(release) && touch $(complete).new
+ifeq ($(CARGO_TARGET),)
+	$(cargo_build) -p guix-daemon -p guix-manual --bins
+else
+	$(cargo_build) --target $(CARGO_TARGET) -p guix-daemon --bins
+	$(cargo_build) -p guix-daemon -p guix-manual --bin guix-client --bin guix-manual
+endif
+	@$(native)/guix-manual $(manual)
+	@$(native)/guix-client manual $(manual)
+	@if command -v $(MAKEINFO) >/dev/null 2>&1; then \
+	  $(MAKEINFO) --no-split -o $(manual)/guix-daemon.info $(manual)/guix-daemon.texi; \
+	else \
+	  rm -f $(manual)/guix-daemon.info; \
+	  echo 'The manual is not made as Info: $(MAKEINFO) is missing (on Debian, package texinfo)'; \
+	fi
+	@OBJCOPY="$(OBJCOPY)" ./autoconf-compat/split-debug $(release) guix-daemon guix-offload guix-client
+	@mv $(complete).new $(complete)
 
 # A real program, built by two build machines that live as long as the demonstration.
 # As root on Debian, this and `check' install the packages that are missing.
 demo:
 	@./demo/namespaces
 	@$(packages) --install demo
-	@$(MAKE) --no-print-directory all
+	$(cargo_build) -p guix-daemon -p guix-demo --bins
 	@./demo/run
 
 # Everything that must hold; ends with `N passed, N failed, N skipped'.
@@ -75,22 +98,14 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@./bench/run
 
-manual         = $(CARGO_TARGET_DIR)/manual
-
 # Man pages and shell completions, made from the tables of options; the manual as HTML and as Info.
 doc: all
-	$(CARGO) run --release --quiet $(CARGOFLAGS) --example manual -- $(manual)
-	$(release)/guix-client manual $(manual)
-	@if command -v $(MAKEINFO) >/dev/null 2>&1; then \
-	  $(MAKEINFO) --no-split -o $(manual)/guix-daemon.info $(manual)/guix-daemon.texi; \
-	else \
-	  rm -f $(manual)/guix-daemon.info; \
-	  echo 'The manual is not made as Info: $(MAKEINFO) is missing (on Debian, package texinfo)'; \
-	fi
 
-# Root often has no Cargo: then what `make all doc' built is installed.
+# Root often has no Cargo, and none is needed after `make'.
 install:
-	@if command -v $(CARGO) >/dev/null 2>&1; then $(MAKE) --no-print-directory doc; fi
+	@if [ -e $(complete) ] && [ -z "$$(find $(wildcard $(sources)) -newer $(complete) -type f | head -n 1)" ]; then :; \
+	elif command -v $(CARGO) >/dev/null 2>&1; then $(MAKE) --no-print-directory all; \
+	elif [ -e $(complete) ]; then echo 'install: sources have changed since `make'"'"', and $(CARGO) is not in PATH'; fi
 	@./autoconf-compat/install-files install
 
 install-strip:

@@ -49,7 +49,7 @@ done
 mkdir -p "$work/tree/doc"
 cp -R "$top/doc/src" "$work/tree/doc"
 cd "$work/tree"
-program=$CARGO_TARGET_DIR/release/examples/manual
+program=$CARGO_TARGET_DIR/release/guix-manual
 "$program" "$work/copy" || fail "the copy of the manual cannot be made"
 for link in nowhere.md 'limits.md#nothing'; do
     cp "$top/doc/src/files.md" doc/src/files.md

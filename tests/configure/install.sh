@@ -1,6 +1,6 @@
 #!/bin/sh
 # make install puts every file where the conventions want it, or none if it cannot, and make
-# uninstall takes exactly those away.
+# uninstall takes exactly those away.  It needs no Cargo after make.
 set -eu
 not() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -12,6 +12,7 @@ check_empty() {
     [ -z "$left" ] || { echo "left behind: $left"; exit 1; }
 }
 
+make -s >"$work/out" 2>&1 || { cat "$work/out"; exit 1; }
 for prefix in /usr /opt/guix; do
     root=$work$prefix-root
     mkdir -p "$root"
@@ -46,6 +47,29 @@ for prefix in /usr /opt/guix; do
     [ ! -d "$root$prefix/libexec/guix" ]
 done
 
+# Programs are small, and yet debuggers find which line of which file an address is, as backtraces do.
+release=$(make -s -f - <<'MAKE'
+include Makefile
+print: ; @echo $(release)
+.DEFAULT_GOAL = print
+MAKE
+)
+make -s install CARGO=no-cargo prefix="$work/p" >"$work/out"
+for program in bin/guix-daemon:guix_daemon::main:daemon bin/guix-client:guix_client::main:client \
+        libexec/guix/offload:guix_offload::main:hook; do
+    file=$work/p/${program%%:*} rest=${program#*:}
+    function=${rest%:*} directory=${rest##*:}
+    debug=${file%/*}/.debug/$(readelf --string-dump=.gnu_debuglink "$file" | sed -n 's/.* \([a-z-]*\.debug\)$/\1/p')
+    [ -f "$debug" ] || { echo "$file has no debug information beside it"; exit 1; }
+    [ "$(wc -c <"$file")" -lt 12000000 ] || { echo "$file: $(wc -c <"$file") bytes"; exit 1; }
+    address=$(nm --demangle "$debug" | sed -n "s/ [tT] $function\$//p")
+    addr2line --exe="$file" "0x$address" >"$work/out"
+    grep -q "/$directory/main.rs:[0-9]" "$work/out" || { echo "$function of $file is at:"; cat "$work/out"; exit 1; }
+done
+make -s uninstall prefix="$work/p"
+check_empty "$work/p"
+[ ! -e "$work/p/bin/.debug" ]
+
 # Where something is in the way, nothing is installed, and what was there before stays.  Cargo has
 # made everything already.
 tree() { find "$1" -type d -printf '%P %y\n' -o -printf '%P %y %s %T@\n' | sort; }
@@ -60,10 +84,10 @@ fails() {
     tree "$root" | diff "$work/before" - || { echo 'it changed something'; exit 1; }
 }
 root=$work/failing
-mkdir -p "$root/p/bin" "$work/partial"
+mkdir -p "$root/p/bin" "$work/partial/installed"
 echo old >"$root/p/bin/guix-daemon"
-echo new >"$work/partial/guix-daemon"
-fails "$work/partial/guix-client is missing" release="$work/partial"
+echo new >"$work/partial/installed/guix-daemon"
+fails "$work/partial/installed/guix-client is missing" release="$work/partial"
 fails "$work/no-such-strip is missing" STRIP="$work/no-such-strip"
 # It is there, and fails at the last of the three programs.
 printf '#!/bin/sh\ncase $1 in */offload.new) echo it strips no hook; exit 1 ;; esac\n' >"$work/strip"
@@ -101,12 +125,7 @@ else
     echo 'SKIPPED: a full and a read-only file system (needs mounts)'
 fi
 make -s install CARGO=no-cargo DESTDIR="$root" prefix=/p >/dev/null
-cmp "$root/p/bin/guix-daemon" "$(make -s -f - <<'MAKE'
-include Makefile
-print: ; @echo $(release)/guix-daemon
-.DEFAULT_GOAL = print
-MAKE
-)"
+cmp "$root/p/bin/guix-daemon" "$release/installed/guix-daemon"
 
 # What the administrator has made of the installation stays, and is named.
 mkdir -p "$root/etc/systemd/system/sockets.target.wants" "$root/etc/systemd/system/guix-daemon.service.d"

@@ -65,6 +65,7 @@ rm config.cache
 $configure --host=aarch64-linux-gnu CC=cc >out
 has config.status.toml 'guix_system = "aarch64-linux"'
 has config.mk 'CARGO_TARGET = aarch64-unknown-linux-gnu'
+has config.mk 'OBJCOPY = aarch64-linux-gnu-objcopy'
 has config.mk 'export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER = cc'
 grep -q '(cross-compiling) yes' out
 

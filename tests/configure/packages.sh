@@ -1,6 +1,6 @@
 #!/bin/sh
 # `make' installs nothing: it names what is missing in one line, and ends before it compiles.
-# `make demo' and `make check' install, as root only.
+# `make demo' and `make check' install, as root only, and Debian's own Rust if it is new enough.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
@@ -12,8 +12,14 @@ cd "$work/tree"
 cat >"$work/bin/dpkg-query" <<'SH'
 #!/bin/sh
 for package; do :; done
-[ "$package" != libgcrypt20-dev ] || [ -e "$WORK/installed" ] || exit 1
+case $package in libgcrypt20-dev | cargo | rustc | ca-certificates) [ -e "$WORK/installed" ] || exit 1 ;; esac
 echo 'installed '
+SH
+cat >"$work/bin/apt-cache" <<'SH'
+#!/bin/sh
+if [ "$*" = 'policy rustc' ] && [ -e "$WORK/debian" ]; then
+    printf 'rustc:\n  Installed: (none)\n  Candidate: %s\n' "$(cat "$WORK/debian")"
+fi
 SH
 cat >"$work/bin/apt-get" <<'SH'
 #!/bin/sh
@@ -22,21 +28,33 @@ echo "apt-get $*" >>"$WORK/called"
 SH
 cat >"$work/bin/cargo" <<'SH'
 #!/bin/sh
+if [ "$*" = --version ]; then
+    echo "cargo $(cat "$WORK/cargo").0 (abc 2025-01-01)"
+    exit
+fi
 echo "cargo $*" >>"$WORK/called"
+SH
+cat >"$work/bin/objcopy" <<'SH'
+#!/bin/sh
+for file; do :; done
+: >"$file"
 SH
 printf '#!/bin/sh\necho "$USER_ID"\n' >"$work/bin/id"
 chmod +x "$work"/bin/*
-export WORK="$work" PATH="$work/bin:$PATH"
+needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+echo "$needed" >"$work/cargo"
+export WORK="$work" PATH="$work/bin:$PATH" HOME="$work"
 unset CARGO CARGO_TARGET_DIR MAKEFLAGS MAKELEVEL || true
 
-# missing USER_ID COMMAND...: one line, a status that is not 0, and nothing is called.
+only_libgcrypt='missing Debian packages; run as root: apt-get install libgcrypt20-dev'
+# missing USER_ID COMMAND...: the line in $line, a status that is not 0, and nothing is called.
+line=$only_libgcrypt
 missing() {
     USER_ID=$1; export USER_ID; shift
     rm -f "$work/called"; touch "$work/called"
     if "$@" >"$work/out" 2>&1; then echo "should have failed: $*"; cat "$work/out"; exit 1; fi
     grep -v '^make' "$work/out" >"$work/lines"
-    echo 'missing Debian packages; run as root: apt-get install libgcrypt20-dev' |
-        diff - "$work/lines" || { echo "$* (user $USER_ID) said that"; exit 1; }
+    echo "$line" | diff - "$work/lines" || { echo "$* (user $USER_ID) said that"; exit 1; }
     [ ! -s "$work/called" ] || { echo "$* (user $USER_ID) ran:"; cat "$work/called"; exit 1; }
 }
 missing 1000 make
@@ -46,6 +64,12 @@ missing 1000 make demo
 missing 1000 make check
 
 # Root's `make demo' and `make check' install; with all there, make compiles.
+# The programs that make the manual.
+mkdir -p target/release
+for program in guix-manual guix-client; do
+    printf '#!/bin/sh\n' >target/release/$program
+    chmod +x target/release/$program
+done
 for group in demo check; do
     rm -f "$work/installed" "$work/called"
     USER_ID=0 ./autoconf-compat/debian-packages --install $group >"$work/out"
@@ -55,10 +79,45 @@ rm "$work/called"
 make -s
 grep -q '^cargo build --release' "$work/called"
 
-# Without Rust.
-rm "$work/installed"
-status=0
-CARGO=no-such-cargo make -e >"$work/out" 2>&1 || status=$?
-[ $status = 2 ] || { echo "exit status $status"; exit 1; }
-grep -q '^missing: Rust [0-9.]* or later (no-such-cargo is not in PATH)' "$work/out" ||
-    { cat "$work/out"; exit 1; }
+# Without Rust: Debian's, if it is new enough.
+rm "$work/installed" "$work/bin/cargo"
+only_tools=$work/tools
+mkdir "$only_tools"
+for tool in sh make sed sort head diff ln chmod printf grep dirname tail mktemp rm cat touch mkdir mv find sleep; do
+    ln -s "$(command -v $tool)" "$only_tools/$tool"
+done
+PATH=$work/bin:$only_tools
+rust="Rust $needed or later"
+line="missing: $rust (cargo is not in PATH); https://rustup.rs installs it; and Debian packages; run as root: apt-get install libgcrypt20-dev"
+missing 1000 make
+missing 0 ./autoconf-compat/debian-packages build
+echo 1.63.0+dfsg1-2 >"$work/debian"
+line="missing: $rust (cargo is not in PATH; Debian's is 1.63); https://rustup.rs installs it; and Debian packages; run as root: apt-get install libgcrypt20-dev"
+missing 1000 make demo
+missing 0 make
+mkdir -p "$work/.cargo/bin"
+ln -s "$(command -v sh)" "$work/.cargo/bin/cargo"
+line="missing: $rust (cargo is not in PATH, but in ~/.cargo/bin; Debian's is 1.63); https://rustup.rs installs it; and Debian packages; run as root: apt-get install libgcrypt20-dev"
+missing 1000 make
+rm -r "$work/.cargo"
+echo "$needed.0+dfsg3-1" >"$work/debian"
+line='missing Debian packages; run as root: apt-get install rustc cargo ca-certificates libgcrypt20-dev'
+missing 1000 make
+missing 1000 make demo
+missing 0 make
+rm "$work/called"
+USER_ID=0 ./autoconf-compat/debian-packages --install demo >"$work/out"
+printf '%s\n' 'apt-get update' \
+    'apt-get install -y --no-install-recommends rustc cargo ca-certificates libgcrypt20-dev' |
+    diff - "$work/called" || { echo 'apt-get was not called like that'; exit 1; }
+
+# One that is too old.
+printf '#!/bin/sh\necho "cargo 1.63.0 (abc 2022-01-01)"\n' >"$work/bin/cargo"
+chmod +x "$work/bin/cargo"
+rm "$work/debian"
+line="missing: $rust (cargo is 1.63); https://rustup.rs installs it"
+missing 1000 make
+# A Cargo that somebody chose is never replaced.
+CARGO=no-such-cargo; export CARGO
+line="missing: $rust (no-such-cargo is not in PATH); https://rustup.rs installs it"
+missing 1000 make -e
