@@ -72,6 +72,8 @@ pub struct Builds {
     failed: usize,
     /// By process id.
     running: HashMap<u32, Build>,
+    /// How many builds were started of which the process id is not known.
+    unknown_processes: u32,
     /// The machines that derivations were sent to.
     machines: HashMap<String, String>,
 }
@@ -95,7 +97,12 @@ impl Builds {
             log_file: log_file.to_owned(),
             ..Build::default()
         };
-        self.running.insert(pid.unwrap_or_default(), build);
+        let pid = pid.unwrap_or_else(|| {
+            self.unknown_processes += 1;
+            // No process has such an id.
+            u32::MAX - self.unknown_processes
+        });
+        self.running.insert(pid, build);
         if self.several_run() {
             let running = self.running.values_mut();
             running.for_each(|build| build.ran_beside_others = true);

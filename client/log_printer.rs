@@ -382,6 +382,17 @@ mod tests {
     }
 
     #[test]
+    fn builds_of_unknown_processes_are_kept_apart() {
+        let log = "@ build-started /x.drv - x86_64-linux /log/x\n\
+                   @ build-started /y.drv - x86_64-linux /log/y\n\
+                   @ build-failed /x.drv - 1 why\n@ build-failed /y.drv - 1 why\n";
+        assert_eq!(
+            shown(log, Detail::Nothing),
+            "View build log at '/log/x'.\nView build log at '/log/y'.\n"
+        );
+    }
+
+    #[test]
     fn incomplete_lines_are_shown_at_last() {
         assert_eq!(
             shown("progress 1%\rprogress 2%", Detail::Events),

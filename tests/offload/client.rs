@@ -310,6 +310,25 @@ fn a_first_build_says_which_machine_has_built_it() {
     });
 }
 
+#[test]
+fn the_log_of_a_running_build_can_be_read_here() {
+    let farm = Farm::new(1);
+    let mut client = farm.client();
+    let script = format!(
+        "echo said there; {}; echo the rest; echo >$out",
+        farm.await_gate("go")
+    );
+    let drv = client.write(Script::new("talker", &script));
+    let building = client.start(&[&drv]);
+    building.wait_for("said there\n");
+    let log = |options: &[&str]| farm.run(CLIENT, &[&["log", drv.path.as_str()], options].concat());
+    assert!(eventually(|| log(&["--no-follow"]) == "said there\n"));
+    farm.open("go");
+    building.finish().1.succeeded();
+    assert_eq!(log(&[]), "said there\nthe rest\n");
+    farm.assert_nothing_left();
+}
+
 /// What `offload test` prints for the only machine; whether it is content.
 fn test(farm: &Farm) -> (bool, String) {
     farm.try_run(CLIENT, &["offload", "test"])
