@@ -144,12 +144,23 @@ fn refusals_are_those_of_argp() {
 }
 
 #[test]
+fn the_version_says_whether_offloading_is_built_in() {
+    let Parsed::Print(text) = line(&["--version"]) else {
+        panic!()
+    };
+    let wanted = match cfg!(have_daemon_offload_hook) {
+        true => "\noffloading: built in\n",
+        false => "\noffloading: not built in\n",
+    };
+    assert!(text.ends_with(wanted), "{text}");
+}
+
+#[test]
 fn version_and_help() {
     let Parsed::Print(text) = line(&["--version"]) else {
         panic!()
     };
     assert!(text.starts_with("guix-daemon (GNU Guix) "), "{text}");
-    assert!(text.contains("\noffloading: "), "{text}");
     for arguments in [["--help"], ["-?"], ["--usage"]] {
         let Parsed::Print(text) = line(&arguments) else {
             panic!()

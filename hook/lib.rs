@@ -20,6 +20,9 @@ pub mod remote;
 pub mod request;
 pub mod run;
 pub mod selection;
+#[cfg(test)]
+#[path = "../tests/harness/skip.rs"]
+mod skip;
 pub mod slots;
 pub mod status;
 pub mod stderr;

@@ -15,7 +15,7 @@ fail() { echo "$*"; exit 1; }
 make -s doc MAKEINFO=no-such-makeinfo >"$work/out" 2>&1 || { cat "$work/out"; exit 1; }
 grep -q 'no-such-makeinfo is missing' "$work/out" || fail 'make doc does not say what is missing'
 [ ! -e "$made/guix-daemon.info" ] || fail 'an old guix-daemon.info is left'
-[ -s "$made/html/index.html" ] && [ -s "$made/man/guix-daemon.1" ]
+[ -s "$made/html/index.html" ] && [ -s "$made/man/guix-daemon.1" ] || fail "pages are missing"
 
 # HTML: every page, and every link leads to a file and a heading.
 cd "$made/html"

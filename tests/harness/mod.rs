@@ -19,7 +19,10 @@
 #![allow(dead_code)]
 
 pub mod derivations;
+mod skip;
 pub mod users;
+
+pub use skip::skip;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -47,20 +50,6 @@ pub fn program() -> PathBuf {
 /// differently (on purpose, see the manual) return early if not.
 pub fn is_ours() -> bool {
     std::env::var_os("GUIX_DAEMON_UNDER_TEST").is_none()
-}
-
-/// Reports that this test can't be run here, and why; `tests/check` counts it as skipped. The test
-/// must return afterwards.
-pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a test"));
-    match std::env::var_os("GUIX_CHECK_SKIPPED") {
-        Some(name) => {
-            let mut file = fs::File::options().append(true).open(name).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-        None => eprint!("skipped: {line}"),
-    }
 }
 
 /// Directories for one daemon.

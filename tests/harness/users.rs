@@ -2,19 +2,29 @@
 //!
 //! A daemon kills all processes of a build user before and after a build, and daemons with
 //! different state directories don't see each other's locks. So each gets a whole group of its own:
-//! `guixtest0`, `guixtest1`, …, which are created when needed and left on the machine.
+//! `guixcheck0`, `guixcheck1`, and so on.
+//!
+//! They are in no user database but that of the thread that claims them, and of what it starts: it
+//! enters a mount namespace with its own `/etc/passwd` and `/etc/group`. What keeps other test
+//! programs from the same group is an abstract socket. So nothing is left on the machine, however a
+//! test ends.
 
-use std::fs::File;
-use std::process::Command;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::{Group, User};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 /// The number of groups: more than tests that run at the same time.
-const GROUPS: usize = 16;
+const GROUPS: u32 = 16;
 /// The number of users in each.
-pub const USERS: usize = 3;
+pub const USERS: u32 = 3;
+/// The first of their numbers. Few machines have users like these, and container managers allow them.
+const FIRST_ID: u32 = 59_000;
 
 /// A group of build users that is reserved as long as this lives.
 pub struct BuildUsers {
@@ -24,11 +34,12 @@ pub struct BuildUsers {
     pub gid: u32,
     /// Its members.
     pub uids: Vec<u32>,
-    _lock: Flock<File>,
+    _lock: UnixListener,
 }
 
 impl BuildUsers {
-    /// Reserves a free group; `None` for a user other than root, who can't use one.
+    /// Reserves a free group, which exists for this thread and for what it starts from now on;
+    /// `None` for a user other than root, who can't use one.
     pub fn claim() -> Option<BuildUsers> {
         if !nix::unistd::geteuid().is_root() {
             return None;
@@ -36,73 +47,75 @@ impl BuildUsers {
         let deadline = Instant::now() + super::TEST_TIMEOUT;
         while Instant::now() < deadline {
             for number in 0..GROUPS {
-                let group = format!("guixtest{number}");
-                if let Some(lock) = lock(&group, FlockArg::LockExclusiveNonblock) {
-                    let gid = make_group(&group);
-                    let users = (1..=USERS).map(|member| make_user(&group, member));
-                    return Some(BuildUsers {
-                        uids: users.collect(),
-                        gid,
+                let group = format!("guixcheck{number}");
+                if let Some(lock) = lock(&group) {
+                    let gid = FIRST_ID + number * (USERS + 1);
+                    let uids: Vec<u32> = (1..=USERS).map(|member| gid + member).collect();
+                    let users = BuildUsers {
                         group,
+                        gid,
+                        uids,
                         _lock: lock,
-                    });
+                    };
+                    users.make_known();
+                    return Some(users);
                 }
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("all {GROUPS} groups of build users are in use");
     }
+
+    /// Puts them into the user database of this thread.
+    fn make_known(&self) {
+        unshare(CloneFlags::CLONE_NEWNS).expect("tests with build users need mount namespaces");
+        // What is mounted on the machine later is still seen here.
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).unwrap();
+        let names: Vec<String> = (1..=self.uids.len())
+            .map(|member| format!("{}-{member}", self.group))
+            .collect();
+        let accounts: String = names
+            .iter()
+            .zip(&self.uids)
+            .map(|(name, uid)| {
+                let gid = self.gid;
+                format!("{name}:x:{uid}:{gid}:test:/var/empty:/usr/sbin/nologin\n")
+            })
+            .collect();
+        let group = format!("{}:x:{}:{}\n", self.group, self.gid, names.join(","));
+        begin_with("/etc/passwd", &accounts);
+        begin_with("/etc/group", &group);
+    }
+}
+
+/// Shows `text` at the beginning of `file`, in this mount namespace.
+fn begin_with(file: &str, text: &str) {
+    let mut shown = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile()
+        .unwrap();
+    shown.write_all(text.as_bytes()).unwrap();
+    shown.write_all(&fs::read(file).unwrap()).unwrap();
+    let bind = MsFlags::MS_BIND;
+    let show = || mount(Some(shown.path()), file, None::<&str>, bind, None::<&str>);
+    match show() {
+        // Nothing can be mounted on a file that is deleted, as that of an earlier claim is.
+        Err(Errno::ENOENT) => {
+            umount2(file, MntFlags::MNT_DETACH).unwrap();
+            show().unwrap();
+        }
+        result => result.unwrap(),
+    }
 }
 
 /// Takes a lock with this name among all test programs on this machine.
-fn lock(name: &str, how: FlockArg) -> Option<Flock<File>> {
-    let file = File::create(format!("/tmp/{name}.lock")).unwrap();
-    match Flock::lock(file, how) {
-        Ok(lock) => Some(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => None,
-        Err((_, error)) => panic!("cannot lock {name}: {error}"),
+fn lock(name: &str) -> Option<UnixListener> {
+    let name = format!("guix-daemon tests: build users of {name}");
+    let address = SocketAddr::from_abstract_name(name).unwrap();
+    match UnixListener::bind_addr(&address) {
+        Ok(listener) => Some(listener),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+        Err(error) => panic!("cannot reserve build users: {error}"),
     }
-}
-
-fn make_group(name: &str) -> u32 {
-    if let Some(group) = Group::from_name(name).unwrap() {
-        return group.gid.as_raw();
-    }
-    run(Command::new("groupadd").args(["--system", name]));
-    Group::from_name(name)
-        .unwrap()
-        .expect("groupadd made it")
-        .gid
-        .as_raw()
-}
-
-fn make_user(group: &str, member: usize) -> u32 {
-    let name = format!("{group}-{member}");
-    if User::from_name(&name).unwrap().is_none() {
-        run(Command::new("useradd")
-            .args([
-                "--system",
-                "-g",
-                group,
-                "-G",
-                group,
-                "-d",
-                "/var/empty",
-                "-M",
-            ])
-            .args(["-s", "/usr/sbin/nologin", &name]));
-    }
-    User::from_name(&name)
-        .unwrap()
-        .expect("useradd made it")
-        .uid
-        .as_raw()
-}
-
-fn run(command: &mut Command) {
-    // These programs fail when another instance is running.
-    let _turn = lock("guixtest-users", FlockArg::LockExclusive);
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
 }

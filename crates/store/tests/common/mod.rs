@@ -1,6 +1,9 @@
 //! A separate store for each test, in a temporary directory.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+#[path = "../../../../tests/harness/skip.rs"]
+mod skip;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -15,6 +18,9 @@ use store::{
     AddOptions, Authority, Directories, GcAction, GcRequest, GcResult, ImportOptions, Level,
     Progress, Quiet, Store, StoreOptions, TempRoots,
 };
+
+#[allow(unused_imports, reason = "not every test program skips")]
+pub use skip::skip;
 
 pub struct Fixture {
     pub store: Store,
