@@ -121,6 +121,7 @@ guix-daemon --build-users-group=guixbuild --check-setup >/out || { cat /out; fai
 serve guix-daemon --build-users-group=guixbuild --no-offload
 builds
 guix-client gc --verify=contents
-[ -e "$item" ] && [ "$(stat -c %U "$item")" = root ]
+[ -e "$item" ] && [ "$(stat -c %U "$item")" = root ] ||
+    { echo "$item is not there, or not root's"; exit 1; }
 [ "$(stat -c %U /var/guix/profiles/per-user/alice)" = alice ]
 stop
