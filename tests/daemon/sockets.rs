@@ -388,6 +388,11 @@ fn more_clients_than_files_can_be_opened_do_not_end_it() {
     };
     let mut first = fixture.client();
     let text = add_text(&mut first, "x", "x", &[]);
+    let open = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", fixture.daemon.pid()));
+        open.unwrap().count()
+    };
+    let open_before = open();
     // Nobody waits for an answer: those beyond the limit get none for now.
     let crowd: Vec<_> = (0..100)
         .filter_map(|_| {
@@ -400,6 +405,10 @@ fn more_clients_than_files_can_be_opened_do_not_end_it() {
         .collect();
     assert!(first.is_valid_path(&text).unwrap());
     drop(crowd);
+    let are_gone = || open() <= open_before;
+    fixture
+        .daemon
+        .wait_until(are_gone, "to end the sessions of clients that left");
     fixture.assert_serves();
     assert_eq!(add_text(&mut fixture.client(), "x", "x", &[]), text);
 }
