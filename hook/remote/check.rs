@@ -100,7 +100,9 @@ impl Checker<'_> {
         match local {
             Ok(mut local) => self.signing(&mut local, &mut *transport, &directories.store)?,
             Err(error) => {
-                let remedy = "here, as root: systemctl start guix-daemon".to_owned();
+                let remedy =
+                    "here, as root: systemctl start guix-daemon || systemctl start guix-daemon-rs"
+                        .to_owned();
                 return self.failed("signing", error, Some(remedy));
             }
         }
