@@ -12,7 +12,7 @@ use clap::Args;
 use formats::StorePath;
 use protocol::operations::{BuildMode, Target};
 
-use crate::builds::Builds;
+use crate::builds::{Builds, Place};
 use crate::daemon::Daemon;
 use crate::hello::Hello;
 use crate::log::Log;
@@ -141,11 +141,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 fn report(daemon: &Daemon, hello: &Hello, builds: &Builds, time: Duration) -> Result<()> {
     let contents = hello.contents(daemon)?;
     let seconds = time.as_secs_f64();
-    let text = match builds.machine_of(hello.path.as_str()) {
-        Some(machine) => format!("built in {seconds:.2} s by the build machine '{machine}'"),
-        None => format!("built in {seconds:.2} s by the daemon itself, not offloaded"),
+    let by = match builds.place_of(hello.path.as_str()) {
+        Place::Machine(machine) => format!("the build machine '{machine}'"),
+        Place::Daemon => "the daemon itself, not offloaded".to_owned(),
+        Place::Unknown => "the daemon".to_owned(),
     };
-    output::info("build", &format!("{text}. {contents}"));
+    let text = format!("built in {seconds:.2} s by {by}. {contents}");
+    output::info("build", &text);
     Ok(())
 }
 

@@ -64,6 +64,18 @@ impl Build {
 /// The length of the hash in an item's name.
 const HASH_LENGTH: usize = 32;
 
+/// Where a derivation was built, as far as the daemon's log tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The log tells nothing.
+    #[default]
+    Unknown,
+    /// The daemon has started a build, which no hook has sent to a machine.
+    Daemon,
+    /// A hook has sent it to this machine.
+    Machine(String),
+}
+
 /// The builds of a request.
 #[derive(Default)]
 pub struct Builds {
@@ -74,8 +86,8 @@ pub struct Builds {
     running: HashMap<u32, Build>,
     /// How many builds were started of which the process id is not known.
     unknown_processes: u32,
-    /// The machines that derivations were sent to.
-    machines: HashMap<String, String>,
+    /// Where the last attempt at each derivation was made.
+    places: HashMap<String, Place>,
 }
 
 impl Builds {
@@ -87,8 +99,11 @@ impl Builds {
         }
     }
 
-    /// A build has started. Older daemons do not tell the process id of hooks.
+    /// A build has started, here or by a hook. Older daemons do not tell the process id of hooks.
     pub fn start(&mut self, derivation: &str, log_file: &str, pid: Option<u32>) {
+        // The machine of an earlier attempt has failed. If there is none after it, because the
+        // machine failed only after it had sent the outputs, then it has built them.
+        self.set_place(derivation, Place::Daemon);
         if self.running.len() >= MAX_BUILDS {
             return;
         }
@@ -163,15 +178,20 @@ impl Builds {
 
     /// A hook has sent a derivation to a machine.
     pub fn sent_to(&mut self, derivation: &str, machine: &str) {
-        if self.machines.len() < MAX_BUILDS {
-            self.machines
-                .insert(derivation.to_owned(), machine.to_owned());
+        self.set_place(derivation, Place::Machine(machine.to_owned()));
+    }
+
+    fn set_place(&mut self, derivation: &str, place: Place) {
+        if let Some(known) = self.places.get_mut(derivation) {
+            *known = place;
+        } else if self.places.len() < MAX_BUILDS {
+            self.places.insert(derivation.to_owned(), place);
         }
     }
 
-    /// The machine that a derivation was sent to.
-    pub fn machine_of(&self, derivation: &str) -> Option<&str> {
-        self.machines.get(derivation).map(String::as_str)
+    /// Where a derivation was built: where the last attempt was made.
+    pub fn place_of(&self, derivation: &str) -> Place {
+        self.places.get(derivation).cloned().unwrap_or_default()
     }
 
     /// Takes the incomplete lines of the builds that still run.

@@ -289,6 +289,7 @@ const RED: &str = "\x1b[1;31m";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::builds::Place;
 
     /// However the log is split, the output is the same.
     fn shown(log: &str, detail: Detail) -> String {
@@ -368,7 +369,8 @@ mod tests {
         let mut printer = LogPrinter::new(&mut out, Detail::Everything, false, 2);
         printer.write(log.as_bytes());
         let builds = printer.finish().unwrap();
-        assert!(builds.machine_of(&one).is_none());
+        assert_eq!(builds.place_of(&one), Place::Daemon);
+        assert_eq!(builds.place_of("/other.drv"), Place::Unknown);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             format!(
@@ -390,6 +392,28 @@ mod tests {
             shown(log, Detail::Nothing),
             "View build log at '/log/x'.\nView build log at '/log/y'.\n"
         );
+    }
+
+    #[test]
+    fn the_last_attempt_tells_where_it_was_built() {
+        let started = "@ build-started /x.drv - x86_64-linux /log/x 1\n";
+        let sent = |machine| format!("@ build-remote /x.drv {machine}\n");
+        let failed = "@ hook-failed /x.drv - 256 why\n";
+        let first = [started, &sent("one"), failed].concat();
+        let machine = |name: &str| Place::Machine(name.to_owned());
+        for (log, place) in [
+            ("", Place::Unknown),
+            (started, Place::Daemon),
+            // It may have failed when the outputs were here.
+            (&first, machine("one")),
+            (&[&first, started].concat(), Place::Daemon),
+            (&[&first, started, &sent("two")].concat(), machine("two")),
+        ] {
+            let mut printer = LogPrinter::new(io::sink(), Detail::Nothing, false, 1);
+            printer.write(log.as_bytes());
+            let builds = printer.finish().unwrap();
+            assert_eq!(builds.place_of("/x.drv"), place, "{log}");
+        }
     }
 
     #[test]

@@ -311,6 +311,31 @@ fn a_first_build_says_which_machine_has_built_it() {
 }
 
 #[test]
+fn a_first_build_that_no_machine_could_do_was_done_here() {
+    let mut farm = Farm::with(&[Kind {
+        strange_there: true,
+        ..Kind::default()
+    }]);
+    farm.start(&["--max-jobs=1"]);
+    let text = std::thread::scope(|scope| {
+        let build = scope.spawn(|| farm.run(CLIENT, &["build", "--hello"]));
+        // It is retried, each time as if after a long time.
+        assert!(eventually(|| {
+            farm.forget();
+            build.is_finished()
+        }));
+        build.join().unwrap()
+    });
+    // It was sent there, with the request to build it, and refused.
+    assert!(
+        text.contains("-guix-client-hello.drv to 'build-1'\n"),
+        "{text}"
+    );
+    let report = " s by the daemon itself, not offloaded. Its output is right: Hello from ";
+    assert!(text.contains(report), "{text}");
+}
+
+#[test]
 fn the_log_of_a_running_build_can_be_read_here() {
     let farm = Farm::new(1);
     let mut client = farm.client();
