@@ -7,8 +7,6 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use system::clock::unix_time;
-
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
@@ -78,9 +76,8 @@ pub fn choose<'a>(
     let mut able = Vec::new();
     for &machine in candidates {
         let health = Health::load(directories, machine);
-        let now = unix_time();
-        if health.aside_until > now {
-            let wait = health.aside_until - now;
+        let wait = health.set_aside_s();
+        if wait > 0 {
             let error = health.last_error.as_deref().unwrap_or("it failed");
             let reason = format!("set aside for {wait} s more: {error}");
             rejections.push(Rejection::dead(machine, reason));

@@ -13,7 +13,7 @@ use system::lock::{LockFile, Mode};
 
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
-use crate::remote::Vitals;
+use crate::remote::{Vitals, on_one_line};
 use crate::stderr_line;
 
 /// How long load and free space are valid, in seconds.
@@ -107,7 +107,7 @@ impl Health {
     /// Records a failure of the machine.
     pub fn failed(&mut self, error: &str) {
         self.all_failures += 1;
-        self.last_error = Some(error.chars().take(2000).collect());
+        self.last_error = Some(on_one_line(error).chars().take(2000).collect());
         if self.aside_until > unix_time() {
             return; // another hook has met the same failure
         }
@@ -126,8 +126,18 @@ impl Health {
     /// Records a build.
     pub fn succeeded(&mut self) {
         self.builds += 1;
+        self.mended();
+    }
+
+    /// Ends the time in which it gets no builds: it has been tested since, and works.
+    pub fn mended(&mut self) {
         self.failures = 0;
         self.aside_until = 0;
+    }
+
+    /// For how many more seconds it gets no builds.
+    pub fn set_aside_s(&self) -> u64 {
+        self.aside_until.saturating_sub(unix_time())
     }
 
     /// Whether load and free space are known and still valid.

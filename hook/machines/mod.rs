@@ -36,9 +36,9 @@ const MAX_FILE_SIZE: u64 = 64 << 20;
 /// The machines of one file. The file name's extension determines the format: `.scm`, `.toml`, or
 /// else Nix's lines.
 pub fn load_file(file: &Path) -> Result<MachineList, Error> {
-    let open = |source| Error::Open {
+    let open = |reason| Error::Open {
         file: file.into(),
-        source,
+        reason,
     };
     // It need not be a regular file, so its size says nothing.
     let mut text = String::new();
@@ -81,7 +81,7 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
                 all.problems.extend(loaded.problems);
                 all.warnings.extend(loaded.warnings);
             }
-            Err(Error::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(Error::Open { reason, .. }) if reason.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }

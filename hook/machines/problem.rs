@@ -42,12 +42,12 @@ pub struct Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read.
-    #[error("failed to open machine file '{}': {source}", file.display())]
+    #[error("failed to open machine file '{}': {}", file.display(), system::errno::message(.reason))]
     Open {
         /// The file.
         file: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. It is no `source`: then a chain of errors would give it twice.
+        reason: std::io::Error,
     },
     /// Its syntax is wrong.
     #[error("failed to load machine file: {0}")]

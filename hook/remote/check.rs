@@ -21,37 +21,53 @@ use crate::machines::Machine;
 /// A larger clock difference, in seconds, confuses `make`, and people who compare logs.
 const CLOCK_TOLERANCE: f64 = 5.0;
 
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is right.
+    Right,
+    /// Nothing is wrong, but the administrator should know it.
+    Note,
+    /// A failure.
+    Wrong,
+}
+
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The name of the check: `name`, `login`, ….
     pub what: &'static str,
-    /// What was found: all right, or a failure.
-    pub result: Result<String, String>,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
     /// The command that would fix it.
     pub remedy: Option<String>,
 }
 
 /// Runs all checks, each with this timeout, and stops at a failure that the rest depends on.
-/// `local` is a connection to this host's daemon, or why there is none.
+/// `local` is a connection to this host's daemon, or why there is none. Returns also what the
+/// machine has reported about itself, if it has.
 pub fn check(
     machine: &Machine,
     directories: &HookDirectories,
     timeout: Duration,
     local: Result<Connection, client::Error>,
-) -> Vec<Check> {
+) -> (Vec<Check>, Option<Vitals>) {
     let mut checker = Checker {
         machine,
         checks: Vec::new(),
+        vitals: None,
     };
     // `None` means that the checks ended early; the failure is among the results.
     let _ = checker.run(directories, timeout, local);
-    checker.checks
+    (checker.checks, checker.vitals)
 }
 
 struct Checker<'a> {
     machine: &'a Machine,
     checks: Vec<Check>,
+    vitals: Option<Vitals>,
 }
 
 impl Checker<'_> {
@@ -79,7 +95,10 @@ impl Checker<'_> {
             Err(error) => return self.no_login(error),
         }
         match probe::probe(&destination, deadline()) {
-            Ok(vitals) => self.vitals(&vitals),
+            Ok(vitals) => {
+                self.vitals(&vitals);
+                self.vitals = Some(vitals);
+            }
             Err(error) => {
                 let remedy = self.remedy(&error);
                 self.failed("commands", error, remedy)?;
@@ -113,7 +132,8 @@ impl Checker<'_> {
     fn passed(&mut self, what: &'static str, found: impl Into<String>) {
         self.checks.push(Check {
             what,
-            result: Ok(found.into()),
+            verdict: Verdict::Right,
+            found: found.into(),
             remedy: None,
         });
     }
@@ -127,7 +147,8 @@ impl Checker<'_> {
     ) -> Option<()> {
         self.checks.push(Check {
             what,
-            result: Err(why.to_string()),
+            verdict: Verdict::Wrong,
+            found: why.to_string(),
             remedy,
         });
         None

@@ -236,12 +236,12 @@ impl Error {
             client::Error::Daemon { message, .. } if is_exhaustion(&message) => Error::Exhausted {
                 machine,
                 doing,
-                message: shortened(message),
+                message: shortened(on_one_line(&message)),
             },
             client::Error::Daemon { message, .. } => Error::Refused {
                 machine,
                 doing,
-                message: shortened(message),
+                message: shortened(on_one_line(&message)),
             },
             client::Error::Local { source, .. } => Error::Local { doing, source },
             client::Error::Io { source, .. } => Error::Lost {
@@ -283,14 +283,14 @@ impl Error {
             return Error::Exhausted {
                 machine,
                 doing,
-                message,
+                message: on_one_line(&message),
             };
         }
         if is_refusal {
             return Error::Refused {
                 machine,
                 doing,
-                message,
+                message: on_one_line(&message),
             };
         }
         Error::Build {
@@ -300,6 +300,12 @@ impl Error {
             message,
         }
     }
+}
+
+/// A message on one line: a public key in it, for example, spans several.
+pub fn on_one_line(message: &str) -> String {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    words.join(" ")
 }
 
 /// A message of a machine, but no more of it than anybody wants to read.
@@ -356,6 +362,20 @@ fn after_colon(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_in_a_machines_message_takes_one_line() {
+        let error = client::Error::Daemon {
+            message: "unauthorized public key: (public-key\n  (ecc\n   (q #AB#)\n  )\n )\n"
+                .to_owned(),
+            status: 1,
+        };
+        let error = Error::of_daemon("m", "sending", error);
+        assert_eq!(
+            error.to_string(),
+            "'m' failed at sending: unauthorized public key: (public-key (ecc (q #AB#) ) )"
+        );
+    }
 
     #[test]
     fn failed_builds_are_told_from_failed_machines() {

@@ -55,8 +55,8 @@ use crate::machines::Machine;
 use destination::Destination;
 
 pub use build_limits::BuildLimits;
-pub use check::{Check, check};
-pub use error::{Error, KeyFault, SshFailure};
+pub use check::{Check, Verdict, check};
+pub use error::{Error, KeyFault, SshFailure, on_one_line};
 pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 

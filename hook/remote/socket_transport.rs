@@ -17,7 +17,7 @@ use system::socket;
 use super::build_limits::BuildLimits;
 use super::daemon_log::DaemonLog;
 use super::destination::Destination;
-use super::error::{Error, shortened};
+use super::error::{Error, on_one_line, shortened};
 use super::guix_commands::TRANSFER_IDLE_TIMEOUT;
 use super::timed_stream::{TimedStream, Timeouts};
 use super::transport::{RemoteBuild, Transport};
@@ -184,7 +184,7 @@ fn explain(destination: &Destination, logged: u64, error: client::Error) -> (Ret
     let machine = destination.name().to_owned();
     let reason = match error {
         client::Error::Protocol { .. } | client::Error::Version(_) => error.to_string(),
-        client::Error::Daemon { message, .. } => shortened(message),
+        client::Error::Daemon { message, .. } => shortened(on_one_line(&message)),
         error => {
             use std::io::ErrorKind::{TimedOut, WouldBlock};
             let retry = match &error {

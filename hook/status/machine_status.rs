@@ -5,12 +5,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use system::clock::unix_time;
-
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
-use crate::remote::{self, PROBE_TIMEOUT, Vitals};
+use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
 use crate::slots::{self, Occupant};
 use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel};
@@ -96,14 +94,14 @@ impl MachineStatus {
         };
         let error = error.map(|error| {
             let busy = host_locks::busy_with_transfer(directories, machine, &error);
-            busy.unwrap_or_else(|| error.to_string())
+            busy.unwrap_or_else(|| on_one_line(&error.to_string()))
         });
         let unsuitable = match error {
             None => suitability::unsuitable(machine, &health),
             Some(_) => None,
         };
         let is_full = matches!(unsuitable, Some(Unsuitable::LowDiskSpace { .. }));
-        let set_aside_s = health.aside_until.saturating_sub(unix_time());
+        let set_aside_s = health.set_aside_s();
         let known = |get: fn(&Vitals) -> String| vitals.as_ref().map(get);
         Ok(MachineStatus {
             name: machine.name.clone(),

@@ -202,6 +202,34 @@ fn a_machine_that_failed_is_shown_as_set_aside() {
             .unwrap()
             .contains("cannot be reached")
     );
+    // Until it is tested successfully.
+    let (content, text) = test(&farm);
+    assert!(content, "{text}");
+    let words = "was set aside, and gets builds again: failed to connect to 'build-1'";
+    found(&text, "note", "set aside", words);
+    is_up(&farm);
+    assert_eq!(hook.ask(&drv), "accept");
+}
+
+#[test]
+fn a_machine_that_is_too_busy_passes_the_test_with_a_note() {
+    let cores = std::thread::available_parallelism().unwrap().get() as f64;
+    let mut farm = Farm::with(&[Kind {
+        load: cores * 0.9,
+        ..Kind::default()
+    }]);
+    farm.start(&["--max-jobs=0"]);
+    let threshold = |value| farm.configure(&[farm.entry(0).plain("overload-threshold", value)]);
+    threshold("0.8");
+    let (content, text) = test(&farm);
+    assert!(content, "{text}");
+    let words = "gets nothing now: its load 0.90 is not below 0.80, its overload-threshold";
+    found(&text, "note", "load", words);
+    threshold("0.95");
+    let (content, text) = test(&farm);
+    assert!(content && !text.contains("  note "), "{text}");
+    let words = "0.90, below its overload-threshold 0.95";
+    found(&text, "right", "load", words);
 }
 
 /// Checks that the only machine is not shown as one that could do a build, and why.
@@ -289,6 +317,13 @@ fn a_machine_that_is_set_aside_is_not_up() {
     let building = client.start(&[&drv]);
     building.wait_for("failed at sending store items");
     is_down(&farm, "set aside for");
+    // The key in the message spans several lines.
+    let json: Value = serde_json::from_str(&status(&farm, &["--json"])).unwrap();
+    let error = json[0]["last_error"].as_str().unwrap();
+    assert!(
+        error.contains("(public-key (ecc (curve Ed25519)"),
+        "{error}"
+    );
     building.hang_up();
 }
 
@@ -587,6 +622,23 @@ fn machines_are_selected_by_a_regular_expression() {
             };
             let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(help.contains("extended regular expression"), "{help}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_file_that_cannot_be_read_is_reported_once() {
+    let farm = Farm::with(&[]);
+    let directory = farm.site.configuration();
+    let message = format!(
+        "failed to open machine file '{}': Is a directory\n",
+        directory.display()
+    );
+    for program in [CLIENT, HOOK] {
+        for word in ["test", "status"] {
+            let words = ["offload", word, directory.to_str().unwrap()];
+            let (succeeded, text) = farm.try_run(program, &words);
+            assert!(!succeeded && text.ends_with(&message), "{text}");
         }
     }
 }
