@@ -102,6 +102,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let results: Vec<_> = derivations.map(|path| vec![path.clone()]).collect();
         make_roots(&mut daemon, &results, &arguments.root)?;
     } else {
+        if !arguments.options.dry_run {
+            check_roots(&daemon, &paths, &arguments.root)?;
+        }
         let begin = Instant::now();
         let built = build(&mut daemon, &arguments, targets);
         let time = begin.elapsed();
@@ -291,6 +294,19 @@ fn outputs(daemon: &mut Daemon, path: &StorePath) -> Result<Vec<StorePath>> {
             Ok(outputs.into_iter().collect())
         }
     }
+}
+
+/// Whether [`make_roots`] can do its work, as far as that is known before the build: of derivations
+/// that cannot be read here the number of outputs is not.
+fn check_roots(daemon: &Daemon, paths: &[StorePath], links: &[PathBuf]) -> Result<()> {
+    for (path, link) in paths.iter().zip(links.iter().rev()) {
+        if !path.is_derivation() {
+            roots::check(1, link)?;
+        } else if let Ok(derivation) = read_derivation(path, &daemon.directories.store) {
+            roots::check(derivation.output_paths().count(), link)?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates links to results: like Guix, pairs the first result with the last `--root`.

@@ -93,6 +93,32 @@ fn a_root_is_not_replaced_and_needs_a_directory() {
 }
 
 #[test]
+fn nothing_is_built_for_a_root_that_cannot_be_made() {
+    let fixture = Fixture::new();
+    let script = Script::new("two", "echo >$out; echo >$doc").output("doc");
+    let (_client, drv) = fixture.derivation_of(script);
+    fixture.write("taken-1", "precious");
+    for (root, why) in [
+        ("taken", "File exists"),
+        ("missing/link", "No such file or directory"),
+        ("taken-1/link", "Not a directory"),
+    ] {
+        let root = format!("--root={root}");
+        fixture
+            .run(&["build", drv.path.as_str(), &root])
+            .fails("failed to create GC root `")
+            .says(why);
+        assert!(!fixture.has(drv.out()), "{root}");
+    }
+    let run = fixture.run(&["build", "--hello", "--root=taken-1"]);
+    run.fails("File exists");
+    assert!(!run.err.contains("hello from the builder"), "{}", run.err);
+    fixture
+        .run(&["build", drv.path.as_str(), "--root=free"])
+        .succeeds();
+}
+
+#[test]
 fn a_dry_run_makes_no_root() {
     let fixture = Fixture::new();
     let (_client, drv) = fixture.derivation("unbuilt", "echo >$out");
