@@ -2,7 +2,7 @@
 //!
 //! Parsed by clap; the spellings, the abbreviations, the order in which options take effect, the
 //! messages and the exit codes are those of GNU argp in Guix's `guix-daemon.cc`. Documented in the
-//! manual, section "Invoking guix-daemon". What the options do is in [`crate::settings`].
+//! manual, section "Invoking guix-daemon". What the options do is in `settings`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -1,32 +1,43 @@
 //! A build that fails on a full disk: a failure that may not recur.
 
-use nix::mount::MsFlags;
+use std::path::PathBuf;
+
+use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
 use super::*;
 
 const NOTE: &str = "note: build failure may have been caused by lack of free disk space\n";
 
+/// A file system that is unmounted when the test ends, so that its directory can be deleted.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = system::mount::unmount(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
 /// A daemon that caches failures, whose build directories are on a separate file system; `None` on
-/// a machine where tests may not mount one.
-fn on_small_file_system(options: &str) -> Option<Setup> {
+/// a machine where tests may not mount one. (The file system is to be dropped first.)
+fn on_small_file_system(options: &str) -> Option<(Setup, Mounted)> {
     if !nix::unistd::geteuid().is_root() {
         skip("needs root, for a file system of its own");
         return None;
     }
     let site = Site::new();
-    // It is unmounted when this test's thread and daemon end.
     system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
     system::mount::make_private(Path::new("/")).unwrap();
     let options = format!("mode=1777,{options}");
     let directory = site.path("tmp");
     system::mount::mount_new("tmpfs", &directory, MsFlags::empty(), &options).unwrap();
-    Some(Setup::at(site, &["--cache-failures"]))
+    let mounted = Mounted(directory);
+    Some((Setup::at(site, &["--cache-failures"]), mounted))
 }
 
 /// Checks that the script fails for lack of space, and is tried again the next time.
 fn fails_for_want_of_space(options: &str, script: &str) {
-    let Some(setup) = on_small_file_system(options) else {
+    let Some((setup, _mounted)) = on_small_file_system(options) else {
         return;
     };
     let mut client = setup.client();
@@ -67,7 +78,7 @@ fn a_builder_that_does_not_notice() {
 
 #[test]
 fn failures_with_space_left_are_the_builds_own() {
-    let Some(setup) = on_small_file_system("size=64m,nr_inodes=1000") else {
+    let Some((setup, _mounted)) = on_small_file_system("size=64m,nr_inodes=1000") else {
         return;
     };
     let mut client = setup.client();

@@ -62,7 +62,7 @@ cd /
 mount -t proc proc /proc
 umount -l /.old
 export PATH=/work/programs/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/root
-for variable in $(env | sed -n 's/^\(\(GUIX\|NIX\)[A-Z_]*\)=.*/\1/p'); do unset "$variable"; done
+for variable in TMPDIR $(env | sed -n 's/^\(\(GUIX\|NIX\)[A-Z_]*\)=.*/\1/p'); do unset "$variable"; done
 
 # serve COMMAND...: until `stop'.
 serve() {

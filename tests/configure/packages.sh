@@ -6,6 +6,8 @@ top=$(cd "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin" "$work/tree"
 cp -R "$top/autoconf-compat" "$top/Cargo.toml" "$top/Makefile" "$work/tree"
+mkdir "$work/tree/demo"
+cp "$top/demo/namespaces" "$work/tree/demo"
 cd "$work/tree"
 
 # A machine that lacks one package, and programs that note who called them.
@@ -34,6 +36,7 @@ if [ "$*" = --version ]; then
 fi
 echo "cargo $*" >>"$WORK/called"
 SH
+printf '#!/bin/sh\n' >"$work/bin/makeinfo"
 cat >"$work/bin/objcopy" <<'SH'
 #!/bin/sh
 for file; do :; done

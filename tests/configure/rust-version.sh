@@ -37,6 +37,7 @@ simd-adler32 0.3.10
 smallvec 1.16.6
 tinytemplate 1.2.1
 unarray 0.1.4
+unicase 2.10.0
 utf8parse 0.2.2
 vcpkg 0.2.15
 walkdir 2.5.0

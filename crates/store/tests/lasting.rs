@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::*;
 use formats::hash::Algorithm;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use store::{GcAction, Quiet, Store, StoreOptions, VerifyRequest};
 
@@ -167,6 +167,15 @@ fn own_mounts() -> Option<()> {
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).ok()
 }
 
+/// A mount that goes with the test, so that the directory can be deleted.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_works_again_with_space() {
     let scratch = tempfile::tempdir().unwrap();
@@ -182,6 +191,7 @@ fn a_full_disk_is_an_error_and_works_again_with_space() {
         Some("size=6m"),
     )
     .unwrap();
+    let _mounted = Mounted(&root);
     let options = StoreOptions {
         reserved_space: 64 * 1024,
         ..StoreOptions::default()
@@ -266,6 +276,7 @@ fn a_read_only_store_is_an_error_unless_it_is_made_writable() {
     let place = root.join("store");
     let none = None::<&str>;
     mount(Some(&place), &place, none, MsFlags::MS_BIND, none).unwrap();
+    let _mounted = Mounted(&place);
     let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     mount(none, &place, none, read_only, none).unwrap();
     {
