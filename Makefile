@@ -35,7 +35,8 @@ CARGO_TARGET_DIR ?= target
 
 release        = $(CARGO_TARGET_DIR)/$(if $(CARGO_TARGET),$(CARGO_TARGET)/)release
 packages       = ./autoconf-compat/debian-packages
-cargo_build    = ./autoconf-compat/patiently --bar 8 compiling $(CARGO) build --release $(CARGOFLAGS)
+# Without Cargo's bar, which stands still while something large is compiled.
+cargo_build    = CARGO_TERM_PROGRESS_WHEN=never ./autoconf-compat/patiently 8 compiling $(CARGO) build --release $(CARGOFLAGS)
 # Whose programs make the manual: those of this machine.
 native         = $(CARGO_TARGET_DIR)/release
 manual         = $(CARGO_TARGET_DIR)/manual

@@ -31,6 +31,11 @@ for prefix in /usr /opt/guix; do
             share/doc/guix-daemon/manual/offload.md; do
         [ -f "$root$prefix/$file" ] || { echo "$file is missing"; exit 1; }
     done
+    # Every page of the manual that `make' makes.
+    for page in "${CARGO_TARGET_DIR:-target}"/manual/man/*.[0-9]; do
+        name=${page##*/}
+        [ -f "$root$prefix/share/man/man${name##*.}/$name" ] || { echo "$name is not installed"; exit 1; }
+    done
     grep -q "ExecStart=$prefix/bin/guix-daemon " "$root$prefix/lib/systemd/system/guix-daemon-rs.service"
     grep -q "\"$prefix/bin/guix-daemon\"" "$root$prefix/share/shepherd/services/guix-daemon-rs.scm"
     not grep -rl '@[a-z]*dir@' "$root"
@@ -40,7 +45,8 @@ for prefix in /usr /opt/guix; do
     find "$root" ! -type d | sort >"$work/before"
     make -s install DESTDIR="$root" prefix=$prefix >"$work/out"
     find "$root" ! -type d | sort | cmp - "$work/before"
-    make -s uninstall DESTDIR="$root" prefix=$prefix
+    make -s uninstall DESTDIR="$root" prefix=$prefix >"$work/out"
+    grep -qx "  $root$prefix/bin/guix-daemon" "$work/out"
     [ -f "$mine" ]
     rm "$mine"
     check_empty "$root"
@@ -87,7 +93,7 @@ root=$work/failing
 mkdir -p "$root/p/bin" "$work/partial/installed"
 echo old >"$root/p/bin/guix-daemon"
 echo new >"$work/partial/installed/guix-daemon"
-fails "$work/partial/installed/guix-client is missing" release="$work/partial"
+fails "files are missing, such as $work/partial/installed/guix-client; run" release="$work/partial"
 fails "$work/no-such-strip is missing" STRIP="$work/no-such-strip"
 # It is there, and fails at the last of the three programs.
 printf '#!/bin/sh\ncase $1 in */offload.new) echo it strips no hook; exit 1 ;; esac\n' >"$work/strip"
