@@ -9,17 +9,18 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 
 use crate::fixture::{Fixture, Run, wait};
-use crate::harness::derivations::processes_with;
+use crate::harness::derivations::{Client, processes_with};
 use crate::harness::{eventually, is_ours};
 use crate::offloading::NOWHERE;
 
 /// The words of a command, and its standard input.
 type Command = (Vec<String>, Vec<u8>);
 
-/// A daemon, and every command that prints something on standard output.
-fn with_commands() -> (Fixture, Vec<Command>) {
+/// A daemon, and every command that prints something on standard output; `processes` does as long as
+/// the client lives.
+fn with_commands() -> (Fixture, Vec<Command>, Client) {
     let fixture = Fixture::with_options(&["--no-substitutes", "--cache-failures"]);
-    let (_client, built) = fixture.derivation("built", "echo >$out");
+    let (client, built) = fixture.derivation("built", "echo >$out");
     let (_client, failing) = fixture.derivation("failing", "echo text; exit 1");
     fixture
         .run(&["build", built.path.as_str(), "-r", "root"])
@@ -82,7 +83,7 @@ fn with_commands() -> (Fixture, Vec<Command>) {
             (words, input.to_vec())
         })
         .collect();
-    (fixture, commands)
+    (fixture, commands, client)
 }
 
 /// Runs the client with another standard output.
@@ -118,7 +119,7 @@ fn prints_something(fixture: &Fixture, words: &[String], input: &[u8]) -> bool {
 
 #[test]
 fn a_reader_that_is_gone_ends_every_command_as_it_ends_any_program() {
-    let (fixture, commands) = with_commands();
+    let (fixture, commands, _client) = with_commands();
     let mut ended = 0;
     for (words, input) in &commands {
         if !prints_something(&fixture, words, input) {
@@ -134,7 +135,7 @@ fn a_reader_that_is_gone_ends_every_command_as_it_ends_any_program() {
 
 #[test]
 fn a_full_disk_is_an_error_of_every_command() {
-    let (fixture, commands) = with_commands();
+    let (fixture, commands, _client) = with_commands();
     for (words, input) in &commands {
         if !prints_something(&fixture, words, input) {
             continue;
