@@ -20,8 +20,7 @@ pub(super) struct Engine {
     pub(super) fork_server: ForkServer,
     /// The queue for build users.
     pub(super) build_users: BuildUsers,
-    /// The descriptors that attempts may have: see
-    /// [`ClientLimits`](crate::client_limits::ClientLimits).
+    /// The descriptors that attempts may have: see [`ClientLimits`].
     pub(super) descriptors: Arc<SharedLimit>,
     /// The memory that requests may have, in bytes.
     pub(super) request_memory: Arc<SharedLimit>,
