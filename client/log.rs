@@ -147,15 +147,17 @@ struct Growing<F> {
 impl<F: Fn() -> bool> Read for Growing<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            // Asked before reading: what is written before the end is not missed.
-            let goes_on = (self.goes_on)();
             let count = self.file.read(buffer)?;
-            // A build that starts again begins its log anew.
-            let is_shorter = || -> io::Result<bool> {
-                Ok(self.file.metadata()?.len() < (&self.file).stream_position()?)
-            };
-            if count > 0 || !goes_on || is_shorter()? {
+            if count > 0 {
                 return Ok(count);
+            }
+            if !(self.goes_on)() {
+                // What was written before the end is not missed.
+                return self.file.read(buffer);
+            }
+            // A build that starts again begins its log anew.
+            if self.file.metadata()?.len() < self.file.stream_position()? {
+                return Ok(0);
             }
             std::thread::sleep(POLL_INTERVAL);
         }
