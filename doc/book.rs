@@ -175,13 +175,18 @@ fn anchor(title: &str) -> String {
     words.replace(' ', "-")
 }
 
-/// Takes the rest of a heading whose start was just read. Returns its depth; the title's is 1.
-pub fn skip_heading<'a>(
+/// Takes the rest of a heading whose start was just read. Returns its depth, from 2, and the next of
+/// the chapter's headings; `None` for the title, which is not one of them.
+pub fn heading<'a, 'c>(
     level: HeadingLevel,
     events: &mut impl Iterator<Item = Event<'a>>,
-) -> usize {
+    headings: &mut impl Iterator<Item = &'c Heading>,
+) -> Option<(usize, &'c Heading)> {
     let _ = events.find(|event| matches!(event, Event::End(TagEnd::Heading(_))));
-    level as usize
+    match level as usize {
+        1 => None,
+        depth => headings.next().map(|heading| (depth, heading)),
+    }
 }
 
 /// What is in a cell of a table.

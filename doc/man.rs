@@ -72,15 +72,13 @@ impl<'a> Writer<'a> {
         while let Some(event) = events.next() {
             match event {
                 Event::Start(Tag::Heading { level, .. }) => {
-                    let depth = book::skip_heading(level, &mut events);
-                    // NAME has the title.
-                    let heading = if depth > 1 { headings.next() } else { None };
-                    match (depth, heading) {
-                        (_, None) => {}
-                        (2, Some(heading)) => {
+                    match book::heading(level, &mut events, &mut headings) {
+                        // NAME has the title.
+                        None => {}
+                        Some((2, heading)) => {
                             roff.control("SH", [&*heading.title.to_uppercase()]);
                         }
-                        (_, Some(heading)) => {
+                        Some((_, heading)) => {
                             roff.control("SS", [&*heading.title]);
                         }
                     }

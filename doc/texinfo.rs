@@ -92,10 +92,9 @@ impl<'a> Writer<'a> {
         while let Some(event) = events.next() {
             match event {
                 Event::Start(Tag::Heading { level, .. }) => {
-                    let depth = book::skip_heading(level, &mut events);
                     // The title was written with the node.
-                    let heading = if depth > 1 { headings.next() } else { None };
-                    if let Some(heading) = heading {
+                    let heading = book::heading(level, &mut events, &mut headings);
+                    if let Some((depth, heading)) = heading {
                         self.heading(depth, heading, text);
                     }
                 }
