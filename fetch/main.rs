@@ -1,0 +1,3 @@
+//! `guix-fetch`: what touches the network, without privileges.
+
+fn main() {}
