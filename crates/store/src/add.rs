@@ -57,7 +57,9 @@ impl Store {
             }
             let (hash, nar_size) = FileHasher::of(false, contents);
             let leftover = self.write_item(&path, contents, options)?;
-            link_item(self, path.base_name(), &hash, nar_size)?;
+            if self.options().deduplicate {
+                link_item(self, path.base_name(), &hash, nar_size)?;
+            }
             let references = references.clone();
             let new = new_path(&path, hash, nar_size, references);
             self.register(&[new], &derivations, options.progress)?;

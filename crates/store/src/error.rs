@@ -3,6 +3,7 @@
 use std::io;
 
 use formats::graph::Cycle;
+use formats::hash::Hash;
 use formats::nar::MAX_DEPTH;
 use formats::store_path::StorePath;
 use system::{errno, quota};
@@ -83,6 +84,16 @@ pub enum Error {
     /// An item of an archive does not have the contents that its derivation demands.
     #[error("hash mismatch for store item '{0}'")]
     WrongContents(StorePath),
+    /// A received nar is not that of the item.
+    #[error("hash mismatch for store item `{path}': expected {expected}, got {actual}")]
+    WrongHash {
+        /// The item.
+        path: StorePath,
+        /// What it has to be.
+        expected: Box<Hash>,
+        /// What it is.
+        actual: Box<Hash>,
+    },
     /// An archive has a tree whose directories are nested more deeply than is allowed.
     #[error("{0}")]
     DeepArchive(String),

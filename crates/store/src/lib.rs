@@ -17,7 +17,8 @@
 //! | [`path_locks`], [`temp_roots`], [`roots`] | protecting items from other sessions and the
 //! collector |
 //! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
-//! | `receive`, [`add`], [`export`], [`import`] | adding, exporting and importing items |
+//! | `receive`, [`add`], [`expected`], [`export`], [`import`] | adding, receiving, exporting and
+//! importing items |
 //! | [`gc`], [`verify`] | garbage collection and verification |
 //!
 //! Invariants: an item is registered only after its files are complete, canonical and in place, and
@@ -30,6 +31,7 @@ mod database;
 pub mod directories;
 mod dump;
 mod error;
+pub mod expected;
 pub mod export;
 mod file_hash;
 pub mod gc;
@@ -54,6 +56,7 @@ pub use add::AddOptions;
 pub use canonical::InodesSeen;
 pub use directories::{Defaults, Directories};
 pub use error::{Error, Result};
+pub use expected::{ExpectedItem, ReceiveOptions, ReceivedItem};
 pub use export::Authority;
 pub use gc::{GcAction, GcRequest, GcResult};
 pub use import::ImportOptions;

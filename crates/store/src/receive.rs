@@ -28,6 +28,7 @@ pub(crate) struct Receiver<'a> {
     store: &'a Store,
     temp_roots: &'a TempRoots,
     progress: &'a dyn Progress,
+    deduplicate: bool,
     events: Vec<Event>,
     held: usize,
     /// The thread is joined before its files are removed.
@@ -44,10 +45,17 @@ impl<'a> Receiver<'a> {
             store,
             temp_roots,
             progress,
+            deduplicate: store.options().deduplicate,
             events: Vec::new(),
             held: 0,
             unpacking: None,
         }
+    }
+
+    /// Whether files are replaced by links to equal ones, if not as the store's options say.
+    pub(crate) fn deduplicating(mut self, deduplicate: bool) -> Self {
+        self.deduplicate = deduplicate;
+        self
     }
 
     /// The number of bytes kept in memory.
@@ -81,19 +89,20 @@ impl<'a> Receiver<'a> {
         }
         let Some((mut unpacker, leftover)) = self.unpacking.take() else {
             let mut leftover = Leftover::new(self.store, name.to_owned());
-            let mut restorer = Restorer::new(self.store, name);
+            let mut restorer = Restorer::new(self.store, name, self.deduplicate);
             for event in std::mem::take(&mut self.events) {
                 let result = event.tell(&mut restorer);
                 result.map_err(|error| from_io(error, moving))?;
             }
-            if restorer.is_file() {
+            if restorer.is_file() && self.deduplicate {
                 link_item(self.store, name, hash, size)?;
             }
             leftover.keep();
             return Ok(());
         };
         let unpacked = unpacker.finish();
-        if unpacked.map_err(|error| from_io(error, moving))? {
+        let is_file = unpacked.map_err(|error| from_io(error, moving))?;
+        if is_file && self.deduplicate {
             link_item(self.store, &leftover.name, hash, size)?;
         }
         match &existing {
@@ -117,7 +126,7 @@ impl<'a> Receiver<'a> {
             let path = self.store.dir().join(&name).map_err(io::Error::other)?;
             self.temp_roots.add(&path, self.progress).map_err(into_io)?;
             let leftover = Leftover::new(self.store, name.clone());
-            let restorer = Restorer::new(self.store, &name);
+            let restorer = Restorer::new(self.store, &name, self.deduplicate);
             let unpacker = Unpacker::start(restorer, std::mem::take(&mut self.events))?;
             self.held = 0;
             self.unpacking = Some((unpacker, leftover));

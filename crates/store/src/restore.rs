@@ -53,10 +53,11 @@ struct OpenLevel {
 }
 
 impl Restorer {
-    /// Unpacks to `name` in the store directory, which must not exist.
-    pub(crate) fn new(store: &Store, name: &str) -> Restorer {
+    /// Unpacks to `name` in the store directory, which must not exist. If `deduplicate`, files are
+    /// linked with equal ones.
+    pub(crate) fn new(store: &Store, name: &str, deduplicate: bool) -> Restorer {
         Restorer {
-            deduplicate: store.options().deduplicate,
+            deduplicate,
             store: store.clone(),
             levels: Vec::new(),
             next: name.into(),
@@ -316,7 +317,7 @@ pub(crate) fn link_item(
     nar_size: u64,
 ) -> crate::error::Result<()> {
     // The file is smaller than its nar.
-    if !store.options().deduplicate || nar_size < DEDUPLICATION_MINIMUM {
+    if nar_size < DEDUPLICATION_MINIMUM {
         return Ok(());
     }
     let dir = &store.inner.root;
