@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formats::hash::{Algorithm, Hash};
-use gcrypt::{Acl, KeyPair};
+use gcrypt::{Acl, KeyPair, PublicKey};
 use store::Authority;
 use system::sync::Mutex;
 
@@ -32,11 +32,45 @@ fn stamp(path: &Path) -> Stamp {
 /// A value read from two files, with the versions of those files.
 type Cached<T> = Mutex<Option<([Stamp; 2], Arc<T>)>>;
 
+/// The files that say whose signatures are accepted.
+const ACL_FILES: [&str; 2] = ["acl", "signing-key.pub"];
+
+/// The keys whose signatures are accepted.
+#[derive(Debug)]
+pub struct Authorised {
+    acl: Acl,
+    at_most_own: bool,
+}
+
+impl Authorised {
+    fn load(directory: &Path) -> gcrypt::Result<Authorised> {
+        let acl = Acl::load(directory)?;
+        let own = || {
+            let key = PublicKey::load(&directory.join("signing-key.pub"));
+            key.is_ok_and(|key| acl.contains(key.as_sexp()))
+        };
+        let at_most_own = acl.is_empty() || (acl.len() == 1 && own());
+        Ok(Authorised { acl, at_most_own })
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn acl(&self) -> &Acl {
+        &self.acl
+    }
+
+    /// Whether there is no key, or only this machine's own.
+    #[must_use]
+    pub fn is_at_most_own(&self) -> bool {
+        self.at_most_own
+    }
+}
+
 /// The keys and the ACL in one directory.
 pub struct Keys {
     directory: PathBuf,
     pair: Cached<KeyPair>,
-    acl: Cached<Acl>,
+    acl: Cached<Authorised>,
 }
 
 impl Keys {
@@ -47,6 +81,15 @@ impl Keys {
             pair: Mutex::default(),
             acl: Mutex::default(),
         }
+    }
+
+    /// The keys whose signatures are accepted: the same value again as long as the files are the
+    /// same.
+    ///
+    /// # Errors
+    /// A file can't be read; the message says which and why.
+    pub fn authorised(&self) -> Result<Arc<Authorised>, String> {
+        self.current(&self.acl, ACL_FILES, Authorised::load)
     }
 
     fn current<T>(
@@ -86,8 +129,9 @@ impl Authority for Keys {
     }
 
     fn verify(&self, signature: &[u8]) -> Result<Hash, String> {
-        let acl = self.current(&self.acl, ["acl", "signing-key.pub"], Acl::load)?;
-        let signed = gcrypt::verify(signature, &acl).map_err(|error| error.to_string())?;
+        let authorised = self.authorised()?;
+        let signed =
+            gcrypt::verify(signature, authorised.acl()).map_err(|error| error.to_string())?;
         Hash::new(Algorithm::Sha256, &signed)
             .ok_or_else(|| "signed hash has the wrong length".to_owned())
     }

@@ -4,3 +4,25 @@
 //! authorised key signed it for the item that was asked for, and checks the contents that arrive.
 //! It never touches the network itself: bytes come from a program without privileges, `guix-fetch`,
 //! which can withhold and delay them, and nothing else.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`servers`] | substitute servers, lists of them, those that were discovered |
+//! | [`narinfo`] | what a server says of an item |
+//! | [`compression`] | how nars are compressed |
+//! | [`trust`] | which narinfos are believed |
+//! | [`choice`] | choosing among several servers' narinfos, and among the files they offer |
+//! | [`cache`] | narinfos that were received earlier, by us or by Guix |
+
+pub mod cache;
+pub mod choice;
+pub mod compression;
+pub mod narinfo;
+pub mod servers;
+pub mod trust;
+
+pub use choice::{Choice, Preference, choose};
+pub use compression::Compression;
+pub use narinfo::{Location, Narinfo, Variant};
+pub use servers::Server;
+pub use trust::{Judge, Trust};

@@ -262,6 +262,18 @@ impl Dir {
         Ok(file)
     }
 
+    /// Like [`Dir::open_file`], by a relative path as for [`Dir::open_beneath`].
+    pub fn open_file_beneath(&self, path: impl AsRef<Path>) -> io::Result<File> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or_default();
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                self.open_beneath(parent)?.open_file(name)
+            }
+            _ => self.open_file(path),
+        }
+    }
+
     /// Creates the file `name`, which must not exist, and opens it for reading and writing.
     pub fn create_new(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let flags =
