@@ -13,11 +13,13 @@
 //! | [`trust`] | which narinfos are believed |
 //! | [`choice`] | choosing among several servers' narinfos, and among the files they offer |
 //! | [`cache`] | narinfos that were received earlier, by us or by Guix |
+//! | [`network`] | the conversation with the program that touches the network |
 
 pub mod cache;
 pub mod choice;
 pub mod compression;
 pub mod narinfo;
+pub mod network;
 pub mod servers;
 pub mod trust;
 

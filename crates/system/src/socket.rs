@@ -134,21 +134,27 @@ pub fn peer(stream: &UnixStream) -> io::Result<PeerCredentials> {
 
 /// Sends bytes (at least one) together with open files.
 pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let sent = send(stream, bytes, fds, MsgFlags::empty())?;
+    io::Write::write_all(&mut &*stream, &bytes[sent..])
+}
+
+/// Sends as many of `bytes` (at least one) as can be sent without waiting, together with open files,
+/// which have gone if this succeeds. Fails with [`io::ErrorKind::WouldBlock`] if none can be sent.
+pub fn send_some(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    send(stream, bytes, fds, MsgFlags::MSG_DONTWAIT)
+}
+
+fn send(stream: &UnixStream, bytes: &[u8], fds: &[RawFd], flags: MsgFlags) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(fds)];
     let messages = if fds.is_empty() {
         &rights[..0]
     } else {
         &rights[..]
     };
-    let fd = stream.as_raw_fd();
-    let sent = nix::sys::socket::sendmsg::<()>(
-        fd,
-        &[IoSlice::new(bytes)],
-        messages,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
-    io::Write::write_all(&mut &*stream, &bytes[sent..])
+    let flags = flags | MsgFlags::MSG_NOSIGNAL;
+    let bytes = [IoSlice::new(bytes)];
+    let sent = nix::sys::socket::sendmsg::<()>(stream.as_raw_fd(), &bytes, messages, flags, None)?;
+    Ok(sent)
 }
 
 /// Receives bytes and the open files sent with them (four at most), all close-on-exec. Returns no

@@ -1,0 +1,10 @@
+//! Limits of what is asked for and answered, which both sides keep.
+
+/// The longest URL, in bytes.
+pub const URL_LIMIT: usize = 8 << 10;
+/// The largest body that [`Exchange::get`] can ask for, in bytes.
+pub const BODY_LIMIT: u64 = 1 << 20;
+/// The maximum number of sources of a [`Fetch`].
+pub const SOURCES_LIMIT: usize = 32;
+/// The maximum number of files among the sources of a [`Fetch`].
+pub const FILES_LIMIT: usize = 3;

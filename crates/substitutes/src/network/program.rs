@@ -1,0 +1,109 @@
+//! Who starts the program, and how.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use system::process::{Child, Spawn};
+use system::sync::Mutex;
+
+use super::connection::{self, Launch};
+use super::dispatch::Shared;
+
+/// The variables that the program gets of this process's environment: proxies, how names are
+/// resolved, and languages.
+const VARIABLES: [&str; 14] = [
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "RES_OPTIONS",
+    "LOCALDOMAIN",
+    "LANG",
+    "LC_ALL",
+    "LC_MESSAGES",
+    "LOCPATH",
+    "GUIX_LOCPATH",
+];
+
+/// The command `guix-fetch network`, with a socket as its descriptor 0 and only those variables of
+/// the environment that it needs. What it says on standard error are failures of its own.
+pub fn program(guix_fetch: &Path, socket: UnixStream) -> Spawn {
+    let inherited = VARIABLES
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let program = Spawn::new(guix_fetch)
+        .arg("network")
+        .env_clear()
+        .fd(socket, 0)
+        .current_dir("/")
+        .setsid();
+    inherited.fold(program, |program, (name, value)| program.env(name, value))
+}
+
+/// The program that touches the network. Clones share it.
+///
+/// It is started when there is something to ask. If it dies, its requests fail with
+/// [`ErrorKind::ProgramDied`](super::ErrorKind::ProgramDied), and it is started again for later ones:
+/// at once, or, if it keeps dying, after a pause of up to five seconds. If it can't be started, requests fail with
+/// [`ErrorKind::ProgramMissing`](super::ErrorKind::ProgramMissing). It is killed when the last clone
+/// and the last [`Exchange`](super::Exchange) are dropped, and if it doesn't take what is sent to it
+/// for a minute.
+#[derive(Clone)]
+pub struct Network(Arc<Inner>);
+
+struct Inner {
+    launch: Arc<Launch>,
+    /// What the thread shares with exchanges; it is started for the first exchange, and ends when all
+    /// of them, and this, are dropped.
+    shared: Mutex<Option<Arc<Shared>>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    /// Nothing is started yet. `launch` starts the program with the socket as its descriptor 0, as
+    /// [`program`] makes it; it is called on a thread that lives as long as the program should, so
+    /// that a parent-death signal may be set there.
+    ///
+    /// ```no_run
+    /// use std::path::Path;
+    /// use substitutes::network::{self, Network};
+    ///
+    /// let network = Network::new(|socket| {
+    ///     network::program(Path::new("/usr/libexec/guix-fetch"), socket).spawn()
+    /// });
+    /// ```
+    pub fn new(
+        launch: impl Fn(UnixStream) -> io::Result<Child> + Send + Sync + 'static,
+    ) -> Network {
+        Network(Arc::new(Inner {
+            launch: Arc::new(Box::new(launch)),
+            shared: Mutex::default(),
+        }))
+    }
+
+    /// What the thread shares with exchanges; starts the thread.
+    pub(super) fn shared(&self) -> io::Result<Arc<Shared>> {
+        let mut place = self.0.shared.lock();
+        if let Some(shared) = &*place {
+            return Ok(shared.clone());
+        }
+        let shared = Arc::new(Shared::new()?);
+        connection::start(
+            self.0.launch.clone(),
+            Arc::downgrade(&shared),
+            shared.wake(),
+        )?;
+        *place = Some(shared.clone());
+        Ok(shared)
+    }
+}
