@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::machine::{Machine, TransportChoice};
 use super::problem::{Place, Problem};
-use super::sexp::{Datum, Position, Value};
+use formats::datum::{Datum, Position, Value};
 
 /// One entry as written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -250,13 +250,13 @@ fn positive(value: &Datum) -> FieldResult<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sexp;
     use super::*;
+    use formats::datum;
 
     /// A machine with the required fields, and one more.
     fn machine_with(name: &str, value: &str) -> Result<Machine, Vec<Problem>> {
         let required = "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t k\")";
-        let fields = sexp::read_all(&format!("{required} ({name} {value})")).unwrap();
+        let fields = datum::read_all(&format!("{required} ({name} {value})")).unwrap();
         let field = |datum: &Datum| {
             let [name, value] = datum.list().unwrap() else {
                 panic!("not a field: {datum}");

@@ -13,7 +13,6 @@ mod machine_list;
 mod nix_lines;
 mod problem;
 mod scheme;
-pub mod sexp;
 mod toml_tables;
 
 use std::fs::File;

@@ -16,7 +16,7 @@ use data_encoding::BASE64_NOPAD;
 use super::entry::{Entry, Field};
 use super::machine_list::MachineList;
 use super::problem::{Place, Problem};
-use super::sexp::{Datum, Position, Value};
+use formats::datum::{Datum, Position, Value};
 
 /// The fields that correspond to the columns.
 const COLUMNS: [&str; 8] = [

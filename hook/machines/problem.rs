@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::sexp::Position;
+use formats::datum::Position;
 
 /// A position in a machine file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

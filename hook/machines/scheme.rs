@@ -12,7 +12,7 @@ use super::entry::{Entry, Field};
 use super::guile;
 use super::machine_list::MachineList;
 use super::problem::{Error, Place, Problem};
-use super::sexp::{self, Datum, Position, Value};
+use formats::datum::{self, Datum, Position, Value};
 
 /// The machines of a file with this text.
 pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
@@ -20,7 +20,7 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
         file: file.into(),
         position,
     };
-    let data = sexp::read_all(text).map_err(|e| {
+    let data = datum::read_all(text).map_err(|e| {
         let place = place(e.position);
         Error::Syntax(Problem {
             place,
@@ -81,7 +81,7 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
 /// The machines that Guile printed, as `(build-machine LINE COLUMN (FIELD VALUE) …)`.
 fn from_guile(file: &Path, text: &str) -> MachineList {
     let mut loaded = MachineList::default();
-    for datum in sexp::read_all(text).unwrap_or_default() {
+    for datum in datum::read_all(text).unwrap_or_default() {
         let number = |d: &Datum| match d.value {
             Value::Number(n) => n as u32,
             _ => 0,
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_needs_scheme_is_listed_with_its_place() {
-        let data = sexp::read_all(
+        let data = datum::read_all(
             "(list (build-machine (name \"a\"))\n (build-machine (name (getenv \"X\"))))",
         )
         .unwrap();
@@ -452,7 +452,7 @@ mod tests {
         fn damage_never_makes_it_panic(at in 0..EXAMPLE.len(), with in "[()'\"a ]{0,3}") {
             if EXAMPLE.is_char_boundary(at) {
                 let text = format!("{}{with}{}", &EXAMPLE[..at], &EXAMPLE[(at + 1).min(EXAMPLE.len())..]);
-                if let Ok(data) = sexp::read_all(&text) {
+                if let Ok(data) = datum::read_all(&text) {
                     let mut evaluator = Evaluator::default();
                     let _ = evaluator.program(&data);
                 }

@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 use super::entry::{Entry, Field};
 use super::machine_list::MachineList;
 use super::problem::{Error, Place, Problem};
-use super::sexp::{Datum, Position, Value};
+use formats::datum::{Datum, Position, Value};
 
 /// The machines of a file with this text.
 pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {

@@ -7,7 +7,9 @@
 //! | [`hash`] | hashes by algorithm, hashing readers and writers |
 //! | [`store_path`] | store directories, store file names and how they are computed |
 //! | [`wire`] | the padded 8-byte encoding that nars, exports and the worker protocol share |
+//! | [`mirrors`] | where a download may come from: lists of mirrors, and the expression for contents |
 //! | [`nar`] | normalized archives |
+//! | [`datum`] | Scheme data, as in `machines.scm` and lists of mirrors |
 //! | [`derivation`] | `.drv` files, and the hashes that name their outputs |
 //! | [`export`] | what precedes and follows each nar in an export ("nar bundle") |
 //! | [`graph`] | not a format: traversals of graphs of store paths |
@@ -18,10 +20,12 @@
 //! a build machine or a builder is reported as an error and can't cause a panic or exhaust memory.
 
 pub mod base32;
+pub mod datum;
 pub mod derivation;
 pub mod export;
 pub mod graph;
 pub mod hash;
+pub mod mirrors;
 pub mod nar;
 pub mod printable;
 pub mod references;

@@ -1,9 +1,10 @@
-//! A reader for Scheme data: the part of Guile's syntax that machine files use.
+//! Scheme data: the part of Guile's syntax that machine files, the lists of mirrors and the
+//! variables of derivations use.
 //!
 //! Every datum has its position, so that error messages have line and column. The reader uses an
-//! explicit stack instead of recursion, and rejects files that are nested deeper than
-//! [`MAX_DEPTH`]. It supports comments (`;`, `#|…|#`, `#;`) and both kinds of brackets, and rejects
-//! what machine files don't need, such as vectors.
+//! explicit stack instead of recursion, and rejects data that is nested deeper than [`MAX_DEPTH`].
+//! It supports comments (`;`, `#|…|#`, `#;`) and both kinds of brackets, and rejects what nobody
+//! needs here, such as vectors, and `#.`, which would evaluate what follows.
 
 use std::fmt;
 
@@ -52,6 +53,14 @@ impl Datum {
         }
     }
 
+    /// The text, if it is a string.
+    pub fn string(&self) -> Option<&str> {
+        match &self.value {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The elements, if it is a list.
     pub fn list(&self) -> Option<&[Datum]> {
         match &self.value {
@@ -92,7 +101,16 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-/// All data of `text`, in order.
+/// All data of `text`, in order. They take up to 30 times the memory of the text, whose size it is
+/// for the caller to limit.
+///
+/// ```
+/// use formats::datum;
+///
+/// let data = datum::read_all("(\"https://a\" \"ftp://b\") ; two")?;
+/// assert_eq!(data[0].list().unwrap()[1].string(), Some("ftp://b"));
+/// # Ok::<(), datum::SyntaxError>(())
+/// ```
 pub fn read_all(text: &str) -> Result<Vec<Datum>, SyntaxError> {
     Reader::new(text).read_all()
 }
@@ -338,7 +356,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `#!…!#`. (Words such as `#!eof` do not occur in machine files.)
+    /// `#!…!#`. (Words such as `#!eof` are not needed here.)
     fn block_bang(&mut self, start: Position) -> Result<(), SyntaxError> {
         let mut previous = ' ';
         loop {
@@ -361,6 +379,9 @@ impl<'a> Reader<'a> {
         }
         if word == "#" && self.rest.peek() == Some(&'(') {
             return self.error(start, "a vector has no meaning here");
+        }
+        if word.starts_with("#.") {
+            return self.error(start, "`#.' is not allowed");
         }
         Ok(match word.as_str() {
             "#t" | "#true" => Value::Bool(true),
@@ -436,6 +457,7 @@ mod tests {
             ("(a \"b", "1:4: unexpected end of file in string"),
             ("a '", "1:3: unexpected end of file: nothing follows this"),
             ("#| #| |#", "1:1: unterminated `#|' comment"),
+            ("(a #.(b))", "1:4: `#.' is not allowed"),
         ] {
             assert_eq!(read_all(text).unwrap_err().to_string(), expected, "{text}");
         }
