@@ -36,6 +36,8 @@ CARGO_TARGET_DIR ?= target
 release        = $(CARGO_TARGET_DIR)/$(if $(CARGO_TARGET),$(CARGO_TARGET)/)release
 packages       = ./autoconf-compat/debian-packages
 # Without Cargo's bar, which stands still while something large is compiled.
+# No package is named anywhere: see `default-members' in Cargo.toml.
+programs       = --bin guix-daemon --bin guix-offload --bin guix-client --bin guix-fetch
 cargo_build    = CARGO_TERM_PROGRESS_WHEN=never ./autoconf-compat/patiently 8 compiling $(CARGO) build --release $(CARGOFLAGS)
 # Whose programs make the manual: those of this machine.
 native         = $(CARGO_TARGET_DIR)/release
@@ -57,10 +59,10 @@ all:
 	@$(packages) build
 	@mkdir -p $(release) && touch $(complete).new
 ifeq ($(CARGO_TARGET),)
-	$(cargo_build) -p guix-daemon -p guix-manual --bins
+	$(cargo_build) $(programs) --bin guix-manual
 else
-	$(cargo_build) --target $(CARGO_TARGET) -p guix-daemon --bins
-	$(cargo_build) -p guix-daemon -p guix-manual --bin guix-client --bin guix-manual
+	$(cargo_build) --target $(CARGO_TARGET) $(programs)
+	$(cargo_build) --bin guix-client --bin guix-manual
 endif
 	@$(native)/guix-manual $(manual)
 	@$(native)/guix-client manual $(manual)
@@ -78,7 +80,7 @@ endif
 demo:
 	@./demo/namespaces
 	@$(packages) --install demo
-	$(cargo_build) -p guix-daemon -p guix-demo --bins
+	$(cargo_build) $(programs) --bin guix-demo
 	@./demo/run
 
 # Everything that must hold; ends with `N passed, N failed, N skipped'.
@@ -91,7 +93,7 @@ check:
 compliance:
 	@test -n "$$GUIX_DAEMON_UNDER_TEST" || \
 	  { echo 'usage: GUIX_DAEMON_UNDER_TEST=PROGRAM make compliance' >&2; exit 64; }
-	$(CARGO) test --release --no-fail-fast $(CARGOFLAGS) -p guix-daemon --test '*'
+	$(CARGO) test --release --no-fail-fast $(CARGOFLAGS) --test '*'
 
 # How long things take; beside Guix's own daemon where GUIX_REFERENCE_DAEMON names one.
 bench:

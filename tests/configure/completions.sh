@@ -8,7 +8,7 @@ for shell in bash zsh fish; do
 done
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$top"
-"${CARGO:-cargo}" run --release --quiet -p guix-manual -- "$work"
+"${CARGO:-cargo}" run --release --quiet --bin guix-manual -- "$work"
 "$top/pre-inst-env" guix-client manual "$work"
 scripts=$work/completions
 mkdir "$work/directory"

@@ -7,7 +7,7 @@ unshare --net true 2>/dev/null || unshare --user --map-root-user --net true 2>/d
     { echo 'neither root nor user namespaces'; exit 77; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 make -s install prefix="$work/p" >/dev/null
-"${CARGO:-cargo}" build --release --quiet -p guix-daemon -p guix-demo --bins
+"${CARGO:-cargo}" build --release --quiet --bin guix-demo
 # Its directories are made here, so that what it leaves can be seen.
 mkdir "$work/tmp"
 export DEMO_PREFIX=$work/p TMPDIR=$work/tmp

@@ -5,6 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::{flistxattr_query, llistxattr, lremovexattr};
+use rustix::io::Errno;
+
 use super::dir::check;
 use super::{Dir, Kind};
 
@@ -23,16 +26,16 @@ impl Dir {
         let path = self.proc_name(name.as_ref())?;
         let mut buffer = [0; USUAL_LIST];
         let mut longer;
-        let list = match list(&path, &mut buffer) {
+        let list: &[u8] = match llistxattr(&path, &mut buffer) {
             Ok(length) => &buffer[..length],
-            Err(error) if error.raw_os_error() == Some(libc::ERANGE) => {
+            Err(Errno::RANGE) => {
                 longer = vec![0; LONGEST_LIST];
-                let length = self::list(&path, &mut longer)?;
+                let length = llistxattr(&path, &mut longer)?;
                 &longer[..length]
             }
             // A file system without extended attributes.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => &[],
-            Err(error) => return Err(error),
+            Err(Errno::OPNOTSUPP) => &[],
+            Err(error) => return Err(error.into()),
         };
         let names = list.split_inclusive(|byte| *byte == 0);
         let names = names.filter_map(|name| CStr::from_bytes_with_nul(name).ok());
@@ -49,15 +52,15 @@ impl Dir {
         }
         let path = self.proc_name(name)?;
         for attribute in &foreign {
-            match remove(&path, attribute) {
+            match lremovexattr(&path, attribute) {
                 // Without privileges, removing an attribute requires write permission to the file.
-                Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+                Err(Errno::ACCESS) => {
                     let stat = self.stat_at(name)?;
                     if stat.kind() == Kind::Symlink {
-                        return Err(error);
+                        return Err(Errno::ACCESS.into());
                     }
                     self.chmod_at(name, stat.mode() | 0o200)?;
-                    let removed = remove(&path, attribute);
+                    let removed = lremovexattr(&path, attribute);
                     self.chmod_at(name, stat.mode())?;
                     removed?;
                 }
@@ -79,16 +82,11 @@ impl Dir {
 
 /// Whether an open file has any extended attribute, of whatever kind: cheaper than to ask by name.
 pub fn has_attributes(file: &impl AsFd) -> io::Result<bool> {
-    let file = file.as_fd().as_raw_fd();
-    // SAFETY: without a buffer, only the length of the list is returned.
-    let length = unsafe { libc::flistxattr(file, std::ptr::null_mut(), 0) };
-    if length >= 0 {
-        return Ok(length > 0);
-    }
-    match io::Error::last_os_error() {
+    match flistxattr_query(file) {
+        Ok(length) => Ok(length > 0),
         // A file system without extended attributes.
-        error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        error => Err(error),
+        Err(Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -101,21 +99,6 @@ fn belongs_to_the_system(name: &[u8]) -> bool {
         Some(b"system") => !acl,
         Some(b"lustre" | b"ceph") => true,
         _ => false,
-    }
-}
-
-fn list(path: &CStr, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the path is NUL-terminated, and the buffer has the length that is passed.
-    let length =
-        unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
-    usize::try_from(length).map_err(|_| io::Error::last_os_error())
-}
-
-fn remove(path: &CStr, attribute: &CStr) -> io::Result<()> {
-    // SAFETY: both strings are NUL-terminated.
-    match unsafe { libc::lremovexattr(path.as_ptr(), attribute.as_ptr()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
