@@ -20,6 +20,7 @@
 
 pub mod derivations;
 mod skip;
+pub mod substitutes;
 pub mod users;
 
 pub use skip::skip;
