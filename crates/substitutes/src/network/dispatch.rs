@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use system::sync::Mutex;
@@ -19,6 +20,8 @@ use super::request::{Fetch, RequestId, Source};
 const WINDOW: usize = 256;
 /// How many requests the program is given at once.
 const TOTAL_WINDOW: usize = 4096;
+/// How long a server may be silent, unless an exchange says otherwise.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
 /// How many bytes of answers wait for an exchange. Only a program that has been taken over sends
 /// more: honest answers are a few kilobytes each.
 const WAITING_LIMIT: usize = 32 << 20;
@@ -53,6 +56,8 @@ const CHANGES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Mailbox {
     unsent: VecDeque<(RequestId, Wanted)>,
+    /// How long servers may be silent.
+    patience: Duration,
     sent: HashMap<RequestId, Expected>,
     events: VecDeque<(RequestId, Event)>,
     /// Bytes of bodies among the events.
@@ -65,6 +70,7 @@ impl Mailbox {
     pub(super) fn new() -> io::Result<Mailbox> {
         Ok(Mailbox {
             unsent: VecDeque::new(),
+            patience: DEFAULT_PATIENCE,
             sent: HashMap::new(),
             events: VecDeque::new(),
             waiting: 0,
@@ -242,6 +248,14 @@ impl Shared {
         // `mailbox`, with the pipes in it, is dropped without the lock.
     }
 
+    /// Sets how long servers may be silent for an exchange.
+    pub(super) fn set_patience(&self, exchange: u64, patience: Duration) {
+        let mut state = self.state.lock();
+        if let Some(mailbox) = state.mailboxes.get_mut(&exchange) {
+            mailbox.patience = patience;
+        }
+    }
+
     /// Takes a request of an exchange, or makes it fail at once.
     pub(super) fn request(&self, exchange: u64, wanted: Result<Wanted, NetworkError>) -> RequestId {
         let mut state = self.state.lock();
@@ -315,7 +329,7 @@ impl Shared {
         state.turn = exchange;
         let mailbox = state.mailboxes.get_mut(&exchange)?;
         let (id, wanted) = mailbox.unsent.pop_front()?;
-        let (outgoing, expected) = prepare(exchange, id, wanted);
+        let (outgoing, expected) = prepare(exchange, id, wanted, mailbox.patience);
         mailbox.sent.insert(id, expected);
         state.owners.insert(id, exchange);
         Some(outgoing)
@@ -381,7 +395,12 @@ impl State {
 }
 
 /// The message for a request, and what may be answered.
-fn prepare(exchange: u64, id: RequestId, wanted: Wanted) -> (Outgoing, Expected) {
+fn prepare(
+    exchange: u64,
+    id: RequestId,
+    wanted: Wanted,
+    patience: Duration,
+) -> (Outgoing, Expected) {
     match wanted {
         Wanted::Get { url, limit } => {
             let request = Request::Get {
@@ -389,6 +408,7 @@ fn prepare(exchange: u64, id: RequestId, wanted: Wanted) -> (Outgoing, Expected)
                 id,
                 url,
                 limit,
+                patience,
             };
             let files = Vec::new();
             (Outgoing { request, files }, Expected::Body { limit })
@@ -413,7 +433,8 @@ fn prepare(exchange: u64, id: RequestId, wanted: Wanted) -> (Outgoing, Expected)
             let request = Request::Fetch {
                 exchange,
                 id,
-                limit: fetch.limit,
+                size: fetch.size,
+                patience,
                 sources,
             };
             (Outgoing { request, files }, expected)

@@ -59,6 +59,15 @@ impl Exchange {
         })
     }
 
+    /// Sets how long a server may take to answer a [`Exchange::get`], and how long it may be silent (or
+    /// send less than 100 bytes in a second) while it delivers contents; at most
+    /// [`PATIENCE_LIMIT`](super::PATIENCE_LIMIT). A minute unless this is called. It holds for
+    /// requests that the program doesn't have yet. Connecting may take five seconds, whatever is
+    /// set here.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.shared.set_patience(self.number, patience);
+    }
+
     /// Asks for a small file of at most `limit` bytes, which must not be more than
     /// [`BODY_LIMIT`]. Exactly one event follows: [`Event::Response`] or [`Event::Failed`]. A
     /// longer body is [`ErrorKind::TooLarge`].

@@ -1,5 +1,7 @@
 //! Limits of what is asked for and answered, which both sides keep.
 
+use std::time::Duration;
+
 /// The longest URL, in bytes.
 pub const URL_LIMIT: usize = 8 << 10;
 /// The largest body that [`Exchange::get`] can ask for, in bytes.
@@ -8,3 +10,5 @@ pub const BODY_LIMIT: u64 = 1 << 20;
 pub const SOURCES_LIMIT: usize = 32;
 /// The maximum number of files among the sources of a [`Fetch`].
 pub const FILES_LIMIT: usize = 3;
+/// The longest time that a server may be silent.
+pub const PATIENCE_LIMIT: Duration = Duration::from_secs(3600);

@@ -10,13 +10,14 @@
 //! are files, in order. No other message is.
 
 use std::io;
+use std::time::Duration;
 
 use formats::wire::{self, ReadExt, WriteExt};
 
 use super::error::{ErrorKind, NetworkError};
 use super::event::Event;
 use super::frames;
-use super::limits::{BODY_LIMIT, FILES_LIMIT, SOURCES_LIMIT, URL_LIMIT};
+use super::limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
 use super::request::RequestId;
 use crate::compression::Compression;
 
@@ -83,6 +84,8 @@ pub enum Request {
         url: String,
         /// The largest body, in bytes.
         limit: u64,
+        /// How long the answer may take.
+        patience: Duration,
     },
     /// See [`Exchange::fetch`](super::Exchange::fetch).
     Fetch {
@@ -90,8 +93,10 @@ pub enum Request {
         exchange: u64,
         /// The request.
         id: RequestId,
-        /// The maximum number of decompressed bytes.
-        limit: u64,
+        /// The number of decompressed bytes.
+        size: u64,
+        /// How long a server may be silent.
+        patience: Duration,
         /// The sources.
         sources: Vec<SourceMessage>,
     },
@@ -164,23 +169,27 @@ impl Request {
                 id,
                 url,
                 limit,
+                patience,
             } => {
                 out.write_u64(GET)?;
                 out.write_u64(*exchange)?;
                 out.write_u64(id.number())?;
                 out.write_u64(*limit)?;
+                write_duration(out, *patience)?;
                 out.write_bytes(url)
             }
             Request::Fetch {
                 exchange,
                 id,
-                limit,
+                size,
+                patience,
                 sources,
             } => {
                 out.write_u64(FETCH)?;
                 out.write_u64(*exchange)?;
                 out.write_u64(id.number())?;
-                out.write_u64(*limit)?;
+                out.write_u64(*size)?;
+                write_duration(out, *patience)?;
                 out.write_u64(sources.len() as u64)?;
                 sources.iter().try_for_each(|source| match source {
                     SourceMessage::Url { url, compression } => {
@@ -210,12 +219,14 @@ impl Request {
                 exchange: input.read_u64()?,
                 id: RequestId(input.read_u64()?),
                 limit: input.read_u64()?.min(BODY_LIMIT),
+                patience: read_duration(input)?,
                 url: input.read_string(URL_LIMIT as u64)?,
             },
             FETCH => Request::Fetch {
                 exchange: input.read_u64()?,
                 id: RequestId(input.read_u64()?),
-                limit: input.read_u64()?,
+                size: input.read_u64()?,
+                patience: read_duration(input)?,
                 sources: read_sources(input)?,
             },
             CANCEL => Request::Cancel {
@@ -394,6 +405,15 @@ fn read_optional(input: &mut &[u8]) -> Result<Option<u64>, MessageError> {
         1 => Ok(Some(number)),
         other => Err(unknown("the truth value", other)),
     }
+}
+
+/// A duration, in milliseconds.
+fn write_duration(out: &mut Vec<u8>, duration: Duration) -> io::Result<()> {
+    out.write_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn read_duration(input: &mut &[u8]) -> Result<Duration, MessageError> {
+    Ok(Duration::from_millis(input.read_u64()?).min(PATIENCE_LIMIT))
 }
 
 /// An error: its kind, the status, and the text.

@@ -12,6 +12,10 @@ fn id() -> impl Strategy<Value = RequestId> {
     any::<u64>().prop_map(RequestId)
 }
 
+fn patience() -> impl Strategy<Value = Duration> {
+    (0u64..=3_600_000).prop_map(Duration::from_millis)
+}
+
 fn source() -> impl Strategy<Value = SourceMessage> {
     ("[a-z:/.]{0,40}", compression())
         .prop_map(|(url, compression)| SourceMessage::Url { url, compression })
@@ -23,10 +27,11 @@ fn request() -> impl Strategy<Value = Request> {
         any::<u64>(),
         id(),
         any::<u64>(),
+        patience(),
         prop::collection::vec(source(), 1..10),
         files,
     )
-        .prop_map(|(exchange, id, limit, mut sources, files)| {
+        .prop_map(|(exchange, id, size, patience, mut sources, files)| {
             sources.extend(
                 files
                     .into_iter()
@@ -35,20 +40,22 @@ fn request() -> impl Strategy<Value = Request> {
             Request::Fetch {
                 exchange,
                 id,
-                limit,
+                size,
+                patience,
                 sources,
             }
         });
     prop_oneof![
         any::<u64>().prop_map(|version| Request::Hello { version }),
-        (any::<u64>(), id(), ".{0,40}", 0..=BODY_LIMIT).prop_map(|(exchange, id, url, limit)| {
-            Request::Get {
+        (any::<u64>(), id(), ".{0,40}", 0..=BODY_LIMIT, patience()).prop_map(
+            |(exchange, id, url, limit, patience)| Request::Get {
                 exchange,
                 id,
                 url,
                 limit,
+                patience,
             }
-        }),
+        ),
         fetch,
         id().prop_map(|id| Request::Cancel { id }),
     ]
@@ -176,7 +183,7 @@ fn an_error_is_one_printable_line() {
 fn long_lists_and_strings_are_refused() {
     let fetch = |count: u64| {
         let mut message = Vec::new();
-        for word in [FETCH, 1, 1, 1, count] {
+        for word in [FETCH, 1, 1, 1, 1, count] {
             message.write_u64(word).unwrap();
         }
         message
@@ -196,7 +203,7 @@ fn long_lists_and_strings_are_refused() {
         Err(MessageError::Sources(_))
     ));
     let mut get = Vec::new();
-    for word in [GET, 1, 1, 1] {
+    for word in [GET, 1, 1, 1, 1] {
         get.write_u64(word).unwrap();
     }
     get.write_bytes("x".repeat(URL_LIMIT + 1)).unwrap();

@@ -36,6 +36,6 @@ pub use error::{ErrorKind, NetworkError};
 pub use event::Event;
 pub use exchange::Exchange;
 pub use frames::{FrameError, Frames};
-pub use limits::{BODY_LIMIT, FILES_LIMIT, SOURCES_LIMIT, URL_LIMIT};
+pub use limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
 pub use program::{Network, program};
 pub use request::{Fetch, RequestId, Source};

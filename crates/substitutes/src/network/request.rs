@@ -57,6 +57,7 @@ pub struct Fetch {
     /// The sources: at least one, at most [`SOURCES_LIMIT`](super::SOURCES_LIMIT), and of these at
     /// most [`FILES_LIMIT`](super::FILES_LIMIT) files.
     pub sources: Vec<Source>,
-    /// The size of the contents, decompressed, which an honest program doesn't exceed.
-    pub limit: u64,
+    /// The size of the contents, decompressed. The program is done when it has written that many
+    /// bytes, and never writes more; a source that ends earlier has failed.
+    pub size: u64,
 }
