@@ -25,6 +25,7 @@ pub fn machine(name: &str) -> Machine {
         transfer_compression: None,
         cores: None,
         program: None,
+        use_substitutes: false,
         place: Place::default(),
     }
 }

@@ -1,5 +1,5 @@
-//! Building one derivation on one machine: missing inputs are sent, it is built, and the outputs
-//! are fetched (`doc/spec/offload.md`, sections 11 to 20 and 26).
+//! Building one derivation on one machine: missing inputs are sent (or fetched by the machine
+//! itself), it is built, and the outputs are fetched (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use crate::directories::HookDirectories;
 use crate::host_locks::{self, Direction, LastUpload, UploadLock};
 use crate::machines::Machine;
 use crate::remote::{
-    self, BuildLimits, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
+    self, BuildLimits, Fetched, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
 };
 use crate::transfer_progress::TransferProgress;
 use crate::{stderr, stderr_line};
@@ -121,10 +121,19 @@ pub fn offload(
     let mut items: BTreeSet<StorePath> = task.inputs.iter().cloned().collect();
     items.insert(task.derivation.clone());
     let items = host.store.sort_topologically(&items)?;
-    let last_upload = LastUpload::look(host.directories, machine);
+    let mut last_upload = LastUpload::look(host.directories, machine);
     // What is valid there must be protected before we ask for it.
     let kept = [items.as_slice(), outputs].concat();
-    let missing = transport.protect_and_ask(&kept, &items)?;
+    let mut missing = transport.protect_and_ask(&kept, &items)?;
+    let fetched = have_it_fetch(host, machine, &mut *transport, &missing, task)?;
+    if fetched != Fetched::Nothing {
+        // What others have sent meanwhile is there, too.
+        last_upload = LastUpload::look(host.directories, machine);
+        missing = match fetched {
+            Fetched::Removed => transport.protect_and_ask(&kept, &items)?,
+            _ => transport.missing(&missing)?,
+        };
+    }
     let inline_archive = match missing.is_empty() {
         true => None,
         false => send(host, machine, &mut *transport, missing, &last_upload)?,
@@ -150,6 +159,31 @@ pub fn offload(
     }
     stderr_line!("done with offloaded '{}'", task.derivation);
     Ok(())
+}
+
+/// Has the machine fetch missing items from its substitute servers, if its entry allows that. No
+/// lock is held meanwhile: nothing is sent, and a daemon fetches only once what several clients want.
+fn have_it_fetch(
+    host: &LocalHost<'_>,
+    machine: &Machine,
+    transport: &mut dyn Transport,
+    missing: &[StorePath],
+    task: &BuildTask<'_>,
+) -> Result<Fetched, Error> {
+    if !machine.use_substitutes {
+        return Ok(Fetched::Nothing);
+    }
+    let mut items = Vec::new();
+    for path in missing {
+        items.push(host.store.path_info(path)?);
+    }
+    let size: u64 = items.iter().map(|item| item.nar_size + ITEM_OVERHEAD).sum();
+    if size <= INLINE_ARCHIVE_LIMIT as u64 {
+        // It takes less time to send it than to look for substitutes.
+        return Ok(Fetched::Nothing);
+    }
+    let mut report = |text: &str| stderr_line!("{text}");
+    Ok(transport.fetch(&items, &task.limits, &mut report)?)
 }
 
 /// Why a transfer lock could not be taken.

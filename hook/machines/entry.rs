@@ -55,6 +55,7 @@ impl Entry {
             transfer_compression: None,
             cores: None,
             program: None,
+            use_substitutes: false,
             place: place(self.position),
         };
         let mut problems = Vec::new();
@@ -162,6 +163,7 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         }
         "cores" => machine.cores = Some(integer(value, 0, 65536)? as u32),
         "program" => machine.program = Some(string(value)?),
+        "use-substitutes" => machine.use_substitutes = truth(value)?,
         _ => return Err("extraneous field initializer".into()),
     }
     Ok(())
@@ -178,6 +180,13 @@ fn string(value: &Datum) -> FieldResult<String> {
         Value::String(s) if s.is_empty() => Err("is empty".into()),
         Value::String(s) => Ok(s.clone()),
         _ => expected("a string", value),
+    }
+}
+
+fn truth(value: &Datum) -> FieldResult<bool> {
+    match value.value {
+        Value::Bool(truth) => Ok(truth),
+        _ => expected("#t or #f (true or false)", value),
     }
 }
 
@@ -291,7 +300,7 @@ mod tests {
 
     /// A string, where the text is not a number or a truth value.
     fn as_value(text: &str) -> String {
-        if text == "#f" || text.parse::<f64>().is_ok() {
+        if matches!(text, "#t" | "#f") || text.parse::<f64>().is_ok() {
             text.to_owned()
         } else {
             format!("\"{text}\"")

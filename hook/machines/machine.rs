@@ -54,6 +54,8 @@ pub struct Machine {
     pub cores: Option<u32>,
     /// The Guix command to run there with [`TransportChoice::Commands`].
     pub program: Option<String>,
+    /// Whether its daemon may fetch inputs from its substitute servers, instead of being sent them.
+    pub use_substitutes: bool,
     /// The position of its entry.
     pub place: Place,
 }

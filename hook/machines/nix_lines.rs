@@ -6,7 +6,8 @@
 //!
 //! with `-` (or nothing) for a default, lists separated by commas, and the host key in base64.
 //! Several machines may be on one line, separated by `;`. The address may end with `?NAME=VALUE&…`:
-//! `ssh-key` and `base64-ssh-public-host-key` are the columns of that meaning, whatever else has no
+//! `ssh-key` and `base64-ssh-public-host-key` are the columns of that meaning, `use-substitutes` is
+//! ours (Nix has `builders-use-substitutes` for all machines, in another file), whatever else has no
 //! effect here and is reported. Unlike in Nix, a host key is required: every machine's is checked.
 
 use std::path::Path;
@@ -211,6 +212,18 @@ impl Line {
         let field = match name {
             "ssh-key" => "private-key",
             "base64-ssh-public-host-key" => "host-key",
+            "use-substitutes" => {
+                let truth = match value {
+                    "true" => true,
+                    "false" => false,
+                    _ => {
+                        let message = format!("expected `true' or `false', got `{value}'");
+                        return Err((at, "use-substitutes", message));
+                    }
+                };
+                self.add(at, "use-substitutes", Value::Bool(truth));
+                return Ok(());
+            }
             _ => {
                 let message = format!("`{part}' after the address has no effect here");
                 self.warnings.push((at, "name", message));
@@ -337,7 +350,7 @@ ssh://four?base64-ssh-public-host-key={key}%3D&compress=true&ssh-key=/k x86_64-l
 ssh://five x86_64-linux - - - - - {key}; ssh://six x86_64-linux - - - - - {key};
 ssh://seven x86_64-linux - - - - - {key}'
 \"ssh://eight x86_64-linux /k - - - - {key}\"
-ssh://nine/store?ssh-key=/unused x86_64-linux /k - - - - {key}
+ssh://nine/store?ssh-key=/unused&use-substitutes=true x86_64-linux /k - - - - {key}
 "
         );
         let loaded = load(Path::new("/m"), &text);
@@ -369,6 +382,8 @@ ssh://nine/store?ssh-key=/unused x86_64-linux /k - - - - {key}
                 ("nine", 22, Some("/k")),
             ]
         );
+        let fetching = loaded.machines.iter().filter(|m| m.use_substitutes);
+        assert_eq!(fetching.map(|m| &m.name).collect::<Vec<_>>(), ["nine"]);
         let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             warnings,
@@ -402,6 +417,10 @@ ssh://nine/store?ssh-key=/unused x86_64-linux /k - - - - {key}
             (
                 "ssh://a?base64-ssh-public-host-key=! x",
                 "/m:1:1: field `host-key': is not base64 of a public key",
+            ),
+            (
+                "ssh://a?use-substitutes=1 x",
+                "/m:1:1: field `use-substitutes': expected `true' or `false', got `1'",
             ),
             (
                 "s3://a x",

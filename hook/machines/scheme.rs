@@ -328,7 +328,7 @@ mod tests {
     (speed 2.)))               ;incredibly fast!
 
 (cons* eight
-  (build-machine (inherit eight) (name "copy") (port 2222))
+  (build-machine (inherit eight) (name "copy") (port 2222) (use-substitutes #t))
   (list (build-machine
           (name "armeight.example.org")
           (system "aarch64-linux")
@@ -359,6 +359,7 @@ mod tests {
             (copy.name.as_str(), copy.port, copy.speed),
             ("copy", 2222, 2.0)
         );
+        assert!(copy.use_substitutes && !eight.use_substitutes);
         assert_eq!(arm.systems, ["aarch64-linux"]);
         assert_eq!((arm.overload_threshold, arm.parallel_builds), (None, 4));
         assert_eq!(

@@ -156,6 +156,7 @@ host-key = \"ssh-ed25519 AAAA comment\"
 overload-threshold = false
 cores = 2
 transport = \"commands\"
+use-substitutes = true
 
 [[machine]]
 name = \"bad\"
@@ -169,13 +170,14 @@ host-key = \"ssh-ed25519 AAAA\"
         assert_eq!(loaded.machines[0].host_key, "ssh-ed25519 AAAA");
         assert_eq!(loaded.machines[0].overload_threshold, None);
         assert_eq!(loaded.machines[0].cores, Some(2));
+        assert!(loaded.machines[0].use_substitutes);
         assert_eq!(
             loaded
                 .problems
                 .iter()
                 .map(ToString::to_string)
                 .collect::<Vec<_>>(),
-            ["/m.toml:14:3: field `port': expected an integer from 1 to 65535, got 0"]
+            ["/m.toml:15:3: field `port': expected an integer from 1 to 65535, got 0"]
         );
     }
 

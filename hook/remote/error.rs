@@ -96,6 +96,18 @@ pub enum Error {
         /// Its message.
         message: String,
     },
+    /// It has got an item from its substitute servers that is not ours, and keeps it.
+    #[error(
+        "'{machine}' has another `{item}' than ours, from its substitute servers, and keeps it: {reason}"
+    )]
+    DifferentItem {
+        /// The machine.
+        machine: String,
+        /// The item.
+        item: StorePath,
+        /// Why it can't be removed.
+        reason: String,
+    },
     /// The build failed, and would also fail elsewhere.
     #[error("derivation '{derivation}' offloaded to '{machine}' failed: {message}")]
     Build {

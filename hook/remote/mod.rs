@@ -21,6 +21,8 @@
 //! | `archive_stream.rs`, `guix_commands.rs` | archives through `guix archive` |
 //! | `root_links.rs` | GC roots without a connection to the daemon |
 //! | `daemon_log.rs`, `command_log.rs`, `build_output.rs` | builder output, told apart from the daemon's own messages |
+//! | `daemon_connection.rs` | a connection to the daemon's socket |
+//! | `fetching.rs`, `fetch_progress.rs` | items that the machine gets from substitute servers |
 //! | `commands_transport.rs`, `socket_transport.rs` | the two transports |
 //! | `connect.rs` | which of them a machine gets |
 //! | `check.rs` | everything that must hold for a machine to work |
@@ -32,9 +34,12 @@ mod check;
 mod command_log;
 mod commands_transport;
 mod connect;
+mod daemon_connection;
 mod daemon_log;
 mod destination;
 mod error;
+mod fetch_progress;
+mod fetching;
 mod guix_commands;
 mod master;
 mod probe;
@@ -58,7 +63,7 @@ pub use build_limits::BuildLimits;
 pub use check::{Check, Verdict, check};
 pub use error::{Error, KeyFault, SshFailure, on_one_line};
 pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
-pub use transport::{INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
+pub use transport::{Fetched, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};
 
 /// Probes a machine, over the shared connection, which is opened if necessary.
 pub fn probe(

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use formats::StorePath;
+use store::PathInfo;
 use system::lock::LockFile;
 
 use super::build_limits::BuildLimits;
@@ -31,6 +32,21 @@ pub struct RemoteBuild<'a> {
     pub outputs: &'a [StorePath],
 }
 
+/// Receives messages about what happens on the machine.
+pub type Report<'a> = dyn FnMut(&str) + 'a;
+
+/// What a machine did when it was to fetch items from its substitute servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// Nothing has changed there.
+    Nothing,
+    /// Some items may be there now that were missing.
+    Some,
+    /// Items were there that were not ours, and had to be removed. Nothing is protected there any
+    /// more ([`Transport::protect`]).
+    Removed,
+}
+
 /// A connection to a build machine's daemon, after the handshake. Dropping it releases what it
 /// protects there, as does [`Transport::finish`].
 pub trait Transport: Send {
@@ -52,6 +68,21 @@ pub trait Transport: Send {
     ) -> Result<Vec<StorePath>, Error> {
         self.protect(kept)?;
         self.missing(paths)
+    }
+
+    /// Has the daemon there fetch those of `items`, which are missing there and sorted with references
+    /// first, for which its substitute servers have the same: same size and references beforehand,
+    /// same hash afterwards. `items` is what this host's store has.
+    ///
+    /// That nothing can be fetched, for whatever reason, is no error, but reported.
+    fn fetch(
+        &mut self,
+        items: &[PathInfo],
+        limits: &BuildLimits,
+        report: &mut Report<'_>,
+    ) -> Result<Fetched, Error> {
+        let _ = (items, limits, report);
+        Ok(Fetched::Nothing)
     }
 
     /// Sends an export stream of signed items. Success means that they are all valid there.

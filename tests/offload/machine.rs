@@ -33,6 +33,7 @@ pub struct Machine {
     pub namespaces: Namespaces,
     /// The programs that started others there, and wait for them.
     launched: Mutex<Vec<Child>>,
+    substitutes: bool,
 }
 
 impl Drop for Machine {
@@ -57,6 +58,8 @@ pub struct Kind {
     pub strange_here: bool,
     /// The machine does not know our key.
     pub strange_there: bool,
+    /// Its daemon gets substitutes from the program `substituter` in its directory.
+    pub substitutes: bool,
     /// Its store is a file system of this many MiB.
     pub store_mib: Option<u32>,
     /// Its directory for builds is a file system of this many MiB.
@@ -141,6 +144,7 @@ impl Machine {
             cable: None,
             namespaces,
             launched: Mutex::default(),
+            substitutes: kind.substitutes,
         }
     }
 
@@ -206,8 +210,13 @@ impl Machine {
     pub fn start_daemon(&self, site: &Site) {
         let mut command = site.command(machine_daemon());
         let group = format!("--build-users-group={GROUP}");
+        let mut options = daemon_options(site);
+        if self.substitutes {
+            options.retain(|option| option != "--no-substitutes");
+            command.env("GUIX", site.path("substituter"));
+        }
         command
-            .args(daemon_options(site))
+            .args(options)
             .args(["--no-offload", "--max-jobs=8", &group]);
         self.launch(&command, "daemon.log");
         let socket = self.files.join("state/daemon-socket/socket");

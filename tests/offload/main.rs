@@ -14,6 +14,7 @@
 //! | `failover.rs` | machines that fail |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
 //! | `sharing.rs` | what several builds on one machine need |
+//! | `substitutes.rs`, `substituter.sh` | machines that fetch inputs themselves |
 //! | `blame.rs` | whose fault a failure is |
 //! | `leftovers.rs` | clients and hooks that are killed |
 //! | `hostile.rs`, `fake_daemon.rs` | machines that send what they should not |
@@ -49,3 +50,4 @@ mod machine;
 mod namespaces;
 mod requests;
 mod sharing;
+mod substitutes;

@@ -41,7 +41,7 @@ fn await_waiting(lock: &LockFile, hooks: usize) {
 }
 
 /// How many bytes have left the head for the machine.
-fn sent(farm: &Farm) -> usize {
+pub fn sent(farm: &Farm) -> usize {
     let devices = farm.run("cat", &["/proc/self/net/dev"]);
     let line = devices
         .lines()
