@@ -111,3 +111,107 @@ fn bulk(compression: Compression) -> u64 {
         Compression::None => 3,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::narinfo::Location;
+    use crate::servers::Server;
+    use formats::{Hash, StoreDir};
+    use proptest::prelude::*;
+
+    fn variant(compression: Compression, file_size: Option<u64>) -> Variant {
+        Variant {
+            location: Location::Url("http://example.org".into()),
+            compression,
+            file_size,
+        }
+    }
+
+    #[test]
+    fn variants_are_ordered() {
+        use Compression::{Bzip2, Gzip, Lzip, None as Plain, Xz, Zstd};
+        let order = |preference: Preference, variants: &[(Compression, Option<u64>)]| {
+            let variants: Vec<_> = variants.iter().map(|&(c, size)| variant(c, size)).collect();
+            let ordered = preference.order(&variants);
+            ordered
+                .iter()
+                .map(|variant| variant.compression)
+                .collect::<Vec<_>>()
+        };
+        let unsized_variants = Compression::ALL.map(|compression| (compression, None));
+        assert_eq!(
+            order(Preference::Fast, &unsized_variants),
+            [Zstd, Plain, Gzip, Lzip, Xz, Bzip2]
+        );
+        assert_eq!(
+            order(Preference::Small, &unsized_variants),
+            [Lzip, Zstd, Xz, Bzip2, Gzip, Plain]
+        );
+        let sizes = [
+            (Lzip, None),
+            (Gzip, Some(7)),
+            (Plain, Some(9)),
+            (Zstd, Some(8)),
+            (Xz, Some(7)),
+        ];
+        assert_eq!(
+            order(Preference::Small, &sizes),
+            [Gzip, Xz, Zstd, Plain, Lzip]
+        );
+        assert_eq!(Preference::default(), Preference::Fast);
+        for (share, expected) in [
+            (0.1, Preference::Small),
+            (0.5, Preference::Fast),
+            (0.9, Preference::Fast),
+        ] {
+            assert_eq!(Preference::Fast.after(share), expected);
+        }
+        assert_eq!(Preference::Small.after(0.5), Preference::Small);
+        assert_eq!(Preference::Small.after(0.9), Preference::Fast);
+    }
+
+    /// What one server says of the same item: a number each for what can differ, and whether it
+    /// is believed.
+    type Claim = (u8, u8, u8, bool);
+
+    fn narinfo(server: usize, (hash, size, reference, _): Claim) -> Arc<Narinfo> {
+        let store = StoreDir::new("/gnu/store").unwrap();
+        let path = store.join("0mgxsakkancy2iry6pj8hwcmlbmjbamn-x").unwrap();
+        let server = Arc::new(Server::new(&format!("http://{server}")).unwrap());
+        let text = format!(
+            "StorePath: {path}\nNarHash: {}\nNarSize: {size}\nReferences: {}\nURL: x\nCompression: none\n",
+            Hash::sha256([hash]),
+            "lnqjid21cvqw4c4kh7xnj2ikp2d0qfnb-y ".repeat(reference.into()),
+        );
+        Arc::new(Narinfo::parse(text.as_bytes(), &path, &store, &server).unwrap())
+    }
+
+    proptest! {
+        /// The rule, in other words: whatever is chosen has been vouched for by somebody who is
+        /// believed, and everybody who says the same is a source, in the order of the servers.
+        #[test]
+        fn nothing_is_chosen_that_nobody_vouches_for(
+            claims in proptest::collection::vec((0u8..2, 0u8..2, 0u8..2, any::<bool>()), 0..6),
+        ) {
+            let narinfos: Vec<_> = claims.iter().enumerate().map(|(n, claim)| narinfo(n, *claim)).collect();
+            let number = |narinfo: &Narinfo| {
+                narinfos.iter().position(|other| std::ptr::eq(&**other, narinfo)).unwrap()
+            };
+            let choice = choose(&narinfos, |narinfo| claims[number(narinfo)].3);
+            let first = claims.iter().position(|claim| claim.3);
+            let Some(choice) = choice else {
+                prop_assert_eq!(first, None);
+                return Ok(());
+            };
+            prop_assert_eq!(Some(number(&choice.believed)), first);
+            let said = |n: usize| (claims[n].0, claims[n].1, claims[n].2);
+            let same: Vec<_> = (0..claims.len()).filter(|&n| said(n) == said(first.unwrap())).collect();
+            let sources: Vec<_> = choice.sources.iter().map(|narinfo| number(narinfo)).collect();
+            prop_assert_eq!(&sources, &same);
+            let (source, _) = choice.first(Preference::Fast).unwrap();
+            prop_assert_eq!(number(source), same[0]);
+            prop_assert_eq!(choice.variants(Preference::Small).len(), same.len());
+        }
+    }
+}

@@ -1,13 +1,16 @@
 //! Substitute servers: their URLs, lists of them, and those found on the local network
 //! (`doc/spec/substitutes.md`, sections 1, 5 and 9).
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formats::printable::printable;
+use percent_encoding::percent_decode;
 use rand::seq::SliceRandom;
 use system::tree::Dir;
 
@@ -121,14 +124,23 @@ impl Server {
     }
 
     /// Opens a regular file in the server's directory by its relative name, of which no part may be a
-    /// link. Never blocks.
+    /// link. Never blocks. Guix takes the names in narinfos as they are; if there is no such file,
+    /// they are taken as a web server takes them: with percent-encoded characters.
     ///
     /// # Errors
     /// There is no such file, or the server isn't a directory of this machine.
     pub fn open(&self, name: impl AsRef<Path>) -> io::Result<File> {
-        match &self.place {
-            Place::Directory(directory) => Dir::open(directory)?.open_file_beneath(name),
-            Place::Network => Err(io::ErrorKind::Unsupported.into()),
+        let Place::Directory(directory) = &self.place else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let directory = Dir::open(directory)?;
+        let name = name.as_ref();
+        match directory.open_file_beneath(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let decoded: Vec<u8> = percent_decode(name.as_os_str().as_bytes()).collect();
+                directory.open_file_beneath(OsStr::from_bytes(&decoded))
+            }
+            opened => opened,
         }
     }
 
@@ -231,4 +243,113 @@ pub fn discovered(file: &Path) -> io::Result<Vec<Arc<Server>>> {
         return Ok(chosen.to_vec());
     }
     Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_servers() {
+        for url in [
+            "http://a",
+            "https://ci.guix.gnu.org",
+            "HTTP://a:80/x/",
+            "http://user:pass@a/",
+            "http://[::1]:8080",
+            "file:///srv",
+            "file://localhost/srv/x",
+        ] {
+            assert_eq!(Server::new(url).unwrap().url(), url);
+        }
+        let reason = |url: &str| Server::new(url).unwrap_err().to_string();
+        for url in [
+            "",
+            "a",
+            "/srv",
+            "//a",
+            "http",
+            "http:",
+            "http:a",
+            "http:/a",
+            "http://",
+            "http:///x",
+            "http://:80",
+            "http://user@",
+            "file:",
+            "file:srv",
+            "file://srv/x",
+            "file:///a?b",
+            "://a",
+            "http://a\x1b[2J",
+            "http://a b",
+            "http://\u{e9}",
+        ] {
+            let shown = printable(url);
+            assert_eq!(reason(url), format!("{shown}: invalid URI"));
+        }
+        assert_eq!(reason("ftp://a"), "ftp://a: unsupported server URI scheme");
+        let long = format!("http://a/{}", "x".repeat(MAX_URL));
+        assert!(Server::new(&long).is_err());
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_name_each_server_once() {
+        let urls = |list: &str, by| {
+            let servers = parse_list(list, by)?;
+            Ok::<_, Error>(
+                servers
+                    .iter()
+                    .map(|server| server.url().to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(urls(" \n", ListedBy::User), Ok(vec![]));
+        assert_eq!(
+            urls("http://b  http://a\thttp://b\n", ListedBy::User),
+            Ok(vec!["http://b".to_owned(), "http://a".to_owned()])
+        );
+        let directory = "http://b file:///srv";
+        assert_eq!(urls(directory, ListedBy::Administrator).unwrap().len(), 2);
+        assert_eq!(
+            urls(directory, ListedBy::User),
+            Err(Error::Directory("file:///srv".to_owned()))
+        );
+        let many = |count| {
+            (0..count)
+                .map(|n| format!("http://{n} "))
+                .collect::<String>()
+        };
+        assert!(urls(&many(MAX_SERVERS), ListedBy::User).is_ok());
+        assert_eq!(
+            urls(&many(MAX_SERVERS + 1), ListedBy::User),
+            Err(Error::TooMany)
+        );
+    }
+
+    #[test]
+    fn discovered_servers() {
+        let state = tempfile::tempdir().unwrap();
+        let file = discovery_file(state.path());
+        assert_eq!(discovered(&file).unwrap(), []);
+        std::fs::create_dir(file.parent().unwrap()).unwrap();
+        assert_eq!(discovered(&file).unwrap(), []);
+        std::fs::write(
+            &file,
+            "http://1.2.3.4:80\nrubbish\nfile:///etc\n\nhttp://[fe80::1]:80\n",
+        )
+        .unwrap();
+        let found = discovered(&file).unwrap();
+        let urls: Vec<_> = found.iter().map(|server| server.url()).collect();
+        assert_eq!(urls, ["http://[fe80::1]:80", "http://1.2.3.4:80"]);
+        let many: String = (0..60).map(|n| format!("http://10.0.0.{n}\n")).collect();
+        std::fs::write(&file, many).unwrap();
+        let mut found: Vec<_> = discovered(&file).unwrap();
+        found.sort_by(|a, b| a.url().cmp(b.url()));
+        found.dedup();
+        assert_eq!(found.len(), MAX_DISCOVERED);
+        std::fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(discovered(&file).is_err());
+    }
 }

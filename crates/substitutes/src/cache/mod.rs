@@ -5,7 +5,7 @@
 //! What is read is not believed more than what a server says: it is parsed and judged again. A file
 //! that isn't what it should be counts as missing, and is replaced.
 
-mod entry;
+pub mod entry;
 mod expiry;
 
 use std::ffi::OsStr;

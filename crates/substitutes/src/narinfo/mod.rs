@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use formats::printable::printable;
-use formats::{Algorithm, Hash, Hasher, StoreDir, StorePath};
+use formats::{Algorithm, Hash, StoreDir, StorePath};
 
 use crate::compression::Compression;
 use crate::servers::{Place, Server};
@@ -291,16 +291,16 @@ fn parse_hash(text: &str) -> Option<Hash> {
     (!matches!(hash.algorithm(), Algorithm::Md5 | Algorithm::Sha1)).then_some(hash)
 }
 
+/// A number of bytes that the database can hold.
 fn parse_size(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let size = text.parse().ok().filter(|_| digits)?;
+    i64::try_from(size).is_ok().then_some(size)
 }
 
 fn digest(data: &[u8]) -> [u8; 32] {
-    let mut hasher = Hasher::sha256();
-    hasher.update(data);
-    let (hash, _) = hasher.finish();
-    hash.compress()
+    // Folding 32 bytes to 32 leaves them as they are.
+    Hash::sha256(data).compress()
 }
 
 fn invalid(name: &'static str, value: &str) -> Error {
