@@ -145,3 +145,54 @@ fn identity(signature: &Signature) -> [u8; 32] {
     let both = [&signature.signed()[..], signature.text()].concat();
     Hash::sha256(both).compress()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::servers::Server;
+    use data_encoding::BASE64;
+    use formats::StoreDir;
+    use gcrypt::{Acl, KeyPair, PublicKey, keys};
+
+    #[test]
+    fn a_signature_is_verified_once() {
+        let configuration = tempfile::tempdir().unwrap();
+        let pair = KeyPair::generate(keys::DEFAULT_PARAMETERS).unwrap();
+        let mut acl = Acl::default();
+        acl.authorize(PublicKey::parse(pair.public().as_sexp().to_canonical()).unwrap());
+        acl.save(configuration.path()).unwrap();
+        let trust = Trust::new(Arc::new(Keys::new(configuration.path())), false);
+        let judge = trust.judge().unwrap();
+
+        let store = StoreDir::new("/gnu/store").unwrap();
+        let path = store.join("0mgxsakkancy2iry6pj8hwcmlbmjbamn-x").unwrap();
+        let narinfo = |server: &str, size: u64, files: &str| {
+            let text = |size| {
+                let hash = Hash::sha256("");
+                format!("StorePath: {path}\nNarHash: {hash}\nNarSize: {size}\nReferences: \n")
+            };
+            let signed = Hash::sha256(text(100)).compress();
+            let signature = BASE64.encode(&gcrypt::sign(&signed, &pair).unwrap());
+            let text = format!("{}Signature: 1;x;{signature}\n{files}", text(size));
+            let server = Arc::new(Server::new(server).unwrap());
+            Arc::new(Narinfo::parse(text.as_bytes(), &path, &store, &server).unwrap())
+        };
+        let verified = || judge.0.verdicts.lock().len();
+        let first = narinfo("http://a", 100, "URL: a\nCompression: none\n");
+        assert!(judge.vouches_for(&first));
+        assert_eq!(verified(), 1);
+        // The same from another server, with other files, and from a judge with the same ACL.
+        let second = narinfo("http://b", 100, "URL: b\nCompression: gzip\n");
+        assert!(trust.judge().unwrap().vouches_for(&second));
+        assert_eq!(verified(), 1);
+        // The same signature below another text.
+        let third = narinfo("http://a", 101, "URL: a\nCompression: none\n");
+        assert!(!judge.vouches_for(&third) && !judge.vouches_for(&third));
+        assert_eq!(verified(), 2);
+        // Another ACL begins anew, and what was authorised no longer is.
+        Acl::default().save(configuration.path()).unwrap();
+        let later = trust.judge().unwrap();
+        assert!(!later.vouches_for(&first) && judge.vouches_for(&first));
+        assert_eq!(later.0.verdicts.lock().len(), 1);
+    }
+}

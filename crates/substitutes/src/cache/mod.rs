@@ -13,7 +13,6 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use data_encoding::BASE32_NOPAD;
 use formats::{Hash, StorePath};
@@ -29,9 +28,6 @@ const TTL: u64 = 36 * 3600;
 const NEGATIVE_TTL: u64 = 120;
 /// How long any other answer holds, which is taken for a trouble that passes.
 const TRANSIENT_TTL: u64 = 60;
-
-/// From how many files on several threads read them.
-const SHARED_FROM: usize = 256;
 
 /// What a server said of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,28 +103,15 @@ impl ServerCache {
         read_answer(self.directory()?, &self.url, wanted, now)
     }
 
-    /// [`ServerCache::get`] of many, in their order; on all processors.
+    /// [`ServerCache::get`] of many, in their order. It takes about 20 µs each.
     pub fn get_each(&self, wanted: &[StorePath], now: u64) -> Vec<Option<Answer>> {
         let mut answers = vec![None; wanted.len()];
         let Some(directory) = self.directory() else {
             return answers;
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        let fill = |wanted: &[StorePath], answers: &mut [Option<Answer>]| {
-            for (wanted, answer) in wanted.iter().zip(answers) {
-                *answer = read_answer(directory, &self.url, wanted, now);
-            }
-        };
-        if wanted.len() < SHARED_FROM {
-            fill(wanted, &mut answers);
-            return answers;
+        for (wanted, answer) in wanted.iter().zip(&mut answers) {
+            *answer = read_answer(directory, &self.url, wanted, now);
         }
-        let share = wanted.len().div_ceil(threads);
-        thread::scope(|scope| {
-            for (wanted, answers) in wanted.chunks(share).zip(answers.chunks_mut(share)) {
-                scope.spawn(move || fill(wanted, answers));
-            }
-        });
         answers
     }
 
