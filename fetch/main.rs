@@ -1,3 +1,49 @@
 //! `guix-fetch`: what touches the network, without privileges.
 
-fn main() {}
+mod network;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+
+/// Fetch from the network for a build daemon.
+///
+/// This tool is meant to be used internally by `guix-daemon'.
+#[derive(Parser)]
+#[command(name = "guix-fetch", version = concat!("(GNU Guix) ", env!("GUIX_VERSION")))]
+struct Options {
+    #[command(subcommand)]
+    subcommand: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Serve requests of the daemon, on the socket that is descriptor 0
+    Network,
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().subcommand {
+        Task::Network => network::run(),
+        Task::Other(words) => unknown(&words),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guix-fetch: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn unknown(words: &[OsString]) -> anyhow::Result<()> {
+    let name = words.first().map(|word| word.to_string_lossy());
+    bail!(
+        "there is no subcommand `{}' here; Guix's own `guix' has all others",
+        name.unwrap_or_default()
+    )
+}

@@ -22,7 +22,9 @@ pub mod derivations;
 mod skip;
 pub mod substitutes;
 pub mod users;
+pub mod web_server;
 
+#[allow(unused_imports)]
 pub use skip::skip;
 
 use std::ffi::{OsStr, OsString};

@@ -1,0 +1,121 @@
+//! The items that are fetched: how many at once, and whose.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use substitutes::network::RequestId;
+
+use super::address;
+use super::engine::{Ended, Engine};
+use super::job::{Job, Tools};
+use super::load::Load;
+use super::notes::{Note, What};
+use super::queue::FairQueue;
+
+/// How many are fetched at once from one server.
+const PER_SERVER: usize = 24;
+/// How many are fetched at once.
+const IN_ALL: usize = 64;
+
+/// The requests for items.
+pub struct Fetches {
+    all: HashMap<RequestId, Entry>,
+    waiting: FairQueue<RequestId>,
+    running: HashSet<RequestId>,
+    load: Load,
+}
+
+struct Entry {
+    job: Job,
+    /// The first server.
+    server: String,
+}
+
+impl Fetches {
+    pub fn new() -> Fetches {
+        Fetches {
+            all: HashMap::new(),
+            waiting: FairQueue::new(),
+            running: HashSet::new(),
+            load: Load::new(PER_SERVER, IN_ALL),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Takes a request of an exchange. `first` is the URL of the first source, if it has one.
+    pub fn add(&mut self, exchange: u64, id: RequestId, job: Job, first: Option<&str>) {
+        // If it is no address at all, the job will say so when its turn comes.
+        let server = first.map(|url| address::server(url).unwrap_or_default());
+        let server = server.unwrap_or_else(|| "file:".to_owned());
+        self.waiting.push(exchange, &server, id);
+        self.all.insert(id, Entry { job, server });
+    }
+
+    /// Gives up a request; does nothing if it isn't one of these.
+    pub fn cancel(&mut self, id: RequestId, engine: &mut Engine) {
+        let Some(mut entry) = self.all.remove(&id) else {
+            return;
+        };
+        entry.job.cancel(engine);
+        match self.running.remove(&id) {
+            true => self.load.remove(&entry.server),
+            false => self.waiting.retain(|waiting| *waiting != id),
+        }
+    }
+
+    /// Starts as many as may run, and looks after those that run. Returns when this is to be called
+    /// again at the latest.
+    pub fn tend(&mut self, tools: &mut Tools<'_>) -> Option<Instant> {
+        while let Some(id) = self.waiting.pop(|server| self.load.has_room(server)) {
+            let Some(entry) = self.all.get_mut(&id) else {
+                continue;
+            };
+            self.load.add(&entry.server);
+            self.running.insert(id);
+            entry.job.begin(tools);
+            self.settle(id);
+        }
+        let running: Vec<RequestId> = self.running.iter().copied().collect();
+        let times = running.into_iter().filter_map(|id| {
+            let time = self.all.get_mut(&id)?.job.tend(tools);
+            self.settle(id);
+            time
+        });
+        times.min()
+    }
+
+    /// Forgets a request that has ended.
+    fn settle(&mut self, id: RequestId) {
+        if self.all.get(&id).is_some_and(|entry| entry.job.has_ended()) {
+            if let Some(entry) = self.all.remove(&id) {
+                self.load.remove(&entry.server);
+                self.running.remove(&id);
+            }
+        }
+    }
+
+    /// Takes a transfer that has ended.
+    pub fn take(&mut self, ended: Ended, tools: &mut Tools<'_>) {
+        let own = |(_, entry): &(_, &mut Entry)| entry.job.transfer() == Some(ended.token);
+        if let Some((id, entry)) = self.all.iter_mut().find(own) {
+            let id = *id;
+            entry.job.transfer_ended(ended, tools);
+            self.settle(id);
+        }
+    }
+
+    /// Takes a note of a decoder.
+    pub fn note(&mut self, note: Note, tools: &mut Tools<'_>) {
+        let Some(entry) = self.all.get_mut(&note.request) else {
+            return;
+        };
+        match note.what {
+            What::Room => entry.job.has_room(note.decoder, tools.engine),
+            What::Ended(outcome) => entry.job.decoder_ended(note.decoder, outcome, tools),
+        }
+        self.settle(note.request);
+    }
+}

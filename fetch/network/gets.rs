@@ -1,0 +1,196 @@
+//! Small bodies: narinfos, mostly. Many of them at once, since each is a round trip.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
+
+use super::address::server;
+use super::engine::{Ended, Engine, Token};
+use super::link::Link;
+use super::load::Load;
+use super::queue::FairQueue;
+use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, redirection};
+
+/// How many of them run at once for one server: as many connections where it has HTTP/1.1 only. With
+/// 20 ms to a server, 2,000 of them take 0.7 s.
+const PER_SERVER: usize = 64;
+/// How many run at once.
+const IN_ALL: usize = 256;
+
+/// The requests for small bodies.
+pub struct Gets {
+    all: HashMap<RequestId, Get>,
+    waiting: FairQueue<RequestId>,
+    running: HashMap<Token, RequestId>,
+    load: Load,
+}
+
+/// One of them.
+pub struct Get {
+    pub url: String,
+    pub limit: u64,
+    pub patience: Duration,
+    server: String,
+    redirections: u32,
+    token: Option<Token>,
+}
+
+impl Get {
+    pub fn new(url: String, limit: u64, patience: Duration) -> Get {
+        Get {
+            url,
+            limit,
+            patience,
+            server: String::new(),
+            redirections: 0,
+            token: None,
+        }
+    }
+}
+
+impl Gets {
+    pub fn new() -> Gets {
+        Gets {
+            all: HashMap::new(),
+            waiting: FairQueue::new(),
+            running: HashMap::new(),
+            load: Load::new(PER_SERVER, IN_ALL),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Takes a request of an exchange.
+    pub fn add(&mut self, exchange: u64, id: RequestId, mut get: Get, link: &mut Link) {
+        match server(&get.url) {
+            Ok(server) => {
+                self.waiting.push(exchange, &server, id);
+                get.server = server;
+                self.all.insert(id, get);
+            }
+            Err(error) => link.reply(id, Event::Failed(error)),
+        }
+    }
+
+    /// Gives up a request; `false` if it isn't one of these.
+    pub fn cancel(&mut self, id: RequestId, engine: &mut Engine) -> bool {
+        let Some(get) = self.all.remove(&id) else {
+            return false;
+        };
+        match get.token {
+            Some(token) => {
+                engine.stop(token);
+                self.running.remove(&token);
+                self.load.remove(&get.server);
+            }
+            None => self.waiting.retain(|waiting| *waiting != id),
+        }
+        true
+    }
+
+    /// Starts as many as may run.
+    pub fn start(&mut self, engine: &mut Engine, link: &mut Link) {
+        while !link.is_busy() {
+            let Some(id) = self.waiting.pop(|server| self.load.has_room(server)) else {
+                return;
+            };
+            let Some(get) = self.all.get(&id) else {
+                continue;
+            };
+            self.load.add(&get.server);
+            self.transfer(id, engine, link);
+        }
+    }
+
+    fn transfer(&mut self, id: RequestId, engine: &mut Engine, link: &mut Link) {
+        let Some(get) = self.all.get_mut(&id) else {
+            return;
+        };
+        let sink = Sink::Memory {
+            limit: usize::try_from(get.limit).unwrap_or(usize::MAX),
+            body: Vec::new(),
+        };
+        match engine.start(prepare(&get.url, sink, Patience::Whole(get.patience))) {
+            Ok(token) => {
+                get.token = Some(token);
+                self.running.insert(token, id);
+            }
+            Err(error) => self.end(id, Event::Failed(error), link),
+        }
+    }
+
+    /// A request is answered.
+    fn end(&mut self, id: RequestId, event: Event, link: &mut Link) {
+        if let Some(get) = self.all.remove(&id) {
+            self.load.remove(&get.server);
+            link.reply(id, event);
+        }
+    }
+
+    /// Takes a transfer that has ended, if it is one of these.
+    pub fn take(&mut self, ended: Ended, engine: &mut Engine, link: &mut Link) -> Option<Ended> {
+        let Some(id) = self.running.remove(&ended.token) else {
+            return Some(ended);
+        };
+        let get = self.all.get_mut(&id)?;
+        get.token = None;
+        match outcome(get, ended) {
+            Outcome::Event(event) => self.end(id, event, link),
+            Outcome::Redirected => self.transfer(id, engine, link),
+            Outcome::Failed(error) => {
+                let is_unreachable = error.is_unreachable() && get.redirections == 0;
+                let server = get.server.clone();
+                self.end(id, Event::Failed(error.clone()), link);
+                if is_unreachable {
+                    // The others would wait for the same.
+                    for id in self.waiting.take_all_of(&server) {
+                        self.all.remove(&id);
+                        link.reply(id, Event::Failed(error.clone()));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// What a transfer has led to.
+enum Outcome {
+    Event(Event),
+    /// The request has another URL now.
+    Redirected,
+    Failed(NetworkError),
+}
+
+fn outcome(get: &mut Get, mut ended: Ended) -> Outcome {
+    let transfer = ended.easy.get_mut();
+    let (status, max_age) = (transfer.head.status, transfer.head.max_age);
+    let body = match &mut transfer.sink {
+        Sink::Memory { body, .. } => std::mem::take(body),
+        _ => Vec::new(),
+    };
+    if let Err(error) = &ended.result {
+        if status == 200 || !has_answer(error, &ended.easy) {
+            return Outcome::Failed(failure(error, &ended.easy, &get.url));
+        }
+    }
+    match redirection(&ended.easy, &get.url, &mut get.redirections) {
+        Some(Ok(url)) => {
+            get.url = url;
+            Outcome::Redirected
+        }
+        Some(Err(error)) => Outcome::Failed(error),
+        None if status == 0 => {
+            let text = "the server's answer has no status";
+            Outcome::Failed(described(ErrorKind::Protocol, &get.url, text))
+        }
+        None => Outcome::Event(Event::Response {
+            status,
+            max_age,
+            body,
+        }),
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of `guix-fetch`: the real program, with real servers on the loopback device.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod network;

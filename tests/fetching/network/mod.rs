@@ -1,0 +1,7 @@
+//! `guix-fetch network`, asked as the daemon asks it.
+
+mod bad_servers;
+mod contents;
+mod fixture;
+mod interruptions;
+mod small_bodies;
