@@ -15,7 +15,7 @@ use rand::seq::SliceRandom;
 use system::tree::Dir;
 
 /// The longest URL, in bytes.
-pub const MAX_URL: usize = 4096;
+const MAX_URL: usize = 4096;
 
 /// The most servers in a list.
 const MAX_SERVERS: usize = 1000;
@@ -133,7 +133,8 @@ impl Server {
         let Place::Directory(directory) = &self.place else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let directory = Dir::open(directory)?;
+        // The server itself may be a link.
+        let directory = Dir::open(directory.join("."))?;
         let name = name.as_ref();
         match directory.open_file_beneath(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -133,7 +133,7 @@ fn rubbish_is_no_answer_and_is_replaced() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_server_or_of_the_cache_is_not_followed() {
+fn links_in_the_cache_are_not_followed() {
     let site = Site::new();
     let hello = item("hello");
     site.put(&hello, 100, NOW);
@@ -146,6 +146,18 @@ fn a_link_in_the_place_of_a_server_or_of_the_cache_is_not_followed() {
     assert!(again().put(&item("other"), &answer(), 100, NOW).is_err());
     assert_eq!(site.cache.expire(NOW + 10 * DAY).unwrap(), 0);
     assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 1);
+}
+
+#[test]
+fn the_cache_may_be_a_link_to_another_disk() {
+    let site = Site::new();
+    let elsewhere = site.directory.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, site.cache.directory()).unwrap();
+    let hello = item("hello");
+    site.put(&hello, 100, NOW);
+    assert_eq!(site.server.get(&hello, NOW), Some(answer()));
+    assert_eq!(site.cache.expire(NOW + 10 * DAY).unwrap(), 1);
 }
 
 #[test]

@@ -239,6 +239,10 @@ fn files_of_this_machine_are_those_of_servers_that_are_directories() {
         };
         assert_eq!(narinfo.server().open(name).is_ok(), readable, "{url}");
     }
+    // The administrator may name a server by a link.
+    std::os::unix::fs::symlink(site.path("server"), site.path("link")).unwrap();
+    let linked = Server::new(&format!("file://{}", site.path("link").display())).unwrap();
+    assert!(linked.open("nix-cache-info").is_ok() && linked.open("link").is_err());
     // A server of the network has no files here, whatever its narinfo says.
     offer(inside.clone());
     let text = std::fs::read(

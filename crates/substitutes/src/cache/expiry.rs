@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use system::lock::{LockFile, Mode};
 use system::tree::{Dir, Kind};
 
-use super::{Cache, entry};
+use super::{Cache, entry, open_cache};
 
 /// How often the cache is searched for them, in seconds.
 const PERIOD: u64 = 5 * 24 * 3600;
@@ -35,7 +35,7 @@ impl Cache {
     /// # Errors
     /// The cache can't be read or changed. A cache that doesn't exist is no error.
     pub fn expire(&self, now: u64) -> io::Result<u64> {
-        let cache = match Dir::open(self.directory()) {
+        let cache = match open_cache(self.directory()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             cache => cache?,
         };

@@ -147,9 +147,8 @@ impl ServerCache {
         if let Some(directory) = self.opened.get() {
             return Some(directory);
         }
-        let directory = Dir::open(&self.cache)
-            .and_then(|dir| dir.open_dir(&self.name))
-            .ok()?;
+        let cache = open_cache(&self.cache).ok()?;
+        let directory = cache.open_dir(&self.name).ok()?;
         Some(self.opened.get_or_init(|| directory))
     }
 
@@ -158,7 +157,7 @@ impl ServerCache {
             return Ok(directory);
         }
         std::fs::create_dir_all(&self.cache)?;
-        let cache = Dir::open(&self.cache)?;
+        let cache = open_cache(&self.cache)?;
         match cache.create_dir(&self.name, 0o755) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -166,6 +165,12 @@ impl ServerCache {
         let directory = cache.open_dir(&self.name)?;
         Ok(self.opened.get_or_init(|| directory))
     }
+}
+
+/// Opens the cache. An administrator may have put a link to another disk in its place; links in it
+/// are not followed.
+fn open_cache(directory: &Path) -> io::Result<Dir> {
+    Dir::open(directory.join("."))
 }
 
 fn read_answer(directory: &Dir, url: &str, wanted: &StorePath, now: u64) -> Option<Answer> {
