@@ -25,28 +25,28 @@ const TRANSFER_BUFFER_SIZE: usize = 128 * 1024;
 #[derive(Args)]
 pub struct Arguments {
     /// Export the items to standard output
-    #[arg(long)]
+    #[arg(long, group = "action")]
     export: bool,
     /// Combined with --export, include dependencies
     #[arg(short, long)]
     recursive: bool,
     /// Import from the archive on standard input
-    #[arg(long)]
+    #[arg(long, group = "action")]
     import: bool,
     /// Print those of the items on standard input that are missing
-    #[arg(long)]
+    #[arg(long, group = "action")]
     missing: bool,
     /// Extract the single nar on standard input to DIR
-    #[arg(short = 'x', long, value_name = "DIR")]
+    #[arg(short = 'x', long, value_name = "DIR", group = "action")]
     extract: Option<PathBuf>,
     /// List the files in the single nar on standard input
-    #[arg(short = 't', long)]
+    #[arg(short = 't', long, group = "action")]
     list: bool,
     /// Generate a key pair with these parameters
-    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = keys::PARAMETERS)]
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, default_missing_value = keys::PARAMETERS, group = "action")]
     generate_key: Option<String>,
     /// Authorize imports signed by the public key on standard input
-    #[arg(long)]
+    #[arg(long, group = "action")]
     authorize: bool,
     /// How much to show
     #[arg(short, long, value_name = "LEVEL", value_parser = number)]
@@ -58,7 +58,7 @@ pub struct Arguments {
     items: Vec<OsString>,
 }
 
-/// Runs the action; if there are several, the first in Guix's order.
+/// Runs the action. There is at most one: Guix takes the first of several, in an order of its own.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(parameters) = &arguments.generate_key {
         return keys::generate(parameters);

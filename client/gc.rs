@@ -297,6 +297,9 @@ fn busy_items(daemon: &Daemon) -> Result<BTreeSet<String>> {
         .collect())
 }
 
+/// Fewer bytes than this: the protocol has 64 bits for them.
+const MOST: f64 = 18_446_744_073_709_551_616.0;
+
 /// An amount of storage: a number and a unit, as `guix gc` takes it.
 fn size(text: &str) -> Result<u64> {
     let digits = text
@@ -318,8 +321,8 @@ fn size(text: &str) -> Result<u64> {
         power(unit).map(|power| 1024f64.powi(power))
     };
     match (number.parse::<f64>(), factor) {
-        // Saturates at the largest number.
-        (Ok(number), Some(factor)) => Ok((number * factor) as u64),
+        (Ok(number), Some(factor)) if number * factor < MOST => Ok((number * factor) as u64),
+        (Ok(_), Some(_)) => bail!("amount of storage is too large: {text}"),
         _ => bail!("invalid amount of storage: {text}"),
     }
 }
@@ -344,12 +347,20 @@ mod tests {
             ("1.5MiB", 3 << 19),
             ("2G", 2 << 30),
             ("7B", 7),
+            ("15E", 15 << 60),
         ];
         for (text, bytes) in sizes {
             assert_eq!(size(text).unwrap(), bytes, "{text}");
         }
         for bad in ["", "x", "1X", "1iiB", "-1", "1.2.3"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+        for huge in ["16E", "1Y", &"9".repeat(400), "18446744073709551616"] {
+            let error = size(huge).unwrap_err().to_string();
+            assert!(
+                error.starts_with("amount of storage is too large: "),
+                "{error}"
+            );
         }
         assert_eq!(mebibytes(1536 << 10), "1.50");
     }

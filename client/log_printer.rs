@@ -214,7 +214,8 @@ impl<W: Write> LogPrinter<W> {
             | Trace::UnsupportedPlatform { .. }
             | Trace::SubstituterSucceeded { .. }
             | Trace::DownloadProgress { .. }
-            | Trace::DownloadSucceeded { .. } => {}
+            | Trace::DownloadSucceeded { .. }
+            | Trace::BuildPostponed { .. } => {}
         }
     }
 

@@ -30,6 +30,7 @@ mod tree;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// A client of the build daemon of GNU Guix.
@@ -106,7 +107,7 @@ impl Command {
 fn main() -> ExitCode {
     let command = match Arguments::try_parse() {
         Ok(arguments) => arguments.command,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     let name = command.name();
     let expecting = system::signal::expect_children().map_err(Into::into);
@@ -119,7 +120,11 @@ fn main() -> ExitCode {
 }
 
 /// Prints help or version, if requested, or the error in the arguments.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(mut error: clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::UnknownArgument {
+        // That one could write `-- --typo': nobody means that.
+        error.remove(ContextKind::Suggested);
+    }
     let text = error.render();
     if error.use_stderr() {
         let text = match output::has_colors(&io::stderr()) {

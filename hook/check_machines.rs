@@ -14,6 +14,7 @@ use crate::machines::Machine;
 use crate::parallel;
 use crate::remote::{self, Check, Verdict, Vitals, on_one_line};
 use crate::selection::Selection;
+use crate::slots;
 use crate::suitability::{self, Unsuitable};
 
 /// The timeout of each check of a machine.
@@ -41,6 +42,9 @@ pub fn run(
         let before = Health::load(&directories, machine);
         let (mut checks, vitals) = remote::check(machine, &directories, CHECK_TIMEOUT, daemon);
         checks.extend(vitals.map(|vitals| load_check(machine, &before, &vitals)));
+        checks.extend(
+            slots::taken(&directories, machine).map(|taken| slots_check(machine, taken.len())),
+        );
         checks.extend(set_aside(machine, &directories, &before, &checks));
         checks
     });
@@ -77,6 +81,23 @@ fn load_check(machine: &Machine, known: &Health, vitals: &Vitals) -> Check {
     };
     Check {
         what: "load",
+        verdict,
+        found,
+        remedy: None,
+    }
+}
+
+/// Whether a slot is free. That none is isn't wrong: builds have them, or the entry says so.
+fn slots_check(machine: &Machine, taken: usize) -> Check {
+    let (verdict, found) = match suitability::no_slot(machine, taken) {
+        Some(reason) => (Verdict::Note, format!("gets nothing now: {reason}")),
+        None => {
+            let slots = machine.parallel_builds as usize;
+            (Verdict::Right, format!("{} of {slots} free", slots - taken))
+        }
+    };
+    Check {
+        what: "slots",
         verdict,
         found,
         remedy: None,
@@ -170,6 +191,24 @@ mod tests {
         };
         let check = load_check(&any, &known, &vitals(40.0));
         assert_eq!((check.verdict, &*check.found), (Verdict::Right, "10.00"));
+    }
+
+    #[test]
+    fn slots_that_are_all_taken_are_a_note() {
+        let with = |parallel_builds, taken| {
+            let machine = Machine {
+                parallel_builds,
+                ..machine("build1")
+            };
+            let check = slots_check(&machine, taken);
+            (check.verdict, check.found)
+        };
+        let note = |reason: &str| (Verdict::Note, format!("gets nothing now: {reason}"));
+        assert_eq!(with(4, 1), (Verdict::Right, "3 of 4 free".to_owned()));
+        assert_eq!(with(4, 4), note("all 4 slots are taken"));
+        // Its entry has been changed.
+        assert_eq!(with(1, 2), note("its only slot is taken"));
+        assert_eq!(with(0, 0), note("its parallel-builds is 0"));
     }
 
     #[test]

@@ -10,11 +10,16 @@ use std::time::Instant;
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
-use crate::remote::{self, PROBE_TIMEOUT, Vitals};
+use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
 use crate::request::Request;
 use crate::slots::{self, Slot};
 use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel, stderr_line};
+
+/// How many machines [`in_words`] names.
+const MACHINES_SHOWN: usize = 6;
+/// How many characters of each machine's reason [`in_words`] gives.
+const REASON_LIMIT: usize = 200;
 
 /// A chosen machine, and its slot.
 pub struct Chosen<'a> {
@@ -81,11 +86,12 @@ pub fn choose<'a>(
             let error = health.last_error.as_deref().unwrap_or("it failed");
             let reason = format!("set aside for {wait} s more: {error}");
             rejections.push(Rejection::dead(machine, reason));
-        } else if !has_free_slot(directories, machine)? {
-            let reason = format!("all {} slots are taken", machine.parallel_builds);
-            rejections.push(Rejection::busy(machine, reason));
         } else {
-            able.push((machine, health));
+            let taken = slots::taken(directories, machine)?.len();
+            match suitability::no_slot(machine, taken) {
+                Some(reason) => rejections.push(Rejection::busy(machine, reason)),
+                None => able.push((machine, health)),
+            }
         }
     }
     let mut able = ask(able, directories, &mut rejections);
@@ -132,6 +138,25 @@ pub fn choose<'a>(
     Ok(Err(rejections))
 }
 
+/// Why no machine was chosen, in one line.
+pub fn in_words(rejections: &[Rejection]) -> String {
+    let shown = rejections.iter().take(MACHINES_SHOWN);
+    let mut words: Vec<String> = shown
+        .map(
+            |Rejection {
+                 machine, reason, ..
+             }| {
+                let reason: String = on_one_line(reason).chars().take(REASON_LIMIT).collect();
+                format!("'{machine}': {reason}")
+            },
+        )
+        .collect();
+    if let Some(others @ 1..) = rejections.len().checked_sub(MACHINES_SHOWN) {
+        words.push(format!("and {others} others"));
+    }
+    words.join("; ")
+}
+
 /// Prints why machines were not chosen.
 pub fn explain(request: &Request, rejections: &[Rejection]) {
     for Rejection {
@@ -143,10 +168,6 @@ pub fn explain(request: &Request, rejections: &[Rejection]) {
             request.derivation
         );
     }
-}
-
-fn has_free_slot(directories: &HookDirectories, machine: &Machine) -> io::Result<bool> {
-    Ok(slots::taken(directories, machine)?.len() < machine.parallel_builds as usize)
 }
 
 /// Probes the machines about which nothing recent is known, in parallel. Returns the machines about
@@ -192,4 +213,28 @@ fn failed(directories: &HookDirectories, machine: &Machine, error: &remote::Erro
         Health::update(directories, machine, |health| health.failed(&reason));
     }
     Rejection::dead(machine, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data::machine;
+
+    #[test]
+    fn the_reasons_are_one_line_that_does_not_grow_with_the_farm() {
+        let full = Rejection::busy(&machine("one"), "its only slot is taken".to_owned());
+        let dead = Rejection::dead(&machine("two"), "set aside:\n gone".to_owned());
+        assert_eq!(
+            in_words(&[full, dead]),
+            "'one': its only slot is taken; 'two': set aside: gone"
+        );
+        let many: Vec<_> = (0..100)
+            .map(|_| Rejection::dead(&machine("m"), "x".repeat(10_000)))
+            .collect();
+        let words = in_words(&many);
+        assert!(
+            words.len() < 2000 && words.ends_with("; and 94 others"),
+            "{words}"
+        );
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use formats::StorePath;
+use protocol::trace::Trace;
 use store::{Directories, Quiet, Store, StoreOptions};
 
 use crate::choose::{self, Chosen, Rejection};
@@ -16,10 +17,13 @@ use crate::machines::{self, Machine};
 use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
 use crate::transfer::{self, BuildTask, LocalHost};
-use crate::{stderr_line, suitability};
+use crate::{stderr, stderr_line, suitability};
 
 /// The environment variable that makes the hook explain its choices.
 const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
+
+/// The environment variable by which our daemon asks why a build is postponed.
+const REASONS: &str = "GUIX_OFFLOAD_REASONS";
 
 /// The timeout for the handshake with a machine's daemon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,6 +83,13 @@ pub fn run(
                 // A daemon that could build it now should not wait for dead machines.
                 let all_dead = rejections.iter().all(|rejection| rejection.is_dead);
                 let local = request.am_willing && all_dead;
+                if !local && std::env::var_os(REASONS).is_some() {
+                    let trace = Trace::BuildPostponed {
+                        derivation: &request.derivation,
+                        reason: &choose::in_words(&rejections),
+                    };
+                    stderr::write_trace(&trace);
+                }
                 reply(if local { "decline" } else { "postpone" })?;
             }
         }

@@ -158,7 +158,7 @@ mod tests {
             error(&[name, "a"]),
             format!("no build machine in '{name}' is defined correctly")
         );
-        let entry = "[[machine]]\nname = 'a'\nsystems = ['x']\nuser = 'u'\nhost-key = 't k'\n";
+        let entry = "[[machine]]\nname = 'a'\nsystems = ['x']\nuser = 'u'\nhost-key = 't AAAAAXQAAAABaw=='\n";
         std::fs::write(&file, entry).unwrap();
         assert_eq!(
             error(&[name, "build[12]"]),

@@ -85,6 +85,16 @@ pub fn unsuitable(machine: &Machine, health: &Health) -> Option<Unsuitable> {
     }
 }
 
+/// Why a machine with so many slots taken gets no build now; `None` if a slot is free.
+pub fn no_slot(machine: &Machine, taken: usize) -> Option<String> {
+    match machine.parallel_builds {
+        0 => Some("its parallel-builds is 0".to_owned()),
+        slots if taken < slots as usize => None,
+        1 => Some("its only slot is taken".to_owned()),
+        slots => Some(format!("all {slots} slots are taken")),
+    }
+}
+
 /// Sorts machines in the order in which they are tried: less loaded ones first, then faster ones;
 /// equal ones in random order, so that simultaneous hooks choose different ones.
 pub fn rank(machines: &mut [(&Machine, Health)], random: &mut impl Rng) {

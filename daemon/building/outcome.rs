@@ -62,8 +62,8 @@ pub(super) enum Outcome {
     Failed(Failure),
     /// Another process holds a lock: try again later.
     Locked,
-    /// The hook asked to be asked again later.
-    Postponed,
+    /// The hook asked to be asked again later, perhaps with the reason.
+    Postponed(Option<String>),
     /// It has to be built locally, and all slots of the request are taken.
     NeedsSlot,
     /// The hook (not the build) failed: try again, perhaps without it.
@@ -77,7 +77,7 @@ impl Outcome {
     pub(super) fn is_final(&self) -> bool {
         !matches!(
             self,
-            Outcome::Locked | Outcome::Postponed | Outcome::NeedsSlot
+            Outcome::Locked | Outcome::Postponed(_) | Outcome::NeedsSlot
         )
     }
 

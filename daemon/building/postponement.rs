@@ -6,7 +6,7 @@
 //! interval `build-poll-interval` (5 seconds). The end of any build of this daemon may have freed a
 //! lock or a machine, so then one postponed goal is retried immediately.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bstr::BString;
@@ -27,6 +27,8 @@ pub(super) struct Postponement {
     announced: bool,
     /// Requirements with which the hook has postponed a build, and so would postpone others.
     postponed_by_hook: HashSet<Requirements>,
+    /// What the hook said last why it postponed a build with these requirements.
+    reasons: HashMap<Requirements, String>,
 }
 
 impl Postponement {
@@ -37,6 +39,7 @@ impl Postponement {
             last_try: now,
             announced: false,
             postponed_by_hook: HashSet::new(),
+            reasons: HashMap::new(),
         }
     }
 
@@ -51,9 +54,18 @@ impl Postponement {
         true
     }
 
-    /// The hook has postponed a build.
-    pub(super) fn postponed_by_hook(&mut self, requirements: Requirements) {
+    /// The hook has postponed a build, for this reason.
+    pub(super) fn postponed_by_hook(&mut self, requirements: Requirements, reason: Option<String>) {
+        match reason {
+            Some(reason) => self.reasons.insert(requirements.clone(), reason),
+            None => self.reasons.remove(&requirements),
+        };
         self.postponed_by_hook.insert(requirements);
+    }
+
+    /// Why the hook has last postponed a build with these requirements, if it said so.
+    pub(super) fn reason(&self, requirements: &Requirements) -> Option<&str> {
+        self.reasons.get(requirements).map(String::as_str)
     }
 
     /// Whether the hook would postpone a build with these requirements.
@@ -120,14 +132,15 @@ mod tests {
         let start = Instant::now();
         let mut postponement = Postponement::new(INTERVAL, start);
         postponement.begin(true, start);
-        postponement.postponed_by_hook(kvm());
+        postponement.postponed_by_hook(kvm(), None);
         assert!(postponement.would_be_postponed(&kvm()));
         // Only one goal was retried meanwhile: waiting continues, and is not announced again.
         postponement.none_left();
         assert!(!postponement.begin(true, start));
         postponement.build_ended();
         assert!(!postponement.would_be_postponed(&kvm()));
-        postponement.postponed_by_hook(kvm());
+        postponement.postponed_by_hook(kvm(), Some("busy".to_owned()));
+        assert_eq!(postponement.reason(&kvm()), Some("busy"));
         assert!(postponement.try_now(start + INTERVAL));
         assert!(!postponement.would_be_postponed(&kvm()));
     }

@@ -138,7 +138,7 @@ fn offload(
             locks.set_deletion(matches!(outcome, Outcome::Done));
             Ok(Some(outcome))
         }
-        Decision::Postponed => Ok(Some(Outcome::Postponed)),
+        Decision::Postponed(reason) => Ok(Some(Outcome::Postponed(reason))),
         Decision::Declined => Ok(None),
         Decision::Cancelled => Ok(Some(Outcome::Failed(Failure::Misc))),
     }

@@ -270,9 +270,9 @@ impl<'a> Worker<'a> {
             Outcome::Done => self.end(id, Ok(())),
             Outcome::Failed(failure) => self.end(id, Err(failure)),
             Outcome::Locked => self.postpone(id, Obstacle::Lock),
-            Outcome::Postponed => {
+            Outcome::Postponed(reason) => {
                 if let Some(requirements) = self.requirements(id) {
-                    self.postponement.postponed_by_hook(requirements);
+                    self.postponement.postponed_by_hook(requirements, reason);
                 }
                 self.postpone(id, Obstacle::Machine);
             }
@@ -312,7 +312,13 @@ impl<'a> Worker<'a> {
         let is_new = |obstacle: &Obstacle| !self.explained.contains(obstacle);
         for (&obstacle, &id) in obstacles.iter().filter(|(obstacle, _)| is_new(obstacle)) {
             if let Some(path) = self.planner.goals.path(id) {
-                self.planner.error(obstacle.in_words(path.as_str()));
+                let mut text = obstacle.in_words(path.as_str());
+                if let (Obstacle::Machine, Some(requirements)) = (obstacle, self.requirements(id)) {
+                    if let Some(reason) = self.postponement.reason(&requirements) {
+                        text = format!("{text}: {reason}");
+                    }
+                }
+                self.planner.error(text);
             }
         }
         self.explained = obstacles.into_keys().collect();

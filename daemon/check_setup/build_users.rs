@@ -11,7 +11,7 @@ pub fn check(group: &BStr, findings: &mut Findings) {
     if group.is_empty() {
         if root {
             findings.note(
-                "no build users: builds would run as the daemon itself",
+                "no build users: each build gets a user id of its own, and none can start without a chroot",
                 Some(
                     "guix-daemon --build-users-group=guixbuild (see `Setting Up the Daemon')"
                         .into(),

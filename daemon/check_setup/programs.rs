@@ -1,11 +1,22 @@
 //! The programs that the daemon runs.
 
+use std::path::PathBuf;
+
 use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::process::find_program;
 
 use super::advice;
 use super::findings::Findings;
+
+/// A `guix` where Guix puts it, or in PATH.
+fn elsewhere(directories: &Directories) -> Option<PathBuf> {
+    let pulled = "profiles/per-user/root/current-guix/bin/guix";
+    let system = "/run/current-system/profile/bin/guix";
+    let usual = [directories.state.join(pulled), system.into()];
+    let mut candidates = usual.into_iter().chain(find_program("guix"));
+    candidates.find(|guix| access(guix, AccessFlags::X_OK).is_ok())
+}
 
 pub fn check(directories: &Directories, findings: &mut Findings) {
     let guix = &directories.guix;
@@ -20,7 +31,7 @@ pub fn check(directories: &Directories, findings: &mut Findings) {
                 "no `{}': no substitutes, and no `builtin:download' derivations",
                 guix.display()
             ),
-            Some("GUIX=/var/guix/profiles/per-user/root/current-guix/bin/guix".to_owned()),
+            elsewhere(directories).map(|guix| format!("GUIX={}", guix.display())),
         );
     }
     if find_program("slirp4netns").is_none() {

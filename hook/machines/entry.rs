@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use data_encoding::BASE64;
+
 use super::machine::{Machine, TransportChoice};
 use super::problem::{Place, Problem};
 use formats::datum::{Datum, Position, Value};
@@ -104,13 +106,13 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         "name" => machine.name = host_name(value)?,
         "port" => machine.port = integer(value, 1, 65535)? as u16,
         "systems" => {
-            machine.systems = strings(value)?;
+            machine.systems = words(value)?;
             if machine.systems.is_empty() {
                 return Err("names no system".into());
             }
         }
         "system" => {
-            let system = string(value)?;
+            let system = word(value)?;
             if machine.systems.is_empty() {
                 machine.systems = vec![system];
             }
@@ -132,13 +134,13 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         }
         "parallel-builds" => machine.parallel_builds = integer(value, 0, 4096)? as u32,
         "speed" => machine.speed = positive(value)?,
-        "features" => machine.features = strings(value)?,
-        "mandatory-features" => machine.mandatory_features = strings(value)?,
+        "features" => machine.features = words(value)?,
+        "mandatory-features" => machine.mandatory_features = words(value)?,
         // SSH's own compression is always off; these are checked so that Guix can use the file,
         // too.
         "compression" => {
             if value.value != Value::Bool(false) {
-                string(value)?;
+                compression(&string(value)?)?;
             }
         }
         "compression-level" => drop(integer(value, 0, 9)?),
@@ -190,11 +192,31 @@ fn truth(value: &Datum) -> FieldResult<bool> {
     }
 }
 
-fn strings(value: &Datum) -> FieldResult<Vec<String>> {
+/// Checks a system type or a feature, which is a word of the daemon's questions.
+fn word(value: &Datum) -> FieldResult<String> {
+    let word = string(value)?;
+    if word.contains(|c: char| c.is_whitespace() || c == ',') {
+        return Err(format!("`{word}' has a blank or a comma in it"));
+    }
+    Ok(word)
+}
+
+fn words(value: &Datum) -> FieldResult<Vec<String>> {
     match value.list() {
-        Some(items) => items.iter().map(string).collect(),
+        Some(items) => items.iter().map(word).collect(),
         None => expected("a list of strings", value),
     }
+}
+
+/// Checks what Guix's hook would give to libssh: a list of methods, or a word.
+fn compression(methods: &str) -> FieldResult<()> {
+    let known = |method| matches!(method, "none" | "zlib" | "zlib@openssh.com");
+    if matches!(methods, "yes" | "no") || methods.split(',').all(known) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{methods}' is not a list of none, zlib and zlib@openssh.com, separated by commas"
+    ))
 }
 
 /// Checks a host name, which is also used as a directory name and as an argument of `ssh`.
@@ -220,17 +242,34 @@ fn user_name(value: &Datum) -> FieldResult<String> {
 fn host_key(value: &Datum) -> FieldResult<String> {
     let text = string(value)?;
     let mut words = text.split_ascii_whitespace();
-    match (words.next(), words.next()) {
-        (Some(kind), Some(key))
-            if key
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
-                && !kind.starts_with(['@', '#', '|']) =>
-        {
-            Ok(format!("{kind} {key}"))
-        }
-        _ => Err("expected an OpenSSH public key, `TYPE BASE64 [COMMENT]'".into()),
+    let (Some(kind), Some(key)) = (words.next(), words.next()) else {
+        return Err("expected an OpenSSH public key, `TYPE BASE64 [COMMENT]'".into());
+    };
+    match BASE64.decode(key.as_bytes()) {
+        Ok(key) if is_public_key(kind.as_bytes(), &key) => {}
+        Ok(_) => return Err(format!("is not a whole public key of type `{kind}'")),
+        Err(_) => return Err("expected an OpenSSH public key, `TYPE BASE64 [COMMENT]'".into()),
     }
+    Ok(format!("{kind} {key}"))
+}
+
+/// Whether bytes are a public key (RFC 4253, section 6.6): strings, each after its length in four
+/// bytes, of which the first is the type.
+fn is_public_key(kind: &[u8], key: &[u8]) -> bool {
+    let mut count = 0;
+    let mut rest = key;
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let Some((string, after)) = after.split_at_checked(u32::from_be_bytes(*length) as usize)
+        else {
+            return false;
+        };
+        if count == 0 && string != kind {
+            return false;
+        }
+        count += 1;
+        rest = after;
+    }
+    rest.is_empty() && count > 1
 }
 
 fn absolute(value: &Datum) -> FieldResult<PathBuf> {
@@ -264,7 +303,8 @@ mod tests {
 
     /// A machine with the required fields, and one more.
     fn machine_with(name: &str, value: &str) -> Result<Machine, Vec<Problem>> {
-        let required = "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t k\")";
+        let required =
+            "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t AAAAAXQAAAABaw==\")";
         let fields = datum::read_all(&format!("{required} ({name} {value})")).unwrap();
         let field = |datum: &Datum| {
             let [name, value] = datum.list().unwrap() else {
@@ -304,6 +344,46 @@ mod tests {
             text.to_owned()
         } else {
             format!("\"{text}\"")
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused() {
+        let problem = |name: &str, value: &str| {
+            let problems = machine_with(name, value).expect_err(value);
+            assert_eq!(problems[0].field.as_deref(), Some(name));
+            problems[0].message.clone()
+        };
+        // Truncated, too long, of another type, no base64.
+        for key in [
+            "AAAAAXQAAAAB",
+            "AAAAAXQAAAABawA=",
+            "AAAAAXUAAAABaw==",
+            "AAAAAXQ=",
+            "AAAA",
+        ] {
+            let message = problem("host-key", &format!("\"t {key}\""));
+            assert_eq!(message, "is not a whole public key of type `t'", "{key}");
+        }
+        for key in ["t", "t !", "t AAAAAXQAAAABaw"] {
+            let message = problem("host-key", &format!("\"{key}\""));
+            assert!(
+                message.starts_with("expected an OpenSSH public key"),
+                "{message}"
+            );
+        }
+        for (name, value) in [
+            ("system", "\"x y\""),
+            ("systems", "(\"x86_64-linux\" \"i686-linux,x\")"),
+            ("features", "(\"kvm big\")"),
+            ("mandatory-features", "(\"\")"),
+            ("compression", "\"foo\""),
+            ("compression", "\"zlib,\""),
+        ] {
+            problem(name, value);
+        }
+        for value in ["#f", "\"none\"", "\"zlib@openssh.com,zlib\"", "\"yes\""] {
+            assert!(machine_with("compression", value).is_ok(), "{value}");
         }
     }
 
@@ -352,8 +432,10 @@ mod tests {
                     assert!(accepts(&as_value(word)), "{name} {word}");
                 }
                 assert!(!accepts("17"), "{name}");
+            } else if range == "TYPE BASE64" {
+                assert!(accepts("\"t AAAAAXQAAAABaw== comment\"") && !accepts("\"a b\""));
             } else {
-                assert!(accepts("\"a b\"") || accepts("\"a\""), "{name}");
+                assert!(accepts("\"a\""), "{name}");
                 assert!(!accepts("17"), "{name}");
             }
             assert_eq!(accepts("#f"), value.ends_with("#f"), "{name}");

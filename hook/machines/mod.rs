@@ -115,13 +115,16 @@ mod tests {
         };
         write(
             "machines.scm",
-            "(list (build-machine (name \"a\") (systems '(\"x\")) (user \"u\") (host-key \"t k\")))",
+            "(list (build-machine (name \"a\") (systems '(\"x\")) (user \"u\") (host-key \"t AAAAAXQAAAABaw==\")))",
         );
         write(
             "machines.toml",
-            "[[machine]]\nname = \"b\"\nsystems = [\"x\"]\nuser = \"u\"\nhost-key = \"t k\"\n",
+            "[[machine]]\nname = \"b\"\nsystems = [\"x\"]\nuser = \"u\"\nhost-key = \"t AAAAAXQAAAABaw==\"\n",
         );
-        write("machines", "ssh://u@c x /key 1 1 - - dCBr\n");
+        write(
+            "machines",
+            "ssh://u@c x /key 1 1 - - dCBBQUFBQVhRQUFBQUJhdz09\n",
+        );
         let loaded = load(directory.path()).unwrap();
         let names: Vec<_> = loaded.machines.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c"]);

@@ -303,8 +303,8 @@ mod tests {
     fn reads_the_lines_of_nixs_manual() {
         let text = "\
 # comment
-ssh://mac x86_64-darwin,x86_64-linux /root/.ssh/k 4 2 kvm,big-parallel kvm c3NoLWVkMjU1MTkgQUFBQUMz
-ssh-ng://nix@itchy:2222 i686-linux - 8 1 - - c3NoLWVkMjU1MTkgQUFBQUMz # end
+ssh://mac x86_64-darwin,x86_64-linux /root/.ssh/k 4 2 kvm,big-parallel kvm dCBBQUFBQVhRQUFBQUJhdz09
+ssh-ng://nix@itchy:2222 i686-linux - 8 1 - - dCBBQUFBQVhRQUFBQUJhdz09 # end
 scratchy i686-linux
 ssh://poochie x - many
 ";
@@ -318,7 +318,7 @@ ssh://poochie x - many
         assert_eq!(mac.systems, ["x86_64-darwin", "x86_64-linux"]);
         assert_eq!(mac.features, ["kvm", "big-parallel"]);
         assert_eq!(mac.mandatory_features, ["kvm"]);
-        assert_eq!(mac.host_key, "ssh-ed25519 AAAAC3");
+        assert_eq!(mac.host_key, "t AAAAAXQAAAABaw==");
         assert_eq!((mac.parallel_builds, mac.speed), (4, 2.0));
         let itchy = &loaded.machines[1];
         assert_eq!(
@@ -340,7 +340,7 @@ ssh://poochie x - many
 
     #[test]
     fn addresses_of_real_people() {
-        let key = "c3NoLWVkMjU1MTkgQUFBQUMz";
+        let key = "dCBBQUFBQVhRQUFBQUJhdz09";
         let text = format!(
             "ssh://root@build-one?ssh-key=/etc/my%20keys/id x86_64-linux - - - - - {key}
 ssh://root@[fd00:77:1::2]:2222 x86_64-linux - - - - - {key}
@@ -359,7 +359,7 @@ ssh://nine/store?ssh-key=/unused&use-substitutes=true x86_64-linux /k - - - - {k
             .machines
             .iter()
             .map(|machine| {
-                assert_eq!(machine.host_key, "ssh-ed25519 AAAAC3");
+                assert_eq!(machine.host_key, "t AAAAAXQAAAABaw==");
                 let key = machine
                     .private_key
                     .as_ref()

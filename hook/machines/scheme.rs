@@ -322,7 +322,7 @@ mod tests {
   (build-machine
     (name "eightysix.example.org")
     (systems (list "x86_64-linux" "i686-linux"))
-    (host-key "ssh-ed25519 AAAAC3Nza bob@there")
+    (host-key "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA bob@there")
     (user "bob")
     (features %features)
     (speed 2.)))               ;incredibly fast!
@@ -332,7 +332,7 @@ mod tests {
   (list (build-machine
           (name "armeight.example.org")
           (system "aarch64-linux")
-          (host-key "ssh-rsa AAAAB3Nza")
+          (host-key "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAACQAAAAAAAAAAAA==")
           (user "alice")
           (overload-threshold #f)
           (parallel-builds 4)
@@ -353,7 +353,9 @@ mod tests {
             (2.0, 1, 22)
         );
         assert_eq!(eight.features, ["kvm"]);
-        assert_eq!(eight.host_key, "ssh-ed25519 AAAAC3Nza");
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        assert_eq!(eight.host_key, key);
         assert_eq!(eight.overload_threshold, Some(0.8));
         assert_eq!(
             (copy.name.as_str(), copy.port, copy.speed),
@@ -371,8 +373,8 @@ mod tests {
     #[test]
     fn a_bad_entry_is_named_and_leaves_the_others() {
         let text =
-            "(list (build-machine (name \"a\") (systems '(\"x\")) (user \"u\") (host-key \"t k\"))
-  (build-machine (name \"b\") (systems \"x\") (user \"u\") (host-key \"t k\") (colour \"red\")))";
+            "(list (build-machine (name \"a\") (systems '(\"x\")) (user \"u\") (host-key \"t AAAAAXQAAAABaw==\"))
+  (build-machine (name \"b\") (systems \"x\") (user \"u\") (host-key \"t AAAAAXQAAAABaw==\") (colour \"red\")))";
         let loaded = load(Path::new("/m.scm"), text).unwrap();
         assert_eq!(loaded.machines.len(), 1);
         assert_eq!(
@@ -383,7 +385,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             [
                 "/m.scm:2:29: field `systems': expected a list of strings, got \"x\"",
-                "/m.scm:2:71: field `colour': extraneous field initializer",
+                "/m.scm:2:86: field `colour': extraneous field initializer",
             ]
         );
     }
@@ -425,7 +427,7 @@ mod tests {
         let file = directory.path().join("machines.scm");
         let text = "(use-modules (srfi srfi-1))
 (define base (build-machine (name \"n0\") (systems '(\"x86_64-linux\")) (user \"u\")
-                            (host-key \"ssh-ed25519 AAAA\")))
+                            (host-key \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\")))
 (map (lambda (i)
        (build-machine (inherit base) (name (string-append \"n\" (number->string i)))
                       (overload-threshold (and (= i 2) 1/2))))

@@ -152,7 +152,7 @@ mod tests {
 name = \"good\"
 systems = [\"x86_64-linux\"]
 user = \"u\"
-host-key = \"ssh-ed25519 AAAA comment\"
+host-key = \"t AAAAAXQAAAABaw== comment\"
 overload-threshold = false
 cores = 2
 transport = \"commands\"
@@ -163,11 +163,11 @@ name = \"bad\"
 systems = [\"x86_64-linux\"]
 user = \"u\"
   port = 0
-host-key = \"ssh-ed25519 AAAA\"
+host-key = \"t AAAAAXQAAAABaw==\"
 ";
         let loaded = load(Path::new("/m.toml"), text).unwrap();
         assert_eq!(loaded.machines.len(), 1);
-        assert_eq!(loaded.machines[0].host_key, "ssh-ed25519 AAAA");
+        assert_eq!(loaded.machines[0].host_key, "t AAAAAXQAAAABaw==");
         assert_eq!(loaded.machines[0].overload_threshold, None);
         assert_eq!(loaded.machines[0].cores, Some(2));
         assert!(loaded.machines[0].use_substitutes);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 
 use formats::printable::printable_lines;
 use system::clock::unix_time;
@@ -11,72 +11,139 @@ use system::clock::unix_time;
 use super::machine_status::MachineStatus;
 use crate::slots::Occupant;
 
-/// A row for each machine, under headings.
+/// The columns, in the order in which they are shown.
+const COLUMNS: [&str; 9] = [
+    "machine",
+    "systems",
+    "slots",
+    "load",
+    "free",
+    "round trip",
+    "built/failed",
+    "faults",
+    "state",
+];
+/// Those that are left out where there is too little room, the first one first.
+const LEFT_OUT: [usize; 5] = [5, 7, 6, 4, 1];
+/// The blanks beside each cell, and the one between columns.
+const PADDING: usize = 2;
+const BETWEEN: usize = 1;
+/// A word that is longer than this may be divided.
+const LONG_WORD: usize = 30;
+
+/// A row for each machine, under headings. As wide as the terminal, if standard output is one; then
+/// only columns for which there is room are shown, and words stay whole.
 pub fn table(machines: &[MachineStatus]) -> String {
+    table_of_width(machines, system::terminal::width(&std::io::stdout()))
+}
+
+fn table_of_width(machines: &[MachineStatus], width: Option<u16>) -> String {
+    let rows: Vec<_> = machines.iter().map(row).collect();
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let mut widths = Vec::new();
+    if let Some(width) = width {
+        (shown, widths) = columns_for(&rows, width.into());
+    }
     let mut table = Table::new();
     table
         .load_preset(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = system::terminal::width(&std::io::stdout()) {
-        table.set_width(width);
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width.unwrap_or(u16::MAX));
+    table.set_header(shown.iter().map(|&column| COLUMNS[column]));
+    for row in &rows {
+        table.add_row(shown.iter().map(|&column| row[column].as_str()));
     }
-    table.set_header([
-        "machine",
-        "systems",
-        "slots",
-        "load",
-        "free",
-        "round trip",
-        "built/failed",
-        "faults",
-        "state",
-    ]);
-    for one in machines {
-        let dash = || "-".to_owned();
-        let mut state = match (&one.error, one.set_aside_s) {
-            (Some(error), _) => error.clone(),
-            (None, 0) => match &one.unsuitable {
-                Some(reason) => format!("gets nothing: {reason}"),
-                None => "ready".to_owned(),
-            },
-            (None, seconds) => format!(
-                "set aside for {seconds} s: {}",
-                one.last_error.as_deref().unwrap_or("")
-            ),
-        };
-        for occupant in &one.building {
-            let _ = match occupant {
-                Some(Occupant {
-                    derivation, since, ..
-                }) => {
-                    let item = derivation.rsplit('/').next().unwrap_or(derivation);
-                    write!(state, "\n{} s: {item}", unix_time().saturating_sub(*since))
-                }
-                None => write!(state, "\nsome other hook's build"),
-            };
-        }
-        let row = [
-            format!("{}:{}", one.name, one.port),
-            one.systems.join(" "),
-            format!("{}/{}", one.slots_used, one.slots),
-            one.normalized_load
-                .map_or_else(dash, |load| format!("{load:.2}")),
-            one.free_bytes
-                .map_or_else(dash, |free| format!("{} MiB", free >> 20)),
-            one.round_trip_ms
-                .map_or_else(dash, |time| format!("{time:.1} ms")),
-            format!(
-                "{}/{}",
-                one.builds.saturating_sub(one.failed_builds),
-                one.failed_builds
-            ),
-            one.failures.to_string(),
-            state,
-        ];
-        // Errors quote what a machine has said.
-        table.add_row(row.map(|cell| printable_lines(&cell).into_owned()));
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        let width = u16::try_from(width + PADDING).unwrap_or(u16::MAX);
+        column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width)));
     }
     format!("{table}\n")
+}
+
+/// The columns for which there is room, and the widths of their contents: that of the longest word
+/// at least, and as much more as is useful.
+fn columns_for(rows: &[Row], width: usize) -> (Vec<usize>, Vec<usize>) {
+    let longest = |column: usize, parts: fn(&str) -> Vec<&str>| {
+        let cells = rows.iter().map(|row| row[column].as_str());
+        let parts = cells.chain([COLUMNS[column]]).flat_map(parts);
+        parts.map(|part| part.chars().count()).max().unwrap_or(0)
+    };
+    let word = |column| longest(column, |cell| cell.split_whitespace().collect()).min(LONG_WORD);
+    let line = |column| longest(column, |cell| cell.lines().collect());
+    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let left = |shown: &[usize]| {
+        let needed: usize = shown
+            .iter()
+            .map(|&column| word(column) + PADDING + BETWEEN)
+            .sum();
+        width.checked_sub(needed)
+    };
+    for left_out in LEFT_OUT {
+        if left(&shown).is_none() {
+            shown.retain(|&column| column != left_out);
+        }
+    }
+    let mut left = left(&shown).unwrap_or(0);
+    let mut widths = Vec::new();
+    for &column in &shown {
+        let least = word(column);
+        let more = line(column).saturating_sub(least).min(left);
+        left -= more;
+        widths.push(least + more);
+    }
+    (shown, widths)
+}
+
+/// A machine's cells.
+type Row = [String; COLUMNS.len()];
+
+/// The cells of a machine. Errors quote what it has said.
+fn row(one: &MachineStatus) -> Row {
+    let dash = || "-".to_owned();
+    let mut state = match (&one.error, one.set_aside_s) {
+        (Some(error), _) => error.clone(),
+        (None, 0) => match &one.unsuitable {
+            Some(reason) => format!("gets nothing: {reason}"),
+            None if one.slots == 0 => "gets nothing: its parallel-builds is 0".to_owned(),
+            None => "ready".to_owned(),
+        },
+        (None, seconds) => format!(
+            "set aside for {seconds} s: {}",
+            one.last_error.as_deref().unwrap_or("")
+        ),
+    };
+    for occupant in &one.building {
+        let _ = match occupant {
+            Some(Occupant {
+                derivation, since, ..
+            }) => {
+                let item = derivation.rsplit('/').next().unwrap_or(derivation);
+                // Without its hash, by which nobody knows it.
+                let name = item.split_once('-').map_or(item, |(_, name)| name);
+                write!(state, "\n{} s: {name}", unix_time().saturating_sub(*since))
+            }
+            None => write!(state, "\nsome other hook's build"),
+        };
+    }
+    let row = [
+        format!("{}:{}", one.name, one.port),
+        one.systems.join(" "),
+        format!("{}/{}", one.slots_used, one.slots),
+        one.normalized_load
+            .map_or_else(dash, |load| format!("{load:.2}")),
+        one.free_bytes
+            .map_or_else(dash, |free| format!("{} MiB", free >> 20)),
+        one.round_trip_ms
+            .map_or_else(dash, |time| format!("{time:.1} ms")),
+        format!(
+            "{}/{}",
+            one.builds.saturating_sub(one.failed_builds),
+            one.failed_builds
+        ),
+        one.failures.to_string(),
+        state,
+    ];
+    row.map(|cell| printable_lines(&cell).into_owned())
 }
 
 #[cfg(test)]
@@ -85,22 +152,22 @@ mod tests {
     use crate::status::json::json;
     use crate::status::prometheus::prometheus;
 
-    #[test]
-    fn what_a_machine_says_controls_no_terminal() {
-        let machine = MachineStatus {
-            name: "a\"b\\\n".to_owned(),
+    /// A machine about which nothing is known.
+    fn machine(name: &str, system: &str) -> MachineStatus {
+        MachineStatus {
+            name: name.to_owned(),
             port: 22,
-            systems: vec!["x\x1b[2J".to_owned()],
+            systems: vec![system.to_owned()],
             features: Vec::new(),
             slots: 1,
             slots_used: 0,
             up: false,
             reachable: false,
             unsuitable: None,
-            error: Some("it said \x1b]0;title\x07\r".to_owned()),
-            kernel: Some("\x1b[2J\u{9b}2J".to_owned()),
+            error: None,
+            kernel: None,
             architecture: None,
-            host_name: Some("\x1b[2J".to_owned()),
+            host_name: None,
             normalized_load: None,
             overload_threshold: None,
             free_bytes: None,
@@ -112,8 +179,65 @@ mod tests {
             last_error: None,
             set_aside_s: 0,
             building: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn words_stay_whole_in_a_narrow_terminal() {
+        let busy = MachineStatus {
+            normalized_load: Some(0.53),
+            free_bytes: Some(12043 << 20),
+            round_trip_ms: Some(0.4),
+            building: vec![Some(Occupant {
+                pid: 1,
+                derivation: format!("/gnu/store/{}-example-1.0.drv", "a".repeat(32)),
+                since: 0,
+            })],
+            ..machine("build-one.example.org", "x86_64-linux")
         };
-        let machines = [machine];
+        let away = MachineStatus {
+            set_aside_s: 40,
+            last_error: Some("failed to connect to 'build-two': no route to host".to_owned()),
+            ..machine("build-two.example.org", "aarch64-linux")
+        };
+        let all = "machine systems slots load free round trip built/failed faults state \
+                   build-one.example.org:22 x86_64-linux 0/1 0.53 12043 MiB 0.4 ms 0/0 ready \
+                   example-1.0.drv build-two.example.org:22 aarch64-linux set aside for 40 s: \
+                   failed to connect to 'build-two': no route host";
+        let machines = [busy, away];
+        for width in [60, 80, 100, 200] {
+            let text = table_of_width(&machines, Some(width));
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(usize::from(width)), "{text}");
+            let is_line = |word: &str| word.starts_with(['─', '═', '╌', '┄']);
+            for word in text.split_whitespace().filter(|word| !is_line(word)) {
+                let is_number = word.parse::<u64>().is_ok();
+                let known = all.split(' ').any(|other| other == word);
+                assert!(
+                    known || is_number || word == "s:" || word == "-",
+                    "{word} in\n{text}"
+                );
+            }
+            for word in [
+                "machine",
+                "slots",
+                "load",
+                "build-one.example.org:22",
+                "example-1.0.drv",
+            ] {
+                assert!(text.contains(word), "{word} not in\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_machine_says_controls_no_terminal() {
+        let machines = [MachineStatus {
+            error: Some("it said \x1b]0;title\x07\r".to_owned()),
+            kernel: Some("\x1b[2J\u{9b}2J".to_owned()),
+            host_name: Some("\x1b[2J".to_owned()),
+            ..machine("a\"b\\\n", "x\x1b[2J")
+        }];
         for text in [table(&machines), prometheus(&machines), json(&machines)] {
             let controls = |c: char| c.is_control() && c != '\n';
             assert!(!text.contains(controls), "{text:?}");

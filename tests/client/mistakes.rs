@@ -20,12 +20,18 @@ fn mistakes_are_status_1_and_are_named() {
         (&["build", "--timeout=99999999999"], "--timeout"),
         (&["build", "-v", "loud"], "loud"),
         (&["build", "--hello=there"], "--hello"),
+        (&["log", "--folow"], "--folow"),
         (&["log"], "ITEM"),
         (&["log", ""], "not in the store"),
         (&["log", file], "not in the store"),
         (&["archive"], "'--export' or '--import'"),
         (&["archive", "--export", "nothing"], "`nothing'"),
         (&["archive", "--import", "x"], "extraneous arguments: x"),
+        (&["archive", "--export", "--import"], "--import"),
+        (
+            &["archive", "--authorize", "--generate-key"],
+            "cannot be used with",
+        ),
         (&["archive", "--list", "x"], "extraneous arguments: x"),
         (&["archive", "--missing", "x"], "extraneous arguments: x"),
         (&["archive", "--import"], "unexpected end"),
@@ -41,6 +47,11 @@ fn mistakes_are_status_1_and_are_named() {
         (&["authorize", "extra"], "extra"),
         (&["gc", "-C", "lots"], "invalid amount of storage: lots"),
         (&["gc", "-C-1"], "invalid amount of storage: -1"),
+        (&["gc", "-C", "99Y"], "amount of storage is too large: 99Y"),
+        (
+            &["gc", "-F", "99999999999999999999"],
+            "amount of storage is too large: 9",
+        ),
         (&["gc", "-F", ""], "invalid amount of storage: "),
         (&["gc", "-F"], "--free-space"),
         (&["gc", "--verify=all"], "all: invalid '--verify' option"),
@@ -91,6 +102,7 @@ fn mistakes_are_status_1_and_are_named() {
             .prints_nothing()
             // Words of Rust, not of people.
             .does_not_say("os error")
+            .does_not_say("as a value, use '--")
             .does_not_say("failed to fill whole buffer")
             .does_not_say("invalid digit");
     }

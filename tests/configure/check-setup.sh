@@ -77,6 +77,18 @@ for name in apt-get sudo; do ln -s /bin/true "$work/programs/$name"; done
 PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1
 grep -q -- '-> apt-get install slirp4netns' "$work/said" || { cat "$work/said"; exit 1; }
 
+# Nor a file that is not there.
+without_guix() { GUIX=$work/no-guix PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1; }
+without_guix
+grep -q "no .$work/no-guix': no substitutes" "$work/said" || { cat "$work/said"; exit 1; }
+if grep -q -e '-> GUIX=' "$work/said" && [ ! -x /run/current-system/profile/bin/guix ]; then cat "$work/said"; exit 1; fi
+guix=$GUIX_STATE_DIRECTORY/profiles/per-user/root/current-guix/bin/guix
+mkdir -p "${guix%/*}"
+ln -s /bin/true "$guix"
+without_guix
+grep -qF -- "-> GUIX=$guix" "$work/said" || { cat "$work/said"; exit 1; }
+rm -r "$GUIX_STATE_DIRECTORY/profiles/per-user/root"
+
 # A damaged database, and what is said to do about it.
 if command -v sqlite3 >/dev/null; then
     database=$GUIX_DATABASE_DIRECTORY/db.sqlite

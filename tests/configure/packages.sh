@@ -21,6 +21,9 @@ cat >"$work/bin/apt-cache" <<'SH'
 #!/bin/sh
 if [ "$*" = 'policy rustc' ] && [ -e "$WORK/debian" ]; then
     printf 'rustc:\n  Installed: (none)\n  Candidate: %s\n' "$(cat "$WORK/debian")"
+elif [ "$*" = policy ]; then
+    printf 'Package files:\n 100 /var/lib/dpkg/status\n     release a=now\n'
+    [ -e "$WORK/no-lists" ] || printf ' 500 http://deb.debian.org/debian trixie/main amd64 Packages\n'
 fi
 SH
 cat >"$work/bin/apt-get" <<'SH'
@@ -65,6 +68,13 @@ missing 0 make
 missing 0 make bench
 missing 1000 make demo
 missing 1000 make check
+# In a new container, apt can install nothing before it has lists.
+touch "$work/no-lists"
+line='missing Debian packages; run as root: apt-get update && apt-get install libgcrypt20-dev'
+missing 1000 make
+missing 0 make
+rm "$work/no-lists"
+line=$only_libgcrypt
 
 # Root's `make demo' and `make check' install; with all there, make compiles.
 # The programs that make the manual.
@@ -108,6 +118,11 @@ line='missing Debian packages; run as root: apt-get install rustc cargo ca-certi
 missing 1000 make
 missing 1000 make demo
 missing 0 make
+rm "$work/debian"; touch "$work/no-lists"
+line='missing Debian packages; run as root: apt-get update && apt-get install rustc cargo ca-certificates libgcrypt20-dev'
+missing 1000 make
+missing 0 make
+rm "$work/no-lists"; echo "$needed.0+dfsg3-1" >"$work/debian"
 rm "$work/called"
 USER_ID=0 ./autoconf-compat/debian-packages --install demo >"$work/out"
 printf '%s\n' 'apt-get update' \

@@ -80,8 +80,18 @@ fn none_that_is_overloaded() {
     let mut hook = HookProcess::start(&farm);
     assert_eq!(hook.ask(&drv), "postpone");
     drop(hook);
+    // Whoever waits is told why, once.
+    let waiting = client.start(&[&drv]);
+    let why = format!(
+        "no build machine is free for `{}': 'build-1': its load 0.90 is not below 0.80\n",
+        drv.path
+    );
+    waiting.wait_for(&why);
     farm.configure(&[entry(0).plain("speed", "9.0"), entry(1)]);
-    assert_eq!(built_on(&mut client, &drv), "build-2");
+    let (mut client, built) = waiting.finish();
+    built.succeeded();
+    built.said("\nbuilt on build-2\n");
+    built.did_not_say("@ build-postponed");
     // Its load has decreased.
     std::fs::write(
         farm.machines[0].files.join("loadavg"),

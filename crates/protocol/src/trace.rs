@@ -115,6 +115,14 @@ pub enum Trace<'a> {
         /// The machine's name.
         machine: &'a str,
     },
+    /// `@ build-postponed DRV REASON`: an offload hook has no machine for the build now. Only for our
+    /// daemon, which asks for it (`GUIX_OFFLOAD_REASONS`) and does not pass it on.
+    BuildPostponed {
+        /// The derivation's store path.
+        derivation: &'a str,
+        /// Why, in words.
+        reason: &'a str,
+    },
     /// `@ download-started FILE URL SIZE`.
     DownloadStarted {
         /// The file that is being written.
@@ -223,7 +231,11 @@ impl fmt::Display for Trace<'_> {
                 f.write_str(" substitute")
             }
             Trace::SubstituterSucceeded { path } => word(f, path),
-            Trace::SubstituterFailed { path, reason } => {
+            Trace::SubstituterFailed { path, reason }
+            | Trace::BuildPostponed {
+                derivation: path,
+                reason,
+            } => {
                 word(f, path)?;
                 write!(f, " {}", printable(reason))
             }
@@ -269,6 +281,7 @@ impl<'a> Trace<'a> {
             Trace::SubstituterSucceeded { .. } => "substituter-succeeded",
             Trace::SubstituterFailed { .. } => "substituter-failed",
             Trace::BuildRemote { .. } => "build-remote",
+            Trace::BuildPostponed { .. } => "build-postponed",
             Trace::DownloadStarted { .. } => "download-started",
             Trace::DownloadProgress { .. } => "download-progress",
             Trace::DownloadSucceeded { .. } => "download-succeeded",
@@ -345,6 +358,10 @@ impl<'a> Trace<'a> {
             "build-remote" => Trace::BuildRemote {
                 derivation: fields.word()?,
                 machine: fields.word()?,
+            },
+            "build-postponed" => Trace::BuildPostponed {
+                derivation: fields.word()?,
+                reason: fields.rest(),
             },
             "download-started" => Trace::DownloadStarted {
                 file: fields.word()?,
@@ -485,10 +502,14 @@ mod tests {
                     size,
                     transferred: self.number,
                 },
-                _ => Trace::DownloadSucceeded {
+                15 => Trace::DownloadSucceeded {
                     file: a,
                     url: b,
                     size,
+                },
+                _ => Trace::BuildPostponed {
+                    derivation: a,
+                    reason: text,
                 },
             }
         }
@@ -496,7 +517,7 @@ mod tests {
 
     fn parts(word: &'static str, text: &'static str) -> impl Strategy<Value = Parts> {
         let words = [word, word, word, word];
-        (0..16_usize, words, text, any::<Option<u64>>(), any::<u64>()).prop_map(
+        (0..17_usize, words, text, any::<Option<u64>>(), any::<u64>()).prop_map(
             |(kind, words, text, size, number)| Parts {
                 kind,
                 words,

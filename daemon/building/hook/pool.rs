@@ -40,8 +40,8 @@ fn reply_timeout() -> Duration {
 pub(in super::super) enum Decision {
     /// The process builds the derivation.
     Accepted(Box<HookProcess>),
-    /// Ask again later.
-    Postponed,
+    /// Ask again later, perhaps with the reason.
+    Postponed(Option<String>),
     /// No hook builds the derivation.
     Declined,
     /// The attempt was cancelled meanwhile.
@@ -128,9 +128,10 @@ impl HookPool {
             }
             Answer::Decline | Answer::Postpone => {
                 self.failures.store(0, Ordering::Release);
+                let reason = hook.reason();
                 self.put_back(hook);
                 match answer {
-                    Answer::Postpone => Decision::Postponed,
+                    Answer::Postpone => Decision::Postponed(reason),
                     _ => Decision::Declined,
                 }
             }

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use formats::printable::printable;
 use protocol::helper_filter::HelperFilter;
+use protocol::trace::Trace;
 use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll, wait_readable};
 use system::process::{Child, Spawn};
@@ -24,6 +26,8 @@ use crate::spawner::Spawner;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A longer line before the reply is passed on in pieces.
 const OUTPUT_LINE_LIMIT: usize = 64 << 10;
+/// How many characters of a hook's reason a client is shown.
+const REASON_LIMIT: usize = 2000;
 
 /// A running hook. Dropping it kills its process group and reaps it.
 pub(in super::super) struct HookProcess {
@@ -36,6 +40,8 @@ pub(in super::super) struct HookProcess {
     log: OwnedFd,
     /// What was read from `output` and not yet handled.
     unread: Vec<u8>,
+    /// Why it postpones the derivation it was last asked about, if it says so.
+    reason: Option<String>,
     child: Child,
 }
 
@@ -78,7 +84,10 @@ impl HookProcess {
         pipe::set_nonblocking(&requests, true)?;
         pipe::set_nonblocking(&output, true)?;
         pipe::set_nonblocking(&log, true)?;
-        let mut spawn = Spawn::new(program).args(arguments).env(VARIABLE, program);
+        let mut spawn = Spawn::new(program)
+            .args(arguments)
+            .env(VARIABLE, program)
+            .env("GUIX_OFFLOAD_REASONS", "1");
         if verbose {
             spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
         }
@@ -95,6 +104,7 @@ impl HookProcess {
             output,
             log,
             unread: Vec::new(),
+            reason: None,
             child,
         })
     }
@@ -106,6 +116,7 @@ impl HookProcess {
             output,
             log,
             unread,
+            reason: _,
             child,
         } = self;
         let pipes = HookPipes {
@@ -115,6 +126,11 @@ impl HookProcess {
             unread,
         };
         (child, pipes)
+    }
+
+    /// Why it has postponed the derivation, if it said so.
+    pub(super) fn reason(&mut self) -> Option<String> {
+        self.reason.take()
     }
 
     /// Asks, and waits for the answer; other output is passed on meanwhile.
@@ -200,6 +216,10 @@ impl HookProcess {
             while let Some(line) = self.next_line() {
                 if let Some(word) = line.strip_prefix(b"# ") {
                     return Ok(Answer::parse(word));
+                }
+                if let Some(reason) = reason_of_postponement(&line) {
+                    self.reason = Some(reason);
+                    continue;
                 }
                 attempt.log(LogRecord::HelperOutput {
                     pid: None,
@@ -314,5 +334,16 @@ impl HookProcess {
                 _ => {}
             }
         }
+    }
+}
+
+/// What our own hook says why it is about to postpone a derivation, if the line says that.
+fn reason_of_postponement(line: &[u8]) -> Option<String> {
+    match Trace::parse(std::str::from_utf8(line).ok()?)? {
+        Trace::BuildPostponed { reason, .. } => {
+            let shown: String = reason.chars().take(REASON_LIMIT).collect();
+            Some(printable(&shown).into_owned())
+        }
+        _ => None,
     }
 }

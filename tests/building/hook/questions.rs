@@ -85,6 +85,29 @@ fn what_it_postpones_it_is_asked_again() {
     assert_eq!(setup.read("started").lines().count(), 1);
 }
 
+/// Our hook prints the line only if it is asked for it.
+#[test]
+fn why_it_postpones_is_told_in_one_line() {
+    let script = "while ask; do
+                      test $(wc -l <$dir/asked) -gt 2 && break
+                      test -z \"$GUIX_OFFLOAD_REASONS\" ||
+                          printf '@ build-postponed %s one: \\033 busy\\n' $drv >&2
+                      echo '# postpone'; done
+                  accept; make";
+    let setup = hooked(script, &[]);
+    let mut client = client(&setup);
+    let drv = client.write(local("example"));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    if is_ours() {
+        built.said(&format!(
+            "no build machine is free for `{}': one: \\u{{1b}} busy\n",
+            drv.path
+        ));
+    }
+    assert!(!built.log.contains("@ build-postponed"), "{}", built.log);
+}
+
 #[test]
 fn while_it_chooses_the_client_is_told_what_takes_long() {
     let script = "ask; until test -e $dir/go; do sleep 0.02; done; accept; make";
