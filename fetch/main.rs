@@ -1,5 +1,6 @@
 //! `guix-fetch`: what touches the network, without privileges.
 
+mod download;
 mod network;
 
 use std::ffi::OsString;
@@ -22,6 +23,11 @@ struct Options {
 enum Task {
     /// Serve requests of the daemon, on the socket that is descriptor 0
     Network,
+    /// Build DERIVATION, a download, at OUTPUT
+    PerformDownload {
+        #[arg(value_name = "DERIVATION OUTPUT", allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -29,6 +35,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Options::parse().subcommand {
         Task::Network => network::run(),
+        Task::PerformDownload { arguments } => return download::run(&arguments),
         Task::Other(words) => unknown(&words),
     };
     match result {

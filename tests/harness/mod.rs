@@ -19,6 +19,7 @@
 #![allow(dead_code)]
 
 pub mod derivations;
+pub mod servers;
 mod skip;
 pub mod substitutes;
 pub mod users;
