@@ -72,7 +72,7 @@ endif
 	  rm -f $(manual)/guix-daemon.info; \
 	  echo 'The manual is not made as Info: $(MAKEINFO) is missing (on Debian, package texinfo)'; \
 	fi
-	@OBJCOPY="$(OBJCOPY)" ./autoconf-compat/split-debug $(release) guix-daemon guix-offload guix-client
+	@OBJCOPY="$(OBJCOPY)" ./autoconf-compat/split-debug $(release) guix-daemon guix-offload guix-client guix-fetch
 	@mv $(complete).new $(complete)
 
 # A real program, built by two build machines that live as long as the demonstration.

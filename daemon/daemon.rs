@@ -16,7 +16,7 @@ pub struct Daemon {
     /// The administrator's settings.
     pub settings: Arc<Settings>,
     /// Keys and ACL.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     /// What clients may take.
     pub limits: ClientLimits,
     /// Detects clients that disconnect.
@@ -29,7 +29,7 @@ impl Daemon {
     /// A daemon with these settings; opens nothing yet.
     pub fn new(settings: Settings, limits: ClientLimits, hangup_watcher: HangupWatcher) -> Daemon {
         Daemon {
-            keys: Keys::new(&settings.directories.configuration),
+            keys: Arc::new(Keys::new(&settings.directories.configuration)),
             settings: Arc::new(settings),
             limits,
             hangup_watcher,
@@ -72,7 +72,9 @@ impl Daemon {
 
     /// The scheduler of all builds in `store`.
     pub fn scheduler(&self, store: &Store) -> &Scheduler {
-        self.scheduler
-            .get_or_init(|| Scheduler::new(store.clone(), self.settings.clone(), &self.limits))
+        self.scheduler.get_or_init(|| {
+            let (settings, keys) = (self.settings.clone(), self.keys.clone());
+            Scheduler::new(store.clone(), settings, keys, &self.limits)
+        })
     }
 }

@@ -5,8 +5,6 @@
 //! file is checked before each use, so that a hook that is installed later is found; an unusable
 //! hook is reported once.
 
-use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +13,16 @@ use nix::unistd::{AccessFlags, access};
 use store::Directories;
 use system::errno;
 
+use crate::companion::Companion;
+
 /// The environment variable with the hook's file name.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";
+
+const HOOK: Companion = Companion {
+    variable: VARIABLE,
+    built: "guix-offload",
+    installed: "guix/offload",
+};
 
 /// How a hook is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +51,8 @@ impl HookProgram {
 
     /// The hook in the environment, or else the installed one.
     pub fn from_environment(directories: &Directories) -> HookProgram {
-        let program = match env::var_os(VARIABLE) {
-            Some(name) if name.is_empty() => None,
-            Some(name) => Some(absolute(name)),
-            None => Some(beside_daemon().unwrap_or_else(|| installed(&directories.libexec))),
-        };
         HookProgram {
-            program,
+            program: HOOK.find(&directories.libexec),
             reported: AtomicBool::new(false),
         }
     }
@@ -83,38 +84,6 @@ impl HookProgram {
             }
         }
     }
-}
-
-/// Makes a name absolute: the daemon leaves the directory in which it was started.
-fn absolute(name: OsString) -> PathBuf {
-    let path = PathBuf::from(name);
-    std::path::absolute(&path).unwrap_or(path)
-}
-
-/// The installed hook. If the whole installation was moved (`make install prefix=…`), the one at
-/// the same place relative to the daemon.
-fn installed(libexec: &Path) -> PathBuf {
-    let hook = libexec.join("guix/offload");
-    let moved = || {
-        let prefix = env::current_exe().ok()?.parent()?.parent()?.to_owned();
-        Some(prefix.join("libexec/guix/offload")).filter(|hook| hook.exists())
-    };
-    if hook.exists() {
-        hook
-    } else {
-        moved().unwrap_or(hook)
-    }
-}
-
-/// The hook in the same directory as this program, in a development tree.
-fn beside_daemon() -> Option<PathBuf> {
-    let daemon = env::current_exe().ok()?;
-    let directory = daemon.parent()?;
-    let built = directory
-        .parent()
-        .is_some_and(|parent| parent.join("CACHEDIR.TAG").exists());
-    let hook = directory.join("guix-offload");
-    (built && hook.exists()).then_some(hook)
 }
 
 fn check(program: &Path) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authority::Keys;
 use store::Store;
 
 use super::attempts::Attempts;
@@ -11,6 +12,7 @@ use crate::client_limits::ClientLimits;
 use crate::settings::Settings;
 use crate::shared_limit::SharedLimit;
 use crate::spawner::Spawner;
+use crate::substituter::Substituter;
 
 /// The store, the settings, and the starter of processes; shared by the whole daemon.
 pub(super) struct Engine {
@@ -18,6 +20,7 @@ pub(super) struct Engine {
     pub(super) settings: Arc<Settings>,
     pub(super) spawner: Spawner,
     pub(super) fork_server: ForkServer,
+    pub(super) substituter: Substituter,
     /// The queue for build users.
     pub(super) build_users: BuildUsers,
     /// The descriptors that attempts may have: see [`ClientLimits`].
@@ -30,10 +33,16 @@ pub(super) struct Engine {
 
 impl Engine {
     /// For builds in `store`.
-    pub(super) fn new(store: Store, settings: Arc<Settings>, limits: &ClientLimits) -> Engine {
+    pub(super) fn new(
+        store: Store,
+        settings: Arc<Settings>,
+        keys: Arc<Keys>,
+        limits: &ClientLimits,
+    ) -> Engine {
         let spawner = Spawner::default();
         let starting = spawner.clone();
         Engine {
+            substituter: Substituter::new(&settings, keys, &spawner),
             store,
             settings,
             spawner,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use formats::derivation::Derivation;
 use formats::store_path::StorePath;
-use protocol::operations::{BuildMode, Substitutable};
+use protocol::operations::BuildMode;
 
 use super::input_closure::InputClosure;
 use super::outcome::Failure;
+use crate::substituter::Offer;
 
 /// Identifies a derivation to build, within its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,10 +163,17 @@ pub(super) struct SubstitutionGoal {
     pub(super) state: SubstitutionState,
 }
 
+impl SubstitutionGoal {
+    /// Whether nothing is known of the item.
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.state, SubstitutionState::New)
+    }
+}
+
 /// How much is known about an item to substitute.
 pub(super) enum SubstitutionState {
     /// Nothing.
     New,
     /// There is a substitute. It is fetched when its references are valid.
-    Found(Arc<Substitutable>),
+    Found(Arc<Offer>),
 }

@@ -19,14 +19,23 @@ enum GoalKind {
     Build,
 }
 
-/// The priority of a goal: substitutions first, then by name, so that the order is the same in
-/// every run.
+/// The priority of a goal: by urgency, then by name, so that the order is the same in every run.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Priority {
-    kind: GoalKind,
+    urgency: Urgency,
     name: String,
     path: StorePath,
     id: GoalId,
+}
+
+/// What is worked on first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// Items that can be fetched.
+    Fetch,
+    Build,
+    /// Substitutes are looked for at last, so that one question is asked for all of them.
+    Question,
 }
 
 /// All goals of a request that have not ended. There is at most one for each derivation and item.
@@ -100,6 +109,11 @@ impl Goals {
         id
     }
 
+    /// The items to substitute of which nothing is known.
+    pub(super) fn new_substitutions(&self) -> impl Iterator<Item = &SubstitutionGoal> {
+        self.substitutions.values().filter(|goal| goal.is_new())
+    }
+
     /// A derivation to build; `None` if the goal was dropped or has ended.
     pub(super) fn build(&self, id: BuildId) -> Option<&BuildGoal> {
         self.builds.get(&id)
@@ -135,9 +149,14 @@ impl Goals {
     }
 
     fn priority(&self, id: GoalId) -> Option<Priority> {
-        let (kind, path) = self.key(id)?;
+        let path = self.path(id)?;
+        let urgency = match id {
+            GoalId::Build(_) => Urgency::Build,
+            GoalId::Substitution(id) if self.substitutions.get(&id)?.is_new() => Urgency::Question,
+            GoalId::Substitution(_) => Urgency::Fetch,
+        };
         Some(Priority {
-            kind,
+            urgency,
             name: path.name().to_owned(),
             path: path.clone(),
             id,
@@ -275,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn substitutions_come_first_and_then_names_decide() {
+    fn questions_come_last_and_names_decide() {
         let mut goals = Goals::new(false);
         let z = goals.add_substitution(&path("z"), false);
         let b = build(&mut goals, "b");
         let a = build(&mut goals, "a");
         let c = goals.add_substitution(&path("c"), false);
-        let order: [GoalId; 4] = [c.into(), z.into(), a.into(), b.into()];
+        let order: [GoalId; 4] = [a.into(), b.into(), c.into(), z.into()];
         assert_eq!(goals.first(order.into_iter().rev(), 3), order[..3]);
         assert_eq!(awake(&mut goals), order);
         goals.wake(b.into());

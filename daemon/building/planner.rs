@@ -3,6 +3,7 @@
 //! Steps run on the request's thread and never block for long: they query the store, ask for
 //! substitutes, and add goals to wait for. Long operations are done by attempts.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use formats::derivation::{self, Derivation};
@@ -15,7 +16,7 @@ use super::goals::Goals;
 use super::request::BuildRequest;
 use crate::request_error::RequestError;
 use crate::shared_limit::{LimitReached, Share};
-use crate::substituter::Agent;
+use crate::substituter::{Offers, Questions};
 
 /// What a goal takes besides its derivation, in bytes.
 const GOAL_MEMORY: u64 = 1 << 10;
@@ -41,11 +42,15 @@ pub(super) struct Planner<'a> {
     pub(super) goals: Goals,
     /// The cache of checks of valid items' contents.
     pub(super) checked: Arc<Checked>,
-    /// Answers what can be substituted; started when first needed.
-    pub(super) query_agent: Option<Agent>,
+    /// What is kept between questions for substitutes.
+    pub(super) questions: Questions,
+    /// The substitutes that were found.
+    pub(super) offers: Offers,
+    /// The items without substitutes whose goals don't know that yet.
+    pub(super) unavailable: HashSet<StorePath>,
     /// The memory of the goals.
     memory: Share,
-    /// Whether it has failed: the request continues without substitutes.
+    /// Whether a question has failed: the request continues without substitutes.
     pub(super) query_failed: bool,
 }
 
@@ -57,7 +62,9 @@ impl<'a> Planner<'a> {
             request,
             goals: Goals::new(request.settings.keep_going),
             checked: Arc::default(),
-            query_agent: None,
+            questions: Questions::default(),
+            offers: Offers::new(),
+            unavailable: HashSet::new(),
             memory: engine.request_memory.share(request.client.client()),
             query_failed: false,
         }
@@ -88,7 +95,7 @@ impl<'a> Planner<'a> {
         Ok(Arc::new(derivation))
     }
 
-    fn take_memory(&mut self, bytes: u64) -> Result<(), RequestError> {
+    pub(super) fn take_memory(&mut self, bytes: u64) -> Result<(), RequestError> {
         self.memory.take(bytes).map_err(too_large)
     }
 

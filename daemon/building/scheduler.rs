@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use authority::Keys;
 use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use store::Store;
@@ -12,7 +13,7 @@ use super::worker::Worker;
 use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
 use crate::settings::Settings;
-use crate::spawner::Spawner;
+use crate::substituter::Substituter;
 
 /// Builds and substitutes for all sessions; clones share it.
 #[derive(Clone)]
@@ -20,13 +21,18 @@ pub struct Scheduler(Arc<Engine>);
 
 impl Scheduler {
     /// A scheduler of builds in `store`, within `limits`.
-    pub fn new(store: Store, settings: Arc<Settings>, limits: &ClientLimits) -> Self {
-        Scheduler(Arc::new(Engine::new(store, settings, limits)))
+    pub fn new(
+        store: Store,
+        settings: Arc<Settings>,
+        keys: Arc<Keys>,
+        limits: &ClientLimits,
+    ) -> Self {
+        Scheduler(Arc::new(Engine::new(store, settings, keys, limits)))
     }
 
-    /// Starts programs that are killed when the daemon dies.
-    pub fn spawner(&self) -> &Spawner {
-        &self.0.spawner
+    /// Finds and fetches substitutes.
+    pub fn substituter(&self) -> &Substituter {
+        &self.0.substituter
     }
 
     /// Builds or substitutes the targets of a request. Returns when all are valid, or when the

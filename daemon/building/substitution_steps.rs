@@ -3,28 +3,27 @@
 //! There are two steps: find out whether there is a substitute for the item, and wait for its
 //! references. Then it can be fetched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bstr::{BStr, ByteSlice};
 use formats::store_path::StorePath;
-use protocol::operations::Substitutable;
 
 use super::goal::{SubstitutionId, SubstitutionState};
 use super::outcome::Failure;
 use super::planner::{Advance, Planner};
 use crate::request_error::RequestError;
-use crate::substituter::{Agent, AgentMode, Conversation, Error};
+use crate::substituter::{Asker, Conversation, Error, Offer};
 
 /// Takes steps until the goal waits for others, can be attempted, or has ended.
 pub(super) fn advance(
     planner: &mut Planner<'_>,
     id: SubstitutionId,
-) -> Result<Advance<Arc<Substitutable>>, RequestError> {
+) -> Result<Advance<Arc<Offer>>, RequestError> {
     let Some(goal) = planner.goals.substitution(id) else {
         return Ok(Advance::Waiting);
     };
-    let info = match &goal.state {
-        SubstitutionState::Found(info) => info.clone(),
+    let offer = match &goal.state {
+        SubstitutionState::Found(offer) => offer.clone(),
         SubstitutionState::New => {
             let (path, repair) = (goal.path.clone(), goal.repair);
             let roots = &planner.request.temp_roots;
@@ -32,13 +31,12 @@ pub(super) fn advance(
             if !repair && planner.store().is_valid(&path)? {
                 return Ok(Advance::Ended(Ok(())));
             }
-            let Some(info) = query(planner, &path)? else {
+            let Some(offer) = query(planner, &path)? else {
                 return Ok(Advance::Ended(Err(Failure::NoSubstitute)));
             };
-            planner.count_goals(1 + info.references.len())?;
-            let info = Arc::new(info);
-            wait_for_references(planner, id, &path, &info);
-            info
+            planner.count_goals(1 + offer.info.references.len())?;
+            wait_for_references(planner, id, &path, &offer);
+            offer
         }
     };
     if planner.goals.is_waiting(id) {
@@ -46,7 +44,7 @@ pub(super) fn advance(
     }
     let failed = planner.goals.failed(id);
     if failed.total == 0 {
-        return Ok(Advance::Ready(info));
+        return Ok(Advance::Ready(offer));
     }
     let is_lack = failed.no_substitute > 0 || failed.incomplete_closure > 0;
     Ok(Advance::Ended(Err(match is_lack {
@@ -60,58 +58,103 @@ fn wait_for_references(
     planner: &mut Planner<'_>,
     id: SubstitutionId,
     path: &StorePath,
-    info: &Arc<Substitutable>,
+    offer: &Arc<Offer>,
 ) {
     let goals = &mut planner.goals;
-    for reference in info.references.iter().filter(|other| *other != path) {
+    for reference in offer.info.references.iter().filter(|other| *other != path) {
         let goal = goals.add_substitution(reference, false);
         goals.wait_for(id, goal);
     }
     if let Some(goal) = goals.substitution_mut(id) {
-        goal.state = SubstitutionState::Found(info.clone());
+        goal.state = SubstitutionState::Found(offer.clone());
     }
 }
 
-/// Asks the request's agent for a substitute. If the agent fails, the request continues without
-/// substitutes, after a warning.
-fn query(
-    planner: &mut Planner<'_>,
-    path: &StorePath,
-) -> Result<Option<Substitutable>, RequestError> {
-    let request = planner.request;
-    let guix = &planner.engine.settings.directories.guix;
-    if planner.query_failed || !request.settings.use_substitutes || !Agent::available(guix) {
+/// The substitute for an item. If it can't be asked for, the request continues without substitutes,
+/// after a warning.
+fn query(planner: &mut Planner<'_>, path: &StorePath) -> Result<Option<Arc<Offer>>, RequestError> {
+    if planner.unavailable.remove(path) {
         return Ok(None);
     }
-    let options = request.settings.pack().map_err(RequestError::new)?;
-    match ask(planner, path, options.as_bstr()) {
-        Ok(found) => Ok(found),
-        Err(Error::Interrupted) => Err(Error::Interrupted.into()),
-        Err(error) => {
+    if let Some(offer) = planner.offers.get(path) {
+        return Ok(Some(offer.clone()));
+    }
+    let request = planner.request;
+    let asker = Asker {
+        settings: &request.settings,
+        trusted: request.client.trusted,
+    };
+    if planner.query_failed || !planner.engine.substituter.is_available(asker) {
+        return Ok(None);
+    }
+    match ask_for_all(planner, asker) {
+        Ok(()) => {
+            planner.unavailable.remove(path);
+            Ok(planner.offers.get(path).cloned())
+        }
+        Err(Failed::Question(error)) if !error.is_interruption() => {
             planner.query_failed = true;
             planner.error(format!("warning: {error}; going on without substitutes"));
             Ok(None)
         }
+        Err(Failed::Question(error)) => Err(error.into()),
+        Err(Failed::Request(error)) => Err(error),
     }
 }
 
-/// Asks the agent, which is started when first needed.
-fn ask(
-    planner: &mut Planner<'_>,
-    path: &StorePath,
-    options: &BStr,
-) -> Result<Option<Substitutable>, Error> {
+/// Why there is no answer.
+enum Failed {
+    Question(Error),
+    Request(RequestError),
+}
+
+/// Asks for everything that the request needs and nobody has asked for yet, with what that refers to:
+/// one question, not one for each item.
+fn ask_for_all(planner: &mut Planner<'_>, asker: Asker<'_>) -> Result<(), Failed> {
     let (engine, request) = (planner.engine, planner.request);
-    let guix = &engine.settings.directories.guix;
-    let mut agent = match planner.query_agent.take() {
-        Some(agent) => agent,
-        None => Agent::start(&engine.spawner, guix, AgentMode::Query, options)?,
+    let offers = &planner.offers;
+    let mut wanted = BTreeSet::new();
+    let mut maybe_valid = BTreeSet::new();
+    for goal in planner.goals.new_substitutions() {
+        if !offers.contains_key(&goal.path) {
+            let set = if goal.repair {
+                &mut wanted
+            } else {
+                &mut maybe_valid
+            };
+            set.insert(goal.path.clone());
+        }
+    }
+    let valid = engine.store.query_valid_paths(&maybe_valid);
+    let valid = valid.map_err(|error| Failed::Request(error.into()))?;
+    wanted.extend(maybe_valid.into_iter().filter(|path| !valid.contains(path)));
+    let mut broken = None;
+    let mut follow = |path: &StorePath| {
+        !offers.contains_key(path)
+            && !engine.store.is_valid(path).unwrap_or_else(|error| {
+                broken = Some(error);
+                true
+            })
     };
     let mut log = |text: &[u8]| request.log.helper_output(None, text);
-    let mut conversation = Conversation::new(&mut log, &request.cancel)?.with_prefixed_lines();
-    let paths = [path.clone()].into();
-    let mut found = agent.info(&paths, engine.store.dir(), &mut conversation)?;
-    drop(conversation);
-    planner.query_agent = Some(agent);
-    Ok(found.remove(path))
+    let found = Conversation::new(&mut log, &request.cancel).and_then(|conversation| {
+        let mut conversation = conversation.with_prefixed_lines();
+        engine.substituter.closure(
+            &mut planner.questions,
+            asker,
+            wanted.clone(),
+            &mut follow,
+            &mut conversation,
+        )
+    });
+    let found = found.map_err(Failed::Question)?;
+    if let Some(error) = broken {
+        return Err(Failed::Request(error.into()));
+    }
+    let size = found.values().map(|offer| offer.size_in_memory()).sum();
+    planner.take_memory(size).map_err(Failed::Request)?;
+    let absent = wanted.into_iter().filter(|path| !found.contains_key(path));
+    planner.unavailable.extend(absent);
+    planner.offers.extend(found);
+    Ok(())
 }

@@ -32,7 +32,7 @@ use super::{build_steps, substitution_steps};
 use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
 use crate::shared_limit::Share;
-use protocol::operations::Substitutable;
+use crate::substituter::Offer;
 
 /// After this many failures of hooks while they build a derivation, it is built without hooks.
 const HOOK_FAILURE_LIMIT: u32 = 3;
@@ -47,6 +47,8 @@ pub(super) struct Worker<'a> {
     postponement: Postponement,
     events: Arc<EventQueue>,
     slots: Arc<Slots>,
+    /// Those of items that are fetched.
+    fetch_slots: Arc<Slots>,
     hooks: Option<Arc<HookPool>>,
     fetch_agents: Arc<IdleAgents>,
     failures: Failures,
@@ -97,6 +99,7 @@ impl<'a> Worker<'a> {
             blocked: Blocked::default(),
             postponement: Postponement::new(interval, Instant::now()),
             slots: Slots::new(session.max_build_jobs, events.clone()),
+            fetch_slots: Slots::new(engine.settings.max_substitutions, events.clone()),
             events,
             hooks: HookPool::for_session(engine, session).map(Arc::new),
             fetch_agents: Arc::default(),
@@ -199,7 +202,7 @@ impl<'a> Worker<'a> {
             GoalId::Substitution(item) => {
                 match substitution_steps::advance(&mut self.planner, item)? {
                     Advance::Waiting => {}
-                    Advance::Ready(info) => self.start_fetch(item, info),
+                    Advance::Ready(offer) => self.start_fetch(item, offer),
                     Advance::Ended(result) => self.end(id, result),
                 }
             }
@@ -341,13 +344,18 @@ impl<'a> Worker<'a> {
 
     /// Wakes as many goals as there are free slots.
     fn wake_for_slots(&mut self) {
-        let free = match self.slots.none_allowed() {
-            true => usize::MAX,
-            false => self.slots.free().max(1),
-        };
-        let waiting = self.blocked.for_slot();
-        for id in self.planner.goals.first(waiting, free) {
-            self.unblock(id);
+        let is_build = |id: &GoalId| matches!(id, GoalId::Build(_));
+        let (builds, fetches): (Vec<GoalId>, Vec<GoalId>) =
+            self.blocked.for_slot().into_iter().partition(is_build);
+        for (waiting, slots) in [(builds, &self.slots), (fetches, &self.fetch_slots)] {
+            let free = match slots.none_allowed() {
+                true => usize::MAX,
+                false => slots.free().max(1),
+            };
+            for id in self.planner.goals.first(waiting, free) {
+                self.blocked.remove(id);
+                self.planner.goals.wake(id);
+            }
         }
     }
 
@@ -460,7 +468,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Starts to fetch an item whose references are valid, on a new thread.
-    fn start_fetch(&mut self, item: SubstitutionId, found: Arc<Substitutable>) {
+    fn start_fetch(&mut self, item: SubstitutionId, offer: Arc<Offer>) {
         let id = GoalId::Substitution(item);
         let Some(goal) = self.planner.goals.substitution(item) else {
             return;
@@ -468,10 +476,11 @@ impl<'a> Worker<'a> {
         let fetch = Fetch {
             engine: self.planner.engine.clone(),
             session: self.planner.request.settings.clone(),
+            temp_roots: self.planner.request.temp_roots.clone(),
             agents: self.fetch_agents.clone(),
             path: goal.path.clone(),
             repair: goal.repair,
-            found,
+            offer,
             checked: self.planner.checked.clone(),
         };
         let Some(descriptors) = self.descriptors_of_build(1) else {
@@ -479,7 +488,7 @@ impl<'a> Worker<'a> {
             return;
         };
         let at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;
-        let slot = (!at_limit).then(|| self.slots.take(true)).flatten();
+        let slot = (!at_limit).then(|| self.fetch_slots.take(true)).flatten();
         let Some(slot) = slot else {
             self.blocked.insert(id, Blocker::Slot);
             return;

@@ -17,6 +17,7 @@ use crate::daemon::Daemon;
 use crate::request_error::RequestError;
 use crate::shared_limit::LimitReached;
 use crate::stream::{Peer, Stream};
+use crate::substituter::Questions;
 
 /// Performs the handshake with a client. `None` if it was refused.
 pub fn greet<'a>(
@@ -67,7 +68,7 @@ pub fn greet<'a>(
         log,
         cancel: cancel.clone(),
         hangup: None,
-        substituter: None,
+        questions: Questions::default(),
     }))
 }
 

@@ -13,6 +13,7 @@ use store::{Level, Progress};
 use super::session::{HandlerResult, Session};
 use crate::building::ClientIdentity;
 use crate::settings::{Error, LogType, SessionSettings};
+use crate::substituter::Questions;
 
 /// The settings that an untrusted client may change.
 const UNPRIVILEGED: [&str; 6] = [
@@ -43,9 +44,8 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> HandlerRes
         Ok(settings) => {
             session.settings = Arc::new(settings);
             session.log.set_settings(session.settings.clone());
-            // The agent has the old settings in its environment, so the next question starts a new
-            // one.
-            session.substituter = None;
+            // Who answered questions has the old settings.
+            session.questions = Questions::default();
             session.answer(request, |_, _| Ok(Nothing))
         }
         Err(error) => session.refuse(&error.to_string()),

@@ -19,7 +19,7 @@ use crate::hangup::{CancelOnHangup, WatchedConnection};
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 use crate::stream::Stream;
-use crate::substituter::Agent;
+use crate::substituter::Questions;
 
 /// What a path in a reply takes, in bytes: itself and what is sent.
 const BYTES_PER_PATH: u64 = 200;
@@ -49,8 +49,8 @@ pub struct Session<'a> {
     pub cancel: CancellationToken,
     /// Set by the first operation that is cancelled when the client disconnects.
     pub hangup: Option<WatchedConnection>,
-    /// Set by the first query about substitutes.
-    pub substituter: Option<Agent>,
+    /// What is kept between queries about substitutes.
+    pub questions: Questions,
 }
 
 impl Session<'_> {

@@ -1,8 +1,7 @@
-//! Queries about substitutes, which `guix substitute` answers if it is installed.
+//! Queries about substitutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bstr::{BStr, ByteSlice};
 use formats::store_path::StorePath;
 use protocol::operations::{
     HasSubstitutes, MaybeSubstitutable, QuerySubstitutablePathInfo, QuerySubstitutablePathInfos,
@@ -13,7 +12,7 @@ use store::{Level, Progress};
 use super::session::{HandlerResult, Session};
 use crate::building::LogSink;
 use crate::request_error::RequestError;
-use crate::substituter::{Agent, AgentMode, Conversation, Error};
+use crate::substituter::{Asker, Conversation, Error, Questions, Substituter};
 
 pub fn has_substitutes(session: &mut Session<'_>, request: HasSubstitutes) -> HandlerResult {
     session.run_interruptibly(request, |session, request| {
@@ -61,10 +60,7 @@ fn substitutable(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
 ) -> Result<BTreeSet<StorePath>, RequestError> {
-    let dir = session.store.dir().clone();
-    ask(session, paths, |agent, conversation| {
-        agent.have(paths, &dir, conversation)
-    })
+    ask(session, paths, Substituter::have)
 }
 
 /// Returns what is known about the substitutes of `paths`.
@@ -72,55 +68,53 @@ fn substitutable_infos(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
 ) -> Result<BTreeMap<StorePath, Substitutable>, RequestError> {
-    let dir = session.store.dir().clone();
-    ask(session, paths, |agent, conversation| {
-        agent.info(paths, &dir, conversation)
-    })
+    let offers = ask(session, paths, Substituter::info)?;
+    let infos = offers
+        .into_iter()
+        .map(|(path, offer)| (path, offer.info.clone()));
+    Ok(infos.collect())
 }
 
-/// Asks the agent for substitutes. If it fails, the result is empty, with a warning; it is not
-/// asked again, because its next reply can't be found in its output.
+/// A question about some paths.
+type Question<T> = fn(
+    &Substituter,
+    &mut Questions,
+    Asker<'_>,
+    &BTreeSet<StorePath>,
+    &mut Conversation<'_>,
+) -> Result<T, Error>;
+
+/// Asks for substitutes. If that fails, the result is empty, with a warning.
 fn ask<T: Default>(
     session: &mut Session<'_>,
     paths: &BTreeSet<StorePath>,
-    question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
+    question: Question<T>,
 ) -> Result<T, RequestError> {
-    let guix = &session.daemon.settings.directories.guix;
-    if paths.is_empty() || !session.settings.use_substitutes || !Agent::available(guix) {
+    // What there was before an error is not used any more.
+    let mut questions = std::mem::take(&mut session.questions);
+    let substituter = session.scheduler().substituter();
+    let asker = Asker {
+        settings: &session.settings,
+        trusted: session.client.trusted,
+    };
+    if paths.is_empty() || !substituter.is_available(asker) {
         return Ok(T::default());
     }
-    let options = session.settings.pack().map_err(RequestError::new)?;
-    match ask_agent(session, options.as_bstr(), question) {
-        Err(Error::Interrupted) => Err(Error::Interrupted.into()),
+    let mut on_log = |words: &[u8]| session.log.helper_output(None, words);
+    let answer = Conversation::new(&mut on_log, &session.cancel).and_then(|conversation| {
+        let mut conversation = conversation.with_prefixed_lines();
+        question(substituter, &mut questions, asker, paths, &mut conversation)
+    });
+    match answer {
+        Ok(answer) => {
+            session.questions = questions;
+            Ok(answer)
+        }
+        Err(error) if error.is_interruption() => Err(error.into()),
         Err(error) => {
             let warning = format!("warning: {error}; going on without substitutes");
             session.log.message(Level::Error, &warning);
             Ok(T::default())
         }
-        Ok(answer) => Ok(answer),
     }
-}
-
-/// Asks the agent, which is started when first needed.
-fn ask_agent<T>(
-    session: &mut Session<'_>,
-    options: &BStr,
-    question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    let guix = &session.daemon.settings.directories.guix;
-    let mut agent = match session.substituter.take() {
-        Some(agent) => agent,
-        None => Agent::start(
-            session.scheduler().spawner(),
-            guix,
-            AgentMode::Query,
-            options,
-        )?,
-    };
-    let mut on_log = |words: &[u8]| session.log.helper_output(None, words);
-    let mut conversation = Conversation::new(&mut on_log, &session.cancel)?.with_prefixed_lines();
-    let answer = question(&mut agent, &mut conversation)?;
-    drop(conversation);
-    session.substituter = Some(agent);
-    Ok(answer)
 }

@@ -22,7 +22,7 @@ pub fn export_path(session: &mut Session<'_>, request: ExportPath) -> HandlerRes
     session.run_interruptibly(request, |session, request| {
         let authority = request
             .sign
-            .then_some(&session.daemon.keys as &dyn Authority);
+            .then_some(&*session.daemon.keys as &dyn Authority);
         let mut sink = session.connection.export_sink();
         let result = session
             .store
@@ -47,7 +47,7 @@ pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> HandlerR
         wanted: None,
         fixed: None,
         temp_roots: &session.temp_roots,
-        authority: Some(&session.daemon.keys),
+        authority: Some(&*session.daemon.keys),
         held_locks: &held,
         progress: &*session.log,
     };

@@ -18,9 +18,13 @@ use store::Directories;
 
 pub use self::error::Error;
 pub use self::session_settings::{LogType, SessionSettings};
-use self::values::{Integer, check_integer, parse_rounds, words};
+use self::values::{Integer, check_integer, parse_rounds, read_number, words};
+use crate::fetcher::Fetcher;
 use crate::hook_program::HookProgram;
 use crate::options::{Given, Name, yes_or_no};
+
+/// How many items are fetched at once for each request, unless the administrator says otherwise.
+const MAX_SUBSTITUTIONS: u32 = 8;
 
 /// How build logs are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub struct Settings {
     pub endpoints: Vec<OsString>,
     /// The program that is asked whether to offload a build.
     pub hook: HookProgram,
+    /// The program that touches the network.
+    pub fetcher: Fetcher,
+    /// How many items are fetched at once for each request; at least one.
+    pub max_substitutions: u32,
     /// How build logs are compressed.
     pub log_compression: LogCompression,
     /// Whether fixed-output builds may connect to servers on this machine's loopback device.
@@ -60,6 +68,8 @@ impl Settings {
     pub fn new(directories: Directories, given: Vec<Given>) -> Result<Settings, Error> {
         let mut settings = Settings {
             hook: HookProgram::none(),
+            fetcher: Fetcher::new(&directories),
+            max_substitutions: MAX_SUBSTITUTIONS,
             directories,
             endpoints: Vec::new(),
             log_compression: LogCompression::Gzip,
@@ -107,6 +117,14 @@ impl Settings {
             Name::BuildUsersGroup => self.session_mut().build_users_group = text(),
             Name::NoSubstitutes => self.session_mut().set("build-use-substitutes", "false"),
             Name::SubstituteUrls => self.session_mut().set("substitute-urls", text()),
+            Name::Fetcher => {
+                let named = Fetcher::named(&text(), &self.directories);
+                self.fetcher = named.map_err(Error::Argument)?;
+            }
+            Name::MaxSubstitutions => {
+                let number = read_number::<u32>("max-substitutions", &text())?;
+                self.max_substitutions = number.max(1);
+            }
             Name::NoOffload => {
                 let session = self.session_mut();
                 session.hook_allowed = false;

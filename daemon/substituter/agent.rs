@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use bstr::{BStr, BString, ByteSlice};
 use formats::store_path::{StoreDir, StorePath};
 use protocol::operations::Substitutable;
+use substitutes::Waiter;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::{Child, Spawn};
 
@@ -48,11 +49,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Whether the program `guix` is executable.
-    pub fn available(guix: &Path) -> bool {
-        nix::unistd::access(guix, nix::unistd::AccessFlags::X_OK).is_ok()
-    }
-
     /// Starts `guix substitute`; `options` is the value of `_NIX_OPTIONS`. It is killed on drop, or
     /// when the daemon dies.
     pub fn start(

@@ -1,4 +1,4 @@
-//! One exchange with the agent: its log, timeouts, and cancellation.
+//! One question, or one item that is fetched: what is said meanwhile, timeouts, and cancellation.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -8,11 +8,12 @@ use protocol::helper_filter::HelperFilter;
 
 use super::error::Error;
 use crate::cancel::{CancelEvent, CancellationToken};
+use substitutes::{Stop, Waiter};
 
 /// A longer line of the log, in bytes, is forwarded in pieces.
 const LOG_LINE_LIMIT: usize = 1 << 20;
 
-/// One exchange with the agent.
+/// One question, or one item that is fetched.
 pub struct Conversation<'a> {
     log: &'a mut dyn FnMut(&[u8]),
     prefix_lines: bool,
@@ -68,40 +69,6 @@ impl<'a> Conversation<'a> {
         self
     }
 
-    /// How long to wait for the agent (`None`: no timeout), or an error if the conversation ends
-    /// now.
-    pub(super) fn time_left(&self) -> Result<Option<Duration>, Error> {
-        if self.cancel.is_cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let Timeouts { silence, total } = self.timeouts;
-        let mut least: Option<Duration> = None;
-        for (seconds, since, error) in [
-            (silence, self.last_activity, Error::SilenceTimeout(silence)),
-            (total, self.started, Error::TotalTimeout(total)),
-        ] {
-            if seconds == 0 {
-                continue;
-            }
-            let left = Duration::from_secs(seconds).saturating_sub(since.elapsed());
-            if left.is_zero() {
-                return Err(error);
-            }
-            least = Some(least.map_or(left, |least| least.min(left)));
-        }
-        Ok(least)
-    }
-
-    /// The descriptor that becomes readable when the conversation is cancelled.
-    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.cancelled.as_fd()
-    }
-
-    /// Restarts the silence timeout, because the agent has written something.
-    pub(super) fn note_activity(&mut self) {
-        self.last_activity = Instant::now();
-    }
-
     /// Forwards a piece of the agent's log.
     pub(super) fn forward(&mut self, text: &[u8]) {
         if !self.prefix_lines {
@@ -135,6 +102,42 @@ impl<'a> Conversation<'a> {
         if !held.is_empty() {
             (self.log)(&held);
         }
+    }
+}
+
+impl Waiter for Conversation<'_> {
+    fn time_left(&self) -> Result<Option<Duration>, Stop> {
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Interrupted);
+        }
+        let Timeouts { silence, total } = self.timeouts;
+        let mut least: Option<Duration> = None;
+        for (seconds, since, error) in [
+            (silence, self.last_activity, Stop::SilenceTimeout(silence)),
+            (total, self.started, Stop::TotalTimeout(total)),
+        ] {
+            if seconds == 0 {
+                continue;
+            }
+            let left = Duration::from_secs(seconds).saturating_sub(since.elapsed());
+            if left.is_zero() {
+                return Err(error);
+            }
+            least = Some(least.map_or(left, |least| least.min(left)));
+        }
+        Ok(least)
+    }
+
+    fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.cancelled.as_fd()
+    }
+
+    fn note_activity(&mut self) {
+        self.last_activity = Instant::now();
+    }
+
+    fn say(&mut self, text: &str) {
+        self.forward(text.as_bytes());
     }
 }
 
@@ -177,15 +180,15 @@ mod tests {
         conversation.last_activity -= 10 * second;
         assert!(matches!(
             conversation.time_left(),
-            Err(Error::SilenceTimeout(10))
+            Err(Stop::SilenceTimeout(10))
         ));
         conversation.note_activity();
         conversation.started -= 100 * second;
         assert!(matches!(
             conversation.time_left(),
-            Err(Error::TotalTimeout(100))
+            Err(Stop::TotalTimeout(100))
         ));
         cancel.cancel();
-        assert!(matches!(conversation.time_left(), Err(Error::Interrupted)));
+        assert!(matches!(conversation.time_left(), Err(Stop::Interrupted)));
     }
 }

@@ -1,13 +1,16 @@
-//! Why the agent did not reply.
+//! Why there is no answer.
 
 use std::io;
 use std::path::PathBuf;
 
 use bstr::BString;
 
-use crate::request_error::RequestError;
+use substitutes::{Stop, item, lookup, servers};
 
-/// Why the agent did not reply.
+use crate::request_error::RequestError;
+use crate::settings;
+
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It could not be started.
@@ -36,15 +39,40 @@ pub enum Error {
     /// A line or a list was too long.
     #[error("the substituter's answer is too long")]
     TooLong,
-    /// The conversation was cancelled.
-    #[error("interrupted by the user")]
-    Interrupted,
-    /// The conversation exceeded its total timeout, in seconds.
-    #[error("timed out after {0} seconds")]
-    TotalTimeout(u64),
-    /// The agent exceeded the silence timeout, in seconds.
-    #[error("timed out after {0} seconds of silence")]
-    SilenceTimeout(u64),
+    /// The conversation was cancelled, or took too long.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
+    /// The client's settings can't be passed on.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// Whom to believe isn't known.
+    #[error("{0}")]
+    Keys(String),
+    /// A server can't be one.
+    #[error(transparent)]
+    Server(#[from] servers::Error),
+    /// The servers can't be asked.
+    #[error(transparent)]
+    Lookup(lookup::Error),
+    /// The item can't be fetched from anybody.
+    #[error(transparent)]
+    Fetch(item::Error),
+}
+
+impl Error {
+    /// Whether the client doesn't wait any more.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Error::Stopped(Stop::Interrupted))
+    }
+}
+
+impl From<lookup::Error> for Error {
+    fn from(error: lookup::Error) -> Error {
+        match error {
+            lookup::Error::Stopped(stop) => Error::Stopped(stop),
+            other => Error::Lookup(other),
+        }
+    }
 }
 
 impl From<Error> for RequestError {

@@ -17,7 +17,7 @@ for prefix in /usr /opt/guix; do
     root=$work$prefix-root
     mkdir -p "$root"
     make -s install DESTDIR="$root" prefix=$prefix >"$work/out"
-    for file in bin/guix-daemon bin/guix-client libexec/guix/offload; do
+    for file in bin/guix-daemon bin/guix-client libexec/guix/offload libexec/guix/fetch; do
         [ -x "$root$prefix/$file" ] || { echo "$file is not executable"; exit 1; }
     done
     for file in share/man/man1/guix-daemon.1 share/man/man1/guix-client.1 \
@@ -62,7 +62,7 @@ MAKE
 )
 make -s install CARGO=no-cargo prefix="$work/p" >"$work/out"
 for program in bin/guix-daemon:guix_daemon::main:daemon bin/guix-client:guix_client::main:client \
-        libexec/guix/offload:guix_offload::main:hook; do
+        libexec/guix/offload:guix_offload::main:hook libexec/guix/fetch:guix_fetch::main:fetch; do
     file=$work/p/${program%%:*} rest=${program#*:}
     function=${rest%:*} directory=${rest##*:}
     debug=${file%/*}/.debug/$(readelf --string-dump=.gnu_debuglink "$file" | sed -n 's/.* \([a-z-]*\.debug\)$/\1/p')

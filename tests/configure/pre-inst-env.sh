@@ -7,12 +7,13 @@ cp -R "$top/autoconf-compat" "$top/pre-inst-env" "$work"
 mkdir -p "$work/target/release"
 printf '#!/bin/sh\necho client "$@"\n' >"$work/target/release/guix-client"
 chmod +x "$work/target/release/guix-client"
-unset CARGO_TARGET_DIR NIX_BUILD_HOOK GUIX_STATE_DIRECTORY GUIX_CONFIGURATION_DIRECTORY \
+unset CARGO_TARGET_DIR NIX_BUILD_HOOK GUIX_FETCH GUIX_STATE_DIRECTORY GUIX_CONFIGURATION_DIRECTORY \
     GUIX_DATABASE_DIRECTORY GUIX_LOG_DIRECTORY NIX_STORE_DIR || true
 cd /
 env="$work/pre-inst-env"
 is() { [ "$1" = "$2" ] || { echo "got \`$1', not \`$2'"; exit 1; }; }
 is "$("$env" printenv NIX_BUILD_HOOK)" "$work/target/release/guix-offload"
+is "$("$env" printenv GUIX_FETCH)" "$work/target/release/guix-fetch"
 is "$("$env" printenv GUIX_STATE_DIRECTORY)" /var/guix
 is "$("$env" printenv GUIX_DATABASE_DIRECTORY)" /var/guix/db
 is "$("$env" printenv GUIX_CONFIGURATION_DIRECTORY)" /etc/guix

@@ -25,7 +25,7 @@ pub mod substitutes;
 pub mod users;
 pub mod web_server;
 
-#[allow(unused_imports)]
+#[allow(unused_imports, reason = "not every test program skips")]
 pub use skip::skip;
 
 use std::ffi::{OsStr, OsString};
@@ -139,6 +139,8 @@ impl Site {
             .env("GUIX_DAEMON_SOCKET", self.socket())
             .env("TMPDIR", self.path("tmp"))
             .env("LC_ALL", "C")
+            // Nothing touches the network unless the test says so.
+            .env("GUIX_FETCH", "")
             .env_remove("NIX_BUILD_HOOK")
             .env_remove("NIX_STORE");
         if std::env::var_os("GUIX").is_none() {

@@ -13,18 +13,28 @@
 //! | [`trust`] | which narinfos are believed |
 //! | [`choice`] | choosing among several servers' narinfos, and among the files they offer |
 //! | [`cache`] | narinfos that were received earlier, by us or by Guix |
+//! | [`lookup`] | what the servers say of many items, and of what these refer to |
+//! | [`item`] | fetching one item |
+//! | [`waiter`] | who waits for both |
 //! | [`network`] | the conversation with the program that touches the network |
 
 pub mod cache;
 pub mod choice;
 pub mod compression;
+pub mod item;
+pub mod lookup;
 pub mod narinfo;
 pub mod network;
+mod reports;
 pub mod servers;
 pub mod trust;
+pub mod unreachable;
+pub mod waiter;
 
 pub use choice::{Choice, Preference, choose};
 pub use compression::Compression;
 pub use narinfo::{Location, Narinfo, Variant};
 pub use servers::Server;
 pub use trust::{Judge, Trust};
+pub use unreachable::Unreachable;
+pub use waiter::{Stop, Waiter};

@@ -1,0 +1,491 @@
+//! Fetching one item: what is believed of it, the places where it can be had, and a pipe between
+//! the program that touches the network and the store.
+//!
+//! ```text
+//! servers ═▶ guix-fetch network ═▶ pipe ─▶ Body ─▶ Store::receive ─▶ the item, if it is right
+//!                            └──── events ──▲
+//! ```
+//!
+//! All places have the same nar, whatever its compression, and the network program goes from one to
+//! the next when one fails. Only here it is found out whether one lies: then the nar is fetched
+//! anew from those after it. When nothing is left, all servers are asked once more.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formats::hash::Hash;
+use formats::printable::printable_word;
+
+use crate::choice::{Choice, Preference};
+use crate::compression::Compression;
+use crate::lookup::{self, Lookup};
+use crate::narinfo::{Location, Narinfo};
+use crate::network::{
+    ErrorKind, Event, Exchange, FILES_LIMIT, Fetch, Network, NetworkError, RequestId,
+    SOURCES_LIMIT, Source,
+};
+use crate::servers::Server;
+use crate::unreachable::Unreachable;
+use crate::waiter::{Stop, Waiter, wait};
+
+/// How long to wait for the end of a transfer whose contents have all arrived, so that its
+/// connection can be used again.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why an item could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Waiting ended.
+    #[error(transparent)]
+    Stopped(#[from] Stop),
+    /// Nobody delivers it.
+    #[error("no server delivers it")]
+    NotFound,
+    /// Everybody delivers something else.
+    #[error("hash mismatch")]
+    WrongHash {
+        /// What it has to be.
+        expected: Box<Hash>,
+        /// What one of them delivered.
+        actual: Box<Hash>,
+    },
+    /// The store can't receive it.
+    #[error(transparent)]
+    Store(store::Error),
+    /// The network program is missing or has died.
+    #[error("{0}")]
+    Network(NetworkError),
+    /// The system has no descriptors left, or so.
+    #[error("cannot fetch: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An item to fetch.
+pub struct Item<'a> {
+    /// What is believed of it, and where it can be had.
+    pub choice: &'a Choice,
+    /// Finds other places when these fail.
+    pub lookup: &'a Lookup<'a>,
+    /// Which files are fetched first.
+    pub preference: Preference,
+    /// Whether progress is told, as trace lines.
+    pub traces: bool,
+}
+
+/// A file with the item's nar.
+#[derive(Clone)]
+struct Place {
+    location: Location,
+    server: Arc<Server>,
+    compression: Compression,
+    size: Option<u64>,
+    /// For messages.
+    url: String,
+}
+
+/// How one attempt to fetch the nar ended.
+enum Attempt<T> {
+    Received(T),
+    /// The places up to this one are of no use.
+    Failed {
+        place: usize,
+        wrong: Option<Box<Hash>>,
+    },
+}
+
+impl Item<'_> {
+    /// Fetches it: `receive` reads the nar from what it is given, and fails if it isn't the item's.
+    pub fn fetch<T>(
+        &self,
+        waiter: &mut dyn Waiter,
+        unreachable: &mut Unreachable,
+        receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
+    ) -> Result<T, Error> {
+        let mut places = self.places(&self.choice.sources);
+        let mut others_asked = false;
+        let mut wrong = None;
+        loop {
+            if places.is_empty() {
+                if others_asked {
+                    break;
+                }
+                others_asked = true;
+                places = self.other_places(waiter, unreachable)?;
+                continue;
+            }
+            let batch = batch(&places);
+            match self.attempt(&batch, waiter, receive)? {
+                Attempt::Received(received) => return Ok(received),
+                Attempt::Failed { place, wrong: hash } => {
+                    wrong = wrong.or(hash);
+                    places.drain(..=place.min(places.len() - 1));
+                }
+            }
+        }
+        match wrong {
+            Some(actual) => Err(Error::WrongHash {
+                expected: Box::new(*self.choice.believed.nar_hash()),
+                actual,
+            }),
+            None => Err(Error::NotFound),
+        }
+    }
+
+    fn places(&self, narinfos: &[Arc<Narinfo>]) -> VecDeque<Place> {
+        let choice = Choice {
+            believed: self.choice.believed.clone(),
+            sources: narinfos.to_vec(),
+        };
+        let place = |(narinfo, variant): (&Arc<Narinfo>, &crate::Variant)| Place {
+            location: variant.location.clone(),
+            server: narinfo.server().clone(),
+            compression: variant.compression,
+            size: variant.file_size,
+            url: narinfo.url_of(variant),
+        };
+        choice
+            .variants(self.preference)
+            .into_iter()
+            .map(place)
+            .collect()
+    }
+
+    /// Places that all servers name now: of those that failed, some may work again.
+    fn other_places(
+        &self,
+        waiter: &mut dyn Waiter,
+        unreachable: &mut Unreachable,
+    ) -> Result<VecDeque<Place>, Error> {
+        let path = self.choice.believed.path();
+        waiter.say(&format!(
+            "retrying download of '{path}' with other substitute URLs...\n"
+        ));
+        let found = self
+            .lookup
+            .look_up_sources(self.choice, unreachable, waiter);
+        let narinfos = found.map_err(|error| match error {
+            lookup::Error::Stopped(stop) => Error::Stopped(stop),
+            lookup::Error::Network(error) => Error::Network(error),
+            lookup::Error::Io(error) => Error::Io(error),
+        })?;
+        let places = self.places(&narinfos);
+        if places.is_empty() {
+            waiter.say(&format!(
+                "failed to find alternative substitute for '{path}'\n"
+            ));
+        }
+        Ok(places)
+    }
+
+    /// Fetches the nar from some places, in order.
+    fn attempt<T>(
+        &self,
+        places: &[Place],
+        waiter: &mut dyn Waiter,
+        receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
+    ) -> Result<Attempt<T>, Error> {
+        let believed = &self.choice.believed;
+        let mut sources = Vec::with_capacity(places.len());
+        for (index, place) in places.iter().enumerate() {
+            match place.open() {
+                Ok(source) => sources.push(source),
+                // Without it, the indices of those after it would be wrong.
+                Err(_) if index > 0 => break,
+                Err(error) => {
+                    waiter.say(&format!("download from '{}' failed: {error}\n", place.url));
+                    return Ok(Attempt::Failed {
+                        place: 0,
+                        wrong: None,
+                    });
+                }
+            }
+        }
+        let mut body = Body::start(self.lookup.network, sources, believed.nar_size(), waiter)?;
+        body.progress = Some(Progress {
+            path: believed.path().as_str(),
+            places,
+            traces: self.traces,
+            current: 0,
+            has_started: false,
+            total: None,
+        });
+        let result = receive(&mut body);
+        if let Some(stop) = body.stopped {
+            return Err(stop.into());
+        }
+        let place = body
+            .progress
+            .as_ref()
+            .map_or(0, |progress| progress.current);
+        let error = match result {
+            Ok(received) => {
+                body.finish();
+                return Ok(Attempt::Received(received));
+            }
+            Err(error) => error,
+        };
+        if let Some(failure) = body.failure.take() {
+            return match failure.kind() {
+                ErrorKind::ProgramDied | ErrorKind::ProgramMissing => Err(Error::Network(failure)),
+                _ => {
+                    let last = places.len() - 1;
+                    body.say_failed(last, failure.text());
+                    Ok(Attempt::Failed {
+                        place: last,
+                        wrong: None,
+                    })
+                }
+            };
+        }
+        let wrong = match error {
+            store::Error::WrongHash { actual, .. } => Some(actual),
+            store::Error::BadInput(_) | store::Error::DeepArchive(_) => None,
+            error => return Err(Error::Store(error)),
+        };
+        let reason = match &wrong {
+            Some(_) => "it has other contents".to_owned(),
+            None => format!("corrupt input while restoring '{}'", believed.path()),
+        };
+        body.say_failed(place, &reason);
+        Ok(Attempt::Failed { place, wrong })
+    }
+}
+
+/// As many of the places as the network program takes at once.
+fn batch(places: &VecDeque<Place>) -> Vec<Place> {
+    let mut files = 0;
+    let fits = |place: &&Place| {
+        files += usize::from(matches!(place.location, Location::File(_)));
+        files <= FILES_LIMIT
+    };
+    let places = places.iter().take(SOURCES_LIMIT);
+    places.take_while(fits).cloned().collect()
+}
+
+impl Place {
+    fn open(&self) -> io::Result<Source> {
+        let compression = self.compression;
+        Ok(match &self.location {
+            Location::Url(url) => Source::Url {
+                url: url.clone(),
+                compression,
+            },
+            Location::File(name) => Source::File {
+                file: self.server.open(name)?.into(),
+                compression,
+            },
+        })
+    }
+}
+
+/// The nar as it arrives. An error of the network, or the end of waiting, is an error of reading,
+/// and kept here.
+struct Body<'a> {
+    pipe: File,
+    exchange: Exchange,
+    request: RequestId,
+    waiter: &'a mut dyn Waiter,
+    progress: Option<Progress<'a>>,
+    /// Whether the last event has come.
+    has_ended: bool,
+    failure: Option<NetworkError>,
+    stopped: Option<Stop>,
+}
+
+/// What the user is told of a download.
+struct Progress<'a> {
+    path: &'a str,
+    places: &'a [Place],
+    traces: bool,
+    /// The place that delivers.
+    current: usize,
+    has_started: bool,
+    /// The compressed size.
+    total: Option<u64>,
+}
+
+impl<'a> Body<'a> {
+    fn start(
+        network: &Network,
+        sources: Vec<Source>,
+        limit: u64,
+        waiter: &'a mut dyn Waiter,
+    ) -> io::Result<Body<'a>> {
+        let mut exchange = Exchange::new(network)?;
+        let (reader, writer) = system::pipe::pipe()?;
+        let request = exchange.fetch(
+            Fetch {
+                sources,
+                size: limit,
+            },
+            writer,
+        );
+        Ok(Body {
+            pipe: reader.into(),
+            exchange,
+            request,
+            waiter,
+            progress: None,
+            has_ended: false,
+            failure: None,
+            stopped: None,
+        })
+    }
+
+    /// Handles the events that are there.
+    fn take_events(&mut self) {
+        while let Some((id, event)) = self.exchange.next_event() {
+            if id != self.request {
+                continue;
+            }
+            self.has_ended |= event.is_last();
+            if let Event::Failed(error) = event {
+                self.failure = Some(error);
+            } else if let Some(progress) = &mut self.progress {
+                progress.handle(event, self.waiter);
+            }
+        }
+    }
+
+    /// Waits until there is something to read.
+    fn wait(&mut self) -> io::Result<()> {
+        loop {
+            self.take_events();
+            if let Some(failure) = &self.failure {
+                return Err(io::Error::other(failure.clone()));
+            }
+            let timeout = self.waiter.time_left().map_err(|stop| {
+                self.stopped = Some(stop);
+                io::Error::other(stop)
+            })?;
+            let fds = [self.pipe.as_fd(), self.exchange.as_fd()];
+            if wait(self.waiter, fds, timeout)?[0] {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The contents have arrived: waits a little for the end of the transfer.
+    fn finish(&mut self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        loop {
+            self.take_events();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.has_ended || left.is_zero() || self.waiter.time_left().is_err() {
+                break;
+            }
+            if wait(self.waiter, [self.exchange.as_fd()], Some(left)).is_err() {
+                break;
+            }
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.succeeded(self.waiter);
+        }
+    }
+
+    fn say_failed(&mut self, place: usize, reason: &str) {
+        if let Some(progress) = &self.progress {
+            progress.failed(place, reason, self.waiter);
+        }
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.wait()?;
+        let count = self.pipe.read(buffer)?;
+        if count > 0 {
+            self.waiter.note_activity();
+            return Ok(count);
+        }
+        // The end means nothing before the program has said why.
+        while !self.has_ended {
+            let timeout = self.waiter.time_left().map_err(|stop| {
+                self.stopped = Some(stop);
+                io::Error::other(stop)
+            })?;
+            wait(self.waiter, [self.exchange.as_fd()], timeout)?;
+            self.take_events();
+        }
+        match &self.failure {
+            Some(failure) => Err(io::Error::other(failure.clone())),
+            None => Ok(0),
+        }
+    }
+}
+
+impl Progress<'_> {
+    fn handle(&mut self, event: Event, waiter: &mut dyn Waiter) {
+        match event {
+            Event::Started { source, total } => {
+                self.current = source.min(self.places.len() - 1);
+                self.total = total.or(self.places[self.current].size);
+                self.started(waiter);
+            }
+            Event::Progress { done, total } => {
+                self.total = total.or(self.total);
+                self.started(waiter);
+                self.progressed(done, waiter);
+            }
+            Event::SourceFailed { source, error } => {
+                let source = source.min(self.places.len() - 1);
+                self.failed(source, error.text(), waiter);
+                self.current = self.current.max(source);
+            }
+            Event::Finished { source, received } => {
+                self.current = source.min(self.places.len() - 1);
+                self.total = Some(received);
+            }
+            Event::Response { .. } | Event::Failed(_) => {}
+        }
+    }
+
+    fn url(&self) -> std::borrow::Cow<'_, str> {
+        printable_word(&self.places[self.current].url)
+    }
+
+    fn size(&self) -> String {
+        self.total.map_or("-".to_owned(), |size| size.to_string())
+    }
+
+    /// Tells once that the download has begun.
+    fn started(&mut self, waiter: &mut dyn Waiter) {
+        if std::mem::replace(&mut self.has_started, true) {
+            return;
+        }
+        let (path, url, size) = (self.path, self.url(), self.size());
+        waiter.say(&match self.traces {
+            true => format!("@ download-started {path} {url} {size}\n"),
+            false => format!("Downloading {url}...\n"),
+        });
+    }
+
+    fn progressed(&self, done: u64, waiter: &mut dyn Waiter) {
+        let (path, url, size) = (self.path, self.url(), self.size());
+        // Several downloads run at once, so that nothing can be drawn for one of them.
+        if self.traces {
+            waiter.say(&format!("@ download-progress {path} {url} {size} {done}\n"));
+        }
+    }
+
+    fn succeeded(&mut self, waiter: &mut dyn Waiter) {
+        self.started(waiter);
+        let (path, url, size) = (self.path, self.url(), self.size());
+        if self.traces {
+            waiter.say(&format!("@ download-succeeded {path} {url} {size}\n\n"));
+        }
+    }
+
+    fn failed(&self, place: usize, reason: &str, waiter: &mut dyn Waiter) {
+        let url = printable_word(&self.places[place].url);
+        let rest = match place + 1 < self.places.len() {
+            true => ", trying next URL",
+            false => "",
+        };
+        waiter.say(&format!("download from '{url}' failed: {reason}{rest}\n"));
+    }
+}

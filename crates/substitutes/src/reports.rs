@@ -1,0 +1,136 @@
+//! What users see of a lookup: how far each server has answered, and which can't be reached.
+//!
+//! The words are those of `guix substitute` (`doc/spec/substitutes.md`, section 5).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::network::{ErrorKind, NetworkError};
+use crate::servers::Server;
+use crate::waiter::Waiter;
+
+/// How often progress is shown.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// The progress of a lookup.
+pub(crate) struct Reports {
+    servers: Vec<Report>,
+    /// When progress was shown last.
+    shown: Option<Instant>,
+}
+
+struct Report {
+    server: Arc<Server>,
+    asked: u64,
+    answered: u64,
+    /// Whether it was said that it can't be reached.
+    is_unreachable: bool,
+    /// What was shown last.
+    shown: Option<(u64, u64)>,
+}
+
+impl Reports {
+    pub(crate) fn new(servers: &[Arc<Server>]) -> Reports {
+        let report = |server: &Arc<Server>| Report {
+            server: server.clone(),
+            asked: 0,
+            answered: 0,
+            is_unreachable: false,
+            shown: None,
+        };
+        Reports {
+            servers: servers.iter().map(report).collect(),
+            shown: None,
+        }
+    }
+
+    /// A server on the network is asked for one item more.
+    pub(crate) fn asked(&mut self, server: usize) {
+        self.servers[server].asked += 1;
+    }
+
+    /// It has answered one of the questions.
+    pub(crate) fn answered(&mut self, server: usize) {
+        self.servers[server].answered += 1;
+    }
+
+    /// One of the questions is not answered.
+    pub(crate) fn not_answered(&mut self, server: usize) {
+        self.servers[server].asked -= 1;
+    }
+
+    /// Whether it has answered anything.
+    pub(crate) fn has_answered(&self, server: usize) -> bool {
+        self.servers[server].answered > 0
+    }
+
+    /// A server can't be reached; said once for each.
+    pub(crate) fn cannot_reach(
+        &mut self,
+        server: usize,
+        error: &NetworkError,
+        waiter: &mut dyn Waiter,
+    ) {
+        let report = &mut self.servers[server];
+        if std::mem::replace(&mut report.is_unreachable, true) {
+            return;
+        }
+        let host = host(report.server.url());
+        let what = match error.kind() {
+            ErrorKind::HostNotFound => "host not found",
+            ErrorKind::Tls => "TLS connection failed",
+            _ => "connection failed",
+        };
+        waiter.say(&format!("{host}: {what}: {}\n", error.text()));
+    }
+
+    /// Shows progress, if it is time.
+    pub(crate) fn show(&mut self, waiter: &mut dyn Waiter) {
+        if self.shown.is_some_and(|shown| shown.elapsed() < PERIOD) {
+            return;
+        }
+        for report in &mut self.servers {
+            report.show(waiter);
+        }
+        self.shown = Some(Instant::now());
+    }
+
+    /// Shows the end.
+    pub(crate) fn finish(&mut self, waiter: &mut dyn Waiter) {
+        for report in &mut self.servers {
+            if report.asked > 0 || report.shown.is_some() {
+                waiter.say(&format!("{}\n", report.line()));
+            }
+        }
+    }
+}
+
+impl Report {
+    fn show(&mut self, waiter: &mut dyn Waiter) {
+        let counts = (self.answered, self.asked);
+        if self.asked == 0 || self.shown == Some(counts) {
+            return;
+        }
+        self.shown = Some(counts);
+        waiter.say(&format!("{}\r", self.line()));
+    }
+
+    /// A line that replaces the one before it.
+    fn line(&self) -> String {
+        let tenths = self.answered.saturating_mul(1000) / self.asked.max(1);
+        let percent = format!("{}.{}", tenths / 10, tenths % 10);
+        let server = &self.server;
+        format!("\x1b[Klooking for substitutes on '{server}'... {percent:>5}%")
+    }
+}
+
+/// The host in a URL.
+fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}

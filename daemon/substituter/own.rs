@@ -1,0 +1,208 @@
+//! Substitutes that the daemon itself looks up and receives.
+//!
+//! What touches the network is one process of `guix-fetch` for all clients, started when it is first
+//! needed. It gets no privileges and decides nothing; everything that it hands over is checked here
+//! (crate `substitutes`) and by the store.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use authority::Keys;
+use formats::store_path::{StoreDir, StorePath};
+use protocol::operations::Substitutable;
+use substitutes::cache::Cache;
+use substitutes::item::{self, Item};
+use substitutes::lookup::Lookup;
+use substitutes::network::{self, Network};
+use substitutes::servers::{ListedBy, discovered, discovery_file, parse_list};
+use substitutes::{Choice, Preference, Trust, Unreachable};
+use system::clock::unix_time;
+use system::sync::Mutex;
+
+use super::asker::{Asker, Questions};
+use super::conversation::Conversation;
+use super::error::Error;
+use super::offer::{Offer, Offers, Origin, OwnOffer, Scope};
+use crate::settings::{SessionSettings, Settings};
+use crate::spawner::Spawner;
+
+pub use substitutes::item::Error as FetchError;
+
+/// If this variable is `yes`, everything is believed, signed or not.
+const UNAUTHENTICATED: &str = "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES";
+
+/// Looks items up, and fetches them, for the whole daemon.
+pub struct OwnSubstituter {
+    store: StoreDir,
+    state: std::path::PathBuf,
+    network: Network,
+    trust: Trust,
+    cache: Cache,
+    /// Whether old answers were removed from the cache since the daemon was started.
+    is_cache_expired: Mutex<bool>,
+}
+
+impl OwnSubstituter {
+    /// Starts nothing yet.
+    pub fn new(settings: &Settings, keys: Arc<Keys>, spawner: Spawner) -> OwnSubstituter {
+        let program = settings.fetcher.program().to_owned();
+        let cache_home = std::env::var_os("XDG_CACHE_HOME");
+        let state = &settings.directories.state;
+        OwnSubstituter {
+            store: settings.directories.store.clone(),
+            state: state.clone(),
+            network: Network::new(move |socket| spawner.start(network::program(&program, socket))),
+            trust: Trust::new(
+                keys,
+                std::env::var_os(UNAUTHENTICATED).is_some_and(|value| value == "yes"),
+            ),
+            cache: Cache::new(Cache::place(state, cache_home.as_deref())),
+            is_cache_expired: Mutex::default(),
+        }
+    }
+
+    /// What is known of `wanted`, and of those references of what is found for which `follow` holds.
+    pub(super) fn look_up(
+        &self,
+        questions: &mut Questions,
+        asker: Asker<'_>,
+        wanted: impl IntoIterator<Item = StorePath>,
+        follow: &mut dyn FnMut(&StorePath) -> bool,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<Offers, Error> {
+        let Some(scope) = self.scope(questions, asker, conversation)? else {
+            return Ok(Offers::new());
+        };
+        let scope = Arc::new(scope);
+        self.expire_cache();
+        let unreachable = &mut questions.unreachable;
+        let lookup = self.lookup(&scope);
+        let found = lookup.look_up(wanted, unreachable, follow, conversation);
+        conversation.flush();
+        let offer = |(path, choice)| (path, Arc::new(offer(choice, &scope)));
+        Ok(found?.into_iter().map(offer).collect())
+    }
+
+    /// The servers to ask and whom to believe; `None` if nothing they say would be believed.
+    fn scope(
+        &self,
+        questions: &mut Questions,
+        asker: Asker<'_>,
+        conversation: &mut Conversation<'_>,
+    ) -> Result<Option<Scope>, Error> {
+        let judge = self.trust.judge().map_err(Error::Keys)?;
+        let warning = if judge.believes_everybody() {
+            Some("warning: authentication and authorization of substitutes disabled!\n")
+        } else if judge.believes_only_us() {
+            Some(
+                "warning: ACL for archive imports seems to be uninitialized, \
+                 substitutes may be unavailable\n",
+            )
+        } else {
+            None
+        };
+        if let (Some(warning), false) = (warning, questions.was_warned) {
+            questions.was_warned = true;
+            substitutes::Waiter::say(conversation, warning);
+            conversation.flush();
+        }
+        if judge.believes_only_us() {
+            return Ok(None);
+        }
+        let mut servers = Vec::new();
+        if asker
+            .settings
+            .get("discover")
+            .is_some_and(|value| value == "true")
+        {
+            match discovered(&discovery_file(&self.state)) {
+                Ok(found) => servers = found,
+                Err(error) => tracing::warn!("cannot read discovered servers: {error}"),
+            }
+        }
+        let (name, by) = match asker.settings.get("untrusted-substitute-urls") {
+            Some(urls) if !urls.is_empty() => match asker.trusted {
+                true => ("untrusted-substitute-urls", ListedBy::Administrator),
+                false => ("untrusted-substitute-urls", ListedBy::User),
+            },
+            _ => ("substitute-urls", ListedBy::Administrator),
+        };
+        let urls = asker.settings.get(name).map(ToString::to_string);
+        for server in parse_list(&urls.unwrap_or_default(), by)? {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        Ok((!servers.is_empty()).then_some(Scope { servers, judge }))
+    }
+
+    fn lookup<'a>(&'a self, scope: &'a Scope) -> Lookup<'a> {
+        Lookup {
+            store: &self.store,
+            servers: &scope.servers,
+            cache: &self.cache,
+            judge: &scope.judge,
+            network: &self.network,
+        }
+    }
+
+    /// Removes old answers from the cache, once; the cache itself knows whether it is time.
+    fn expire_cache(&self) {
+        let mut done = self.is_cache_expired.lock();
+        if !std::mem::replace(&mut *done, true) {
+            if let Err(error) = self.cache.expire(unix_time()) {
+                let directory = self.cache.directory().display();
+                tracing::warn!("cannot remove old answers from `{directory}': {error}");
+            }
+        }
+    }
+
+    /// Fetches an item: `receive` reads its nar, and fails if it isn't right.
+    pub fn fetch<T>(
+        &self,
+        offer: &OwnOffer,
+        settings: &SessionSettings,
+        conversation: &mut Conversation<'_>,
+        receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
+    ) -> Result<T, item::Error> {
+        let item = Item {
+            choice: &offer.choice,
+            lookup: &self.lookup(&offer.scope),
+            preference: Preference::default(),
+            traces: wants_traces(settings),
+        };
+        let fetched = item.fetch(conversation, &mut Unreachable::default(), receive);
+        conversation.flush();
+        fetched
+    }
+}
+
+fn offer(choice: Arc<Choice>, scope: &Arc<Scope>) -> Offer {
+    let first = choice.first(Preference::default());
+    let believed = &choice.believed;
+    Offer {
+        info: Substitutable {
+            deriver: believed.deriver().cloned(),
+            references: believed.references().clone(),
+            download_size: first
+                .and_then(|(_, variant)| variant.file_size)
+                .unwrap_or(0),
+            nar_size: believed.nar_size(),
+        },
+        origin: Origin::Own(OwnOffer {
+            choice,
+            scope: scope.clone(),
+        }),
+    }
+}
+
+/// Whether the client wants to know how downloads go on.
+fn wants_traces(settings: &SessionSettings) -> bool {
+    let names = [
+        "untrusted-print-extended-build-trace",
+        "print-extended-build-trace",
+    ];
+    let given = names.iter().find_map(|name| settings.get(name));
+    let number = given.and_then(|text| text.to_string().trim().parse::<u64>().ok());
+    number.is_some_and(|number| number > 0)
+}

@@ -1,0 +1,230 @@
+//! Substitutes from real web servers, by the program that is installed.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+
+use formats::StorePath;
+use substitutes::Compression;
+
+use crate::fixture::{Fixture, free_port, text_item};
+use crate::harness::Site;
+use crate::harness::substitutes::{Item, Publisher, Tree};
+use crate::harness::web_server::{Protocol, WebServer};
+
+/// A daemon with our program, and these substitute servers, of which `PUBLISHER` is a web server that
+/// serves what the fixture publishes.
+fn with(site: Site, urls: &str, options: &[&str]) -> (Fixture, WebServer) {
+    let directory = site.path("server");
+    fs::create_dir_all(&directory).unwrap();
+    let server = WebServer::start(&directory);
+    let urls = urls.replace("PUBLISHER", server.address());
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let fixture = Fixture::with(site, program, &urls, options);
+    (fixture, server)
+}
+
+/// A tree of some files.
+fn tree(size: usize) -> Tree {
+    let contents: Vec<u8> = (0..size).map(|n| (n * n % 251) as u8).collect();
+    Tree::directory([
+        ("empty", Tree::file("")),
+        ("file", Tree::file(contents)),
+        ("link", Tree::Link("file".to_owned())),
+    ])
+}
+
+#[test]
+fn items_come_in_every_compression_and_the_daemon_has_one_program() {
+    let (fixture, server) = with(Site::new(), "PUBLISHER", &[]);
+    let mut paths = Vec::new();
+    for compression in Compression::ALL {
+        let name = format!("item-{compression}");
+        let item = Item::new(&name, tree(1_000_000)).compressed(&[compression]);
+        paths.push(fixture.publish(&item));
+    }
+    let mut client = fixture.client();
+    client.set(|_| ());
+    let wanted: Vec<&StorePath> = paths.iter().collect();
+    let done = client.build(&wanted);
+    done.succeeded();
+    for path in &paths {
+        done.said(&format!("@ download-started {path} {}", server.url("nar/")));
+        done.said(&format!(
+            "@ download-succeeded {path} {}",
+            server.url("nar/")
+        ));
+    }
+    done.said(&format!(
+        "substitute: \x1b[Klooking for substitutes on '{}'... 100.0%\n",
+        server.address()
+    ));
+    fixture.assert_holds(&paths);
+    assert!(!client.0.verify_store(true, false).unwrap());
+    // Another session uses the same connections.
+    let connections = server.connections();
+    assert!(connections < server.log().len());
+    let later = fixture.publish(&text_item("later", "x"));
+    fixture.client().ensure(&later).succeeded();
+    assert_eq!(server.connections(), connections, "{:#?}", server.log());
+}
+
+#[test]
+fn servers_that_cannot_be_reached_are_named_once_and_others_asked() {
+    let port = free_port();
+    let urls = format!("http://127.0.0.1:{port} http://no-such-host.invalid PUBLISHER");
+    let (fixture, _server) = with(Site::new(), &urls, &[]);
+    let first = fixture.publish(&text_item("first", "1"));
+    let second = fixture.publish(&text_item("second", "2").reference(&first));
+    let mut client = fixture.client();
+    client.set(|_| ());
+    let done = client.ensure(&second);
+    done.succeeded();
+    done.said("substitute: 127.0.0.1: connection failed: ");
+    done.said("substitute: no-such-host.invalid: host not found: ");
+    assert_eq!(done.log.matches(": host not found: ").count(), 1);
+    fixture.assert_holds([&first, &second]);
+}
+
+#[test]
+fn without_any_server_the_request_goes_on() {
+    let port = free_port();
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let urls = format!("http://127.0.0.1:{port}");
+    let fixture = Fixture::with(Site::new(), program, &urls, &[]);
+    let path = fixture
+        .store()
+        .join(&format!("{}-x", "1".repeat(32)))
+        .unwrap();
+    let mut client = fixture.client();
+    assert_eq!(client.substitutable(&[&path]), [].into());
+    // An item that can't be had is no failed build.
+    client.build(&[&path]).succeeded();
+    client.ensure(&path).failed();
+}
+
+#[test]
+fn what_one_server_lacks_another_delivers() {
+    let site = Site::new();
+    let broken = Publisher::new(site.path("broken"));
+    broken.authorise(&site.configuration());
+    let server = WebServer::start(broken.directory());
+    let (fixture, other) = with(site, &format!("{} PUBLISHER", server.address()), &[]);
+    let item = Item::new("x", tree(500_000)).compressed(&[Compression::Zstd, Compression::Gzip]);
+    // It announces the item, and has other contents, or none.
+    let path = broken.publish(&fixture.store(), &item);
+    fixture.publish(&item);
+    let liar = Item::new("x", tree(500_001));
+    broken.write_nar(
+        &format!("nar/zstd/{}", path.base_name()),
+        liar.nar(),
+        Compression::Zstd,
+    );
+    fs::remove_file(
+        broken
+            .directory()
+            .join(format!("nar/gzip/{}", path.base_name())),
+    )
+    .unwrap();
+    let mut client = fixture.client();
+    client.set(|_| ());
+    let done = client.ensure(&path);
+    done.succeeded();
+    done.said(&format!("download from '{}", server.url("nar/")));
+    done.said("with other substitute URLs...");
+    done.said(&format!(
+        "@ download-succeeded {path} {}",
+        other.url("nar/")
+    ));
+    fixture.assert_holds([&path]);
+}
+
+#[test]
+fn a_server_that_lies_alone_is_a_hash_mismatch() {
+    let (fixture, _server) = with(Site::new(), "PUBLISHER", &[]);
+    let item = Item::new("x", tree(100_000)).compressed(&[Compression::None]);
+    let path = fixture.publish(&item);
+    let mut nar = item.nar().to_vec();
+    let middle = nar.len() / 2;
+    nar[middle] ^= 1;
+    let name = format!("nar/{}", path.base_name());
+    fixture.publisher.write_nar(&name, &nar, Compression::None);
+    let mut client = fixture.client();
+    client.set(|_| ());
+    let done = client.ensure(&path);
+    done.failed();
+    done.said(&format!("@ hash-mismatch {path} sha256 "));
+    fixture.assert_holds([]);
+    // A nar that is none.
+    fixture
+        .publisher
+        .write_nar(&name, &vec![0; nar.len()], Compression::None);
+    let done = client.ensure(&path);
+    done.failed();
+    done.said("corrupt input while restoring");
+    fixture.assert_holds([]);
+}
+
+#[test]
+fn a_directory_of_this_machine_is_a_server() {
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let site = Site::new();
+    let url = format!("file://{}", site.path("server").display());
+    let fixture = Fixture::with(site, program, &url, &[]);
+    let item = Item::new("x", tree(100_000)).compressed(&[Compression::Zstd]);
+    let path = fixture.publish(&item);
+    fixture.client().ensure(&path).succeeded();
+    fixture.assert_holds([&path]);
+}
+
+#[test]
+fn a_certificate_that_nobody_signed_is_good_enough() {
+    let site = Site::new();
+    fs::create_dir_all(site.path("server")).unwrap();
+    let server = WebServer::with(&site.path("server"), Protocol::Http2, "");
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let path = fixture.publish(&text_item("x", "text"));
+    fixture.client().ensure(&path).succeeded();
+    fixture.assert_holds([&path]);
+}
+
+#[test]
+fn discovered_servers_come_first_and_need_signatures() {
+    let site = Site::new();
+    fs::create_dir_all(site.path("state/discover")).unwrap();
+    let foreign = Publisher::new(site.path("foreign"));
+    let server = WebServer::start(foreign.directory());
+    let lines = format!("{}\n", server.address());
+    fs::write(site.path("state/discover/publish"), lines).unwrap();
+    let (fixture, _other) = with(site, "PUBLISHER", &[]);
+    let path = foreign.publish(&fixture.store(), &text_item("x", "text"));
+    let mut client = fixture.client();
+    client.set(|options| options.set("discover", "true"));
+    assert_eq!(client.substitutable(&[&path]), [].into());
+    foreign.authorise(&fixture.site.configuration());
+    assert_eq!(client.substitutable(&[&path]), [path.clone()].into());
+    client.set(|options| options.set("discover", "false"));
+    assert_eq!(client.substitutable(&[&path]), [].into());
+}
+
+#[test]
+fn a_server_that_hangs_ends_when_the_client_leaves() {
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let urls = format!("http://{}", listener.local_addr().unwrap());
+    let fixture = Fixture::with(Site::new(), program, &urls, &[]);
+    let path = fixture
+        .store()
+        .join(&format!("{}-x", "1".repeat(32)))
+        .unwrap();
+    let stream = fixture.daemon.connect();
+    let mut client = fixture.client_over(stream.try_clone().unwrap());
+    let thread = std::thread::spawn(move || client.ensure(&path));
+    // The server is asked, and says nothing.
+    let (connection, _) = listener.accept().unwrap();
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    thread.join().unwrap().failed();
+    // The daemon hangs up there, too.
+    let _ = std::io::copy(&mut &connection, &mut std::io::sink());
+}
