@@ -1,5 +1,6 @@
 //! `guix-fetch`: what touches the network, without privileges.
 
+mod confine;
 mod download;
 mod network;
 

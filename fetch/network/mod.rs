@@ -38,5 +38,6 @@ pub fn run() -> anyhow::Result<()> {
         bail!("descriptor 0 is no socket; the daemon starts this program, not people");
     }
     curl::init();
+    crate::confine::confine()?;
     server::serve(socket)
 }

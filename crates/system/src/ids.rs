@@ -62,6 +62,58 @@ pub fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
     Ok(groups.into_iter().map(Gid::as_raw).collect())
 }
 
+/// The first of the ids for processes that need one of their own, one for each process: above those
+/// assigned to containers and those of builds, and below those of files from elsewhere (`systemd`'s
+/// "Users, Groups, UIDs and GIDs on systemd Systems").
+const PROCESS_FIRST: u32 = 0x7100_0000;
+
+/// Changes the user and group of this process, which has to be root's, to an id that no other process
+/// has, and removes its supplementary groups. Returns `false`, and changes nothing, in a user namespace that
+/// has no such id.
+pub fn become_nobody_else() -> io::Result<bool> {
+    let pid = std::process::id();
+    let maps = ["uid_map", "gid_map"].map(|map| {
+        let map = std::fs::read_to_string(format!("/proc/self/{map}"))?;
+        Ok::<_, io::Error>(choose_id(&map, pid))
+    });
+    let [uid, gid] = maps;
+    let (Some(uid), Some(gid)) = (uid?, gid?) else {
+        return Ok(false);
+    };
+    set_groups(&[])?;
+    set_gid(gid)?;
+    set_uid(uid)?;
+    Ok(true)
+}
+
+/// An id for the process with this number, of those that a map in `/proc` has
+/// (`user_namespaces(7)`). Where the usual ones aren't mapped, as in containers, it is among the
+/// largest that are.
+fn choose_id(map: &str, pid: u32) -> Option<u32> {
+    let wanted = PROCESS_FIRST.checked_add(pid)?;
+    let ranges = map.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let first: u32 = words.next()?.parse().ok()?;
+        let count: u32 = words.nth(1)?.parse().ok()?;
+        Some(first..=first.checked_add(count.checked_sub(1)?)?)
+    });
+    let ranges: Vec<_> = ranges.collect();
+    if ranges.iter().any(|range| range.contains(&wanted)) {
+        return Some(wanted);
+    }
+    let last = ranges.iter().max_by_key(|range| *range.end())?;
+    // The last thousand of the range, without root and the overflow id.
+    let first = (*last.start()).max(last.end().saturating_sub(1000)).max(1);
+    let count = last.end().checked_sub(first)? + 1;
+    let chosen = first + pid % count;
+    let others = (first..=*last.end()).find(|id| *id != NOBODY);
+    if chosen == NOBODY {
+        others
+    } else {
+        Some(chosen)
+    }
+}
+
 /// The effective user id of this process.
 pub fn effective_uid() -> u32 {
     Uid::effective().as_raw()
@@ -126,6 +178,20 @@ impl From<Group> for GroupEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_processes() {
+        let all = "         0          0 4294967295\n";
+        assert_eq!(choose_id(all, 7), Some(PROCESS_FIRST + 7));
+        let container = "         0     100000      65536\n";
+        for pid in 1..3000 {
+            let id = choose_id(container, pid).unwrap();
+            assert!((64_000..65_536).contains(&id) && id != NOBODY);
+        }
+        assert_eq!(choose_id("0 1000 1\n", 7), None);
+        assert_eq!(choose_id("", 7), None);
+        assert_eq!(choose_id("rubbish\n1 2\n", 7), None);
+    }
 
     #[test]
     fn root_is_known() {

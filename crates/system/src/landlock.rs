@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use landlock::{
-    ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// The newest version that is used; kernels with an older one enforce what they support.
@@ -31,4 +31,24 @@ fn try_to_confine(writable: Option<&[&Path]>) -> Result<(), RulesetError> {
         .add_rules(path_beneath_rules(writable, AccessFs::from_write(NEWEST)))?
         .restrict_self()?;
     Ok(())
+}
+
+/// Restricts this process and its descendants permanently: of all files, they can only read those
+/// beneath `readable` (missing ones are ignored); they can't serve TCP, send signals to processes
+/// outside, or connect to abstract Unix sockets created outside. Returns `false`, and does nothing, if
+/// the kernel doesn't support Landlock.
+pub fn confine_to_reading(readable: &[&Path]) -> io::Result<bool> {
+    try_to_confine_to_reading(readable).map_err(io::Error::other)
+}
+
+fn try_to_confine_to_reading(readable: &[&Path]) -> Result<bool, RulesetError> {
+    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .add_rules(path_beneath_rules(readable, reading))?
+        .restrict_self()?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

@@ -30,7 +30,8 @@
 //! | [`ipc`] | shared memory and queues that outlive processes |
 //! | [`landlock`] | restricting processes without namespaces |
 //! | [`keyring`] | kernel keyrings that must not be inherited |
-//! | [`seccomp`] | filtering the system calls of builders |
+//! | [`limits`] | limits of processes that must not do much |
+//! | [`seccomp`] | filtering system calls |
 //! | [`terminal`] | the width of a terminal |
 
 pub mod busy;
@@ -43,6 +44,7 @@ mod kernel_list;
 pub mod keyring;
 pub mod landlock;
 pub mod lease;
+pub mod limits;
 pub mod lock;
 pub mod mount;
 pub mod namespace;

@@ -172,7 +172,7 @@ fn what_is_cancelled_ends_and_frees_its_place() {
 }
 
 #[test]
-fn a_pipe_that_is_closed() {
+fn a_pipe_that_is_closed_or_cannot_be_written() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("large"), noise(4 << 20)).unwrap();
     let server = WebServer::start(directory.path());
@@ -188,6 +188,14 @@ fn a_pipe_that_is_closed() {
             size,
         },
         writer,
+    );
+    // A regular file: the program must not be able to write one.
+    exchange.fetch(
+        Fetch {
+            sources: sources(),
+            size,
+        },
+        file(b""),
     );
     for event in last_events(&mut exchange).into_values() {
         let Event::Failed(error) = event else {

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -73,6 +74,9 @@ struct Talk {
 impl Talk {
     /// Everything that can be done without waiting.
     fn step(&mut self, shared: &Shared) {
+        if shared.is_idle() && self.program.as_ref().is_some_and(Running::is_outdated) {
+            self.program = None;
+        }
         if self.program.is_none() && shared.has_unsent() && Instant::now() >= self.not_before {
             match self.launch() {
                 Ok(program) => self.program = Some(program),
@@ -127,6 +131,15 @@ impl Talk {
     }
 }
 
+/// Device and number of a file.
+type FileId = (u64, u64);
+
+/// Which file says how names are resolved.
+fn resolver() -> Option<FileId> {
+    let file = std::fs::metadata("/etc/resolv.conf").ok()?;
+    Some((file.dev(), file.ino()))
+}
+
 /// Bytes to send, and the files that go with the first of them.
 #[derive(Default)]
 struct Chunk {
@@ -140,6 +153,8 @@ struct Running {
     child: Child,
     socket: UnixStream,
     since: Instant,
+    /// How names are resolved, as it was when the program was started.
+    resolver: Option<FileId>,
     /// Whether its first message has come.
     has_greeted: bool,
     incoming: Frames,
@@ -156,11 +171,18 @@ impl Running {
             child,
             socket,
             since: Instant::now(),
+            resolver: resolver(),
             has_greeted: false,
             incoming: Frames::default(),
             outgoing: VecDeque::from([hello]),
             took: Instant::now(),
         }
+    }
+
+    /// Whether it can't know any more how names are resolved: it may be allowed to read only the file
+    /// that was there when it was started.
+    fn is_outdated(&self) -> bool {
+        self.resolver != resolver()
     }
 
     /// When it will have done nothing for too long.

@@ -308,6 +308,16 @@ impl Shared {
             .any(|mailbox| !mailbox.unsent.is_empty())
     }
 
+    /// Whether the program has nothing to do, and there is something for it to do.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        let has_unsent = state
+            .mailboxes
+            .values()
+            .any(|mailbox| !mailbox.unsent.is_empty());
+        has_unsent && state.owners.is_empty()
+    }
+
     /// The next request for the program, if it has capacity. Exchanges take turns.
     pub(super) fn next_to_send(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();

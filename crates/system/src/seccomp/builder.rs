@@ -1,4 +1,4 @@
-//! The system-call filter of builders (`seccomp(2)`).
+//! The system-call filter of builders.
 //!
 //! It removes what builds don't need and a hostile one could use: calls that reach beyond
 //! namespaces (`AF_VSOCK`, keyrings, kernel modules) and large parts of the kernel that have been
@@ -11,7 +11,9 @@
 
 use std::io;
 
-use libc::{sock_filter, sock_fprog};
+use libc::sock_filter;
+
+use super::program::{ARCHITECTURE, FIRST_ARGUMENT, NUMBER, fail, give, install, load, unless};
 
 /// The address families that a builder may use: local, IPv4, IPv6, the kernel's own tables
 /// (`netlink`), raw frames in its own network namespace. All others fail as in a kernel without
@@ -118,11 +120,6 @@ const ABIS: [Abi; 2] = [
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ABIS: [Abi; 0] = [];
 
-// Offsets in `struct seccomp_data'; processors are little-endian.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
-
 /// Forbids these calls to this process and its descendants permanently, and prevents them from
 /// gaining privileges by executing a program (`no_new_privs`).
 ///
@@ -131,56 +128,7 @@ const FIRST_ARGUMENT: u32 = 16;
 /// nothing else.
 pub fn restrict_builder(native_only: bool) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
-    let program = program(native_only);
-    if program.is_empty() {
-        return Ok(());
-    }
-    let filter = sock_fprog {
-        len: program.len() as libc::c_ushort,
-        filter: program.as_ptr().cast_mut(),
-    };
-    let (mode, flags): (libc::c_uint, libc::c_uint) = (libc::SECCOMP_SET_MODE_FILTER, 0);
-    // SAFETY: the program and its length belong together, and the kernel only reads it.
-    if unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const filter) } == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        // A kernel without seccomp filters.
-        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
-        error => Err(error),
-    }
-}
-
-fn statement(code: u32, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
-}
-
-/// Continues with the next instruction if the condition holds; otherwise skips `skip` instructions.
-fn unless(condition: u32, k: u32, skip: usize) -> sock_filter {
-    sock_filter {
-        code: (libc::BPF_JMP | condition | libc::BPF_K) as u16,
-        jt: 0,
-        // All parts of the program are shorter than that, as a test checks.
-        jf: u8::try_from(skip).unwrap_or(u8::MAX),
-        k,
-    }
-}
-
-fn load(offset: u32) -> sock_filter {
-    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
-}
-
-fn give(action: u32) -> sock_filter {
-    statement(libc::BPF_RET | libc::BPF_K, action)
-}
-
-fn fail(error: libc::c_int) -> sock_filter {
-    give(libc::SECCOMP_RET_ERRNO | error.unsigned_abs())
+    install(&program(native_only))
 }
 
 /// The filter program: one part for each ABI; every other ABI is refused.
@@ -229,36 +177,8 @@ fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::program::simulation::verdict;
     use super::*;
-
-    /// Runs the program as the kernel does; returns the verdict.
-    fn verdict(program: &[sock_filter], architecture: u32, number: u32, argument: u32) -> u32 {
-        let (mut at, mut value) = (0, 0);
-        loop {
-            let step = program[at];
-            at += 1;
-            match u32::from(step.code) {
-                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
-                    value = match step.k {
-                        NUMBER => number,
-                        ARCHITECTURE => architecture,
-                        FIRST_ARGUMENT => argument,
-                        other => panic!("loads from {other}"),
-                    };
-                }
-                code if code == libc::BPF_RET | libc::BPF_K => return step.k,
-                code => {
-                    let holds = if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
-                        value == step.k
-                    } else {
-                        assert_eq!(code, libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K);
-                        value >= step.k
-                    };
-                    at += usize::from(if holds { step.jt } else { step.jf });
-                }
-            }
-        }
-    }
 
     const fn error(number: libc::c_int) -> u32 {
         libc::SECCOMP_RET_ERRNO | number.unsigned_abs()
@@ -278,7 +198,7 @@ mod tests {
             for abi in &ABIS {
                 let ask = |number: libc::c_long, argument: libc::c_int| {
                     let argument = argument.unsigned_abs();
-                    verdict(&program, abi.architecture, number as u32, argument)
+                    verdict(&program, abi.architecture, number as u32, &[argument])
                 };
                 for number in abi.missing {
                     assert_eq!(ask(*number, 0), error(libc::ENOSYS));
@@ -301,7 +221,7 @@ mod tests {
                 }
                 assert_eq!(ask(1, 0), libc::SECCOMP_RET_ALLOW);
             }
-            assert_eq!(verdict(&program, 0, 1, 0), error(libc::ENOSYS));
+            assert_eq!(verdict(&program, 0, 1, &[0]), error(libc::ENOSYS));
         }
     }
 
@@ -310,7 +230,7 @@ mod tests {
     fn the_kernels_third_kind_of_calls_is_refused() {
         let number = 0x4000_0000 | libc::SYS_socket as u32;
         assert_eq!(
-            verdict(&program(true), ABIS[0].architecture, number, 1),
+            verdict(&program(true), ABIS[0].architecture, number, &[1]),
             error(libc::ENOSYS)
         );
     }

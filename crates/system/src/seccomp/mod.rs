@@ -1,0 +1,8 @@
+//! Filters of system calls (`seccomp(2)`): of builders, and of the program that touches the network.
+
+mod builder;
+mod network;
+mod program;
+
+pub use builder::restrict_builder;
+pub use network::restrict_network_program;

@@ -1,0 +1,315 @@
+//! The system-call filter of the program that touches the network.
+//!
+//! It may compute, start threads, read files, and talk by sockets that it connects, by pipes, and by
+//! what it was started with. It can't start programs or processes, act on other processes, write to
+//! files or change them in any way, accept connections, or use parts of the kernel that it doesn't
+//! need. What is refused fails as it does for somebody without the right.
+
+use std::io;
+
+use libc::sock_filter;
+
+use super::program::{ARCHITECTURE, NUMBER, argument, fail, give, install, load, skip_if, unless};
+
+/// `AUDIT_ARCH_…` of `linux/audit.h`.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: Option<u32> = Some(0xc000_003e);
+/// See above.
+#[cfg(target_arch = "aarch64")]
+const NATIVE: Option<u32> = Some(0xc000_00b7);
+/// For other processors there is no filter, so other protections have to suffice.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const NATIVE: Option<u32> = None;
+
+/// From this number on, calls on x86-64 belong to another ABI (`x32`).
+const X32: u32 = 0x4000_0000;
+
+/// Calls that fail as in a kernel without them: the C library then uses older ones, whose arguments a
+/// filter can see.
+const MISSING: &[libc::c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_openat2,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    425, // io_uring_setup
+    426, // io_uring_enter
+    427, // io_uring_register
+];
+
+/// Calls that aren't allowed.
+const FORBIDDEN: &[libc::c_long] = &[
+    // Programs and processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    // Namespaces, mounts and the machine.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_reboot,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_quotactl,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    libc::SYS_personality,
+    libc::SYS_fanotify_init,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    // What outlives the program, or is shared with others.
+    libc::SYS_memfd_create,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    // Files.
+    libc::SYS_mknodat,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_renameat2,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_truncate,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    libc::SYS_utimensat,
+    // Servers.
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
+
+/// More of these, which newer processors' ABIs don't have.
+#[cfg(target_arch = "x86_64")]
+const FORBIDDEN_OLD: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_creat,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+const FORBIDDEN_OLD: &[libc::c_long] = &[];
+
+/// Calls that open files, and which argument has the flags.
+#[cfg(target_arch = "x86_64")]
+const OPEN: &[(libc::c_long, u32)] = &[(libc::SYS_open, 1), (libc::SYS_openat, 2)];
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+const OPEN: &[(libc::c_long, u32)] = &[(libc::SYS_openat, 2)];
+
+/// Flags of opening that write or create. (`O_TMPFILE` comes with one of them.)
+const WRITING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+
+/// The address families of sockets that it may use: for name services, the Internet, and the
+/// kernel's own tables of addresses.
+const SOCKET_FAMILIES: [libc::c_int; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
+
+/// Restricts this thread, and those that it starts, permanently, as this file says; and prevents them
+/// from gaining privileges (`no_new_privs`). To be called before there are other threads.
+pub fn restrict_network_program() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    install(&program(std::process::id()))
+}
+
+/// The filter program for the process with this id.
+fn program(own: u32) -> Vec<sock_filter> {
+    let Some(native) = NATIVE else {
+        return Vec::new();
+    };
+    let mut program = vec![
+        load(ARCHITECTURE),
+        skip_if(libc::BPF_JEQ, native),
+        fail(libc::ENOSYS),
+        load(NUMBER),
+    ];
+    if cfg!(target_arch = "x86_64") {
+        program.extend([unless(libc::BPF_JGE, X32, 1), fail(libc::ENOSYS)]);
+    }
+    let missing = MISSING.iter().map(|number| (*number, libc::ENOSYS));
+    let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_OLD);
+    let forbidden = forbidden.map(|number| (*number, libc::EPERM));
+    for (number, error) in missing.chain(forbidden) {
+        program.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
+    }
+    let allow = give(libc::SECCOMP_RET_ALLOW);
+    let refuse = fail(libc::EPERM);
+    let mut on = |number: libc::c_long, part: &[sock_filter]| {
+        program.push(unless(libc::BPF_JEQ, number as u32, part.len()));
+        program.extend(part);
+    };
+    // New threads, but no processes.
+    let thread = libc::CLONE_THREAD.unsigned_abs();
+    on(
+        libc::SYS_clone,
+        &[
+            load(argument(0)),
+            unless(libc::BPF_JSET, thread, 1),
+            allow,
+            refuse,
+        ],
+    );
+    // Signals to itself, as of `abort'.
+    on(
+        libc::SYS_tgkill,
+        &[
+            load(argument(0)),
+            unless(libc::BPF_JEQ, own, 1),
+            allow,
+            refuse,
+        ],
+    );
+    for (number, index) in OPEN {
+        let writing = WRITING.unsigned_abs();
+        on(
+            *number,
+            &[
+                load(argument(*index)),
+                unless(libc::BPF_JSET, writing, 1),
+                refuse,
+                allow,
+            ],
+        );
+    }
+    let mut sockets = vec![load(argument(0))];
+    for family in SOCKET_FAMILIES {
+        sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
+    }
+    sockets.push(fail(libc::EAFNOSUPPORT));
+    on(libc::SYS_socket, &sockets);
+    on(libc::SYS_socketpair, &sockets);
+    program.push(allow);
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::simulation::verdict;
+    use super::*;
+
+    const fn error(number: libc::c_int) -> u32 {
+        libc::SECCOMP_RET_ERRNO | number.unsigned_abs()
+    }
+
+    #[test]
+    fn calls_of_each_kind_get_their_verdict() {
+        let Some(native) = NATIVE else { return };
+        let program = program(42);
+        let ask = |number: libc::c_long, arguments: [libc::c_int; 3]| {
+            let arguments = arguments.map(|argument| argument as u32);
+            verdict(&program, native, number as u32, &arguments)
+        };
+        let allowed = libc::SECCOMP_RET_ALLOW;
+        for number in MISSING {
+            assert_eq!(ask(*number, [0; 3]), error(libc::ENOSYS));
+        }
+        for number in FORBIDDEN.iter().chain(FORBIDDEN_OLD) {
+            assert_eq!(ask(*number, [0; 3]), error(libc::EPERM));
+        }
+        let threads = libc::CLONE_VM | libc::CLONE_THREAD;
+        assert_eq!(ask(libc::SYS_clone, [threads, 0, 0]), allowed);
+        assert_eq!(
+            ask(libc::SYS_clone, [libc::SIGCHLD, 0, 0]),
+            error(libc::EPERM)
+        );
+        assert_eq!(ask(libc::SYS_tgkill, [42, 43, 6]), allowed);
+        assert_eq!(ask(libc::SYS_tgkill, [1, 1, 9]), error(libc::EPERM));
+        for flags in [libc::O_RDONLY, libc::O_CLOEXEC | libc::O_DIRECTORY] {
+            assert_eq!(ask(libc::SYS_openat, [0, 0, flags]), allowed);
+        }
+        for flags in [
+            libc::O_WRONLY,
+            libc::O_RDWR,
+            libc::O_CREAT,
+            libc::O_TRUNC,
+            libc::O_TMPFILE | libc::O_RDWR,
+        ] {
+            assert_eq!(ask(libc::SYS_openat, [0, 0, flags]), error(libc::EPERM));
+        }
+        for number in [libc::SYS_socket, libc::SYS_socketpair] {
+            assert_eq!(ask(number, [libc::AF_INET6, 0, 0]), allowed);
+            for family in [libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET] {
+                assert_eq!(ask(number, [family, 0, 0]), error(libc::EAFNOSUPPORT));
+            }
+        }
+        assert_eq!(ask(libc::SYS_read, [0; 3]), allowed);
+        assert_eq!(
+            verdict(&program, 0, libc::SYS_read as u32, &[]),
+            error(libc::ENOSYS)
+        );
+        if cfg!(target_arch = "x86_64") {
+            let x32 = X32 | libc::SYS_read as u32;
+            assert_eq!(verdict(&program, native, x32, &[]), error(libc::ENOSYS));
+        }
+    }
+}
