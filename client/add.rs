@@ -11,10 +11,10 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use formats::Algorithm;
 use protocol::client::Error;
+use store::files;
 
 use crate::daemon::Daemon;
 use crate::output;
-use crate::tree;
 
 /// The options of `add`.
 #[derive(Args)]
@@ -48,7 +48,7 @@ pub fn files(arguments: Files) -> Result<ExitCode> {
         let path = daemon
             .connection
             .add_to_store(&name, !arguments.flat, arguments.hash, |writer| {
-                tree::dump(file, writer)
+                files::dump(file, writer)
             })
             .map_err(|error| match error {
                 // The error already has the file's name.

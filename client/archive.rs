@@ -9,14 +9,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use formats::{StorePath, nar};
+use store::files;
 
 use crate::daemon::Daemon;
 use crate::graph;
 use crate::keys;
+use crate::nar_list;
 use crate::options::{BuildOptions, number};
 use crate::output;
 use crate::progress::TransferProgress;
-use crate::tree;
 
 /// The size of buffers, in bytes.
 const TRANSFER_BUFFER_SIZE: usize = 128 * 1024;
@@ -95,12 +96,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     } else if let Some(directory) = &arguments.extract {
         let mut input = BufReader::with_capacity(TRANSFER_BUFFER_SIZE, io::stdin().lock());
-        nar::read(&mut input, &mut tree::Restore::new(directory))
+        nar::read(&mut input, &mut files::Restore::new(directory))
             .with_context(|| format!("extracting to `{}'", directory.display()))?;
     } else if arguments.list {
         let mut input = BufReader::with_capacity(TRANSFER_BUFFER_SIZE, io::stdin().lock());
         let mut out = output::stdout();
-        nar::read(&mut input, &mut tree::List::new(&mut out))?;
+        nar::read(&mut input, &mut nar_list::List::new(&mut out))?;
         out.flush()?;
     } else {
         bail!("either '--export' or '--import' must be specified");

@@ -10,9 +10,9 @@ use clap::{Args, ValueEnum};
 use data_encoding::{BASE32_NOPAD, BASE64};
 use formats::nar::Writer;
 use formats::{Algorithm, Hash, Hasher};
+use store::files;
 
 use crate::output;
-use crate::tree;
 
 /// The formats of hashes.
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,7 +94,7 @@ fn hash_of(file: &Path, serializer: Serializer, algorithm: Algorithm) -> io::Res
         }
         Serializer::Nar => {
             let mut writer = Writer::new(hasher);
-            tree::dump(file, &mut writer)?;
+            files::dump(file, &mut writer)?;
             hasher = writer.into_inner();
         }
         Serializer::None if file.as_os_str() == "-" => {

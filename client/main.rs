@@ -18,6 +18,7 @@ mod keys;
 mod log;
 mod log_printer;
 mod manual;
+mod nar_list;
 mod offload;
 mod options;
 mod output;
@@ -25,7 +26,6 @@ mod plan;
 mod processes;
 mod progress;
 mod roots;
-mod tree;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

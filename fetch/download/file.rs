@@ -136,9 +136,7 @@ fn attempt(request: &Request, transfer: &mut Transfer, url: &str) -> Outcome {
         if actual == expected {
             return Outcome::Right;
         }
-        report::line(&format!("hash mismatch for {url:?}:"));
-        report::line(&format!("  expected hash: {}", expected.base32()));
-        report::line(&format!("  actual hash:   {}", actual.base32()));
+        report::mismatch(url, &expected, &actual);
         if whole || last {
             break;
         }

@@ -12,11 +12,17 @@
 
 mod confine;
 mod file;
+mod git;
+mod git_command;
+mod nar_server;
 mod output;
+mod page;
 mod place;
 mod report;
 mod request;
+mod software_heritage;
 mod transfer;
+mod tree;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,6 +50,7 @@ fn perform(arguments: &[OsString]) -> Result<(), Refusal> {
     confine::confine(&output)?;
     match &request.kind {
         Kind::File(file) => file::download(&request, file, &output),
+        Kind::Git(git) => git::download(&request, git, &output),
     }
     Ok(())
 }

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use formats::derivation::FixedHash;
 use formats::hash::HashWriter;
 use formats::nar::{self, Sink};
-use formats::{Hash, Hasher};
+use formats::{Algorithm, Hash, Hasher};
 
 /// The file. It is created when the first byte arrives.
 pub struct Output {
     path: PathBuf,
     file: Option<File>,
-    expected: FixedHash,
+    recursive: bool,
     executable: bool,
-    hasher: Hasher,
+    algorithm: Algorithm,
+    hasher: Option<Hasher>,
     size: u64,
     begun: bool,
 }
@@ -27,12 +28,22 @@ impl Output {
         Output {
             path: path.to_owned(),
             file: None,
-            expected,
+            recursive: expected.recursive,
             executable,
-            hasher: Hasher::new(expected.hash.algorithm()),
+            algorithm: expected.hash.algorithm(),
+            hasher: None,
             size: 0,
             begun: false,
         }
+    }
+
+    /// A file at `path` whose hash nobody asks for.
+    pub fn unhashed(path: &Path) -> Output {
+        let any = FixedHash {
+            recursive: true,
+            hash: Hash::sha256(""),
+        };
+        Output::new(path, any, false)
     }
 
     /// Begins anew with an empty file.
@@ -41,7 +52,8 @@ impl Output {
         let options = options.read(true).write(true).create(true).truncate(true);
         let options = options.mode(0o644).custom_flags(libc::O_NOFOLLOW);
         self.file = Some(options.open(&self.path)?);
-        self.hasher = Hasher::new(self.expected.hash.algorithm());
+        // The hash of an archive depends on the size, which is known at the end.
+        self.hasher = (!self.recursive).then(|| Hasher::new(self.algorithm));
         self.size = 0;
         self.begun = true;
         Ok(())
@@ -72,9 +84,8 @@ impl Output {
         if let Some(file) = &mut self.file {
             file.write_all(data)?;
         }
-        // The hash of an archive depends on the size, which is known at the end.
-        if !self.expected.recursive {
-            self.hasher.update(data);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(data);
         }
         self.size += data.len() as u64;
         Ok(())
@@ -91,12 +102,10 @@ impl Output {
             }
         }
         let contents = self.file.take();
-        let algorithm = self.expected.hash.algorithm();
-        if !self.expected.recursive {
-            let hasher = std::mem::replace(&mut self.hasher, Hasher::new(algorithm));
+        if let Some(hasher) = self.hasher.take() {
             return Ok(hasher.finish().0);
         }
-        let mut writer = nar::Writer::new(HashWriter::new(io::sink(), algorithm));
+        let mut writer = nar::Writer::new(HashWriter::new(io::sink(), self.algorithm));
         if let Some(mut contents) = contents {
             contents.rewind()?;
             writer.regular(self.executable, self.size, &mut contents)?;

@@ -25,6 +25,15 @@ fn origin(url: &str) -> Option<(&str, Option<&str>, &str)> {
     })
 }
 
+/// The host of a URL, for messages.
+pub fn host(url: &str) -> &str {
+    let address = origin(url).map_or(url, |(_, _, address)| address);
+    match address.rsplit_once(':') {
+        Some((host, port)) if port.chars().all(|c| c.is_ascii_digit()) => host,
+        _ => address,
+    }
+}
+
 /// The URL of a redirection from `url` to `target`, with the user and password of `url` if it is on
 /// the same server.
 pub fn keep_credentials(url: &str, target: String) -> String {
@@ -111,6 +120,17 @@ mod tests {
             (":x", None),
         ] {
             assert_eq!(scheme(url).as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for (url, expected) in [
+            ("https://user:pass@example.org:80/a@b?c", "example.org"),
+            ("ftp://[::1]:21/x", "[::1]"),
+            ("ftp://[::1]/x", "[::1]"),
+        ] {
+            assert_eq!(host(url), expected);
         }
     }
 

@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use formats::Hash;
 use formats::printable::printable;
 use protocol::trace::Trace;
 
@@ -25,6 +26,13 @@ pub fn line(text: &str) {
 /// Prints an empty line.
 pub fn blank() {
     print("\n");
+}
+
+/// Says that a place has something else.
+pub fn mismatch(place: &str, expected: &Hash, actual: &Hash) {
+    line(&format!("hash mismatch for {place:?}:"));
+    line(&format!("  expected hash: {}", expected.base32()));
+    line(&format!("  actual hash:   {}", actual.base32()));
 }
 
 /// Prints a warning.

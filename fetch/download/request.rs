@@ -45,6 +45,18 @@ pub struct Request {
 pub enum Kind {
     /// `builtin:download`.
     File(FileRequest),
+    /// `builtin:git-download`.
+    Git(GitRequest),
+}
+
+/// The variables of a `builtin:git-download`.
+pub struct GitRequest {
+    /// The URL of the repository.
+    pub url: String,
+    /// A commit or a tag.
+    pub commit: String,
+    /// Whether submodules are wanted, too.
+    pub recursive: bool,
 }
 
 /// The variables of a `builtin:download`.
@@ -88,6 +100,7 @@ impl Request {
         };
         let kind = match drv.builder.as_slice() {
             b"builtin:download" => Kind::File(variables.file(&path)?),
+            b"builtin:git-download" => Kind::Git(variables.git(&path)?),
             _ => return Err(Refusal(format!("{}: unknown builtin builder", drv.builder))),
         };
         let options = std::env::var_os("_NIX_OPTIONS").unwrap_or_default();
@@ -172,6 +185,25 @@ impl Variables<'_> {
             content_addressed,
             disarchive,
         })
+    }
+
+    fn git(&self, derivation: &StorePath) -> Result<GitRequest, Refusal> {
+        let missing = |what: &str| Refusal(format!("{derivation}: missing Git {what}"));
+        self.text("url").ok_or_else(|| missing("URL"))?;
+        let commit = self.text("commit").ok_or_else(|| missing("commit"))?;
+        let recursive = match self.datum("recursive?") {
+            None => false,
+            Some(datum) => datum?.value != Value::Bool(false),
+        };
+        let mut urls = self.urls()?;
+        match (urls.pop(), urls.is_empty()) {
+            (Some(url), true) => Ok(GitRequest {
+                url,
+                commit,
+                recursive,
+            }),
+            _ => Err(missing("URL")),
+        }
     }
 
     /// The variable `url`: a string or a list of strings, none of which may be a local file.

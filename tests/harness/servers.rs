@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use system::process::{Child, Spawn, find_program};
 use system::signal::Signal;
@@ -111,6 +112,67 @@ fn directory() -> tempfile::TempDir {
         .unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     directory
+}
+
+/// `git http-backend`, for the repositories in a directory; it serves as long as this lives.
+pub struct GitBackend {
+    directory: tempfile::TempDir,
+    _child: Child,
+    root: PathBuf,
+}
+
+impl GitBackend {
+    /// For the repositories in `root`.
+    pub fn start(root: &Path) -> GitBackend {
+        let directory = directory();
+        let socket = directory.path().join("socket");
+        let child = Spawn::new(program("fcgiwrap"))
+            .arg("-s")
+            .arg(format!("unix:{}", socket.display()))
+            .setsid()
+            .parent_death_signal(Signal::SIGKILL)
+            .fd(null(), 0)
+            .fd(log(directory.path(), "output.log"), 1)
+            .fd(log(directory.path(), "output.log"), 2)
+            .spawn()
+            .unwrap();
+        assert!(eventually(|| socket.exists()), "fcgiwrap does not start");
+        GitBackend {
+            directory,
+            _child: child,
+            root: root.to_owned(),
+        }
+    }
+
+    /// The directives that make nginx ask it for what is below `/PLACE/`, by version 2 of the
+    /// protocol or by the first.
+    pub fn directives(&self, place: &str, modern: bool) -> String {
+        let path = Command::new("git").arg("--exec-path").output().unwrap();
+        let path = String::from_utf8(path.stdout).unwrap();
+        // Otherwise nginx passes it on as it is.
+        let version = match modern {
+            true => "",
+            false => "fastcgi_param HTTP_GIT_PROTOCOL version=0;",
+        };
+        format!(
+            "location ~ ^/{place}(/.*)$ {{
+                 fastcgi_pass unix:{};
+                 fastcgi_param SCRIPT_FILENAME {}/git-http-backend;
+                 fastcgi_param GIT_HTTP_EXPORT_ALL 1;
+                 fastcgi_param GIT_PROJECT_ROOT {};
+                 fastcgi_param PATH_INFO $1;
+                 fastcgi_param QUERY_STRING $query_string;
+                 fastcgi_param REQUEST_METHOD $request_method;
+                 fastcgi_param CONTENT_TYPE $content_type;
+                 fastcgi_param CONTENT_LENGTH $content_length;
+                 fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
+                 {version}
+             }}",
+            self.directory.path().join("socket").display(),
+            path.trim(),
+            self.root.display()
+        )
+    }
 }
 
 /// A cable to a server, which breaks: each of the first connections is cut after so many bytes from

@@ -17,6 +17,7 @@
 //! | [`path_locks`], [`temp_roots`], [`roots`] | protecting items from other sessions and the
 //! collector |
 //! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
+//! | [`files`] | trees of files elsewhere |
 //! | `receive`, [`add`], [`expected`], [`export`], [`import`] | adding, receiving, exporting and
 //! importing items |
 //! | [`gc`], [`verify`] | garbage collection and verification |
@@ -34,6 +35,7 @@ mod error;
 pub mod expected;
 pub mod export;
 mod file_hash;
+pub mod files;
 pub mod gc;
 pub mod import;
 pub mod links;

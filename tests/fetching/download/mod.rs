@@ -1,12 +1,13 @@
 //! `builtin:download` and `builtin:git-download`, by a daemon that uses `guix-fetch`.
 
 mod files;
+mod git;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::harness::derivations::{Built, Client, Drv, Script};
-use crate::harness::servers::{Cable, Server};
+use crate::harness::servers::{Cable, GitBackend, Server};
 use crate::harness::users::BuildUsers;
 use crate::harness::web_server::{Protocol, WebServer};
 use crate::harness::{Daemon, Site, skip};
