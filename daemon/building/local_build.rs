@@ -307,7 +307,7 @@ impl<'a> Build<'a> {
                 })?;
                 Program::Builtin {
                     name: derivation.builder.to_str_lossy().into_owned(),
-                    guix: job.engine.settings.directories.guix.as_path().into(),
+                    program: job.engine.settings.fetcher.program().into(),
                     output: self.place(output).into(),
                 }
             }

@@ -14,7 +14,7 @@ use super::build_log::log;
 use super::plan::{Plan, Program};
 use crate::platform::{is_32_bit_counterpart, runs_natively};
 
-/// The subcommand of `guix` that implements all builtin builders.
+/// The subcommand of `guix-fetch` and `guix` that implements all builtin builders.
 const PERFORM_DOWNLOAD: &str = "perform-download";
 /// The builtin builders.
 const BUILTINS: [&str; 2] = ["builtin:download", "builtin:git-download"];
@@ -43,7 +43,7 @@ pub(super) type Executable = Result<PathBuf, String>;
 /// may be the builder, or to run it with libraries chosen by the derivation.
 pub(super) fn find(plan: &Plan) -> Executable {
     let file = match &plan.program {
-        Program::Builtin { guix, .. } => return Ok(guix.as_path().to_owned()),
+        Program::Builtin { program, .. } => return Ok(program.as_path().to_owned()),
         Program::Builder { file, .. } => file,
     };
     let store = plan.store.as_path();
@@ -104,7 +104,7 @@ pub(super) fn run(plan: &Plan, program: Executable) -> String {
 fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
     let file = match &plan.program {
         Program::Builder { file, .. } => file,
-        Program::Builtin { guix, .. } => guix,
+        Program::Builtin { program, .. } => program,
     };
     format!("executing `{file}': {}", errno::message(error))
 }
@@ -129,13 +129,13 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     seccomp::restrict_builder(!is_32_bit)
 }
 
-fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
+fn run_builtin(plan: &Plan, program: &Path, name: &str, output: &OsStr) -> String {
     if !BUILTINS.contains(&name) {
         let name = name.strip_prefix("builtin:").unwrap_or(name);
         return format!("unsupported builtin function '{name}'");
     }
     // In the daemon's environment, with the plan's variables added.
-    let error = Command::new(guix)
+    let error = Command::new(program)
         .arg0("guix")
         .arg(PERFORM_DOWNLOAD)
         .arg(&plan.derivation)
@@ -144,7 +144,7 @@ fn run_builtin(plan: &Plan, guix: &Path, name: &str, output: &OsStr) -> String {
         .exec();
     format!(
         "failed to run download program '{}': {error}",
-        guix.display()
+        program.display()
     )
 }
 

@@ -49,12 +49,12 @@ pub enum Program {
         /// The derivation's platform.
         platform: String,
     },
-    /// `builtin:download` or `builtin:git-download`: `guix perform-download DRV OUTPUT`.
+    /// `builtin:download` or `builtin:git-download`: `PROGRAM perform-download DRV OUTPUT`.
     Builtin {
         /// The builder in the derivation, including `builtin:`.
         name: String,
-        /// The `guix` program.
-        guix: Bytes,
+        /// `guix-fetch`, or Guix's own program.
+        program: Bytes,
         /// The path of the output `out`.
         output: Bytes,
     },

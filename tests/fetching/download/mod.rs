@@ -27,7 +27,7 @@ impl Setup {
 
     fn at(site: Site) -> Setup {
         let fetch = site.for_everybody(env!("CARGO_BIN_EXE_guix-fetch"));
-        let site = site.env("GUIX", fetch);
+        let site = site.env("GUIX_FETCH", fetch);
         let users = BuildUsers::claim();
         let group = users.as_ref();
         let group = group.map(|users| format!("--build-users-group={}", users.group));
