@@ -25,9 +25,12 @@ const COLUMNS: [&str; 9] = [
 ];
 /// Those that are left out where there is too little room, the first one first.
 const LEFT_OUT: [usize; 5] = [5, 7, 6, 4, 1];
-/// The blanks beside each cell, and the one between columns.
+/// The blanks around the contents of a cell; with what divides columns, one more.
 const PADDING: usize = 2;
-const BETWEEN: usize = 1;
+const BESIDE: usize = PADDING + 1;
+/// The column of sentences, and how wide it is at least, if they are as long.
+const STATE: usize = COLUMNS.len() - 1;
+const SENTENCE: usize = 24;
 /// A word that is longer than this may be divided.
 const LONG_WORD: usize = 30;
 
@@ -68,15 +71,14 @@ fn columns_for(rows: &[Row], width: usize) -> (Vec<usize>, Vec<usize>) {
         let parts = cells.chain([COLUMNS[column]]).flat_map(parts);
         parts.map(|part| part.chars().count()).max().unwrap_or(0)
     };
-    let word = |column| longest(column, |cell| cell.split_whitespace().collect()).min(LONG_WORD);
     let line = |column| longest(column, |cell| cell.lines().collect());
-    let mut shown: Vec<usize> = (0..COLUMNS.len()).collect();
+    let word = |column| longest(column, |cell| cell.split_whitespace().collect()).min(LONG_WORD);
+    // Of the column of sentences, which is the last one, this many characters are wanted.
+    let sentence = word(STATE).max(line(STATE).min(SENTENCE));
+    let mut shown: Vec<usize> = (0..STATE).collect();
     let left = |shown: &[usize]| {
-        let needed: usize = shown
-            .iter()
-            .map(|&column| word(column) + PADDING + BETWEEN)
-            .sum();
-        width.checked_sub(needed)
+        let others: usize = shown.iter().map(|&column| word(column) + BESIDE).sum();
+        width.checked_sub(others + sentence + BESIDE)
     };
     for left_out in LEFT_OUT {
         if left(&shown).is_none() {
@@ -86,11 +88,16 @@ fn columns_for(rows: &[Row], width: usize) -> (Vec<usize>, Vec<usize>) {
     let mut left = left(&shown).unwrap_or(0);
     let mut widths = Vec::new();
     for &column in &shown {
-        let least = word(column);
-        let more = line(column).saturating_sub(least).min(left);
+        // Less than what avoids another line is of no use.
+        let more = line(column) - word(column).min(line(column));
+        let more = if more <= left { more } else { 0 };
         left -= more;
-        widths.push(least + more);
+        widths.push(word(column) + more);
     }
+    let others: usize = widths.iter().map(|width| width + BESIDE).sum();
+    let room = width.saturating_sub(others + BESIDE);
+    widths.push(line(STATE).min(room).max(word(STATE)));
+    shown.push(STATE);
     (shown, widths)
 }
 
