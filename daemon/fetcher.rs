@@ -9,8 +9,11 @@ use system::errno;
 
 use crate::companion::Companion;
 
+/// The environment variable with our program's file name.
+const VARIABLE: &str = "GUIX_FETCH";
+
 const GUIX_FETCH: Companion = Companion {
-    variable: "GUIX_FETCH",
+    variable: VARIABLE,
     built: "guix-fetch",
     installed: "guix/fetch",
 };
@@ -41,7 +44,7 @@ impl Fetcher {
         match name {
             b"guix" => Ok(Fetcher::Guix(directories.guix.clone())),
             b"guix-fetch" => {
-                let none = || format!("`{}' is empty", GUIX_FETCH.variable);
+                let none = || format!("`{VARIABLE}' is empty");
                 let program = GUIX_FETCH.find(&directories.libexec).ok_or_else(none)?;
                 let unusable = |reason| format!("cannot use `{}': {reason}", program.display());
                 check(&program).map_err(unusable)?;

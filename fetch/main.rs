@@ -3,6 +3,7 @@
 mod confine;
 mod download;
 mod network;
+mod substitute;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,6 +30,12 @@ enum Task {
         #[arg(value_name = "DERIVATION OUTPUT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Find and fetch substitutes for Guix's own daemon
+    #[command(disable_help_flag = true)]
+    Substitute {
+        #[arg(value_name = "--query|--substitute", allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -37,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Options::parse().subcommand {
         Task::Network => network::run(),
         Task::PerformDownload { arguments } => return download::run(&arguments),
+        Task::Substitute { arguments } => return substitute::run(&arguments),
         Task::Other(words) => unknown(&words),
     };
     match result {

@@ -14,7 +14,8 @@ use substitutes::cache::Cache;
 use substitutes::item::{self, Item};
 use substitutes::lookup::Lookup;
 use substitutes::network::{self, Network};
-use substitutes::servers::{ListedBy, discovered, discovery_file, parse_list};
+use substitutes::servers::ListedBy;
+use substitutes::settings::{self, wants_traces};
 use substitutes::{Choice, Preference, Trust, Unreachable};
 use system::clock::unix_time;
 use system::sync::Mutex;
@@ -27,9 +28,6 @@ use crate::settings::{SessionSettings, Settings};
 use crate::spawner::Spawner;
 
 pub use substitutes::item::Error as FetchError;
-
-/// If this variable is `yes`, everything is believed, signed or not.
-const UNAUTHENTICATED: &str = "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES";
 
 /// Looks items up, and fetches them, for the whole daemon.
 pub struct OwnSubstituter {
@@ -44,18 +42,15 @@ pub struct OwnSubstituter {
 
 impl OwnSubstituter {
     /// Starts nothing yet.
-    pub fn new(settings: &Settings, keys: Arc<Keys>, spawner: Spawner) -> OwnSubstituter {
-        let program = settings.fetcher.program().to_owned();
+    pub fn new(daemon: &Settings, keys: Arc<Keys>, spawner: Spawner) -> OwnSubstituter {
+        let program = daemon.fetcher.program().to_owned();
         let cache_home = std::env::var_os("XDG_CACHE_HOME");
-        let state = &settings.directories.state;
+        let state = &daemon.directories.state;
         OwnSubstituter {
-            store: settings.directories.store.clone(),
+            store: daemon.directories.store.clone(),
             state: state.clone(),
             network: Network::new(move |socket| spawner.start(network::program(&program, socket))),
-            trust: Trust::new(
-                keys,
-                std::env::var_os(UNAUTHENTICATED).is_some_and(|value| value == "yes"),
-            ),
+            trust: Trust::new(keys, settings::is_unauthenticated()),
             cache: Cache::new(Cache::place(state, cache_home.as_deref())),
             is_cache_expired: Mutex::default(),
         }
@@ -92,12 +87,9 @@ impl OwnSubstituter {
     ) -> Result<Option<Scope>, Error> {
         let judge = self.trust.judge().map_err(Error::Keys)?;
         let warning = if judge.believes_everybody() {
-            Some("warning: authentication and authorization of substitutes disabled!\n")
+            Some(settings::EVERYBODY_BELIEVED)
         } else if judge.believes_only_us() {
-            Some(
-                "warning: ACL for archive imports seems to be uninitialized, \
-                 substitutes may be unavailable\n",
-            )
+            Some(settings::NOBODY_BELIEVED)
         } else {
             None
         };
@@ -109,30 +101,12 @@ impl OwnSubstituter {
         if judge.believes_only_us() {
             return Ok(None);
         }
-        let mut servers = Vec::new();
-        if asker
-            .settings
-            .get("discover")
-            .is_some_and(|value| value == "true")
-        {
-            match discovered(&discovery_file(&self.state)) {
-                Ok(found) => servers = found,
-                Err(error) => tracing::warn!("cannot read discovered servers: {error}"),
-            }
-        }
-        let (name, by) = match asker.settings.get("untrusted-substitute-urls") {
-            Some(urls) if !urls.is_empty() => match asker.trusted {
-                true => ("untrusted-substitute-urls", ListedBy::Administrator),
-                false => ("untrusted-substitute-urls", ListedBy::User),
-            },
-            _ => ("substitute-urls", ListedBy::Administrator),
+        let client = match asker.trusted {
+            true => ListedBy::Administrator,
+            false => ListedBy::User,
         };
-        let urls = asker.settings.get(name).map(ToString::to_string);
-        for server in parse_list(&urls.unwrap_or_default(), by)? {
-            if !servers.contains(&server) {
-                servers.push(server);
-            }
-        }
+        let setting = |name: &str| asker.settings.get(name).map(ToString::to_string);
+        let servers = settings::servers(&setting, client, &self.state)?;
         Ok((!servers.is_empty()).then_some(Scope { servers, judge }))
     }
 
@@ -161,7 +135,7 @@ impl OwnSubstituter {
     pub fn fetch<T>(
         &self,
         offer: &OwnOffer,
-        settings: &SessionSettings,
+        session: &SessionSettings,
         conversation: &mut Conversation<'_>,
         receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
     ) -> Result<T, item::Error> {
@@ -169,7 +143,7 @@ impl OwnSubstituter {
             choice: &offer.choice,
             lookup: &self.lookup(&offer.scope),
             preference: Preference::default(),
-            traces: wants_traces(settings),
+            traces: wants_traces(&|name| session.get(name).map(ToString::to_string)),
         };
         let fetched = item.fetch(conversation, &mut Unreachable::default(), receive);
         conversation.flush();
@@ -194,15 +168,4 @@ fn offer(choice: Arc<Choice>, scope: &Arc<Scope>) -> Offer {
             scope: scope.clone(),
         }),
     }
-}
-
-/// Whether the client wants to know how downloads go on.
-fn wants_traces(settings: &SessionSettings) -> bool {
-    let names = [
-        "untrusted-print-extended-build-trace",
-        "print-extended-build-trace",
-    ];
-    let given = names.iter().find_map(|name| settings.get(name));
-    let number = given.and_then(|text| text.to_string().trim().parse::<u64>().ok());
-    number.is_some_and(|number| number > 0)
 }

@@ -110,6 +110,17 @@ impl Store {
 }
 
 impl ReceivedItem<'_> {
+    /// The SHA-256 of its nar.
+    pub fn hash(&self) -> &Hash {
+        &self.hash
+    }
+
+    /// Moves the item to `place`, replacing what is there, for whoever has that locked to register
+    /// it.
+    pub fn move_to(self, place: &StorePath) -> Result<()> {
+        self.receiver.settle(place, &self.hash, self.item.nar_size)
+    }
+
     /// Moves the item to its path, replacing what is there, and registers it. Its path has to be
     /// locked, and its references have to be valid. If that fails, an item that was not valid is
     /// not there either.

@@ -16,6 +16,7 @@
 //! | [`lookup`] | what the servers say of many items, and of what these refer to |
 //! | [`item`] | fetching one item |
 //! | [`waiter`] | who waits for both |
+//! | [`settings`] | which servers a client has, and what it wants to be told |
 //! | [`network`] | the conversation with the program that touches the network |
 
 pub mod cache;
@@ -27,6 +28,7 @@ pub mod narinfo;
 pub mod network;
 mod reports;
 pub mod servers;
+pub mod settings;
 pub mod trust;
 pub mod unreachable;
 pub mod waiter;
