@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::farm::{Farm, Kind, SYSTEM};
 use crate::harness::derivations::{Client, Drv, Script};
+use crate::harness::is_ours;
 use crate::hook_process::HookProcess;
 
 /// A derivation whose output tells where it was built.
@@ -86,7 +87,9 @@ fn none_that_is_overloaded() {
         "no build machine is free for `{}': 'build-1': its load 0.90 is not below 0.80\n",
         drv.path
     );
-    waiting.wait_for(&why);
+    if is_ours() {
+        waiting.wait_for(&why);
+    }
     farm.configure(&[entry(0).plain("speed", "9.0"), entry(1)]);
     let (mut client, built) = waiting.finish();
     built.succeeded();
