@@ -239,11 +239,10 @@ impl Variables<'_> {
         let located = system::tree::locate(&path);
         let readable = match &located {
             Ok(real) if !real.starts_with(self.store.as_path()) || real == self.store.as_path() => {
-                return Err(Refusal(format!("{file:?} is not in the store")));
+                return Err(Refusal(format!("{real:?} is not in the store")));
             }
             Ok(real) => read_file(real, mirrors::MAX_SIZE),
-            Err(error) if !path.starts_with(self.store.as_path()) => {
-                let _ = error;
+            Err(_) if !path.starts_with(self.store.as_path()) => {
                 return Err(Refusal(format!("{file:?} is not in the store")));
             }
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
