@@ -15,9 +15,17 @@ use crate::namespaces::{Namespaces, Process, START_NETWORK, output};
 
 /// The machines' group of build users.
 const GROUP: &str = "offload-test-build";
-/// The daemon of the machines: ours, unless `GUIX_MACHINE_DAEMON_UNDER_TEST` names Guix's.
+/// The variable that names Guix's daemon, if the machines are to have that.
+const MACHINE_DAEMON: &str = "GUIX_MACHINE_DAEMON_UNDER_TEST";
+
+/// Whether the machines' daemon is ours.
+pub fn is_machine_ours() -> bool {
+    std::env::var_os(MACHINE_DAEMON).is_none()
+}
+
+/// The daemon of the machines.
 fn machine_daemon() -> PathBuf {
-    std::env::var_os("GUIX_MACHINE_DAEMON_UNDER_TEST")
+    std::env::var_os(MACHINE_DAEMON)
         .map_or_else(|| env!("CARGO_BIN_EXE_guix-daemon").into(), PathBuf::from)
 }
 
@@ -33,7 +41,7 @@ pub struct Machine {
     pub namespaces: Namespaces,
     /// The programs that started others there, and wait for them.
     launched: Mutex<Vec<Child>>,
-    substitutes: bool,
+    substitutes: Substitutes,
 }
 
 impl Drop for Machine {
@@ -47,6 +55,18 @@ impl Drop for Machine {
     }
 }
 
+/// Where a machine's daemon gets substitutes from: something in the machine's directory.
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Substitutes {
+    /// Nowhere.
+    #[default]
+    None,
+    /// From the program `substituter`, which stands for Guix's.
+    Program,
+    /// From the directory `server`, by `guix-fetch`.
+    Directory,
+}
+
 /// Options of a machine.
 #[derive(Default, Clone)]
 pub struct Kind {
@@ -58,8 +78,8 @@ pub struct Kind {
     pub strange_here: bool,
     /// The machine does not know our key.
     pub strange_there: bool,
-    /// Its daemon gets substitutes from the program `substituter` in its directory.
-    pub substitutes: bool,
+    /// Where its daemon gets substitutes from.
+    pub substitutes: Substitutes,
     /// Its store is a file system of this many MiB.
     pub store_mib: Option<u32>,
     /// Its directory for builds is a file system of this many MiB.
@@ -211,9 +231,20 @@ impl Machine {
         let mut command = site.command(machine_daemon());
         let group = format!("--build-users-group={GROUP}");
         let mut options = daemon_options(site);
-        if self.substitutes {
+        if self.substitutes != Substitutes::None {
             options.retain(|option| option != "--no-substitutes");
-            command.env("GUIX", site.path("substituter"));
+        }
+        match self.substitutes {
+            Substitutes::None => {}
+            Substitutes::Program => {
+                command.env("GUIX", site.path("substituter"));
+                command.env("GUIX_FETCH", "");
+            }
+            Substitutes::Directory => {
+                command.env("GUIX_FETCH", env!("CARGO_BIN_EXE_guix-fetch"));
+                let server = site.path("server");
+                options.push(format!("--substitute-urls=file://{}", server.display()));
+            }
         }
         command
             .args(options)
@@ -277,6 +308,7 @@ impl Machine {
                 let stays = [
                     "guix-daemon",
                     "guix-daemon-forkserver",
+                    "guix-fetch",
                     "sshd",
                     "sshd-session",
                 ];
