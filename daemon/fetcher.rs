@@ -5,18 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 use store::Directories;
+use substitutes::network::GUIX_FETCH;
 use system::errno;
-
-use crate::companion::Companion;
-
-/// The environment variable with our program's file name.
-const VARIABLE: &str = "GUIX_FETCH";
-
-const GUIX_FETCH: Companion = Companion {
-    variable: VARIABLE,
-    built: "guix-fetch",
-    installed: "guix/fetch",
-};
 
 /// The program that touches the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +34,7 @@ impl Fetcher {
         match name {
             b"guix" => Ok(Fetcher::Guix(directories.guix.clone())),
             b"guix-fetch" => {
-                let none = || format!("`{VARIABLE}' is empty");
+                let none = || format!("`{}' is empty", GUIX_FETCH.variable);
                 let program = GUIX_FETCH.find(&directories.libexec).ok_or_else(none)?;
                 let unusable = |reason| format!("cannot use `{}': {reason}", program.display());
                 check(&program).map_err(unusable)?;

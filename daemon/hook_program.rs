@@ -11,9 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use store::Directories;
+use system::companion::Companion;
 use system::errno;
-
-use crate::companion::Companion;
 
 /// The environment variable with the hook's file name.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";

@@ -8,7 +8,6 @@ mod building;
 mod cancel;
 mod check_setup;
 mod client_limits;
-mod companion;
 mod connections;
 mod daemon;
 mod diagnostics;

@@ -12,6 +12,7 @@
 //! | [`lock`] | open-file-description locks that conflict with `fcntl` locks |
 //! | [`poll`] | waiting for several descriptors, with a timeout |
 //! | [`process`] | starting, watching and ending programs from a multithreaded process |
+//! | [`companion`] | programs that are installed with this one |
 //! | [`open_files`] | the limit of open files |
 //! | [`processors`] | the processors that a thread may run on |
 //! | [`signal`] | names and descriptions of signals, ignoring and restoring them |
@@ -37,6 +38,7 @@
 pub mod busy;
 pub mod caps;
 pub mod clock;
+pub mod companion;
 pub mod errno;
 pub mod ids;
 pub mod ipc;

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
+use system::companion::Companion;
 use system::process::{Child, Spawn};
 use system::sync::Mutex;
 
@@ -29,6 +30,16 @@ const VARIABLES: [&str; 14] = [
     "LOCPATH",
     "GUIX_LOCPATH",
 ];
+
+/// The environment variable with the program's file name.
+const VARIABLE: &str = "GUIX_FETCH";
+
+/// Where the program is.
+pub const GUIX_FETCH: Companion = Companion {
+    variable: VARIABLE,
+    built: "guix-fetch",
+    installed: "guix/fetch",
+};
 
 /// The command `guix-fetch network`, with a socket as its descriptor 0 and only those variables of
 /// the environment that it needs. What it says on standard error are failures of its own.
