@@ -14,6 +14,7 @@ use protocol::operations::{BuildMode, Target};
 
 use crate::builds::{Builds, Place};
 use crate::daemon::Daemon;
+use crate::downloads::Downloads;
 use crate::hello::Hello;
 use crate::log::Log;
 use crate::log_printer::{Detail, LogPrinter};
@@ -178,6 +179,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     let dry_run = arguments.options.dry_run;
     let secret = frames_secret(daemon).filter(|_| !dry_run);
     let mut expected = 0;
+    let mut downloads = (0, 0);
     if dry_run || detail > Detail::Nothing && secret.is_none() {
         let connection = &mut daemon.connection;
         let substitutes = !arguments.options.no_substitutes;
@@ -191,6 +193,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
             });
         }
         expected = plan.build.len();
+        downloads = (plan.download.len(), plan.download_size);
     }
     if targets.is_empty() {
         return Ok(Validity::AllValid(Builds::default()));
@@ -202,7 +205,9 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     // nothing.
     output::end_with_reader_of(io::stderr());
     let colors = output::has_colors(&io::stderr());
-    let mut log = LogPrinter::new(output::stderr(), detail, colors, expected);
+    let is_watched = detail > Detail::Nothing && output::is_watched();
+    let downloads = Downloads::expecting(downloads.0, downloads.1, is_watched);
+    let mut log = LogPrinter::new(output::stderr(), detail, colors, expected, downloads);
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| log.write(text));

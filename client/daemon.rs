@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::Result;
-use formats::StorePath;
+use formats::{StoreDir, StorePath};
 use protocol::client::{Address, Connection, Options};
 use store::Directories;
 
@@ -56,22 +56,26 @@ impl Daemon {
 
     /// The item that `argument` is, or leads to through symbolic links.
     pub fn item_behind(&self, argument: &OsString) -> Result<StorePath> {
-        let store = &self.directories.store;
-        let mut file = argument.clone();
-        // The kernel's limit of symbolic links.
-        for _ in 0..40 {
-            if let Ok(item) = store.item_of(file.as_bytes()) {
-                // An item may itself be a link, which is not followed.
-                return Ok(item);
-            }
-            match std::fs::read_link(&file) {
-                Ok(target) => {
-                    let parent = Path::new(&file).parent().unwrap_or(Path::new(""));
-                    file = parent.join(target).into();
-                }
-                Err(_) => break,
-            }
-        }
-        Ok(store.parse(argument.as_bytes())?)
+        item_behind(&self.directories.store, argument)
     }
+}
+
+/// The item of `store` that `argument` is, or leads to through symbolic links.
+pub fn item_behind(store: &StoreDir, argument: &OsString) -> Result<StorePath> {
+    let mut file = argument.clone();
+    // The kernel's limit of symbolic links.
+    for _ in 0..40 {
+        if let Ok(item) = store.item_of(file.as_bytes()) {
+            // An item may itself be a link, which is not followed.
+            return Ok(item);
+        }
+        match std::fs::read_link(&file) {
+            Ok(target) => {
+                let parent = Path::new(&file).parent().unwrap_or(Path::new(""));
+                file = parent.join(target).into();
+            }
+            Err(_) => break,
+        }
+    }
+    Ok(store.parse(argument.as_bytes())?)
 }

@@ -16,7 +16,7 @@ use crate::output;
 
 /// The formats of hashes.
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     NixBase32,
     Base32,
     Base64,
@@ -25,7 +25,8 @@ enum Format {
 }
 
 impl Format {
-    fn show(self, hash: &Hash) -> String {
+    /// The hash in this format.
+    pub fn show(self, hash: &Hash) -> String {
         match self {
             Format::NixBase32 => hash.base32(),
             // Guix uses lower case, without padding.

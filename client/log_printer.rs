@@ -10,6 +10,7 @@ use formats::printable::printable;
 use protocol::trace::Trace;
 
 use crate::builds::{Build, Builds};
+use crate::downloads::Downloads;
 
 /// The maximum length of an incomplete line that is kept; longer ones are shown in pieces.
 const MAX_LINE: usize = 8192;
@@ -49,11 +50,21 @@ pub struct LogPrinter<W> {
     payload: usize,
     builder: u32,
     builds: Builds,
+    downloads: Downloads,
+    /// The beginning of a line that waits for its end, since bars are below it.
+    held: Vec<u8>,
 }
 
 impl<W: Write> LogPrinter<W> {
-    /// Shows the log of `expected` builds on `out`, with `colors` if that is a terminal.
-    pub fn new(out: W, detail: Detail, colors: bool, expected: usize) -> Self {
+    /// Shows the log of `expected` builds, and of downloads, on `out`, with `colors` if that is a
+    /// terminal.
+    pub fn new(
+        out: W,
+        detail: Detail,
+        colors: bool,
+        expected: usize,
+        downloads: Downloads,
+    ) -> Self {
         LogPrinter {
             out,
             detail,
@@ -64,6 +75,8 @@ impl<W: Write> LogPrinter<W> {
             payload: 0,
             builder: 0,
             builds: Builds::expecting(expected),
+            downloads,
+            held: Vec::new(),
         }
     }
 
@@ -148,8 +161,21 @@ impl<W: Write> LogPrinter<W> {
     }
 
     fn put(&mut self, text: &[u8]) {
-        // `output` handles errors of standard error.
-        let _ = self.out.write_all(text);
+        let end = match self.downloads.are_shown() {
+            true => text
+                .iter()
+                .rposition(|&byte| byte == b'\n')
+                .map_or(0, |at| at + 1),
+            false => text.len(),
+        };
+        let (whole, rest) = text.split_at(end);
+        if !whole.is_empty() || !self.downloads.are_shown() {
+            let mut lines = std::mem::take(&mut self.held);
+            lines.extend_from_slice(whole);
+            self.downloads.write(&mut self.out, &lines);
+        }
+        let room = MAX_LINE.saturating_sub(self.held.len());
+        self.held.extend_from_slice(&rest[..rest.len().min(room)]);
     }
 
     fn event(&mut self, line: &[u8]) {
@@ -204,17 +230,24 @@ impl<W: Write> LogPrinter<W> {
                 self.print(BOLD, &format!("substituting {path}..."))
             }
             Trace::SubstituterFailed { path, .. } => {
+                self.downloads.failed(path);
                 self.print(RED, &format!("substitution of {path} failed"));
             }
-            Trace::DownloadStarted { url, .. } => {
+            Trace::DownloadStarted { file, url, size } => {
                 self.print(BOLD, &format!("downloading from {url} ..."));
+                self.downloads.start(file, size);
+            }
+            Trace::DownloadProgress {
+                file, transferred, ..
+            } => self.downloads.progress(file, transferred),
+            Trace::DownloadSucceeded { file, size, .. } => {
+                let text = self.downloads.succeeded(file, size);
+                self.print(GREEN, &text);
             }
             // Failures are reported by separate messages.
             Trace::HookFailed { .. }
             | Trace::UnsupportedPlatform { .. }
             | Trace::SubstituterSucceeded { .. }
-            | Trace::DownloadProgress { .. }
-            | Trace::DownloadSucceeded { .. }
             | Trace::BuildPostponed { .. } => {}
         }
     }
@@ -275,6 +308,11 @@ impl<W: Write> LogPrinter<W> {
             self.builder = pid;
             self.builder_line(&line);
         }
+        let downloaded = self.downloads.finish();
+        self.put(b"");
+        if let Some(downloaded) = downloaded {
+            self.print(BOLD, &downloaded);
+        }
         if let Some(summary) = self.builds.summary() {
             self.print(BOLD, &summary);
         }
@@ -292,11 +330,15 @@ mod tests {
     use super::*;
     use crate::builds::Place;
 
+    fn downloads() -> Downloads {
+        Downloads::expecting(0, 0, false)
+    }
+
     /// However the log is split, the output is the same.
     fn shown(log: &str, detail: Detail) -> String {
         let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
             let mut out = Vec::new();
-            let mut printer = LogPrinter::new(&mut out, detail, false, 1);
+            let mut printer = LogPrinter::new(&mut out, detail, false, 1, downloads());
             log.as_bytes()
                 .chunks(step)
                 .for_each(|piece| printer.write(piece));
@@ -367,7 +409,7 @@ mod tests {
         .map(String::as_str)
         .concat();
         let mut out = Vec::new();
-        let mut printer = LogPrinter::new(&mut out, Detail::Everything, false, 2);
+        let mut printer = LogPrinter::new(&mut out, Detail::Everything, false, 2, downloads());
         printer.write(log.as_bytes());
         let builds = printer.finish().unwrap();
         assert_eq!(builds.place_of(&one), Place::Daemon);
@@ -410,11 +452,30 @@ mod tests {
             (&[&first, started].concat(), Place::Daemon),
             (&[&first, started, &sent("two")].concat(), machine("two")),
         ] {
-            let mut printer = LogPrinter::new(io::sink(), Detail::Nothing, false, 1);
+            let mut printer = LogPrinter::new(io::sink(), Detail::Nothing, false, 1, downloads());
             printer.write(log.as_bytes());
             let builds = printer.finish().unwrap();
             assert_eq!(builds.place_of("/x.drv"), place, "{log}");
         }
+    }
+
+    #[test]
+    fn downloads_are_lines() {
+        let item = format!("/gnu/store/{}-x-1.0", "0".repeat(32));
+        let log = format!(
+            "@ substituter-started {item} substitute\n\
+             @ download-started {item} http://a/x 100\n\
+             @ download-progress {item} http://a/x 100 50\n\
+             @ download-succeeded {item} http://a/x 100\n\
+             @ substituter-succeeded {item}\n"
+        );
+        let text = shown(&log, Detail::Events);
+        let expected = format!(
+            "substituting {item}...\ndownloading from http://a/x ...\ndownloaded x-1.0, 100 B in "
+        );
+        assert!(text.starts_with(&expected), "{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert_eq!(shown(&log, Detail::Nothing), "");
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod archive;
 mod build;
 mod builds;
 mod daemon;
+mod download;
+mod downloads;
 mod gc;
 mod graph;
 mod hash;
@@ -19,6 +21,7 @@ mod log;
 mod log_printer;
 mod manual;
 mod nar_list;
+mod network;
 mod offload;
 mod options;
 mod output;
@@ -26,6 +29,7 @@ mod plan;
 mod processes;
 mod progress;
 mod roots;
+mod weather;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -57,6 +61,10 @@ enum Command {
     Authorize,
     /// Show the state of the build machines, and test them
     Offload(offload::Arguments),
+    /// Show which substitute servers have items
+    Weather(weather::Arguments),
+    /// Download a file to the store, and print its hash
+    Download(download::Arguments),
     /// Add files to the store
     Add(add::Files),
     /// Add the text of a file, or of standard input, to the store
@@ -78,6 +86,8 @@ impl Command {
             Command::Processes(_) => "processes",
             Command::Authorize => "authorize",
             Command::Offload(_) => "offload",
+            Command::Weather(_) => "weather",
+            Command::Download(_) => "download",
             Command::Add(_) => "add",
             Command::AddText(_) => "add-text",
             Command::Hash(_) => "hash",
@@ -94,6 +104,8 @@ impl Command {
             Command::Processes(arguments) => processes::run(arguments),
             Command::Authorize => keys::authorize(),
             Command::Offload(arguments) => offload::run(arguments),
+            Command::Weather(arguments) => weather::run(arguments),
+            Command::Download(arguments) => download::run(arguments),
             Command::Add(arguments) => add::files(arguments),
             Command::AddText(arguments) => add::text(arguments),
             Command::Hash(arguments) => hash::run(arguments),

@@ -49,6 +49,10 @@ pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
                 "PAGER",
                 "the pager of `log' on a terminal; `less' by default, and none if it is empty",
             ),
+            (
+                "http_proxy, https_proxy, no_proxy",
+                "proxies for `weather' and `download'",
+            ),
             ("NO_COLOR", "if set, nothing is printed in colors"),
         ],
         files: &[
@@ -66,7 +70,8 @@ pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
             ),
         ],
         exit: "0 on success; 1 if something failed, arguments are wrong, `gc --verify' leaves errors, \
-               or `offload test' finds something wrong.",
+               `weather' finds an item that cannot be substituted, or `offload test' finds something \
+               wrong.",
         see_also: "guix-daemon(1), guix-offload(1)",
         values: &[
             ("verbosity", &["0", "1", "2", "3"]),

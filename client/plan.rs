@@ -13,8 +13,10 @@ use protocol::client::{Connection, Error};
 pub struct BuildPlan {
     /// Derivations to build, each after its inputs.
     pub build: Vec<StorePath>,
-    /// Items to download.
+    /// Items to download, without what they need.
     pub download: BTreeSet<StorePath>,
+    /// How many bytes these are, as far as the servers say.
+    pub download_size: u64,
     /// Targets that can neither be built nor downloaded.
     pub unobtainable: Vec<StorePath>,
 }
@@ -49,10 +51,11 @@ pub fn of_build(
     let wanted: BTreeSet<StorePath> = graph.outputs().chain(others.clone()).cloned().collect();
     let valid = daemon.query_valid_paths(wanted.clone())?;
     let missing: BTreeSet<StorePath> = wanted.difference(&valid).cloned().collect();
-    let substitutable = match substitutes && !missing.is_empty() {
-        true => daemon.query_substitutable_paths(missing)?,
-        false => BTreeSet::new(),
+    let infos = match substitutes && !missing.is_empty() {
+        true => daemon.query_substitutable_path_infos(missing)?,
+        false => Vec::new(),
     };
+    let substitutable: BTreeSet<StorePath> = infos.iter().map(|(path, _)| path.clone()).collect();
     let mut plan = graph.plan(targets, &valid, &substitutable, again);
     for path in others {
         if !valid.contains(path) && substitutable.contains(path) {
@@ -63,6 +66,10 @@ pub fn of_build(
             plan.build.push(path.clone());
         }
     }
+    let downloads = infos
+        .iter()
+        .filter(|(path, _)| plan.download.contains(path));
+    plan.download_size = downloads.fold(0, |sum, (_, info)| sum.saturating_add(info.download_size));
     Ok(plan)
 }
 

@@ -2,6 +2,7 @@
 
 mod confine;
 mod download;
+mod get;
 mod network;
 mod substitute;
 
@@ -36,6 +37,8 @@ enum Task {
         #[arg(value_name = "--query|--substitute", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Write the contents of a URL to standard output, for `guix-client download'
+    Get(get::Options),
     #[command(external_subcommand)]
     Other(Vec<OsString>),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Network => network::run(),
         Task::PerformDownload { arguments } => return download::run(&arguments),
         Task::Substitute { arguments } => return substitute::run(&arguments),
+        Task::Get(options) => get::run(&options),
         Task::Other(words) => unknown(&words),
     };
     match result {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use store::Directories;
+use substitutes::survey::key_name;
 
 use super::findings::Findings;
 
@@ -67,7 +68,11 @@ fn acl(directory: &Path, findings: &mut Findings) {
         );
     }
     match gcrypt::Acl::load(directory) {
-        Ok(acl) => findings.right(format!("the ACL accepts {} keys", acl.len())),
+        Ok(acl) => {
+            let names: Vec<String> = acl.keys().iter().filter_map(key_name).collect();
+            let text = format!("the ACL accepts {} keys: {}", acl.len(), names.join(", "));
+            findings.right(text);
+        }
         Err(error) => findings.wrong(
             format!("the ACL `{}': {error}", file.display()),
             format!(

@@ -15,6 +15,7 @@ mod keys;
 mod offloading;
 mod programs;
 mod sandbox;
+mod substitutes;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     database::check(directories, &mut findings);
     build_users::check(group, &mut findings);
     keys::check(directories, &mut findings);
+    substitutes::check(settings, &mut findings);
     offloading::check(settings, &mut findings);
     kernel::check(&mut findings);
     sandbox::check(settings, &mut findings);

@@ -173,6 +173,12 @@ impl SessionSettings {
         self.words(name).map(BString::from).collect()
     }
 
+    /// The substitute servers that the administrator has named, if any.
+    pub fn named_servers(&self) -> Option<String> {
+        let urls = self.get("substitute-urls")?.to_string();
+        (urls != SUBSTITUTE_URLS).then_some(urls)
+    }
+
     /// Applies the texts in [`SessionSettings::named`].
     pub fn apply_named(&mut self) -> Result<(), Error> {
         let lengths = self

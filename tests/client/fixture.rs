@@ -17,6 +17,9 @@ use crate::harness::{Daemon, Site, TEST_TIMEOUT, eventually, is_ours};
 /// The program under test.
 pub const GUIX_CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
 
+/// What touches the network for it.
+pub const GUIX_FETCH: &str = env!("CARGO_BIN_EXE_guix-fetch");
+
 /// A running daemon with build users, and a directory for the client's files.
 pub struct Fixture {
     // Dropped in this order.
@@ -29,6 +32,12 @@ impl Fixture {
     /// A daemon with an empty store, without substitutes.
     pub fn new() -> Fixture {
         Fixture::with_options(&["--no-substitutes"])
+    }
+
+    /// The same, where `guix-fetch` is installed.
+    pub fn with_network() -> Fixture {
+        let site = Site::new().env("GUIX_FETCH", GUIX_FETCH);
+        Fixture::at(site, &["--no-substitutes"])
     }
 
     /// A daemon with these options, and others that let tests observe it.

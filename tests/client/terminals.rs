@@ -34,7 +34,9 @@ fn colors_are_for_terminals_that_want_them() {
 #[test]
 fn help_fits_into_80_columns() {
     let fixture = Fixture::new();
-    for command in ["build", "log", "archive", "gc", "offload", "hash", "add"] {
+    for command in [
+        "build", "log", "archive", "gc", "offload", "weather", "download", "hash", "add",
+    ] {
         let help = fixture.run_on_terminal(&[command, "--help"], &[("NO_COLOR", "1")]);
         let long = help
             .lines()
@@ -98,4 +100,46 @@ fn a_command_that_waits_for_typing_says_so() {
             "{run:?}"
         );
     }
+}
+
+#[test]
+fn downloads_have_bars_on_a_terminal() {
+    let fixture = Fixture::new();
+    let mut client = Client::connect(&fixture.daemon);
+    let [one, two] = ["one-1.0", "two"].map(|name| fixture.no_item(name));
+    let mut derivation = |name: &str| {
+        let script = format!(
+            "echo '@ download-started {one} http://h/1 1000'
+             echo '@ download-started {two} http://h/2 1000'
+             echo '@ download-progress {one} http://h/1 1000 500'
+             echo said meanwhile
+             echo '@ download-succeeded {one} http://h/1 1000'
+             echo '@ download-succeeded {two} http://h/2 1000'
+             echo >$out"
+        );
+        client.write(Script::new(name, &script)).path
+    };
+    let on_terminal = derivation("on-terminal");
+    let shown = fixture.run_on_terminal(&["build", on_terminal.as_str()], &[("NO_COLOR", "1")]);
+    let shown = shown.succeeds().text();
+    let elsewhere = fixture.run(&["build", derivation("elsewhere").as_str()]);
+    elsewhere.succeeds();
+    for text in [&shown, &elsewhere.err] {
+        for line in [
+            "downloading from http://h/1 ...",
+            "said meanwhile",
+            "downloaded one-1.0, 1000 B in ",
+            "(1 of 2)",
+            "(2 of 2)",
+            "2 files downloaded, 1.95 KiB in ",
+        ] {
+            assert!(text.contains(line), "no `{line}': {text:?}");
+        }
+    }
+    assert!(shown.contains("0 of 2 downloads"), "{shown:?}");
+    assert!(
+        !elsewhere.err.contains("0 of 2 downloads"),
+        "{}",
+        elsewhere.err
+    );
 }

@@ -98,7 +98,10 @@ offers() {
     done
 }
 
-offers 'guix-client ' build archive gc offload log add-text !manual !help
+offers 'guix-client ' build archive gc offload log weather download add-text !manual !help
+offers 'guix-client weather --' --substitute-urls --json
+offers 'guix-client download --' --output --name --no-check-certificate
+offers 'guix-client download --format=' nix-base32 hex
 offers 'guix-client a' archive add add-text authorize
 offers 'guix-client gc --list-' --list-dead --list-live --list-roots !--verify
 offers 'guix-client build --' --hello --no-offload --verbosity !--no-build-hook !--list-dead

@@ -55,6 +55,24 @@ pub fn printable_message(text: &str) -> Cow<'_, str> {
     Cow::Owned(indented.collect())
 }
 
+/// The same for JSON, in which strings are written with escapes of its own. JSON requires them only for
+/// the first 32 characters, but terminals obey others, too.
+///
+/// ```
+/// assert_eq!(formats::printable::printable_json("[\n\"\u{85}\"]"), "[\n\"\\u0085\"]");
+/// ```
+pub fn printable_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && is_unprintable(c) {
+            safe += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Control characters, and Unicode characters that end lines or change the text direction.
 pub fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -65,6 +65,12 @@ impl Acl {
         self.keys.iter().any(|key| key.to_canonical() == wanted)
     }
 
+    /// The keys, each a `(public-key …)`.
+    #[must_use]
+    pub fn keys(&self) -> &[Sexp] {
+        &self.keys
+    }
+
     /// Authorises `key`; a key that is authorised already isn't repeated.
     pub fn authorize(&mut self, key: PublicKey) {
         let key = key.into_sexp();

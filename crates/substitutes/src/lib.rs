@@ -17,6 +17,7 @@
 //! | [`item`] | fetching one item |
 //! | [`waiter`] | who waits for both |
 //! | [`settings`] | which servers a client has, and what it wants to be told |
+//! | [`survey`] | what each of several servers says, for people who want to know |
 //! | [`network`] | the conversation with the program that touches the network |
 
 pub mod cache;
@@ -29,6 +30,7 @@ pub mod network;
 mod reports;
 pub mod servers;
 pub mod settings;
+pub mod survey;
 pub mod trust;
 pub mod unreachable;
 pub mod waiter;
