@@ -42,6 +42,15 @@ impl Server {
 
     /// An FTP server for anonymous users, or for `user` with the password `secret`.
     pub fn ftp(root: &Path, user: Option<&str>) -> Server {
+        Server::ftp_with(root, user, None)
+    }
+
+    /// The same; all data go through one port.
+    pub fn ftp_with_data_port(root: &Path, data: u16) -> Server {
+        Server::ftp_with(root, None, Some(data))
+    }
+
+    fn ftp_with(root: &Path, user: Option<&str>, data: Option<u16>) -> Server {
         let directory = directory();
         let port = free_port();
         let mut child = Spawn::new("/usr/bin/python3")
@@ -51,6 +60,9 @@ impl Server {
             .arg(root);
         if let Some(user) = user {
             child = child.args(["-u", user, "-P", "secret"]);
+        }
+        if let Some(data) = data {
+            child = child.args(["-r".to_owned(), format!("{data}-{data}")]);
         }
         Server::run(child, directory, port)
     }
@@ -185,7 +197,12 @@ pub struct Cable {
 impl Cable {
     /// To this port on `127.0.0.1`.
     pub fn new(server: u16, cuts: &'static [usize]) -> Cable {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Cable::at("127.0.0.1:0", server, cuts)
+    }
+
+    /// The same, at this address.
+    pub fn at(address: &str, server: u16, cuts: &'static [usize]) -> Cable {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for (number, client) in listener.incoming().enumerate() {
@@ -224,7 +241,8 @@ fn program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed; `make check' names its package"))
 }
 
-fn free_port() -> u16 {
+/// A port on `127.0.0.1` that nobody uses now.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use formats::{Algorithm, Hash};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
 
 use super::*;
 
@@ -508,6 +510,63 @@ fn ftp_servers() {
     let (_, built) = build(&mut client, download("d", &urls, "other"));
     built.failed(1, "failed");
     built.said("failed to produce output path");
+}
+
+#[test]
+fn broken_transfers_from_ftp_servers_are_resumed() {
+    let setup = Setup::new();
+    let contents = large();
+    let root = setup.served("large", &contents);
+    let data = free_port();
+    let server = Server::ftp_with_data_port(&root, data);
+    // Data come from the same address as what is said of them.
+    let _data = Cable::at(&format!("127.0.0.2:{data}"), data, &[500_000, 300_000]);
+    let control = Cable::at("127.0.0.2:0", server.port, &[]);
+    let url = format!("ftp://127.0.0.2:{}/large", control.port);
+    let script = download("large", &quoted(&url), &contents);
+    let (drv, built) = build(&mut setup.client(), script);
+    built.succeeded();
+    built.said("broke off");
+    assert!(fs::read(drv.out().as_path()).unwrap() == contents);
+}
+
+/// A file system that is unmounted when the test ends, so that its directory can be deleted.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = system::mount::unmount(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_ends_a_download_and_nothing_stays() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root, for a file system of its own");
+    }
+    let site = Site::new();
+    system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    system::mount::make_private(Path::new("/")).unwrap();
+    let store = site.store();
+    fs::create_dir(&store).unwrap();
+    let options = "mode=1775,size=8m";
+    system::mount::mount_new("tmpfs", &store, MsFlags::empty(), options).unwrap();
+    let mounted = Mounted(store);
+    let setup = Setup::at(site);
+    let contents = large().repeat(10);
+    let root = setup.served("large", &contents);
+    let server = WebServer::start(&root);
+    let urls = format!("({:?} {:?})", server.url("large"), server.url("again"));
+    let mut client = setup.client();
+    let (drv, built) = build(&mut client, download("large", &urls, &contents));
+    built.failed(1, "failed");
+    built.said(&format!(
+        "cannot write {}: No space left on device",
+        drv.out()
+    ));
+    assert!(!requests(&server).contains("again"));
+    assert_eq!(setup.leftovers(), [""; 0]);
+    drop((client, setup, mounted));
 }
 
 #[test]

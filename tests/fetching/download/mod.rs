@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::harness::derivations::{Built, Client, Drv, Script};
-use crate::harness::servers::{Cable, GitBackend, Server};
+use crate::harness::servers::{Cable, GitBackend, Server, free_port};
 use crate::harness::users::BuildUsers;
 use crate::harness::web_server::{Protocol, WebServer};
 use crate::harness::{Daemon, Site, skip};
