@@ -31,8 +31,7 @@ enum Task {
         #[arg(value_name = "DERIVATION OUTPUT", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Find and fetch substitutes for Guix's own daemon
-    #[command(disable_help_flag = true)]
+    /// Stand in for `guix substitute`, under Guix's own daemon
     Substitute {
         #[arg(value_name = "--query|--substitute", allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -63,7 +62,7 @@ fn main() -> ExitCode {
 fn unknown(words: &[OsString]) -> anyhow::Result<()> {
     let name = words.first().map(|word| word.to_string_lossy());
     bail!(
-        "there is no subcommand `{}' here; Guix's own `guix' has all others",
+        "there is no subcommand `{}' here; Guix's own `guix' is needed for all others",
         name.unwrap_or_default()
     )
 }

@@ -50,13 +50,6 @@ pub struct OwnOffer {
 impl OwnOffer {
     /// What has to arrive.
     pub fn expected(&self) -> store::ExpectedItem {
-        let believed = &self.choice.believed;
-        store::ExpectedItem {
-            path: believed.path().clone(),
-            hash: *believed.nar_hash(),
-            nar_size: believed.nar_size(),
-            references: believed.references().clone(),
-            deriver: believed.deriver().cloned(),
-        }
+        self.choice.expected()
     }
 }

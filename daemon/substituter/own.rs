@@ -86,16 +86,9 @@ impl OwnSubstituter {
         conversation: &mut Conversation<'_>,
     ) -> Result<Option<Scope>, Error> {
         let judge = self.trust.judge().map_err(Error::Keys)?;
-        let warning = if judge.believes_everybody() {
-            Some(settings::EVERYBODY_BELIEVED)
-        } else if judge.believes_only_us() {
-            Some(settings::NOBODY_BELIEVED)
-        } else {
-            None
-        };
-        if let (Some(warning), false) = (warning, questions.was_warned) {
+        if let (Some(warning), false) = (settings::warning(&judge), questions.was_warned) {
             questions.was_warned = true;
-            substitutes::Waiter::say(conversation, warning);
+            substitutes::Waiter::say(conversation, &format!("warning: {warning}"));
             conversation.flush();
         }
         if judge.believes_only_us() {
@@ -152,15 +145,12 @@ impl OwnSubstituter {
 }
 
 fn offer(choice: Arc<Choice>, scope: &Arc<Scope>) -> Offer {
-    let first = choice.first(Preference::default());
     let believed = &choice.believed;
     Offer {
         info: Substitutable {
             deriver: believed.deriver().cloned(),
             references: believed.references().clone(),
-            download_size: first
-                .and_then(|(_, variant)| variant.file_size)
-                .unwrap_or(0),
+            download_size: choice.download_size(Preference::default()),
             nar_size: believed.nar_size(),
         },
         origin: Origin::Own(OwnOffer {

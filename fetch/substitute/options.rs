@@ -1,15 +1,18 @@
-//! The client's settings: lines `NAME=VALUE` in the variable `_NIX_OPTIONS`.
+//! The daemon's and its client's settings, which are in the environment.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+/// The variable: a line `NAME=VALUE` for each setting.
+const VARIABLE: &str = "_NIX_OPTIONS";
 
 /// Settings by name.
 #[derive(Debug, Default)]
-pub(super) struct Options(BTreeMap<String, String>);
+pub struct Options(HashMap<String, String>);
 
 impl Options {
-    /// Those in the environment.
-    pub(super) fn from_environment() -> Options {
-        let text = std::env::var_os("_NIX_OPTIONS").unwrap_or_default();
+    /// The settings in this process's environment.
+    pub fn from_environment() -> Options {
+        let text = std::env::var_os(VARIABLE).unwrap_or_default();
         Options::parse(&text.to_string_lossy())
     }
 
@@ -22,9 +25,14 @@ impl Options {
         )
     }
 
-    /// A setting, if there is one of this name.
-    pub(super) fn get(&self, name: &str) -> Option<String> {
+    /// The value of a setting.
+    pub fn get(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
+    }
+
+    /// Whether files of an item are replaced by links to equal ones.
+    pub fn deduplicate(&self) -> bool {
+        self.get("deduplicate").is_some_and(|value| value == "yes")
     }
 }
 
@@ -33,14 +41,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_begins_after_the_first_equals_sign() {
-        let options = Options::parse("a=b=c\nnonsense\nsubstitute-urls=http://x http://y\nd=");
+    fn settings() {
+        let options = Options::parse("a=b=c\nrubbish\nempty=\ndeduplicate=yes\n");
         assert_eq!(options.get("a").as_deref(), Some("b=c"));
-        assert_eq!(
-            options.get("substitute-urls").as_deref(),
-            Some("http://x http://y")
-        );
-        assert_eq!(options.get("d").as_deref(), Some(""));
-        assert_eq!(options.get("nonsense"), None);
+        assert_eq!(options.get("empty").as_deref(), Some(""));
+        assert_eq!(options.get("rubbish"), None);
+        assert!(options.deduplicate());
+        for text in ["", "deduplicate=no", "deduplicate="] {
+            assert!(!Options::parse(text).deduplicate());
+        }
     }
 }

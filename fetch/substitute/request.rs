@@ -1,62 +1,80 @@
-//! What Guix's daemon asks: one line each.
+//! What the daemon asks: one line each, on descriptor 0.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 
-use anyhow::{Context, bail};
+use formats::printable::printable;
 use formats::store_path::{StoreDir, StorePath};
 
-/// The longest request, in bytes: a question for several hundred thousand items.
-const LIMIT: u64 = 64 << 20;
+/// The longest line, in bytes: room for as many items as are looked up at once.
+const LINE_LIMIT: u64 = 64 << 20;
+
+/// How much of a request is shown in an error.
+const SHOWN: usize = 100;
 
 /// A request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    /// Which of these have substitutes.
+pub enum Request {
+    /// Which of these items are available?
     Have(Vec<StorePath>),
-    /// What is known of them.
+    /// What is known of these items?
     Info(Vec<StorePath>),
-    /// Fetch an item to a place in the store.
+    /// Fetch an item to that place.
     Substitute {
         /// The item.
         path: StorePath,
-        /// Its own path or, if it is to be repaired, another one.
+        /// The name in the store directory that it gets: its own, or a temporary one if a damaged
+        /// item is repaired.
         destination: StorePath,
     },
 }
 
 impl Request {
-    /// The next request; `None` at the end of input.
-    pub(super) fn read(
-        input: &mut dyn BufRead,
-        store: &StoreDir,
-    ) -> anyhow::Result<Option<Request>> {
-        let mut line = String::new();
-        let length = input.take(LIMIT).read_line(&mut line);
-        if length.context("cannot read a request")? == 0 {
-            return Ok(None);
+    /// Parses a line; `None` if it isn't a request. What can't be the name of an item is left out:
+    /// there is no substitute for it.
+    pub fn parse(line: &[u8], store: &StoreDir) -> Option<Request> {
+        let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+        let request = words.next()?;
+        let mut paths = words.map(|word| store.parse(word));
+        match request {
+            "have" => Some(Request::Have(paths.flatten().collect())),
+            "info" => Some(Request::Info(paths.flatten().collect())),
+            "substitute" => match (paths.next()?, paths.next()?, paths.next()) {
+                (Ok(path), Ok(destination), None) => {
+                    Some(Request::Substitute { path, destination })
+                }
+                _ => None,
+            },
+            _ => None,
         }
-        let Some(line) = line.strip_suffix('\n') else {
-            bail!("a request is incomplete or too long");
-        };
-        Request::parse(line, store).map(Some)
+    }
+}
+
+/// The lines of a stream.
+pub struct Requests<R>(R);
+
+impl<R: BufRead> Requests<R> {
+    /// The lines of `stream`.
+    pub fn new(stream: R) -> Requests<R> {
+        Requests(stream)
     }
 
-    fn parse(line: &str, store: &StoreDir) -> anyhow::Result<Request> {
-        let mut words = line.split_ascii_whitespace();
-        let kind = words.next();
-        let paths = words
-            .map(|word| store.parse(word))
-            .collect::<Result<Vec<StorePath>, _>>()?;
-        Ok(match (kind, &paths[..]) {
-            (Some("have"), _) => Request::Have(paths),
-            (Some("info"), _) => Request::Info(paths),
-            (Some("substitute"), [path, destination]) => Request::Substitute {
-                path: path.clone(),
-                destination: destination.clone(),
-            },
-            _ => bail!("unknown request"),
-        })
+    /// The next line; `None` at the end.
+    pub fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        let stream = &mut self.0;
+        stream.take(LINE_LIMIT).read_until(b'\n', &mut line)?;
+        if line.len() as u64 == LINE_LIMIT {
+            let text = "the daemon's request is too long";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok((!line.is_empty()).then_some(line))
     }
+}
+
+/// A request as it can be shown.
+pub fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
+    printable(text.trim_end()).into_owned()
 }
 
 #[cfg(test)]
@@ -64,35 +82,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_the_daemon() {
+    fn requests() {
         let store = StoreDir::new("/gnu/store").unwrap();
-        let path = |name: &str| store.join(&format!("{}-{name}", "0".repeat(32))).unwrap();
-        let (a, b) = (path("a"), path("a.tmp"));
-        let text = format!("have {a} {b} \ninfo \nsubstitute {a} {b}\n");
-        let mut input = text.as_bytes();
-        let mut next = || Request::read(&mut input, &store).unwrap();
-        assert_eq!(next(), Some(Request::Have(vec![a.clone(), b.clone()])));
-        assert_eq!(next(), Some(Request::Info(vec![])));
-        let (path, destination) = (a, b);
-        assert_eq!(next(), Some(Request::Substitute { path, destination }));
-        assert_eq!(next(), None);
+        let item = |name: &str| store.join(&format!("{}-{name}", "0".repeat(32))).unwrap();
+        let (a, b) = (item("a"), item("b"));
+        let parse = |line: &str| Request::parse(line.as_bytes(), &store);
+        assert_eq!(
+            parse(&format!("have {a} {b} \n")),
+            Some(Request::Have(vec![a.clone(), b.clone()]))
+        );
+        assert_eq!(
+            parse(&format!("info {a} /etc/passwd \n")),
+            Some(Request::Info(vec![a.clone()]))
+        );
+        assert_eq!(parse("info \n"), Some(Request::Info(vec![])));
+        let destination = item("a.tmp");
+        assert_eq!(
+            parse(&format!("substitute {a} {destination}\n")),
+            Some(Request::Substitute {
+                path: a.clone(),
+                destination
+            })
+        );
+        for odd in [
+            String::new(),
+            "\n".to_owned(),
+            "has x".to_owned(),
+            format!("substitute {a}\n"),
+            format!("substitute {a} /tmp/a\n"),
+            format!("substitute {a} {b}/c\n"),
+            format!("substitute {a} {b} {a}\n"),
+        ] {
+            assert_eq!(parse(&odd), None, "{odd}");
+        }
     }
 
     #[test]
-    fn nonsense_is_refused() {
-        let store = StoreDir::new("/gnu/store").unwrap();
-        for text in [
-            "\n",
-            "hello\n",
-            "have /etc/passwd\n",
-            "substitute\n",
-            "have",
-            "info ../x\n",
-        ] {
-            assert!(
-                Request::read(&mut text.as_bytes(), &store).is_err(),
-                "{text}"
-            );
-        }
+    fn lines_end_with_the_stream() {
+        let mut requests = Requests::new(&b"a\nb"[..]);
+        assert_eq!(requests.next_line().unwrap().unwrap(), b"a\n");
+        assert_eq!(requests.next_line().unwrap().unwrap(), b"b");
+        assert_eq!(requests.next_line().unwrap(), None);
+        let mut endless = Requests::new(io::BufReader::new(io::repeat(b'x')));
+        assert!(endless.next_line().is_err());
     }
 }

@@ -13,5 +13,5 @@ mod evil_program;
 mod fixture;
 mod network;
 mod real_servers;
-mod stand_in;
+mod standin;
 mod substitutes;

@@ -115,9 +115,11 @@ impl ReceivedItem<'_> {
         &self.hash
     }
 
-    /// Moves the item to `place`, replacing what is there, for whoever has that locked to register
-    /// it.
-    pub fn move_to(self, place: &StorePath) -> Result<()> {
+    /// Moves the item to `place` in one step, replacing what is there, for whoever has that locked
+    /// and has the database to register it.
+    pub fn move_to(mut self, place: &StorePath) -> Result<()> {
+        let unpacked = self.receiver.unpack().map(drop);
+        unpacked.map_err(|error| from_io(error, || format!("unpacking `{}'", self.item.path)))?;
         self.receiver.settle(place, &self.hash, self.item.nar_size)
     }
 

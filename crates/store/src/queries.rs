@@ -388,7 +388,7 @@ impl Store {
         action: &str,
         mut question: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.inner.database.read(action, |connection| {
+        self.database()?.read(action, |connection| {
             question(connection).map_err(|error| Error::database(action, error))
         })
     }
@@ -400,7 +400,7 @@ impl Store {
         progress: &dyn Progress,
         mut change: impl FnMut(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        self.inner.database.write(action, progress, |connection| {
+        self.database()?.write(action, progress, |connection| {
             change(connection).map_err(|error| Error::database(action, error))
         })
     }

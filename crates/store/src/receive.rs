@@ -120,7 +120,7 @@ impl<'a> Receiver<'a> {
     }
 
     /// Starts to unpack, beginning with the recorded events.
-    fn unpack(&mut self) -> io::Result<&mut Unpacker> {
+    pub(crate) fn unpack(&mut self) -> io::Result<&mut Unpacker> {
         if self.unpacking.is_none() {
             let name = self.store.unique_name("nix");
             let path = self.store.dir().join(&name).map_err(io::Error::other)?;

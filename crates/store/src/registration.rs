@@ -67,7 +67,7 @@ impl Store {
             nix::unistd::sync();
         }
         let action = "registering valid paths in database";
-        self.inner.database.write(action, progress, |connection| {
+        self.database()?.write(action, progress, |connection| {
             insert_all(connection, action, paths, derivations)
         })
     }
@@ -77,7 +77,7 @@ impl Store {
         let action = "invalidating path in database";
         let failed = |error| Error::database(action, error);
         let mut in_use = Vec::new();
-        self.inner.database.write(action, &Quiet, |connection| {
+        self.database()?.write(action, &Quiet, |connection| {
             in_use = referrers(connection, path).map_err(failed)?;
             if in_use.is_empty() {
                 connection

@@ -66,7 +66,8 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) directories: Directories,
     pub(crate) options: StoreOptions,
-    pub(crate) database: Database,
+    /// `None` if only the files are open.
+    database: Option<Database>,
     /// The store directory.
     pub(crate) root: Dir,
     /// `.links`; `None` in a store opened read-only.
@@ -119,26 +120,54 @@ impl Store {
             fs::write(&schema, SCHEMA_VERSION.to_string())
                 .context(|| format!("writing file `{}'", schema.display()))?;
         }
-        let open = |path: &Path| {
-            Dir::open(path).context(|| format!("opening directory `{}'", path.display()))
-        };
-        let root = open(&fs::canonicalize(store).unwrap_or_else(|_| store.into()))?;
+        let root = open_root(store)?;
         let links = if options.read_only {
             None
         } else {
-            Some(open(&store.join(".links"))?)
+            Some(open_dir(&store.join(".links"))?)
         };
         Ok(Store {
             inner: Arc::new(Inner {
                 directories,
                 options,
-                database,
+                database: Some(database),
                 root,
                 links,
                 modulo: Mutex::default(),
                 _big_lock: big_lock,
             }),
         })
+    }
+
+    /// Opens the files of a store whose database is somebody else's: items can be received
+    /// ([`Store::receive`]) and [moved](crate::ReceivedItem::move_to) to their paths. Whatever needs
+    /// the database fails.
+    pub fn open_files(directories: Directories, options: StoreOptions) -> Result<Store> {
+        let store = directories.store.as_path();
+        if !options.ignore_symlink_store {
+            check_not_symlink(store)?;
+        }
+        let root = open_root(store)?;
+        let links = store.join(".links");
+        fs::create_dir_all(&links)
+            .context(|| format!("creating directory `{}'", links.display()))?;
+        Ok(Store {
+            inner: Arc::new(Inner {
+                links: Some(open_dir(&links)?),
+                directories,
+                options,
+                database: None,
+                root,
+                modulo: Mutex::default(),
+                _big_lock: None,
+            }),
+        })
+    }
+
+    /// The database.
+    pub(crate) fn database(&self) -> Result<&Database> {
+        let missing = || Error::Other("the store was opened without its database".to_owned());
+        self.inner.database.as_ref().ok_or_else(missing)
     }
 
     /// The names of all directories.
@@ -165,7 +194,7 @@ impl Store {
     /// Writes everything that is known to `db.sqlite`, so that it can be copied alone. This also
     /// happens [some time](StoreOptions::checkpoint_after) after the last change.
     pub fn checkpoint(&self) -> Result<()> {
-        self.inner.database.checkpoint()
+        self.database()?.checkpoint()
     }
 
     /// Creates `profiles/per-user/NAME` for the user `uid`, if it doesn't exist.
@@ -228,6 +257,14 @@ impl Store {
         }
         work(hashes)
     }
+}
+
+fn open_dir(path: &Path) -> Result<Dir> {
+    Dir::open(path).context(|| format!("opening directory `{}'", path.display()))
+}
+
+fn open_root(store: &Path) -> Result<Dir> {
+    open_dir(&fs::canonicalize(store).unwrap_or_else(|_| store.into()))
 }
 
 /// Creates the directories of a store.

@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use store::ExpectedItem;
+
 use crate::compression::Compression;
 use crate::narinfo::{Narinfo, Variant};
 
@@ -34,6 +36,26 @@ pub fn choose(
 }
 
 impl Choice {
+    /// What has to arrive.
+    pub fn expected(&self) -> ExpectedItem {
+        let believed = &self.believed;
+        ExpectedItem {
+            path: believed.path().clone(),
+            hash: *believed.nar_hash(),
+            nar_size: believed.nar_size(),
+            references: believed.references().clone(),
+            deriver: believed.deriver().cloned(),
+        }
+    }
+
+    /// The size of the file that is tried first; 0 if it is not known.
+    pub fn download_size(&self, preference: Preference) -> u64 {
+        let first = self.first(preference);
+        first
+            .and_then(|(_, variant)| variant.file_size)
+            .unwrap_or(0)
+    }
+
     /// Every file that holds the item's nar, in the order in which to try them: server by server.
     pub fn variants(&self, preference: Preference) -> Vec<(&Arc<Narinfo>, &Variant)> {
         let mut variants = Vec::new();

@@ -174,7 +174,7 @@ impl Item<'_> {
         })?;
         let places = self.places(&narinfos);
         if places.is_empty() {
-            waiter.say(&format!(
+            waiter.warn(&format!(
                 "failed to find alternative substitute for '{path}'\n"
             ));
         }
@@ -196,7 +196,7 @@ impl Item<'_> {
                 // Without it, the indices of those after it would be wrong.
                 Err(_) if index > 0 => break,
                 Err(error) => {
-                    waiter.say(&format!("download from '{}' failed: {error}\n", place.url));
+                    waiter.warn(&format!("download from '{}' failed: {error}\n", place.url));
                     return Ok(Attempt::Failed {
                         place: 0,
                         wrong: None,
@@ -486,6 +486,6 @@ impl Progress<'_> {
             true => ", trying next URL",
             false => "",
         };
-        waiter.say(&format!("download from '{url}' failed: {reason}{rest}\n"));
+        waiter.warn(&format!("download from '{url}' failed: {reason}{rest}\n"));
     }
 }

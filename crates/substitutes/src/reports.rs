@@ -81,7 +81,7 @@ impl Reports {
             ErrorKind::Tls => "TLS connection failed",
             _ => "connection failed",
         };
-        waiter.say(&format!("{host}: {what}: {}\n", error.text()));
+        waiter.warn(&format!("{host}: {what}: {}\n", error.text()));
     }
 
     /// Shows progress, if it is time.

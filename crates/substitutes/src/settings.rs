@@ -5,17 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::servers::{self, ListedBy, Server, discovered, discovery_file, parse_list};
+use crate::trust::Judge;
 
 /// If this variable of the environment is `yes`, everything is believed, signed or not.
 const UNAUTHENTICATED: &str = "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES";
-
-/// What is said where at most this machine's own key is authorised.
-pub const NOBODY_BELIEVED: &str = "warning: ACL for archive imports seems to be uninitialized, \
-                                   substitutes may be unavailable\n";
-
-/// What is said where everybody is believed.
-pub const EVERYBODY_BELIEVED: &str =
-    "warning: authentication and authorization of substitutes disabled!\n";
 
 /// Looks a setting up.
 pub type Setting<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -23,6 +16,20 @@ pub type Setting<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Whether the administrator wants everything to be believed.
 pub fn is_unauthenticated() -> bool {
     std::env::var_os(UNAUTHENTICATED).is_some_and(|value| value == "yes")
+}
+
+/// The warning to users if nobody is believed but this machine itself, or everybody.
+pub fn warning(judge: &Judge) -> Option<&'static str> {
+    if judge.believes_everybody() {
+        Some("authentication and authorization of substitutes disabled!\n")
+    } else if judge.believes_only_us() {
+        Some(
+            "ACL for archive imports seems to be uninitialized, \
+             substitutes may be unavailable\n",
+        )
+    } else {
+        None
+    }
 }
 
 /// The servers to ask: those that were discovered, if that is wanted, and then those of the client,

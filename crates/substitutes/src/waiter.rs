@@ -36,6 +36,11 @@ pub trait Waiter {
     /// A piece of what `guix substitute` would write to its standard error. Text from others in it
     /// is printable.
     fn say(&mut self, text: &str);
+
+    /// A warning, of one line.
+    fn warn(&mut self, text: &str) {
+        self.say(text);
+    }
 }
 
 /// Waits until one of `fds` is readable, `timeout` has passed, or the waiter is to be asked again.

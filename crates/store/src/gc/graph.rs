@@ -120,7 +120,7 @@ impl Graph {
         let prefix = format!("{}/", store.dir());
         let action = "reading valid paths from database";
         let failed = |error| Error::database(action, error);
-        store.inner.database.read(action, |connection| {
+        store.database()?.read(action, |connection| {
             let _transaction = together(connection).map_err(failed)?;
             let mut graph = Graph::load_paths(connection, &prefix).map_err(failed)?;
             check(progress)?;

@@ -1,0 +1,212 @@
+//! Answers the daemon's requests.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Error;
+use authority::Keys;
+use formats::store_path::{StoreDir, StorePath};
+use nix::sys::signal::Signal;
+use store::{Directories, Quiet, ReceiveOptions, Store, StoreOptions, TempRoots};
+use substitutes::cache::Cache;
+use substitutes::item::{self, Item};
+use substitutes::lookup::{Found, Lookup};
+use substitutes::network::{self, Network};
+use substitutes::servers::ListedBy;
+use substitutes::settings;
+use substitutes::{Choice, Judge, Preference, Server, Trust, Unreachable, Waiter};
+use system::clock::unix_time;
+
+use super::log::Log;
+use super::options::Options;
+use super::replies::Status;
+
+/// This program, whatever has become of its file.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// What is kept from one request to the next.
+pub struct Agent {
+    resources: Resources,
+    log: Log,
+    unreachable: Unreachable,
+    /// The store's files, once there is something to unpack.
+    store: Option<(Store, TempRoots)>,
+}
+
+/// Whom a request is put to, and who is believed.
+struct Scope {
+    servers: Vec<Arc<Server>>,
+    judge: Judge,
+}
+
+/// What all requests use.
+struct Resources {
+    directories: Directories,
+    options: Options,
+    network: Network,
+    trust: Trust,
+    cache: Cache,
+}
+
+impl Agent {
+    /// Starts nothing yet.
+    ///
+    /// # Errors
+    /// The list of servers has a URL that can't be that of one.
+    pub fn new(directories: Directories, options: Options, mut log: Log) -> anyhow::Result<Agent> {
+        let resources = Resources::new(directories, options);
+        let judge = resources.trust.judge().map_err(Error::msg)?;
+        if let Some(warning) = settings::warning(&judge) {
+            log.warn(warning);
+        }
+        resources.scope()?;
+        if let Err(error) = resources.cache.expire(unix_time()) {
+            let directory = resources.cache.directory().display();
+            let text = format!("cannot remove old answers from `{directory}': {error}\n");
+            log.warn(&text);
+        }
+        Ok(Agent {
+            resources,
+            log,
+            unreachable: Unreachable::default(),
+            store: None,
+        })
+    }
+
+    /// The store whose items are asked for.
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.resources.directories.store
+    }
+
+    /// What is known of these items.
+    pub fn look_up(&mut self, paths: Vec<StorePath>) -> anyhow::Result<Found> {
+        self.look_up_and_follow(paths, &mut |_| false)
+    }
+
+    /// The same, and of what they refer to as far as it isn't in the store: the daemon is going to
+    /// ask for that, item by item, and then it is in the cache.
+    pub fn look_up_closure(&mut self, paths: &[StorePath]) -> anyhow::Result<Found> {
+        let is_missing = |path: &StorePath| path.as_path().symlink_metadata().is_err();
+        self.look_up_and_follow(paths.to_vec(), &mut |path| is_missing(path))
+    }
+
+    fn look_up_and_follow(
+        &mut self,
+        paths: Vec<StorePath>,
+        follow: &mut dyn FnMut(&StorePath) -> bool,
+    ) -> anyhow::Result<Found> {
+        let Some(scope) = self.resources.scope()? else {
+            return Ok(Found::new());
+        };
+        let lookup = self.resources.lookup(&scope);
+        Ok(lookup.look_up(paths, &mut self.unreachable, follow, &mut self.log)?)
+    }
+
+    /// Fetches an item. Whatever the status, `destination` has the item or nothing new.
+    pub fn substitute(
+        &mut self,
+        path: &StorePath,
+        destination: &StorePath,
+    ) -> anyhow::Result<Status> {
+        if let Some(scope) = self.resources.scope()? {
+            let (lookup, unreachable) = (self.resources.lookup(&scope), &mut self.unreachable);
+            let wanted = [path.clone()];
+            let found = lookup.look_up(wanted, unreachable, &mut |_| false, &mut self.log)?;
+            if let Some(choice) = found.get(path) {
+                return self.fetch(choice, &scope, destination);
+            }
+        }
+        self.log.error(&format!("no valid substitute for '{path}'"));
+        Ok(Status::NotFound)
+    }
+
+    fn fetch(
+        &mut self,
+        choice: &Choice,
+        scope: &Scope,
+        destination: &StorePath,
+    ) -> anyhow::Result<Status> {
+        let resources = &self.resources;
+        let (store, temp_roots) = match &mut self.store {
+            Some(open) => open,
+            None => self.store.insert(resources.open_store()?),
+        };
+        let expected = choice.expected();
+        let item = Item {
+            choice,
+            lookup: &resources.lookup(scope),
+            preference: Preference::default(),
+            traces: settings::wants_traces(&|name| resources.options.get(name)),
+        };
+        let options = ReceiveOptions {
+            temp_roots,
+            deduplicate: resources.options.deduplicate(),
+            progress: &Quiet,
+        };
+        let fetched = item.fetch(&mut self.log, &mut self.unreachable, &mut |source| {
+            store.receive(source, &expected, &options)
+        });
+        match fetched {
+            Ok(received) => {
+                let hash = *received.hash();
+                received.move_to(destination)?;
+                let nar_size = expected.nar_size;
+                Ok(Status::Success { hash, nar_size })
+            }
+            Err(item::Error::NotFound) => Ok(Status::NotFound),
+            Err(item::Error::WrongHash { expected, actual }) => Ok(Status::HashMismatch {
+                expected: *expected,
+                actual: *actual,
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Resources {
+    fn new(directories: Directories, options: Options) -> Resources {
+        let keys = Arc::new(Keys::new(&directories.configuration));
+        let cache_home = std::env::var_os("XDG_CACHE_HOME");
+        let cache = Cache::place(&directories.state, cache_home.as_deref());
+        let network = Network::new(|socket| {
+            network::program(Path::new(THIS_PROGRAM), socket)
+                .parent_death_signal(Signal::SIGKILL)
+                .spawn()
+        });
+        Resources {
+            directories,
+            options,
+            network,
+            trust: Trust::new(keys, settings::is_unauthenticated()),
+            cache: Cache::new(cache),
+        }
+    }
+
+    /// Whom to ask and whom to believe now: the ACL may have changed. `None` if nothing that anybody
+    /// says would be believed.
+    fn scope(&self) -> anyhow::Result<Option<Scope>> {
+        let judge = self.trust.judge().map_err(Error::msg)?;
+        // Clients that the daemon trusts set what administrators set.
+        let (by, state) = (ListedBy::User, &self.directories.state);
+        let servers = settings::servers(&|name| self.options.get(name), by, state)?;
+        let is_anybody_believed = !judge.believes_only_us();
+        Ok(is_anybody_believed.then_some(Scope { servers, judge }))
+    }
+
+    fn lookup<'a>(&'a self, scope: &'a Scope) -> Lookup<'a> {
+        Lookup {
+            store: &self.directories.store,
+            servers: &scope.servers,
+            cache: &self.cache,
+            judge: &scope.judge,
+            network: &self.network,
+        }
+    }
+
+    /// Opens the store's files; the daemon has the database.
+    fn open_store(&self) -> anyhow::Result<(Store, TempRoots)> {
+        let store = Store::open_files(self.directories.clone(), StoreOptions::default())?;
+        let temp_roots = store.temp_roots();
+        Ok((store, temp_roots))
+    }
+}
