@@ -82,7 +82,7 @@ impl Talk {
                 Ok(program) => self.program = Some(program),
                 Err(error) => {
                     let text = format!("cannot start the network program: {error}");
-                    shared.fail_unsent(&NetworkError::new(ErrorKind::ProgramMissing, text));
+                    shared.fail_all(&NetworkError::new(ErrorKind::ProgramMissing, text));
                 }
             }
         }
@@ -90,9 +90,13 @@ impl Talk {
             return;
         };
         if let Err(error) = program.talk(shared) {
-            let lived = program.since.elapsed();
+            let (lived, has_greeted) = (program.since.elapsed(), program.has_greeted);
             self.program = None; // killed, if it isn't dead
-            shared.fail_sent(&error);
+            match has_greeted {
+                true => shared.fail_sent(&error),
+                // It can't do its work here; another one couldn't either.
+                false => shared.fail_all(&error),
+            }
             self.quick_deaths = match lived {
                 lived if lived >= GOOD_LIFE => 0,
                 _ => self.quick_deaths + 1,
@@ -311,3 +315,7 @@ impl Running {
 fn died(text: &str) -> NetworkError {
     NetworkError::new(ErrorKind::ProgramDied, text)
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -362,20 +362,13 @@ impl Shared {
 
     /// The program is gone: everything that it was asked fails.
     pub(super) fn fail_sent(&self, error: &NetworkError) {
-        let mut state = self.state.lock();
-        state.cancelled.clear();
-        state.owners.clear();
-        for mailbox in state.mailboxes.values_mut() {
-            let ids: Vec<RequestId> = mailbox.sent.drain().map(|(id, _)| id).collect();
-            for id in ids {
-                mailbox.push(id, Event::Failed(error.clone()));
-            }
-        }
+        self.state.lock().fail_sent(error);
     }
 
-    /// The program can't be started: everything that waits for it fails.
-    pub(super) fn fail_unsent(&self, error: &NetworkError) {
+    /// No program can be had: that fails, and everything that waits for one.
+    pub(super) fn fail_all(&self, error: &NetworkError) {
         let mut state = self.state.lock();
+        state.fail_sent(error);
         let mut dropped = Vec::new();
         for mailbox in state.mailboxes.values_mut() {
             for (id, wanted) in std::mem::take(&mut mailbox.unsent) {
@@ -397,6 +390,17 @@ impl Drop for Shared {
 }
 
 impl State {
+    fn fail_sent(&mut self, error: &NetworkError) {
+        self.cancelled.clear();
+        self.owners.clear();
+        for mailbox in self.mailboxes.values_mut() {
+            let ids: Vec<RequestId> = mailbox.sent.drain().map(|(id, _)| id).collect();
+            for id in ids {
+                mailbox.push(id, Event::Failed(error.clone()));
+            }
+        }
+    }
+
     fn give_up(&mut self, id: RequestId) {
         if self.owners.remove(&id).is_some() {
             self.cancelled.push(id);

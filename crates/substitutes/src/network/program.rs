@@ -60,7 +60,8 @@ pub fn program(guix_fetch: &Path, socket: UnixStream) -> Spawn {
 ///
 /// It is started when there is something to ask. If it dies, its requests fail with
 /// [`ErrorKind::ProgramDied`](super::ErrorKind::ProgramDied), and it is started again for later ones:
-/// at once, or, if it keeps dying, after a pause of up to five seconds. If it can't be started, requests fail with
+/// at once, or, if it keeps dying, after a pause of up to five seconds. If it dies before it has
+/// greeted, whatever waits for it fails, too. If it can't be started, requests fail with
 /// [`ErrorKind::ProgramMissing`](super::ErrorKind::ProgramMissing). It is killed when the last clone
 /// and the last [`Exchange`](super::Exchange) are dropped, and if it doesn't take what is sent to it
 /// for a minute.
