@@ -43,7 +43,7 @@ cargo_build    = CARGO_TERM_PROGRESS_WHEN=never ./autoconf-compat/patiently 8 co
 native         = $(CARGO_TARGET_DIR)/release
 manual         = $(CARGO_TARGET_DIR)/manual
 # What `all' is made from, and a file as new as what it has made.
-sources        = Cargo.toml Cargo.lock build.rs config.status.toml crates daemon hook client doc
+sources        = Cargo.toml Cargo.lock build.rs config.status.toml crates daemon hook client fetch doc
 complete       = $(release)/.complete
 
 export CARGO CARGO_TARGET_DIR

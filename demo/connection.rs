@@ -12,11 +12,12 @@ use formats::hash::Algorithm;
 use formats::nar::Sink;
 use formats::store_path::{StoreDir, StorePath};
 use protocol::client::{self, Address, Options};
+use protocol::operations::{PathInfo, QueryPathInfo};
 
 /// A connection to the daemon of this host.
 pub struct Connection {
     daemon: client::Connection,
-    store: StoreDir,
+    directories: store::Directories,
 }
 
 impl Connection {
@@ -27,13 +28,25 @@ impl Connection {
             .connect(&directories.store, &Options::default())?;
         Ok(Connection {
             daemon,
-            store: directories.store,
+            directories,
         })
     }
 
     /// The store's directory.
     pub fn directory(&self) -> &StoreDir {
-        &self.store
+        &self.directories.store
+    }
+
+    /// The store, the state, and the configuration.
+    pub fn directories(&self) -> &store::Directories {
+        &self.directories
+    }
+
+    /// What is registered about an item.
+    pub fn info(&mut self, path: &StorePath) -> Result<PathInfo> {
+        self.daemon
+            .call(&QueryPathInfo { path: path.clone() })
+            .with_context(|| format!("cannot find {path}"))
     }
 
     /// Adds a file or a tree as it is.
@@ -72,7 +85,7 @@ impl Connection {
 }
 
 /// Passes the tree at `path` to `sink`. Recursion is as deep as the tree: here, a few levels.
-fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
+pub fn dump(path: &Path, sink: &mut dyn Sink) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {
         let target = fs::read_link(path)?;

@@ -4,10 +4,13 @@
 //! `demo/run` and `demo/inside`, which call it, contain the rest.
 
 mod connection;
+mod fresh;
 mod picture;
 mod plan;
+mod publish;
 mod report;
 mod source;
+mod writer;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -41,13 +44,35 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["report", plan, machines, seconds] => {
             report::print(&plan::load(Path::new(plan))?, Path::new(machines), seconds)?;
         }
+        ["publish", directory, list, items @ ..] => {
+            let mut store = connection::Connection::open()?;
+            let items = items.iter().map(|item| store.directory().parse(item));
+            let items = items.collect::<Result<Vec<_>, _>>()?;
+            let published = publish::publish(&mut store, items, Path::new(directory))?;
+            fresh::save(&published, Path::new(list))?;
+        }
+        ["derive-fresh", gathered, list, url, source, plan] => {
+            let mut store = connection::Connection::open()?;
+            let published = fresh::load(&store, Path::new(list))?;
+            let gathered = Path::new(gathered);
+            let steps = fresh::derive(&mut store, gathered, &published, url, Path::new(source))?;
+            plan::save(&steps, Path::new(plan))?;
+        }
+        ["report-fresh", plan, list, machine, seconds] => {
+            let mut store = connection::Connection::open()?;
+            let published = fresh::load(&store, Path::new(list))?;
+            let steps = plan::load(Path::new(plan))?;
+            fresh::report(&mut store, &steps, &published, Path::new(machine), seconds)?;
+        }
         ["picture", output] => print!("{}", picture::draw(&std::fs::read_to_string(output)?)),
         ["in-mount-namespace", program, arguments @ ..] => {
             in_mount_namespace(program, arguments)?;
         }
         _ => bail!(
             "usage: guix-demo system | source-of CRATE | in-mount-namespace COMMAND... | \
-             derive GATHERED PLAN | report PLAN MACHINES SECONDS | picture OUTPUT"
+             derive GATHERED PLAN | report PLAN MACHINES SECONDS | publish DIRECTORY LIST ITEM... | \
+             derive-fresh GATHERED LIST URL SOURCE PLAN | report-fresh PLAN LIST MACHINE SECONDS | \
+             picture OUTPUT"
         ),
     }
     Ok(())

@@ -1,14 +1,13 @@
 //! The derivations: a toolchain, one per C file, one that links, one that runs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use formats::derivation::{Derivation, ModuloHashes, Recipe};
 use formats::store_path::StorePath;
 
 use crate::connection::Connection;
+use crate::writer::{Needs, Writer};
 
 /// One derivation of the plan.
 pub struct Step {
@@ -23,12 +22,8 @@ pub struct Step {
 /// Adds the gathered sources and the derivations to the store. The last step depends on all others.
 pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
     let lua = gathered.join("lua");
-    let mut writer = Writer {
-        busybox: store.add_tree("busybox", &gathered.join("busybox"))?,
-        store,
-        hashes: ModuloHashes::new(),
-        steps: Vec::new(),
-    };
+    let busybox = store.add_tree("busybox", &gathered.join("busybox"))?;
+    let mut writer = Writer::new(store, busybox.clone());
 
     let tools = writer
         .store
@@ -36,7 +31,6 @@ pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
     let script = writer
         .store
         .add_file("toolchain", &gathered.join("scripts/toolchain"))?;
-    let busybox = writer.busybox.clone();
     let toolchain = writer.write(
         "gcc-toolchain",
         &format!(". {script}"),
@@ -46,7 +40,7 @@ pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
     )?;
 
     // Every object needs its own file and all headers: a change in one C file concerns one step.
-    let headers = writer.headers(&lua)?;
+    let headers = headers(writer.store, &lua)?;
     let mut sources = files(&lua, "c")?;
     sources.push(gathered.join("main.c"));
     let mut objects = Vec::new();
@@ -93,107 +87,19 @@ pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
         &format!("{}/bin/lua {script} | tee $out", lua.output),
         Needs::sources([script]).step(&lua),
     )?;
-    Ok(writer.steps)
+    Ok(writer.into_steps())
 }
 
-/// The inputs of a derivation besides busybox.
-#[derive(Default)]
-struct Needs {
-    sources: BTreeSet<StorePath>,
-    inputs: BTreeMap<StorePath, BTreeSet<String>>,
-    environment: BTreeMap<String, String>,
-}
-
-impl Needs {
-    fn sources(sources: impl IntoIterator<Item = StorePath>) -> Needs {
-        Needs {
-            sources: sources.into_iter().collect(),
-            ..Needs::default()
-        }
+/// A store item with the headers in `directory` and nothing else.
+fn headers(store: &mut Connection, directory: &Path) -> Result<StorePath> {
+    let only = directory.with_extension("headers");
+    fs::create_dir_all(&only)?;
+    for header in files(directory, "h")? {
+        let name = header.file_name().unwrap_or_default();
+        fs::copy(&header, only.join(name))
+            .with_context(|| format!("cannot copy {}", header.display()))?;
     }
-
-    fn step(mut self, step: &Written) -> Needs {
-        self.inputs
-            .insert(step.drv.clone(), BTreeSet::from(["out".to_owned()]));
-        self
-    }
-
-    fn variable(mut self, name: &str, value: &StorePath) -> Needs {
-        self.environment.insert(name.to_owned(), value.to_string());
-        self
-    }
-}
-
-/// A derivation that is in the store.
-struct Written {
-    drv: StorePath,
-    output: String,
-}
-
-struct Writer<'a> {
-    store: &'a mut Connection,
-    busybox: StorePath,
-    hashes: ModuloHashes,
-    steps: Vec<Step>,
-}
-
-impl Writer<'_> {
-    /// A derivation that runs `commands` in busybox's shell.
-    fn write(&mut self, name: &str, commands: &str, mut needs: Needs) -> Result<Written> {
-        let bin = format!("{}/bin", self.busybox);
-        needs.sources.insert(self.busybox.clone());
-        needs.environment.insert("PATH".to_owned(), bin.clone());
-        let recipe = Recipe {
-            outputs: BTreeMap::from([("out".to_owned(), None)]),
-            inputs: needs.inputs,
-            sources: needs.sources,
-            system: env!("GUIX_SYSTEM").into(),
-            builder: format!("{bin}/busybox").into(),
-            arguments: ["sh", "-e", "-c", commands].map(Into::into).into(),
-            environment: needs
-                .environment
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        };
-        let hashes = &mut self.hashes;
-        let unwritten = |path: &StorePath| -> Result<Derivation, anyhow::Error> {
-            anyhow::bail!("{path} was not written before it was needed")
-        };
-        let (derivation, drv) = recipe
-            .instantiate(name, self.store.directory(), |input| {
-                hashes.get(input, unwritten)
-            })
-            .with_context(|| format!("cannot make the derivation {name}"))?;
-        let hash = derivation.hash_modulo(|input| hashes.get(input, unwritten))?;
-        hashes.insert(drv.clone(), hash);
-
-        self.store.add_text(
-            &format!("{name}.drv"),
-            &derivation.to_bytes(),
-            &derivation.references(),
-            &drv,
-        )?;
-        let output = derivation.outputs["out"].path.to_string();
-        self.steps.push(Step {
-            name: name.to_owned(),
-            drv: drv.to_string(),
-            output: output.clone(),
-        });
-        Ok(Written { drv, output })
-    }
-
-    /// A store item with the headers in `directory` and nothing else.
-    fn headers(&mut self, directory: &Path) -> Result<StorePath> {
-        let only = directory.with_extension("headers");
-        fs::create_dir_all(&only)?;
-        for header in files(directory, "h")? {
-            let name = header.file_name().unwrap_or_default();
-            fs::copy(&header, only.join(name))
-                .with_context(|| format!("cannot copy {}", header.display()))?;
-        }
-        self.store.add_tree("lua-headers", &only)
-    }
+    store.add_tree("lua-headers", &only)
 }
 
 /// The files in `directory` whose name ends in `extension`, sorted.

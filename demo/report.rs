@@ -72,7 +72,8 @@ pub fn print(steps: &[Step], machines: &Path, seconds: &str) -> Result<()> {
     Ok(())
 }
 
-fn new_table<const N: usize>(header: [&str; N]) -> Table {
+/// An empty table.
+pub fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_FULL_CONDENSED)
@@ -83,12 +84,13 @@ fn new_table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-fn format_time(time: Duration) -> String {
+/// A time as the tables have it.
+pub fn format_time(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
 /// How long the daemon of `machine` wrote the log of `drv`; `None` if it has no log.
-fn log_of(machine: &Path, drv: &str) -> Option<Duration> {
+pub fn log_of(machine: &Path, drv: &str) -> Option<Duration> {
     let base = drv.rsplit('/').next()?;
     let (first, rest) = base.split_at_checked(2)?;
     let directory = machine.join("var/log/guix/drvs").join(first);
