@@ -16,10 +16,17 @@ mod host;
 mod items;
 mod offload;
 mod proxy;
-// The user and group numbers are only used by the tests.
+// The tests use more of these than we do.
+#[allow(dead_code)]
+#[path = "../../tests/harness/substitutes.rs"]
+mod publisher;
+mod served;
 #[allow(dead_code)]
 #[path = "../../tests/harness/users.rs"]
 mod users;
+#[allow(dead_code)]
+#[path = "../../tests/harness/web_server.rs"]
+mod web_server;
 mod work;
 
 use std::path::PathBuf;
@@ -30,6 +37,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use farm::Farm;
 use host::Host;
+use served::Served;
 
 /// How long to wait for something that should happen soon.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -137,6 +145,10 @@ fn main() -> Result<()> {
     bench.measure(&ours, with_hook, start, hook::TASKS);
     for (machines, tasks) in offload::TASKS {
         let start = |implementation: &Implementation| Farm::start(implementation, *machines);
+        bench.measure(&ours, with_hook, start, tasks);
+    }
+    for (delay, tasks) in served::TASKS {
+        let start = |implementation: &Implementation| Served::start(implementation, *delay);
         bench.measure(&ours, with_hook, start, tasks);
     }
     println!("{}", bench.table);
