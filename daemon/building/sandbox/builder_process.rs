@@ -80,6 +80,7 @@ fn become_builder(
     // The keyring itself doesn't belong to the builder's user, who would otherwise have to be cleared
     // of it.
     phase("keyring", keyring::join_new_session())?;
+    let downloader = execute::open_downloader(&plan);
     if let Identity::User {
         uid, gid, groups, ..
     } = &plan.identity
@@ -103,7 +104,7 @@ fn become_builder(
     phase("seccomp", execute::restrict(&plan))?;
     phase("setupSuccess", writeln!(status, "{READY}"))?;
     // From here on, an error is a failure of the build, and is written to its log.
-    let error = execute::run(&plan, program);
+    let error = execute::run(&plan, program, downloader);
     log(format_args!("error: {error}"));
     exit(1)
 }

@@ -1,6 +1,8 @@
 //! Executing the builder.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protocol::trace::Trace;
+use system::process::execute_file;
 use system::{errno, landlock, personality, seccomp};
 
 use super::build_log::log;
@@ -57,15 +60,24 @@ pub(super) fn find(plan: &Plan) -> Executable {
     }
 }
 
+/// Opens the program of a builtin builder. Its file may be where the build's user can't look it up:
+/// in a home directory, or below a private temporary one.
+pub(super) fn open_downloader(plan: &Plan) -> Option<File> {
+    match &plan.program {
+        Program::Builtin { program, .. } => File::open(program.as_path()).ok(),
+        Program::Builder { .. } => None,
+    }
+}
+
 /// Executes the builder. Only returns if that fails, with the reason.
-pub(super) fn run(plan: &Plan, program: Executable) -> String {
+pub(super) fn run(plan: &Plan, program: Executable, downloader: Option<File>) -> String {
     let program = match &program {
         Ok(program) => program,
         Err(error) => return error.clone(),
     };
     match &plan.program {
         Program::Builtin { name, output, .. } => {
-            run_builtin(plan, program, name, output.as_os_str())
+            run_builtin(plan, program, downloader, name, output.as_os_str())
         }
         Program::Builder {
             file,
@@ -129,18 +141,35 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     seccomp::restrict_builder(!is_32_bit)
 }
 
-fn run_builtin(plan: &Plan, program: &Path, name: &str, output: &OsStr) -> String {
+fn run_builtin(
+    plan: &Plan,
+    program: &Path,
+    opened: Option<File>,
+    name: &str,
+    output: &OsStr,
+) -> String {
     if !BUILTINS.contains(&name) {
         let name = name.strip_prefix("builtin:").unwrap_or(name);
         return format!("unsupported builtin function '{name}'");
     }
+    let arguments = [
+        OsStr::new("guix"),
+        OsStr::new(PERFORM_DOWNLOAD),
+        OsStr::new(&plan.derivation),
+        output,
+    ];
     // In the daemon's environment, with the plan's variables added.
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    variables.extend(environment(plan));
+    if let Some(file) = opened {
+        // A script, as Guix's own program can be, has to be executed by its name.
+        let _ = execute_file(&file, &arguments, variables.clone());
+    }
     let error = Command::new(program)
-        .arg0("guix")
-        .arg(PERFORM_DOWNLOAD)
-        .arg(&plan.derivation)
-        .arg(output)
-        .envs(environment(plan))
+        .arg0(arguments[0])
+        .args(&arguments[1..])
+        .env_clear()
+        .envs(variables)
         .exec();
     format!(
         "failed to run download program '{}': {error}",

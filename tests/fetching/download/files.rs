@@ -36,6 +36,21 @@ fn large() -> Vec<u8> {
 }
 
 #[test]
+fn the_program_may_be_where_build_users_cannot_look() {
+    let site = Site::new();
+    let private = site.path("private");
+    fs::create_dir(&private).unwrap();
+    let program = private.join("guix-fetch");
+    fs::copy(env!("CARGO_BIN_EXE_guix-fetch"), &program).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    let setup = Setup::with_program(site, &program);
+    let server = WebServer::start(&setup.served("hello.txt", "hello\n"));
+    let url = quoted(&server.url("hello.txt"));
+    let (_, built) = build(&mut setup.client(), download("hello.txt", &url, "hello\n"));
+    built.succeeded();
+}
+
+#[test]
 fn a_file_is_downloaded_and_its_progress_shown() {
     let setup = Setup::new();
     let server = WebServer::start(&setup.served("hello.txt", "hello\n"));

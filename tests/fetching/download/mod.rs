@@ -27,6 +27,10 @@ impl Setup {
 
     fn at(site: Site) -> Setup {
         let fetch = site.for_everybody(env!("CARGO_BIN_EXE_guix-fetch"));
+        Setup::with_program(site, &fetch)
+    }
+
+    fn with_program(site: Site, fetch: &Path) -> Setup {
         let site = site.env("GUIX_FETCH", fetch);
         let users = BuildUsers::claim();
         let group = users.as_ref();

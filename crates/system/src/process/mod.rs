@@ -6,6 +6,7 @@
 //! reported by [`Spawn::spawn`], not by an obscure exit code.
 
 mod child;
+mod execute;
 mod kill;
 mod setup;
 mod spawn;
@@ -14,5 +15,6 @@ mod spawn;
 mod tests;
 
 pub use child::Child;
+pub use execute::execute_file;
 pub use kill::{exit_now, kill_user_from_here, process_exists};
 pub use spawn::{Spawn, find_program};
