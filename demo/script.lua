@@ -1,6 +1,6 @@
 -- What the last derivation runs: a little of most of Lua's library, and a picture.
 
-print(("This is %s, compiled file by file on two machines."):format(_VERSION))
+print(("This is %s, compiled by builds of its own."):format(_VERSION))
 
 -- Closures, tables, string patterns.
 local words = {}

@@ -16,6 +16,7 @@ left() { ls -A "$work/tmp"; grep -las "work=$work/tmp/guix-demo" /proc/[0-9]*/en
 timeout 600 demo/run >"$work/out" 2>&1 || { tail -n 60 "$work/out"; exit 1; }
 grep -q '^50! = 30414093201713378043612608166064768844377641568960512000000000000' "$work/out"
 grep -q ' derivations, [0-9]* s, on two machines; the head built none.' "$work/out"
+grep -q '^2 items (.*) substituted, a source downloaded, and Lua built, ' "$work/out"
 [ -z "$(left)" ] || { echo "left behind:"; left; exit 1; }
 
 # in_chroot COMMAND...: in a root directory that is not a mount point.
