@@ -447,7 +447,7 @@ fn with_substitute(name: &str) -> (Fixture, String) {
     let item = fixture.no_item(name);
     let file = item.replace("/store/", "/substitutes/");
     fs::write(&file, "the substitute").unwrap();
-    let size = formats::wire::padding(14) + 14 + 96;
+    let size = formats::wire::padding(14) + 14 + 112;
     let hash = fixture
         .run(&["hash", "-r", "--format=hex", &file])
         .succeeds()

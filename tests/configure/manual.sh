@@ -50,10 +50,10 @@ variables() { grep -o '\(GUIX\|NIX\)_[A-Z_]*[A-Z]' | sort -u; }
 sed -n '/^## Environment variables/,/^## Messages/p' invoking-guix-daemon.md | variables >"$work/manual"
 { cd "$top"
   grep -rhE --include='*.rs' '(var|var_os|try_from_env|variable|directory)\(&?\[?"(GUIX|NIX)_|^(pub )?const [A-Z_]*: &str = "(GUIX|NIX)_' \
-      daemon hook client crates/*/src | variables
+      daemon hook client fetch crates/*/src | variables
   # The programs read these by way of lists and constants of several lines.
   grep -rhoE --include='*.rs' '"(NIX_STORE_DIR|NIX_STORE|NIX_BIN_DIR|GUIX_CONFIGURATION_DIRECTORY)"' crates/store/src | variables
-} | grep -v -e '^GUIX_HELD' -e '^NIX_HELD' | sort -u >"$work/program"
+} | grep -v -e '^GUIX_HELD' -e '^NIX_HELD' -e '^GUIX_TEST_' | sort -u >"$work/program"
 same 'environment variables'
 cd "$top/doc/src"
 # The hook's own, where its page and its help tell them.

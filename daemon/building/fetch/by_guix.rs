@@ -1,4 +1,7 @@
-//! Items that Guix's program fetches to a place in the store, and vouches for.
+//! Items that Guix's program fetches to a place in the store.
+//!
+//! It says what hash they have, and is believed that a trusted server has signed it. What it has left
+//! in the store is read once more: hash and size must be those that it has said.
 
 use std::path::{Path, PathBuf};
 
@@ -71,7 +74,7 @@ impl Fetch {
         self.agents.put_back(agent);
         Ok(Err(match reply {
             SubstituteReply::Success { hash, nar_size } if files::exists(destination)? => {
-                return self.check(&hash, nar_size, destination, attempt).map(Ok);
+                return self.check(&hash, nar_size, destination, attempt);
             }
             SubstituteReply::Success { .. } => {
                 let destination = destination.display();
@@ -99,26 +102,36 @@ impl Fetch {
         }))
     }
 
-    /// Checks the agent's hash, and converts it to the one that is registered.
+    /// Compares what the agent has left at `destination` with what it says. Returns the hash that is
+    /// registered, which is SHA-256, and the size.
     fn check(
         &self,
-        hash: &BString,
-        nar_size: u64,
+        said: &BString,
+        said_size: u64,
         destination: &Path,
         attempt: &Attempt,
-    ) -> Result<(Hash, u64), RequestError> {
-        let bad = || RequestError::new(format!("bad hash from substituter: {hash}"));
-        let text = hash.to_str().map_err(|_| bad())?;
+    ) -> Result<Result<(Hash, u64), Failure>, RequestError> {
+        let bad = || RequestError::new(format!("bad hash from substituter: {said}"));
+        let text = said.to_str().map_err(|_| bad())?;
         let (algorithm, digest) = text.split_once(':').ok_or_else(bad)?;
-        let unknown = |_| RequestError::new(format!("unknown hash algorithm in `{hash}'"));
-        match algorithm.parse().map_err(unknown)? {
-            Algorithm::Sha256 => Ok((
-                Hash::parse(Algorithm::Sha256, digest).map_err(RequestError::new)?,
-                nar_size,
-            )),
-            // The database only takes SHA-256.
-            _ => Ok(self.engine.store.hash_path(destination, attempt)?),
+        let unknown = |_| RequestError::new(format!("unknown hash algorithm in `{said}'"));
+        let algorithm: Algorithm = algorithm.parse().map_err(unknown)?;
+        let expected = Hash::parse(algorithm, digest).map_err(RequestError::new)?;
+        let (hash, size) = self.engine.store.hash_path(destination, attempt)?;
+        // Of other hashes, the size has to do.
+        if algorithm == Algorithm::Sha256 && hash != expected {
+            let [expected, actual] = [expected, hash].map(|hash| hash.base32());
+            return Ok(Err(
+                self.has_wrong_hash(attempt, "sha256", &expected, &actual)
+            ));
         }
+        let announced = self.offer.info.nar_size;
+        if size != said_size || (announced != 0 && size != announced) {
+            let path = &self.path;
+            let reason = format!("the nar of `{path}' has {size} bytes instead of {said_size}");
+            return Ok(Err(self.failed(attempt, "success", reason)));
+        }
+        Ok(Ok((hash, size)))
     }
 
     /// An idle agent, or a new one.
