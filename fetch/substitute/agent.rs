@@ -7,7 +7,7 @@ use anyhow::Error;
 use authority::Keys;
 use formats::store_path::{StoreDir, StorePath};
 use nix::sys::signal::Signal;
-use store::{Directories, Quiet, ReceiveOptions, Store, StoreOptions, TempRoots};
+use store::{Directories, Quiet, ReceiveOptions, Store, StoreOptions};
 use substitutes::cache::Cache;
 use substitutes::item::{self, Item};
 use substitutes::lookup::{Found, Lookup};
@@ -30,7 +30,7 @@ pub struct Agent {
     log: Log,
     unreachable: Unreachable,
     /// The store's files, once there is something to unpack.
-    store: Option<(Store, TempRoots)>,
+    store: Option<Store>,
 }
 
 /// Whom a request is put to, and who is believed.
@@ -127,10 +127,12 @@ impl Agent {
         destination: &StorePath,
     ) -> anyhow::Result<Status> {
         let resources = &self.resources;
-        let (store, temp_roots) = match &mut self.store {
-            Some(open) => open,
+        let store = match &self.store {
+            Some(store) => store,
             None => self.store.insert(resources.open_store()?),
         };
+        // For this item only: the daemon kills this process when it needs it no more.
+        let temp_roots = store.temp_roots();
         let expected = choice.expected();
         let item = Item {
             choice,
@@ -139,7 +141,7 @@ impl Agent {
             traces: settings::wants_traces(&|name| resources.options.get(name)),
         };
         let options = ReceiveOptions {
-            temp_roots,
+            temp_roots: &temp_roots,
             deduplicate: resources.options.deduplicate(),
             progress: &Quiet,
         };
@@ -204,9 +206,7 @@ impl Resources {
     }
 
     /// Opens the store's files; the daemon has the database.
-    fn open_store(&self) -> anyhow::Result<(Store, TempRoots)> {
-        let store = Store::open_files(self.directories.clone(), StoreOptions::default())?;
-        let temp_roots = store.temp_roots();
-        Ok((store, temp_roots))
+    fn open_store(&self) -> store::Result<Store> {
+        Store::open_files(self.directories.clone(), StoreOptions::default())
     }
 }
