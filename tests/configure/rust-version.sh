@@ -23,10 +23,13 @@ anes 0.1.6
 cast 0.3.0
 cfg_aliases 0.2.2
 criterion-plot 0.6.0
+curl 0.4.51
+curl-sys 0.4.91+curl-8.22.0
 fallible-iterator 0.3.0
 fallible-streaming-iterator 0.1.9
 lazy_static 1.5.1
 libsqlite3-sys 0.38.2
+libz-sys 1.1.31
 listenfd 1.0.2
 memoffset 0.9.1
 miniz_oxide 0.9.1
