@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use formats::{Hash, StoreDir, StorePath};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::mkfifo;
 use substitutes::Server;
 use substitutes::cache::{Answer, Cache, ServerCache};
@@ -112,7 +112,8 @@ fn rubbish_is_no_answer_and_is_replaced() {
         ("link", &|| symlink(&elsewhere, &file).unwrap()),
         ("pipe", &|| mkfifo(&file, Mode::S_IRWXU).unwrap()),
         ("socket", &|| {
-            drop(std::os::unix::net::UnixListener::bind(&file).unwrap())
+            // A name that is too long to be bound.
+            mknod(&file, SFlag::S_IFSOCK, Mode::S_IRWXU, 0).unwrap()
         }),
     ];
     for (what, make) in rubbish {

@@ -179,12 +179,10 @@ pub fn receive_with_fds(
     let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just created these descriptors for us.
-            fds.extend(
-                numbers
-                    .into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
+            for number in numbers {
+                // SAFETY: the kernel has just created this descriptor for us.
+                fds.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
         }
     }
     Ok((message.bytes, fds))

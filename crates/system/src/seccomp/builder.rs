@@ -133,16 +133,16 @@ pub fn restrict_builder(native_only: bool) -> io::Result<()> {
 
 /// The filter program: one part for each ABI; every other ABI is refused.
 fn program(native_only: bool) -> Vec<sock_filter> {
-    if ABIS.is_empty() {
-        return Vec::new();
-    }
-    let mut program = vec![load(ARCHITECTURE)];
+    let mut program = Vec::new();
     for abi in &ABIS {
         let part = part(abi, native_only);
         program.push(unless(libc::BPF_JEQ, abi.architecture, part.len()));
         program.extend(part);
     }
-    program.push(fail(libc::ENOSYS));
+    if !program.is_empty() {
+        program.insert(0, load(ARCHITECTURE));
+        program.push(fail(libc::ENOSYS));
+    }
     program
 }
 
