@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -28,6 +29,8 @@ fn expectations(is_own_user: bool, has_landlock: bool) -> BTreeMap<&'static str,
         ("start a thread", None),
         ("connect", None),
         ("write to a pipe", None),
+        ("connect to a local server", None),
+        ("wake a thread", None),
         ("read a password", Some(Errno::EACCES)),
         ("allocate", Some(Errno::ENOMEM)),
     ]);
@@ -41,6 +44,7 @@ fn expectations(is_own_user: bool, has_landlock: bool) -> BTreeMap<&'static str,
             ("start a program", Some(Errno::EPERM)),
             ("signal the parent", Some(Errno::EPERM)),
             ("listen", Some(Errno::EPERM)),
+            ("connect to a local server", Some(Errno::EAFNOSUPPORT)),
             ("unshare", Some(Errno::EPERM)),
             ("use other networks", Some(Errno::EAFNOSUPPORT)),
         ]);
@@ -105,6 +109,11 @@ fn inside() {
             number(nix::sched::unshare(CloneFlags::CLONE_NEWUSER)),
         ),
         (
+            "connect to a local server",
+            reason(UnixStream::connect(scratch.join("socket"))),
+        ),
+        ("wake a thread", reason(UnixStream::pair())),
+        (
             "use other networks",
             number(
                 socket(
@@ -159,6 +168,8 @@ fn try_all(as_user: Option<u32>) {
     fs::set_permissions(scratch, fs::Permissions::from_mode(0o777)).unwrap();
     fs::write(scratch.join("file"), "contents").unwrap();
     fs::set_permissions(scratch.join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    let _local = UnixListener::bind(scratch.join("socket")).unwrap();
+    fs::set_permissions(scratch.join("socket"), fs::Permissions::from_mode(0o666)).unwrap();
     // A checkout may be where nobody else can look.
     let program = scratch.join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

@@ -166,14 +166,13 @@ const OPEN: &[(libc::c_long, u32)] = &[(libc::SYS_openat, 2)];
 /// Flags of opening that write or create. (`O_TMPFILE` comes with one of them.)
 const WRITING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
-/// The address families of sockets that it may use: for name services, the Internet, and the
-/// kernel's own tables of addresses.
-const SOCKET_FAMILIES: [libc::c_int; 4] = [
-    libc::AF_UNIX,
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-];
+/// The address families of sockets that it may use: the Internet, and the kernel's own tables of
+/// addresses. No local ones: servers of this machine, the daemon itself among them, believe that who
+/// connects to them is one of their users. The C library then asks name servers by itself.
+const SOCKET_FAMILIES: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// The address family of pairs of sockets, by which its threads wake each other.
+const PAIR_FAMILIES: [libc::c_int; 1] = [libc::AF_UNIX];
 
 /// Restricts this thread, and those that it starts, permanently, as this file says; and prevents them
 /// from gaining privileges (`no_new_privs`). To be called before there are other threads.
@@ -241,13 +240,16 @@ fn program(own: u32) -> Vec<sock_filter> {
             ],
         );
     }
-    let mut sockets = vec![load(argument(0))];
-    for family in SOCKET_FAMILIES {
-        sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
-    }
-    sockets.push(fail(libc::EAFNOSUPPORT));
-    on(libc::SYS_socket, &sockets);
-    on(libc::SYS_socketpair, &sockets);
+    let of_families = |families: &[libc::c_int]| {
+        let mut part = vec![load(argument(0))];
+        for family in families {
+            part.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
+        }
+        part.push(fail(libc::EAFNOSUPPORT));
+        part
+    };
+    on(libc::SYS_socket, &of_families(&SOCKET_FAMILIES));
+    on(libc::SYS_socketpair, &of_families(&PAIR_FAMILIES));
     program.push(allow);
     program
 }
@@ -296,11 +298,11 @@ mod tests {
         ] {
             assert_eq!(ask(libc::SYS_openat, [0, 0, flags]), error(libc::EPERM));
         }
-        for number in [libc::SYS_socket, libc::SYS_socketpair] {
-            assert_eq!(ask(number, [libc::AF_INET6, 0, 0]), allowed);
-            for family in [libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET] {
-                assert_eq!(ask(number, [family, 0, 0]), error(libc::EAFNOSUPPORT));
-            }
+        assert_eq!(ask(libc::SYS_socketpair, [libc::AF_UNIX, 0, 0]), allowed);
+        assert_eq!(ask(libc::SYS_socket, [libc::AF_INET6, 0, 0]), allowed);
+        for family in [libc::AF_UNIX, libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET] {
+            let socket = ask(libc::SYS_socket, [family, 0, 0]);
+            assert_eq!(socket, error(libc::EAFNOSUPPORT));
         }
         assert_eq!(ask(libc::SYS_read, [0; 3]), allowed);
         assert_eq!(
