@@ -581,7 +581,9 @@ fn a_full_disk_ends_a_download_and_nothing_stays() {
     ));
     assert!(!requests(&server).contains("again"));
     assert_eq!(setup.leftovers(), [""; 0]);
-    drop((client, setup, mounted));
+    // A directory on which something is mounted can't be removed.
+    let Setup { daemon, site, .. } = setup;
+    drop((client, daemon, mounted, site));
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// The longest URL, in bytes.
 pub const URL_LIMIT: usize = 8 << 10;
-/// The largest body that [`Exchange::get`] can ask for, in bytes.
+/// The largest body that [`Exchange::get`](super::Exchange::get) can ask for, in bytes.
 pub const BODY_LIMIT: u64 = 1 << 20;
-/// The maximum number of sources of a [`Fetch`].
+/// The maximum number of sources of a [`Fetch`](super::Fetch).
 pub const SOURCES_LIMIT: usize = 32;
-/// The maximum number of files among the sources of a [`Fetch`].
+/// The maximum number of files among the sources of a [`Fetch`](super::Fetch).
 pub const FILES_LIMIT: usize = 3;
 /// The longest time that a server may be silent.
 pub const PATIENCE_LIMIT: Duration = Duration::from_secs(3600);
