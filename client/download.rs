@@ -19,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use protocol::trace::Trace;
 
 use crate::daemon::{self, Daemon};
+use crate::destination::Destination;
 use crate::hash::Format;
 use crate::network;
 use crate::output;
@@ -53,49 +54,30 @@ pub struct Arguments {
 /// Downloads, and prints where the file is, and its hash.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let place = Place::of(&arguments.url);
-    let name = match (&arguments.name, &arguments.output) {
-        (Some(name), _) => Some(name.clone()),
-        (None, Some(_)) => None,
-        (None, None) => Some(place.name()?),
+    if let Some(path) = &arguments.output {
+        let mut destination = Destination::open(path)?;
+        let hash = fetch(&place, &arguments, &mut destination.file)?;
+        destination.finish()?;
+        let path = path.display().to_string();
+        output::lines([path, arguments.format.show(&hash)])?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => place.name()?,
     };
     // Before anything is fetched for nothing.
-    let mut daemon = match name {
-        Some(_) if arguments.output.is_none() => Some(Daemon::connect()?),
-        _ => None,
-    };
-    let mut file = match &arguments.output {
-        Some(file) => {
-            File::create(file).with_context(|| format!("writing `{}'", file.display()))?
-        }
-        None => anonymous_file()?,
-    };
-    let fetched = fetch(&place, &arguments, &mut file);
-    let hash = match (fetched, &arguments.output) {
-        (Ok(hash), _) => hash,
-        (Err(error), output) => {
-            if let Some(output) = output {
-                let _ = fs::remove_file(output);
-            }
-            return Err(error);
-        }
-    };
-    let path = match (&mut daemon, &arguments.output, name) {
-        (Some(daemon), _, Some(name)) => {
-            let size = file.metadata()?.len();
-            file.rewind()?;
-            let path = daemon
-                .connection
-                .add_to_store(&name, false, Algorithm::Sha256, |nar| {
-                    nar.regular(false, size, &mut file)
-                })?;
-            path.to_string()
-        }
-        (_, output, _) => output
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect(),
-    };
-    output::lines([path, arguments.format.show(&hash)])?;
+    let mut daemon = Daemon::connect()?;
+    let mut file = anonymous_file()?;
+    let hash = fetch(&place, &arguments, &mut file)?;
+    let size = file.metadata()?.len();
+    file.rewind()?;
+    let path = daemon
+        .connection
+        .add_to_store(&name, false, Algorithm::Sha256, |nar| {
+            nar.regular(false, size, &mut file)
+        })?;
+    output::lines([path.to_string(), arguments.format.show(&hash)])?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ mod archive;
 mod build;
 mod builds;
 mod daemon;
+mod destination;
 mod download;
 mod downloads;
 mod gc;

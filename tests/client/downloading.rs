@@ -3,8 +3,11 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 
 use formats::Hash;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 use crate::fixture::Fixture;
 use crate::harness::web_server::{Protocol, WebServer};
@@ -75,6 +78,45 @@ fn a_file_can_be_left_outside_the_store() {
     let run = fixture.run(&["download", "--output=gone", &server.url("nothing")]);
     run.fails("404");
     assert!(!fixture.file("gone").exists());
+}
+
+#[test]
+fn what_was_there_stays_if_a_download_fails() {
+    let fixture = Fixture::with_network();
+    let server = served(&fixture, Protocol::Http);
+    let file = fixture.file("there");
+    fs::write(&file, "old").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("there", fixture.file("link")).unwrap();
+    let download =
+        |output: &str, name: &str| fixture.run(&["download", "-o", output, &server.url(name)]);
+    download("there", "nothing").fails("404");
+    assert_eq!(fs::read(&file).unwrap(), b"old");
+    download("link", "hello-1.0.txt").succeeds();
+    assert_eq!(fs::read(&file).unwrap(), b"hello\n");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
+    download(".", "hello-1.0.txt").fails("directory");
+    // A pipe, as a device, is written to, and never replaced or removed.
+    let pipe = fixture.file("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let mut reader = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    download("pipe", "hello-1.0.txt").succeeds();
+    download("pipe", "nothing").fails("404");
+    let mut contents = [0; 6];
+    reader.read_exact(&mut contents).unwrap();
+    assert_eq!(&contents, b"hello\n");
+    let kind = fs::symlink_metadata(&pipe).unwrap().file_type();
+    assert!(kind.is_fifo());
+    let hidden = fs::read_dir(file.parent().unwrap()).unwrap();
+    let hidden = hidden.filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains("there.")
+    });
+    assert_eq!(hidden.count(), 0);
 }
 
 #[test]
