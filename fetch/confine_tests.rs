@@ -170,9 +170,13 @@ fn try_all(as_user: Option<u32>) {
     fs::set_permissions(scratch.join("file"), fs::Permissions::from_mode(0o666)).unwrap();
     let _local = UnixListener::bind(scratch.join("socket")).unwrap();
     fs::set_permissions(scratch.join("socket"), fs::Permissions::from_mode(0o666)).unwrap();
-    // A checkout may be where nobody else can look.
+    // A checkout may be where nobody else can look. A process of its own copies the program: one that
+    // another test starts meanwhile could inherit our open file, and then it can't be executed.
     let program = scratch.join("program");
-    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let copied = Command::new("cp")
+        .args([&std::env::current_exe().unwrap(), &program])
+        .status();
+    assert!(copied.unwrap().success());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = Command::new(&program);
     command

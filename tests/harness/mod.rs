@@ -68,6 +68,13 @@ impl Default for Site {
     }
 }
 
+/// Copies a program, so that it can be executed at once. A process of its own writes it: one that another
+/// test starts meanwhile could inherit our open file, and what is being written can't be executed.
+pub fn copy_program(program: &Path, copy: &Path) {
+    let status = Command::new("cp").args([program, copy]).status().unwrap();
+    assert!(status.success(), "cp: {status}");
+}
+
 impl Site {
     /// New, empty directories.
     pub fn new() -> Site {
@@ -158,10 +165,10 @@ impl Site {
         fs::create_dir_all(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
         let copy = directory.join(program.file_name().unwrap());
-        fs::copy(program, &copy).unwrap();
+        copy_program(program, &copy);
         let hook = program.with_file_name("guix-offload");
         if hook.exists() {
-            fs::copy(&hook, directory.join("guix-offload")).unwrap();
+            copy_program(&hook, &directory.join("guix-offload"));
         }
         copy
     }

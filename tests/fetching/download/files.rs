@@ -41,7 +41,7 @@ fn the_program_may_be_where_build_users_cannot_look() {
     let private = site.path("private");
     fs::create_dir(&private).unwrap();
     let program = private.join("guix-fetch");
-    fs::copy(env!("CARGO_BIN_EXE_guix-fetch"), &program).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_guix-fetch")), &program);
     fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
     let setup = Setup::with_program(site, &program);
     let server = WebServer::start(&setup.served("hello.txt", "hello\n"));

@@ -10,7 +10,7 @@ use crate::harness::derivations::{Built, Client, Drv, Script};
 use crate::harness::servers::{Cable, GitBackend, Server, free_port};
 use crate::harness::users::BuildUsers;
 use crate::harness::web_server::{Protocol, WebServer};
-use crate::harness::{Daemon, Site, skip};
+use crate::harness::{Daemon, Site, copy_program, skip};
 
 /// A running daemon with `guix-fetch`, and a directory for servers.
 struct Setup {
