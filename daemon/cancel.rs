@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use system::sync::{Mutex, MutexGuard};
-
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use system::wakeup::Wakeup;
 
 type Callback = Box<dyn Fn() + Send>;
 
@@ -94,20 +93,16 @@ impl Drop for CancelGuard {
 
 /// A descriptor that becomes readable when a token is cancelled, for `poll`.
 pub struct CancelEvent {
-    event: Arc<EventFd>,
+    event: Arc<Wakeup>,
     _guard: CancelGuard,
 }
 
 impl CancelEvent {
     /// An event for `token`, which may already be cancelled.
     pub fn new(token: &CancellationToken) -> io::Result<CancelEvent> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let event = Arc::new(EventFd::from_flags(flags)?);
-        let written = event.clone();
-        let guard = token.on_cancel(move || {
-            // The counter of an eventfd that nobody reads overflows only after 2^64 - 2 writes.
-            let _ = written.write(1);
-        });
+        let event = Arc::new(Wakeup::new()?);
+        let woken = event.clone();
+        let guard = token.on_cancel(move || woken.wake());
         Ok(CancelEvent {
             event,
             _guard: guard,

@@ -13,7 +13,8 @@ use substitutes::Compression;
 use substitutes::network::RequestId;
 
 use super::notes::{Note, NoteSender, What};
-use super::output::{Output, OutputError};
+use super::outcome::Outcome;
+use super::output::Output;
 use super::stream::{Stream, StreamReader};
 
 /// The base-two logarithm of the largest window of zstd.
@@ -26,23 +27,6 @@ const XZ_MEMORY: u32 = 66 << 10;
 const BUFFER: usize = 64 << 10;
 /// The stack of a thread that decompresses.
 const STACK: usize = 256 << 10;
-
-/// How decompressing has ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Everything was written.
-    Complete,
-    /// The source ended before everything was written.
-    Short,
-    /// The source isn't compressed as it should be.
-    Corrupt(io::Error),
-    /// The source, a file, can't be read.
-    Unreadable(io::Error),
-    /// The pipe doesn't take any more.
-    Output(OutputError),
-    /// The stream was abandoned.
-    Abandoned,
-}
 
 /// Where compressed bytes come from.
 pub enum Input {

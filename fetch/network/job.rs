@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 use substitutes::Compression;
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
 
-use super::decode::{self, Input, Outcome};
+use super::decode::{self, Input};
 use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::notes::NoteSender;
+use super::outcome::Outcome;
 use super::output::{Output, OutputError};
 use super::stream::Stream;
 use super::transfer::{

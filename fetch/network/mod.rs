@@ -18,6 +18,7 @@ mod job;
 mod link;
 mod load;
 mod notes;
+mod outcome;
 mod output;
 mod queue;
 mod server;

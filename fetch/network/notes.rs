@@ -1,14 +1,14 @@
 //! What threads that decompress tell the thread that touches the network.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use substitutes::network::RequestId;
+use system::wakeup::Wakeup;
 
-use super::decode::Outcome;
+use super::outcome::Outcome;
 
 /// Something that happened to the decoder of a request. A request may have had several decoders, which
 /// are numbered.
@@ -36,15 +36,14 @@ pub struct Notes {
 #[derive(Clone)]
 pub struct NoteSender {
     sender: Sender<Note>,
-    wake: Arc<EventFd>,
+    wakeup: Arc<Wakeup>,
 }
 
 impl Notes {
     pub fn new() -> io::Result<Notes> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+        let wakeup = Arc::new(Wakeup::new()?);
         let (sender, receiver) = channel();
-        let sender = NoteSender { sender, wake };
+        let sender = NoteSender { sender, wakeup };
         Ok(Notes { receiver, sender })
     }
 
@@ -54,13 +53,13 @@ impl Notes {
 
     /// A descriptor that is readable when there is a note.
     pub fn fd(&self) -> RawFd {
-        self.sender.wake.as_raw_fd()
+        self.sender.wakeup.as_fd().as_raw_fd()
     }
 
     /// The notes that have arrived.
     pub fn take(&self) -> Vec<Note> {
         // Before the notes are taken: one that comes later is announced again.
-        let _ = self.sender.wake.read();
+        self.sender.wakeup.clear();
         self.receiver.try_iter().collect()
     }
 }
@@ -69,6 +68,6 @@ impl NoteSender {
     pub fn send(&self, note: Note) {
         // The receiver is gone only when the program ends.
         let _ = self.sender.send(note);
-        let _ = self.wake.write(1);
+        self.wakeup.wake();
     }
 }

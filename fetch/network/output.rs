@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use system::poll::{PollFd, PollFlags, poll};
+use system::wakeup::Wakeup;
 
 /// The pipe of one request. It is closed when this is dropped.
 pub struct Output {
@@ -16,7 +16,7 @@ pub struct Output {
     written: AtomicU64,
     is_cancelled: AtomicBool,
     /// Readable once the request is cancelled.
-    cancelled: EventFd,
+    cancelled: Wakeup,
 }
 
 /// Why nothing more is written.
@@ -31,13 +31,12 @@ pub enum OutputError {
 impl Output {
     pub fn new(pipe: OwnedFd, size: u64) -> io::Result<Output> {
         system::pipe::set_nonblocking(&pipe, true)?;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Output {
             pipe,
             size,
             written: AtomicU64::new(0),
             is_cancelled: AtomicBool::new(false),
-            cancelled: EventFd::from_value_and_flags(0, flags)?,
+            cancelled: Wakeup::new()?,
         })
     }
 
@@ -54,7 +53,7 @@ impl Output {
     /// Ends [`Output::write`] soon.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Release);
-        let _ = self.cancelled.write(1);
+        self.cancelled.wake();
     }
 
     /// Writes all of `bytes`, or as many as are missing to the size. Only one thread writes at a time.

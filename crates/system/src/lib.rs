@@ -25,6 +25,7 @@
 //! | [`network`] | the devices of a network namespace |
 //! | [`errno`] | error messages of the system |
 //! | [`sync`] | mutexes and condition variables without poisoning |
+//! | [`wakeup`] | waking a thread that waits in `poll` |
 //! | [`quota`] | shares of something limited |
 //! | [`clock`] | the time of day |
 //! | [`personality`], [`caps`] | execution domain; capabilities |
@@ -64,3 +65,4 @@ pub mod socket;
 pub mod sync;
 pub mod terminal;
 pub mod tree;
+pub mod wakeup;

@@ -12,11 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nix::sys::eventfd::EventFd;
 use system::poll::{PollFd, PollFlags, poll};
 use system::process::Child;
+use system::wakeup::Wakeup;
 
-use super::dispatch::{Shared, clear};
+use super::dispatch::Shared;
 use super::error::{ErrorKind, NetworkError};
 use super::frames::Frames;
 use super::message::{Reply, Request, VERSION};
@@ -40,7 +40,7 @@ const PREPARED: usize = 64 << 10;
 pub(super) fn start(
     launch: Arc<Launch>,
     shared: Weak<Shared>,
-    wake: Arc<EventFd>,
+    wake: Arc<Wakeup>,
 ) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("network".to_owned());
     thread.spawn(move || {
@@ -51,7 +51,7 @@ pub(super) fn start(
             not_before: Instant::now(),
         };
         loop {
-            clear(&wake);
+            wake.clear();
             match shared.upgrade() {
                 Some(shared) => talk.step(&shared),
                 None => break,
@@ -116,7 +116,7 @@ impl Talk {
     }
 
     /// Waits until something can be done.
-    fn wait(&self, wake: &EventFd, shared: &Weak<Shared>) {
+    fn wait(&self, wake: &Wakeup, shared: &Weak<Shared>) {
         let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
         let mut until = None;
         if let Some(program) = &self.program {

@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use system::sync::Mutex;
+use system::wakeup::Wakeup;
 
 use super::error::{ErrorKind, NetworkError};
 use super::event::Event;
@@ -63,7 +63,7 @@ pub(super) struct Mailbox {
     /// Bytes of bodies among the events.
     waiting: usize,
     /// Readable while there are events.
-    ready: Arc<EventFd>,
+    ready: Arc<Wakeup>,
 }
 
 impl Mailbox {
@@ -74,17 +74,17 @@ impl Mailbox {
             sent: HashMap::new(),
             events: VecDeque::new(),
             waiting: 0,
-            ready: Arc::new(new_signal()?),
+            ready: Arc::new(Wakeup::new()?),
         })
     }
 
-    pub(super) fn ready(&self) -> Arc<EventFd> {
+    pub(super) fn ready(&self) -> Arc<Wakeup> {
         self.ready.clone()
     }
 
     fn push(&mut self, id: RequestId, event: Event) {
         if self.events.is_empty() {
-            signal(&self.ready);
+            self.ready.wake();
         }
         self.waiting += size(&event);
         self.events.push_back((id, event));
@@ -99,7 +99,7 @@ impl Mailbox {
 
     fn quieten(&self) {
         if self.events.is_empty() {
-            clear(&self.ready);
+            self.ready.clear();
         }
     }
 
@@ -175,28 +175,11 @@ fn size(event: &Event) -> usize {
     }
 }
 
-/// A descriptor that is readable after [`signal`], until [`clear`].
-pub(super) fn new_signal() -> io::Result<EventFd> {
-    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    Ok(EventFd::from_value_and_flags(0, flags)?)
-}
-
-fn signal(fd: &EventFd) {
-    // It fails only if it was signalled 2⁶⁴ times.
-    let _ = fd.write(1);
-}
-
-/// See [`new_signal`].
-pub(super) fn clear(fd: &EventFd) {
-    // It fails only if nothing was signalled.
-    let _ = fd.read();
-}
-
 /// What exchanges and the thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    wake: Arc<EventFd>,
+    wake: Arc<Wakeup>,
 }
 
 #[derive(Debug, Default)]
@@ -216,12 +199,12 @@ impl Shared {
     pub(super) fn new() -> io::Result<Shared> {
         Ok(Shared {
             state: Mutex::default(),
-            wake: Arc::new(new_signal()?),
+            wake: Arc::new(Wakeup::new()?),
         })
     }
 
     /// Readable when the thread has something to do.
-    pub(super) fn wake(&self) -> Arc<EventFd> {
+    pub(super) fn wake(&self) -> Arc<Wakeup> {
         self.wake.clone()
     }
 
@@ -244,7 +227,7 @@ impl Shared {
             state.give_up(*id);
         }
         drop(state);
-        signal(&self.wake);
+        self.wake.wake();
         // `mailbox`, with the pipes in it, is dropped without the lock.
     }
 
@@ -268,7 +251,7 @@ impl Shared {
             }
         }
         drop(state);
-        signal(&self.wake);
+        self.wake.wake();
         id
     }
 
@@ -279,7 +262,7 @@ impl Shared {
         if mailbox.is_some_and(|mailbox| mailbox.cancel(id)) {
             state.give_up(id);
             drop(state);
-            signal(&self.wake);
+            self.wake.wake();
         }
     }
 
@@ -385,7 +368,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         // The thread finds that it has nobody left to serve.
-        signal(&self.wake);
+        self.wake.wake();
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use system::poll::wait_readable;
+use system::wakeup::Wakeup;
 
 use super::dispatch::{Mailbox, Shared, Wanted};
 use super::error::{ErrorKind, NetworkError};
@@ -41,7 +42,7 @@ use super::request::{Fetch, RequestId, Source};
 pub struct Exchange {
     shared: Arc<Shared>,
     number: u64,
-    ready: Arc<nix::sys::eventfd::EventFd>,
+    ready: Arc<Wakeup>,
 }
 
 impl Exchange {
