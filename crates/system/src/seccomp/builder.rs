@@ -13,7 +13,7 @@ use std::io;
 
 use libc::sock_filter;
 
-use super::program::{ARCHITECTURE, FIRST_ARGUMENT, NUMBER, fail, give, install, load, unless};
+use super::program::{ARCHITECTURE, NUMBER, fail, give, install, load, only_families, unless};
 
 /// The address families that a builder may use: local, IPv4, IPv6, the kernel's own tables
 /// (`netlink`), raw frames in its own network namespace. All others fail as in a kernel without
@@ -160,12 +160,7 @@ fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
     for (number, error) in refused {
         part.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
     }
-    let mut sockets = vec![load(FIRST_ARGUMENT)];
-    for family in SOCKET_FAMILIES {
-        let allow = give(libc::SECCOMP_RET_ALLOW);
-        sockets.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
-    }
-    sockets.push(fail(libc::EAFNOSUPPORT));
+    let sockets = only_families(&SOCKET_FAMILIES);
     // Jumps only go forward, so the part is written twice rather than shared.
     for number in abi.socket {
         part.push(unless(libc::BPF_JEQ, number as u32, sockets.len()));

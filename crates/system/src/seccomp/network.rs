@@ -9,7 +9,9 @@ use std::io;
 
 use libc::sock_filter;
 
-use super::program::{ARCHITECTURE, NUMBER, argument, fail, give, install, load, skip_if, unless};
+use super::program::{
+    ARCHITECTURE, NUMBER, argument, fail, give, install, load, only_families, skip_if, unless,
+};
 
 /// `AUDIT_ARCH_…` of `linux/audit.h`.
 #[cfg(target_arch = "x86_64")]
@@ -240,16 +242,8 @@ fn program(own: u32) -> Vec<sock_filter> {
             ],
         );
     }
-    let of_families = |families: &[libc::c_int]| {
-        let mut part = vec![load(argument(0))];
-        for family in families {
-            part.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
-        }
-        part.push(fail(libc::EAFNOSUPPORT));
-        part
-    };
-    on(libc::SYS_socket, &of_families(&SOCKET_FAMILIES));
-    on(libc::SYS_socketpair, &of_families(&PAIR_FAMILIES));
+    on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES));
+    on(libc::SYS_socketpair, &only_families(&PAIR_FAMILIES));
     program.push(allow);
     program
 }

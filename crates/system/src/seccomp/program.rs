@@ -68,6 +68,18 @@ pub(super) fn fail(error: libc::c_int) -> sock_filter {
     give(libc::SECCOMP_RET_ERRNO | error.unsigned_abs())
 }
 
+/// The verdict on a call whose first argument is an address family: other families than these fail as
+/// in a kernel without them.
+pub(super) fn only_families(families: &[libc::c_int]) -> Vec<sock_filter> {
+    let mut part = vec![load(FIRST_ARGUMENT)];
+    for family in families {
+        let allow = give(libc::SECCOMP_RET_ALLOW);
+        part.extend([unless(libc::BPF_JEQ, family.unsigned_abs(), 1), allow]);
+    }
+    part.push(fail(libc::EAFNOSUPPORT));
+    part
+}
+
 /// The reverse of [`unless`], for a single instruction: skips it if the condition holds.
 pub(super) fn skip_if(condition: u32, k: u32) -> sock_filter {
     sock_filter {
