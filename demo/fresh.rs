@@ -11,8 +11,8 @@ use formats::derivation::FixedHash;
 use formats::store_path::StorePath;
 
 use crate::connection::Connection;
-use crate::plan::Step;
 use crate::report::{format_time, log_of, new_table};
+use crate::step::Step;
 use crate::writer::{Needs, Writer};
 
 /// The name of the source that is downloaded.
@@ -50,14 +50,7 @@ pub fn derive(
         ),
         Needs::sources([toolchain.clone()]).step(&source),
     )?;
-    let script = writer
-        .store
-        .add_file("script.lua", &gathered.join("script.lua"))?;
-    writer.write(
-        "output-of-lua",
-        &format!("{}/bin/lua {script} | tee $out", lua.output),
-        Needs::sources([script]).step(&lua),
-    )?;
+    writer.run_script(&lua, gathered)?;
     Ok(writer.into_steps())
 }
 

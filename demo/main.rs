@@ -10,6 +10,7 @@ mod plan;
 mod publish;
 mod report;
 mod source;
+mod step;
 mod writer;
 
 use std::os::unix::process::CommandExt;
@@ -39,10 +40,10 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["derive", gathered, plan] => {
             let mut store = connection::Connection::open()?;
             let steps = plan::derive(&mut store, Path::new(gathered))?;
-            plan::save(&steps, Path::new(plan))?;
+            step::save(&steps, Path::new(plan))?;
         }
         ["report", plan, machines, seconds] => {
-            report::print(&plan::load(Path::new(plan))?, Path::new(machines), seconds)?;
+            report::print(&step::load(Path::new(plan))?, Path::new(machines), seconds)?;
         }
         ["publish", directory, list, items @ ..] => {
             let mut store = connection::Connection::open()?;
@@ -56,12 +57,12 @@ fn run(arguments: &[&str]) -> Result<()> {
             let published = fresh::load(&store, Path::new(list))?;
             let gathered = Path::new(gathered);
             let steps = fresh::derive(&mut store, gathered, &published, url, Path::new(source))?;
-            plan::save(&steps, Path::new(plan))?;
+            step::save(&steps, Path::new(plan))?;
         }
         ["report-fresh", plan, list, machine, seconds] => {
             let mut store = connection::Connection::open()?;
             let published = fresh::load(&store, Path::new(list))?;
-            let steps = plan::load(Path::new(plan))?;
+            let steps = step::load(Path::new(plan))?;
             fresh::report(&mut store, &steps, &published, Path::new(machine), seconds)?;
         }
         ["picture", output] => print!("{}", picture::draw(&std::fs::read_to_string(output)?)),

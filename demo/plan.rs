@@ -7,17 +7,8 @@ use anyhow::{Context, Result};
 use formats::store_path::StorePath;
 
 use crate::connection::Connection;
+use crate::step::Step;
 use crate::writer::{Needs, Writer};
-
-/// One derivation of the plan.
-pub struct Step {
-    /// A description of what it does.
-    pub name: String,
-    /// Its file.
-    pub drv: String,
-    /// What it makes.
-    pub output: String,
-}
 
 /// Adds the gathered sources and the derivations to the store. The last step depends on all others.
 pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
@@ -79,14 +70,7 @@ pub fn derive(store: &mut Connection, gathered: &Path) -> Result<Vec<Step>> {
         needs,
     )?;
 
-    let script = writer
-        .store
-        .add_file("script.lua", &gathered.join("script.lua"))?;
-    writer.write(
-        "output-of-lua",
-        &format!("{}/bin/lua {script} | tee $out", lua.output),
-        Needs::sources([script]).step(&lua),
-    )?;
+    writer.run_script(&lua, gathered)?;
     Ok(writer.into_steps())
 }
 
@@ -111,31 +95,4 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<std::path::PathBuf>> {
         .collect();
     files.sort();
     Ok(files)
-}
-
-/// Writes the plan to a file, a line for each step.
-pub fn save(steps: &[Step], file: &Path) -> Result<()> {
-    let lines: String = steps
-        .iter()
-        .map(|step| format!("{}\t{}\t{}\n", step.name, step.output, step.drv))
-        .collect();
-    fs::write(file, lines).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Reads what [`save`] wrote.
-pub fn load(file: &Path) -> Result<Vec<Step>> {
-    let lines =
-        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    lines
-        .lines()
-        .map(|line| {
-            let mut fields = line.split('\t').map(str::to_owned);
-            let mut field = || fields.next().with_context(|| format!("bad line {line:?}"));
-            Ok(Step {
-                name: field()?,
-                output: field()?,
-                drv: field()?,
-            })
-        })
-        .collect()
 }

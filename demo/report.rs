@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::plan::Step;
+use crate::step::Step;
 
 #[derive(Default)]
 struct Tally {

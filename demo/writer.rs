@@ -1,13 +1,14 @@
 //! Writing derivations that run commands in busybox's shell, and adding them to the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use formats::derivation::{Derivation, FixedHash, ModuloHashes, Recipe};
 use formats::store_path::StorePath;
 
 use crate::connection::Connection;
-use crate::plan::Step;
+use crate::step::Step;
 
 /// The inputs of a derivation besides busybox.
 #[derive(Default)]
@@ -103,6 +104,18 @@ impl<'a> Writer<'a> {
             ..Recipe::default()
         };
         self.add(name, recipe)
+    }
+
+    /// The last derivation: it has the `lua` that was built run a script.
+    pub fn run_script(&mut self, lua: &Written, gathered: &Path) -> Result<Written> {
+        let script = self
+            .store
+            .add_file("script.lua", &gathered.join("script.lua"))?;
+        self.write(
+            "output-of-lua",
+            &format!("{}/bin/lua {script} | tee $out", lua.output),
+            Needs::sources([script]).step(lua),
+        )
     }
 
     fn add(&mut self, name: &str, recipe: Recipe) -> Result<Written> {
