@@ -44,15 +44,16 @@ impl Host {
         let environment = environment(root.path(), implementation);
         make_keys(&environment)?;
         let users = BuildUsers::claim();
-        let has_servers = (options.iter()).any(|option| option.starts_with("--substitute-urls="));
         // It is killed when this program ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(daemon);
         if let Some(users) = &users {
             command.arg(format!("--build-users-group={}", users.group));
         }
+        if !(options.iter()).any(|option| option.starts_with("--substitute-urls=")) {
+            command.arg("--no-substitutes");
+        }
         let daemon = command
-            .args(["--no-substitutes"].iter().filter(|_| !has_servers))
             .arg("--max-jobs=2")
             .args(options)
             .env_remove("NIX_BUILD_HOOK")
