@@ -8,7 +8,6 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use curl::easy::{Easy2, Handler, WriteError};
@@ -16,11 +15,8 @@ use formats::printable::printable;
 use protocol::trace::Trace;
 use system::{landlock, seccomp};
 
-/// As Guix: some servers refuse those without a known name.
-const USER_AGENT: &str = "GNU Guile";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A transfer that brings nothing for so long has failed.
-const SILENCE: Duration = Duration::from_secs(60);
+use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT, DOWNLOAD_SILENCE, reason};
+
 const MAX_REDIRECTIONS: u32 = 20;
 
 /// What to get.
@@ -56,8 +52,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return Err(error).context("writing to standard output");
     }
     if let Err(error) = performed {
-        let reason = error.extra_description().unwrap_or(error.description());
-        bail!("{}: {}", printable(url), printable(reason.trim()));
+        bail!("{}: {}", printable(url), printable(reason(&error).trim()));
     }
     // Of an empty file nothing was written.
     easy.get_mut().begin();
@@ -66,14 +61,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 fn configure(easy: &mut Easy2<Output>, url: &str, secure: bool) -> Result<(), curl::Error> {
     easy.url(url)?;
-    easy.useragent(USER_AGENT)?;
+    easy.useragent(DOWNLOAD_AGENT)?;
     easy.fail_on_error(true)?;
     // libcurl follows to http, https, ftp and ftps only, and sends passwords to no other host.
     easy.follow_location(true)?;
     easy.max_redirections(MAX_REDIRECTIONS)?;
-    easy.connect_timeout(CONNECT_TIMEOUT)?;
+    easy.connect_timeout(DOWNLOAD_CONNECT_TIMEOUT)?;
     easy.low_speed_limit(1)?;
-    easy.low_speed_time(SILENCE)?;
+    easy.low_speed_time(DOWNLOAD_SILENCE)?;
     easy.ssl_verify_peer(secure)?;
     easy.ssl_verify_host(secure)?;
     easy.signal(false)

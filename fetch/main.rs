@@ -3,6 +3,7 @@
 mod confine;
 mod download;
 mod get;
+mod libcurl;
 mod network;
 mod substitute;
 

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use substitutes::network::PROXY_VARIABLES;
 use system::pipe::pipe;
 
 use super::report;
@@ -35,16 +36,6 @@ const CONFIGURATION: [(&str, &str); 11] = [
     ("http.lowSpeedTime", "60"),
     ("user.name", "guix-fetch"),
     ("user.email", "guix-fetch@localhost"),
-];
-/// What decides about proxies.
-const PROXIES: [&str; 7] = [
-    "http_proxy",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
 ];
 
 /// Why a command failed, in words.
@@ -88,7 +79,7 @@ impl Git {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name);
             command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
-        for name in PROXIES {
+        for name in PROXY_VARIABLES {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

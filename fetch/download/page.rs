@@ -5,9 +5,10 @@ use std::time::Duration;
 use curl::easy::{Easy2, Handler, List, WriteError};
 use serde_json::Value;
 
+use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT};
+
 /// The largest answer, in bytes.
 const MAX_SIZE: usize = 16 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most time that a question takes.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -26,8 +27,8 @@ pub fn get(url: &str, method: Method, token: Option<&str>) -> Result<(u32, Value
     let mut easy = Easy2::new(Page(Vec::new()));
     let mut perform = || {
         easy.url(url)?;
-        easy.useragent("GNU Guile")?;
-        easy.connect_timeout(CONNECT_TIMEOUT)?;
+        easy.useragent(DOWNLOAD_AGENT)?;
+        easy.connect_timeout(DOWNLOAD_CONNECT_TIMEOUT)?;
         easy.timeout(TIMEOUT)?;
         easy.ssl_verify_peer(false)?;
         easy.ssl_verify_host(false)?;

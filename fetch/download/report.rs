@@ -91,27 +91,26 @@ impl Progress {
         }
         self.last = Instant::now();
         if self.traces {
-            self.trace(Trace::DownloadProgress {
-                file: &self.file,
-                url: &self.url,
-                size: self.size,
-                transferred: done,
-            });
+            self.trace_progress(done);
         } else if !first {
             self.bar(done);
         }
+    }
+
+    fn trace_progress(&self, done: u64) {
+        self.trace(Trace::DownloadProgress {
+            file: &self.file,
+            url: &self.url,
+            size: self.size,
+            transferred: done,
+        });
     }
 
     /// The transfer is complete.
     pub fn succeeded(&mut self, done: u64) {
         self.start(Some(done));
         if self.traces {
-            self.trace(Trace::DownloadProgress {
-                file: &self.file,
-                url: &self.url,
-                size: self.size,
-                transferred: done,
-            });
+            self.trace_progress(done);
             self.trace(Trace::DownloadSucceeded {
                 file: &self.file,
                 url: &self.url,

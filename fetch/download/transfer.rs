@@ -7,19 +7,14 @@
 
 use std::io;
 use std::str;
-use std::time::Duration;
 
 use curl::easy::{Easy2, Handler, List, WriteError};
 
 use super::output::Output;
 use super::place::{keep_credentials, scheme};
 use super::report::{self, Progress};
+use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT, DOWNLOAD_SILENCE, is_broken_off};
 
-/// As Guix: some servers refuse those without a known name.
-const USER_AGENT: &str = "GNU Guile";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A transfer that brings nothing for so long is broken.
-const SILENCE: Duration = Duration::from_secs(60);
 const MAX_REDIRECTIONS: u32 = 20;
 /// The most attempts to complete one transfer.
 const MAX_ATTEMPTS: u32 = 100;
@@ -218,10 +213,10 @@ impl Transfer {
         let easy = &mut self.easy;
         // The connections stay.
         easy.reset();
-        easy.useragent(USER_AGENT)?;
-        easy.connect_timeout(CONNECT_TIMEOUT)?;
+        easy.useragent(DOWNLOAD_AGENT)?;
+        easy.connect_timeout(DOWNLOAD_CONNECT_TIMEOUT)?;
         easy.low_speed_limit(1)?;
-        easy.low_speed_time(SILENCE)?;
+        easy.low_speed_time(DOWNLOAD_SILENCE)?;
         easy.ssl_verify_peer(false)?;
         easy.ssl_verify_host(false)?;
         easy.http_09_allowed(false)?;
@@ -241,13 +236,7 @@ impl Transfer {
 
 /// Whether another attempt may get further.
 fn is_broken(error: &curl::Error, received: bool) -> bool {
-    error.is_partial_file()
-        || error.is_recv_error()
-        || error.is_send_error()
-        || error.is_got_nothing()
-        || error.is_http2_error()
-        || error.is_http2_stream_error()
-        || (error.is_operation_timedout() && received)
+    is_broken_off(error) || (error.is_operation_timedout() && received)
 }
 
 /// What follows an attempt.

@@ -14,6 +14,7 @@ use substitutes::network::{ErrorKind, NetworkError};
 use super::address::{server, without_password};
 use super::head::Head;
 use super::stream::Stream;
+use crate::libcurl::{is_broken_off, reason};
 
 /// How many redirections are followed.
 const REDIRECTIONS: u32 = 10;
@@ -231,12 +232,7 @@ pub fn failure(error: &curl::Error, easy: &Easy2<Transfer>, url: &str) -> Networ
     }
     // libcurl has one code for a server that can't be connected to in time and one that is silent.
     let was_connected = !easy.pretransfer_time().unwrap_or_default().is_zero();
-    let is_broken = error.is_partial_file()
-        || error.is_recv_error()
-        || error.is_send_error()
-        || error.is_got_nothing()
-        || error.is_http2_error()
-        || error.is_http2_stream_error();
+    let is_broken = is_broken_off(error);
     let kind = if error.is_couldnt_resolve_host() || error.is_couldnt_resolve_proxy() {
         ErrorKind::HostNotFound
     } else if error.is_ssl_connect_error()
@@ -264,11 +260,4 @@ pub fn failure(error: &curl::Error, easy: &Easy2<Transfer>, url: &str) -> Networ
 /// An error whose text begins with the URL.
 pub fn described(kind: ErrorKind, url: &str, text: &str) -> NetworkError {
     NetworkError::new(kind, format!("{}: {text}", without_password(url)))
-}
-
-fn reason(error: &curl::Error) -> &str {
-    match error.extra_description() {
-        Some(text) if !text.is_empty() => text.trim_end(),
-        _ => error.description(),
-    }
 }

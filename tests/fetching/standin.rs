@@ -475,8 +475,8 @@ fn the_acl_counts_as_it_is_at_each_request() {
     assert!(fetching.substitute(&path).starts_with("success "));
 }
 
-#[test]
-fn one_that_is_killed_in_mid_item_leaves_nothing_at_the_items_path() {
+/// A stand-in that has begun to fetch an item, from a server that would take minutes.
+fn in_mid_item() -> (Setting, Agent, StorePath) {
     let setting = Setting::with("limit_rate 100k;");
     let item = Item::new("x", Tree::file(vec![b'x'; 32 << 20])).compressed(&[Compression::None]);
     let path = setting.publish(&item);
@@ -487,6 +487,12 @@ fn one_that_is_killed_in_mid_item_leaves_nothing_at_the_items_path() {
         "{}",
         agent.log()
     );
+    (setting, agent, path)
+}
+
+#[test]
+fn one_that_is_killed_in_mid_item_leaves_nothing_at_the_items_path() {
+    let (setting, mut agent, path) = in_mid_item();
     agent.child.signal(Signal::SIGKILL).unwrap();
     agent.child.wait().unwrap();
     assert_eq!(agent.line(), "");
@@ -498,16 +504,7 @@ fn one_that_is_killed_in_mid_item_leaves_nothing_at_the_items_path() {
 
 #[test]
 fn it_ends_when_the_daemon_has_closed_its_pipe() {
-    let setting = Setting::with("limit_rate 100k;");
-    let item = Item::new("x", Tree::file(vec![b'x'; 32 << 20])).compressed(&[Compression::None]);
-    let path = setting.publish(&item);
-    let mut agent = setting.start("--substitute");
-    agent.ask(&format!("substitute {path} {path}\n"));
-    assert!(
-        eventually(|| !setting.names().is_empty()),
-        "{}",
-        agent.log()
-    );
+    let (setting, mut agent, _) = in_mid_item();
     let (reader, _) = system::pipe::pipe().unwrap();
     agent.replies = BufReader::new(reader.into());
     assert_eq!(agent.child.wait().unwrap().code(), Some(1));

@@ -37,5 +37,5 @@ pub use event::Event;
 pub use exchange::Exchange;
 pub use frames::{FrameError, Frames};
 pub use limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
-pub use program::{GUIX_FETCH, Network, program};
+pub use program::{GUIX_FETCH, Network, PROXY_VARIABLES, program};
 pub use request::{Fetch, RequestId, Source};

@@ -12,9 +12,8 @@ use system::sync::Mutex;
 use super::connection::{self, Launch};
 use super::dispatch::Shared;
 
-/// The variables that the program gets of this process's environment: proxies, how names are
-/// resolved, and languages.
-const VARIABLES: [&str; 14] = [
+/// The environment variables that decide about proxies.
+pub const PROXY_VARIABLES: [&str; 7] = [
     "http_proxy",
     "https_proxy",
     "HTTPS_PROXY",
@@ -22,6 +21,10 @@ const VARIABLES: [&str; 14] = [
     "ALL_PROXY",
     "no_proxy",
     "NO_PROXY",
+];
+/// More variables that the program gets of this process's environment: how names are resolved, and
+/// languages.
+const VARIABLES: [&str; 7] = [
     "RES_OPTIONS",
     "LOCALDOMAIN",
     "LANG",
@@ -44,8 +47,9 @@ pub const GUIX_FETCH: Companion = Companion {
 /// The command `guix-fetch network`, with a socket as its descriptor 0 and only those variables of
 /// the environment that it needs. What it says on standard error are failures of its own.
 pub fn program(guix_fetch: &Path, socket: UnixStream) -> Spawn {
-    let inherited = VARIABLES
+    let inherited = PROXY_VARIABLES
         .into_iter()
+        .chain(VARIABLES)
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
     let program = Spawn::new(guix_fetch)
         .arg("network")
