@@ -16,7 +16,8 @@ if [ "${1-}" = --write ]; then exec "$work/arrows" --write "$top" "$page"; fi
 
 # First the program itself, on a tree with an arrow of each kind, and a cycle.
 tree=$work/tree
-mkdir -p "$tree/crates/one-two/src/deep" "$tree/daemon" "$tree/hook" "$tree/client"
+mkdir -p "$tree/crates/one-two/src/deep" "$tree/daemon" "$tree/hook" "$tree/client" \
+    "$tree/fetch" "$tree/demo"
 cd "$tree"
 cat >crates/one-two/src/lib.rs <<'RS'
 mod a;
@@ -50,9 +51,12 @@ printf 'fn main() { one_two::b::B; }\n' >daemon/main.rs
 echo 'pub struct H;' >hook/lib.rs
 echo 'fn main() {}' >hook/main.rs
 echo 'use hook::H; fn main() {}' >client/main.rs
+for program in fetch demo; do echo 'fn main() {}' >$program/main.rs; done
 cat >page.md <<'PAGE'
 ```arrows .
 client
+demo
+fetch
 hook
 nobody
 ```
@@ -87,7 +91,7 @@ echo 'pub fn g() {}' >crates/one-two/src/d.rs
 "$work/arrows" --write . page.md
 "$work/arrows" . page.md
 
-for directory in . daemon daemon/building hook hook/remote client; do
+for directory in . daemon daemon/building hook hook/remote client fetch fetch/network fetch/download; do
     grep -qxF "\`\`\`arrows $directory" "$page" || { echo "$page has no block for $directory"; exit 1; }
 done
 "$work/arrows" "$top" "$page" ||

@@ -81,7 +81,7 @@ impl Sources {
         }
         let root = sources.read_crate("hook/lib.rs");
         sources.libraries.insert("hook".to_owned(), root);
-        for program in ["daemon", "hook", "client"] {
+        for program in ["daemon", "hook", "client", "fetch", "demo"] {
             sources.read_crate(&format!("{program}/main.rs"));
         }
         sources
