@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use formats::hash::Hash;
 use formats::printable::printable_word;
+use protocol::trace::Trace;
 
 use crate::choice::{Choice, Preference};
 use crate::compression::Compression;
@@ -351,6 +352,14 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// How long to wait; if it is time to stop, that is kept.
+    fn time_left(&mut self) -> io::Result<Option<Duration>> {
+        self.waiter.time_left().map_err(|stop| {
+            self.stopped = Some(stop);
+            io::Error::other(stop)
+        })
+    }
+
     /// Waits until there is something to read.
     fn wait(&mut self) -> io::Result<()> {
         loop {
@@ -358,10 +367,7 @@ impl<'a> Body<'a> {
             if let Some(failure) = &self.failure {
                 return Err(io::Error::other(failure.clone()));
             }
-            let timeout = self.waiter.time_left().map_err(|stop| {
-                self.stopped = Some(stop);
-                io::Error::other(stop)
-            })?;
+            let timeout = self.time_left()?;
             let fds = [self.pipe.as_fd(), self.exchange.as_fd()];
             if wait(self.waiter, fds, timeout)?[0] {
                 return Ok(());
@@ -404,10 +410,7 @@ impl Read for Body<'_> {
         }
         // The end means nothing before the program has said why.
         while !self.has_ended {
-            let timeout = self.waiter.time_left().map_err(|stop| {
-                self.stopped = Some(stop);
-                io::Error::other(stop)
-            })?;
+            let timeout = self.time_left()?;
             wait(self.waiter, [self.exchange.as_fd()], timeout)?;
             self.take_events();
         }
@@ -444,12 +447,8 @@ impl Progress<'_> {
         }
     }
 
-    fn url(&self) -> std::borrow::Cow<'_, str> {
-        printable_word(&self.places[self.current].url)
-    }
-
-    fn size(&self) -> String {
-        self.total.map_or("-".to_owned(), |size| size.to_string())
+    fn url(&self) -> &str {
+        &self.places[self.current].url
     }
 
     /// Tells once that the download has begun.
@@ -457,26 +456,32 @@ impl Progress<'_> {
         if std::mem::replace(&mut self.has_started, true) {
             return;
         }
-        let (path, url, size) = (self.path, self.url(), self.size());
+        let (file, url, size) = (self.path, self.url(), self.total);
         waiter.say(&match self.traces {
-            true => format!("@ download-started {path} {url} {size}\n"),
-            false => format!("Downloading {url}...\n"),
+            true => format!("{}\n", Trace::DownloadStarted { file, url, size }),
+            false => format!("Downloading {}...\n", printable_word(url)),
         });
     }
 
     fn progressed(&self, done: u64, waiter: &mut dyn Waiter) {
-        let (path, url, size) = (self.path, self.url(), self.size());
         // Several downloads run at once, so that nothing can be drawn for one of them.
         if self.traces {
-            waiter.say(&format!("@ download-progress {path} {url} {size} {done}\n"));
+            let trace = Trace::DownloadProgress {
+                file: self.path,
+                url: self.url(),
+                size: self.total,
+                transferred: done,
+            };
+            waiter.say(&format!("{trace}\n"));
         }
     }
 
     fn succeeded(&mut self, waiter: &mut dyn Waiter) {
         self.started(waiter);
-        let (path, url, size) = (self.path, self.url(), self.size());
         if self.traces {
-            waiter.say(&format!("@ download-succeeded {path} {url} {size}\n\n"));
+            let (file, url, size) = (self.path, self.url(), self.total);
+            let trace = Trace::DownloadSucceeded { file, url, size };
+            waiter.say(&format!("{trace}\n\n"));
         }
     }
 
