@@ -5,7 +5,7 @@ use std::time::Duration;
 use curl::easy::{Easy2, Handler, List, WriteError};
 use serde_json::Value;
 
-use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT};
+use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT, reason};
 
 /// The largest answer, in bytes.
 const MAX_SIZE: usize = 16 * 1024 * 1024;
@@ -44,8 +44,7 @@ pub fn get(url: &str, method: Method, token: Option<&str>) -> Result<(u32, Value
         easy.perform()?;
         easy.response_code()
     };
-    let status =
-        perform().map_err(|error: curl::Error| format!("{url}: {}", error.description()))?;
+    let status = perform().map_err(|error: curl::Error| format!("{url}: {}", reason(&error)))?;
     let answer = serde_json::from_slice(&easy.get_ref().0);
     Ok((status, answer.unwrap_or(Value::Null)))
 }

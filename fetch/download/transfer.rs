@@ -13,7 +13,9 @@ use curl::easy::{Easy2, Handler, List, WriteError};
 use super::output::Output;
 use super::place::{keep_credentials, scheme};
 use super::report::{self, Progress};
-use crate::libcurl::{DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT, DOWNLOAD_SILENCE, is_broken_off};
+use crate::libcurl::{
+    DOWNLOAD_AGENT, DOWNLOAD_CONNECT_TIMEOUT, DOWNLOAD_SILENCE, is_broken_off, reason,
+};
 
 const MAX_REDIRECTIONS: u32 = 20;
 /// The most attempts to complete one transfer.
@@ -116,7 +118,6 @@ impl Transfer {
         receiver.begin(is_ftp);
         let performed = self.configure(url, resuming.as_ref());
         let performed = performed.and_then(|()| self.easy.perform());
-        let detail = self.easy.take_error_buf();
         let code = self.easy.response_code().unwrap_or(0);
         let receiver = self.easy.get_mut();
         if let Some(error) = receiver.failure.take() {
@@ -134,10 +135,9 @@ impl Transfer {
 
         if performed.is_err() || is_cut {
             let error = performed.err();
-            let reason = match (&error, &detail) {
-                (_, Some(detail)) => detail.trim_end(),
-                (Some(error), None) => error.description(),
-                (None, None) => "the answer ends too early",
+            let reason = match &error {
+                Some(error) => reason(error),
+                None => "the answer ends too early",
             };
             let refused = receiver.response.refused;
             // A server that cannot go on where the transfer broke: from the start.

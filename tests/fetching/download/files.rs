@@ -153,6 +153,8 @@ fn nothing_is_left_if_no_place_has_it() {
         "failed to download {:?} from {list}",
         drv.out().as_str()
     ));
+    // Why, in libcurl's own words.
+    built.said("download failed \"http://127.0.0.1:1/x\" (Failed to connect to 127.0.0.1 port 1 ");
     built.said("skipping URI with unsupported scheme: \"gopher://127.0.0.1/x\"");
     assert_eq!(setup.leftovers(), [""; 0]);
 }
