@@ -19,6 +19,8 @@ bashcompletiondir = $(datarootdir)/bash-completion/completions
 zshcompletiondir  = $(datarootdir)/zsh/site-functions
 fishcompletiondir = $(datarootdir)/fish/vendor_completions.d
 systemdservicedir = $(libdir)/systemd/system
+sysusersdir    = $(libdir)/sysusers.d
+tmpfilesdir    = $(libdir)/tmpfiles.d
 shepherdservicedir = $(datarootdir)/shepherd/services
 storedir       = /gnu/store
 
@@ -49,7 +51,7 @@ complete       = $(release)/.complete
 export CARGO CARGO_TARGET_DIR
 export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir docdir htmldir infodir \
   sysconfdir localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
-  shepherdservicedir storedir DESTDIR release
+  sysusersdir tmpfilesdir shepherdservicedir storedir DESTDIR release
 
 .PHONY: all demo check compliance bench install install-strip uninstall clean distclean dist doc packages
 

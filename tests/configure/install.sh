@@ -25,7 +25,8 @@ for prefix in /usr /opt/guix; do
             share/man/man5/machines.toml.5 share/doc/guix-daemon/html/index.html \
             share/doc/guix-daemon/html/offload.html \
             lib/systemd/system/guix-daemon-rs.service \
-            lib/systemd/system/guix-daemon-rs.socket share/shepherd/services/guix-daemon-rs.scm \
+            lib/systemd/system/guix-daemon-rs.socket lib/sysusers.d/guix-daemon-rs.conf \
+            lib/tmpfiles.d/guix-daemon-rs.conf share/shepherd/services/guix-daemon-rs.scm \
             share/bash-completion/completions/guix-daemon share/zsh/site-functions/_guix-daemon \
             share/fish/vendor_completions.d/guix-daemon.fish \
             share/doc/guix-daemon/manual/offload.md; do
