@@ -1,7 +1,7 @@
 //! Small bodies: narinfos, mostly. Many of them at once, since each is a round trip.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
 
@@ -10,6 +10,7 @@ use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::load::Load;
 use super::queue::FairQueue;
+use super::rests::{Rests, is_busy};
 use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, redirection};
 
 /// How many of them run at once for one server: as many connections where it has HTTP/1.1 only. With
@@ -17,6 +18,8 @@ use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, r
 const PER_SERVER: usize = 64;
 /// How many run at once.
 const IN_ALL: usize = 256;
+/// How often a server that is busy is asked for the same.
+const MAX_ATTEMPTS: u32 = 4;
 
 /// The requests for small bodies.
 pub struct Gets {
@@ -24,6 +27,7 @@ pub struct Gets {
     waiting: FairQueue<RequestId>,
     running: HashMap<Token, RequestId>,
     load: Load,
+    rests: Rests,
 }
 
 /// One of them.
@@ -31,8 +35,12 @@ pub struct Get {
     pub url: String,
     pub limit: u64,
     pub patience: Duration,
+    exchange: u64,
     server: String,
     redirections: u32,
+    attempts: u32,
+    /// When it was first asked for.
+    begun: Option<Instant>,
     token: Option<Token>,
 }
 
@@ -42,10 +50,19 @@ impl Get {
             url,
             limit,
             patience,
+            exchange: 0,
             server: String::new(),
             redirections: 0,
+            attempts: 0,
+            begun: None,
             token: None,
         }
+    }
+
+    /// Whether it may be asked for once more if the server was busy.
+    fn may_be_repeated(&self) -> bool {
+        let is_recent = |begun: Instant| begun.elapsed() < self.patience;
+        self.attempts < MAX_ATTEMPTS && self.begun.is_none_or(is_recent)
     }
 }
 
@@ -56,6 +73,7 @@ impl Gets {
             waiting: FairQueue::new(),
             running: HashMap::new(),
             load: Load::new(PER_SERVER, IN_ALL),
+            rests: Rests::default(),
         }
     }
 
@@ -68,7 +86,7 @@ impl Gets {
         match server(&get.url) {
             Ok(server) => {
                 self.waiting.push(exchange, &server, id);
-                get.server = server;
+                (get.exchange, get.server) = (exchange, server);
                 self.all.insert(id, get);
             }
             Err(error) => link.reply(id, Event::Failed(error)),
@@ -91,18 +109,24 @@ impl Gets {
         true
     }
 
-    /// Starts as many as may run.
-    pub fn start(&mut self, engine: &mut Engine, link: &mut Link) {
+    /// Starts as many as may run. Returns when this is to be called again at the latest.
+    pub fn start(&mut self, engine: &mut Engine, link: &mut Link) -> Option<Instant> {
+        let now = Instant::now();
         while !link.is_busy() {
-            let Some(id) = self.waiting.pop(|server| self.load.has_room(server)) else {
-                return;
+            let may_ask =
+                |server: &str| self.load.has_room(server) && self.rests.may_ask(server, now);
+            let Some(id) = self.waiting.pop(may_ask) else {
+                break;
             };
-            let Some(get) = self.all.get(&id) else {
+            let Some(get) = self.all.get_mut(&id) else {
                 continue;
             };
+            get.attempts += 1;
+            get.begun.get_or_insert(now);
             self.load.add(&get.server);
             self.transfer(id, engine, link);
         }
+        self.rests.next_end(now)
     }
 
     fn transfer(&mut self, id: RequestId, engine: &mut Engine, link: &mut Link) {
@@ -137,7 +161,16 @@ impl Gets {
         };
         let get = self.all.get_mut(&id)?;
         get.token = None;
+        let retry_after = ended.easy.get_ref().head.retry_after;
         match outcome(get, ended) {
+            Outcome::Event(Event::Response { status, .. })
+                if is_busy(status)
+                    && get.may_be_repeated()
+                    && (self.rests).add(&get.server, retry_after, get.attempts, Instant::now()) =>
+            {
+                self.load.remove(&get.server);
+                self.waiting.push(get.exchange, &get.server, id);
+            }
             Outcome::Event(event) => self.end(id, event, link),
             Outcome::Redirected => self.transfer(id, engine, link),
             Outcome::Failed(error) => {

@@ -10,6 +10,9 @@ pub struct Head {
     pub length: Option<u64>,
     /// `max-age` of `Cache-Control`.
     pub max_age: Option<u64>,
+    /// After how many seconds the server wants to be asked again. The other form, a date, is not
+    /// understood.
+    pub retry_after: Option<u64>,
     /// What `If-Range` may be asked with: a strong entity tag or, without one, the date of the last
     /// change.
     pub validator: Option<String>,
@@ -48,6 +51,7 @@ impl Head {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => self.length = value.parse().ok(),
             "cache-control" => self.max_age = max_age(value).or(self.max_age),
+            "retry-after" => self.retry_after = value.parse().ok(),
             "accept-ranges" => self.refuses_ranges = value.eq_ignore_ascii_case("none"),
             "content-range" => {
                 let range = value.strip_prefix("bytes ");
@@ -100,6 +104,7 @@ mod tests {
             "HTTP/2 206\r\n",
             "content-length: 90\r\n",
             "Cache-Control: public, Max-Age=3600\r\n",
+            "Retry-After: 7\r\n",
             "ETag: \"abc\"\r\n",
             "Last-Modified: Thu, 01 Jan 1970 00:00:01 GMT\r\n",
             "Content-Range: bytes 10-99/100\r\n",
@@ -107,6 +112,7 @@ mod tests {
         ]);
         assert_eq!(found.status, 206);
         assert_eq!((found.length, found.max_age), (Some(90), Some(3600)));
+        assert_eq!(found.retry_after, Some(7));
         assert_eq!(found.validator.as_deref(), Some("\"abc\""));
         assert_eq!(found.range_start, Some(10));
         assert!(found.is_resumable());
@@ -118,6 +124,7 @@ mod tests {
             "HTTP/1.1 OK",
             "Content-Length: -1",
             "Cache-Control: max-age=99999999999999999999999",
+            "Retry-After: Fri, 27 Nov 2026 07:00:00 GMT",
             "ETag: W/\"weak\"",
             "Content-Range: bytes */100",
             "no colon",

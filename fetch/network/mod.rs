@@ -21,6 +21,7 @@ mod notes;
 mod outcome;
 mod output;
 mod queue;
+mod rests;
 mod server;
 mod stream;
 mod transfer;

@@ -67,8 +67,11 @@ impl Server {
                 self.fetches.take(ended, &mut tools);
             }
         }
-        self.gets.start(tools.engine, tools.link);
-        let until = self.fetches.tend(&mut tools);
+        let until = [
+            self.gets.start(tools.engine, tools.link),
+            self.fetches.tend(&mut tools),
+        ];
+        let until = until.into_iter().flatten().min();
         if !self.link.send()? {
             return Ok(false);
         }

@@ -87,6 +87,37 @@ fn servers_that_cannot_be_reached_are_named_once_and_others_asked() {
 }
 
 #[test]
+fn a_busy_server_is_no_server_without_the_item() {
+    // Busy as long as this file is there.
+    const BUSY: &str = "location ~ narinfo$ {
+        if (-f $document_root/busy) { return 503; }
+        error_page 503 /busy;
+        add_header Retry-After 0 always;
+    }";
+    let site = Site::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let root = site.path("server");
+    fs::create_dir_all(&root).unwrap();
+    fs::write(root.join("busy"), "").unwrap();
+    let server = WebServer::with(&root, Protocol::Http, BUSY);
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let path = fixture.publish(&text_item("x", "text"));
+    let mut client = fixture.client();
+    client.set(|_| ());
+    let done = client.ensure(&path);
+    done.failed();
+    done.said("substitute: 127.0.0.1: the server is busy: HTTP status 503\n");
+    // It was asked a few times.
+    assert_eq!(server.log().len(), 4);
+    // It is not taken for an answer by those who ask later.
+    fs::remove_file(root.join("busy")).unwrap();
+    let mut client = fixture.client();
+    assert_eq!(client.substitutable(&[&path]), [path.clone()].into());
+    client.ensure(&path).succeeded();
+    fixture.assert_holds([&path]);
+}
+
+#[test]
 fn without_any_server_the_request_goes_on() {
     let port = free_port();
     let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));

@@ -24,7 +24,7 @@ use formats::store_path::{StoreDir, StorePath};
 use std::os::fd::AsFd;
 use system::clock::unix_time;
 
-use crate::cache::{Answer, Cache, ServerCache, time_to_live};
+use crate::cache::{Answer, Cache, ServerCache, is_temporary, time_to_live};
 use crate::choice::{Choice, choose};
 use crate::narinfo::{MAX_LENGTH, Narinfo};
 use crate::network::{ErrorKind, Event, Exchange, Network, NetworkError, RequestId};
@@ -286,12 +286,17 @@ impl Search<'_> {
     fn take_events(&mut self, waiter: &mut dyn Waiter) -> Result<Vec<Answered>, Error> {
         let mut answered = Vec::new();
         while let Some((id, event)) = self.exchange.as_mut().and_then(Exchange::next_event) {
-            let Some(mut item) = self.asked.remove(&id) else {
+            let Some(item) = self.asked.remove(&id) else {
                 continue;
             };
             waiter.note_activity();
             self.last_answer = Instant::now();
             match event {
+                Event::Response { status, .. } if is_temporary(status) => {
+                    let text = format!("HTTP status {status}");
+                    let error = NetworkError::new(ErrorKind::Status(status), text);
+                    self.go_to_next(item, &error, waiter);
+                }
                 Event::Response {
                     status,
                     max_age,
@@ -314,17 +319,7 @@ impl Search<'_> {
                             self.program_died = true;
                         }
                     }
-                    _ => {
-                        self.reports.not_answered(item.next);
-                        let is_gone = error.is_unreachable()
-                            || error.kind() == ErrorKind::Timeout
-                                && !self.reports.has_answered(item.next);
-                        if is_gone {
-                            self.give_up(item.next, &error, waiter);
-                        }
-                        item.next += 1;
-                        self.queue.push(item);
-                    }
+                    _ => self.go_to_next(item, &error, waiter),
                 },
                 // Nothing else can be said of a small file.
                 _ => {
@@ -333,6 +328,25 @@ impl Search<'_> {
             }
         }
         Ok(answered)
+    }
+
+    /// A server didn't answer for an item, which the next one is asked for. If it has answered
+    /// nothing at all, it is asked for nothing more.
+    fn go_to_next(&mut self, mut item: Item, error: &NetworkError, waiter: &mut dyn Waiter) {
+        self.reports.not_answered(item.next);
+        let is_general = match error.kind() {
+            ErrorKind::Timeout | ErrorKind::Status(429 | 503) => {
+                !self.reports.has_answered(item.next)
+            }
+            _ => error.is_unreachable(),
+        };
+        if is_general {
+            self.give_up(item.next, error, waiter);
+        } else if let ErrorKind::Status(_) = error.kind() {
+            self.reports.cannot_reach(item.next, error, waiter);
+        }
+        item.next += 1;
+        self.queue.push(item);
     }
 
     /// Asks nothing more of a server.

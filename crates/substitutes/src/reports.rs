@@ -64,7 +64,7 @@ impl Reports {
         self.servers[server].answered > 0
     }
 
-    /// A server can't be reached; said once for each.
+    /// A server can't be reached, or doesn't answer; said once for each.
     pub(crate) fn cannot_reach(
         &mut self,
         server: usize,
@@ -79,6 +79,8 @@ impl Reports {
         let what = match error.kind() {
             ErrorKind::HostNotFound => "host not found",
             ErrorKind::Tls => "TLS connection failed",
+            ErrorKind::Status(429 | 503) => "the server is busy",
+            ErrorKind::Status(_) => "the server cannot answer",
             _ => "connection failed",
         };
         waiter.warn(&format!("{host}: {what}: {}\n", error.text()));

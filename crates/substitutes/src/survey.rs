@@ -17,8 +17,8 @@ use crate::servers::{Place, Server};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long to wait for the network program: longer than it may wait for a server.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long to wait for the network program: longer than it may wait for a server that is busy.
+const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 /// How much of a key identifies it for a reader, in bytes.
 const SHOWN_KEY: usize = 8;
 

@@ -5,6 +5,7 @@ use std::fs;
 use substitutes::network::ErrorKind;
 
 use super::fixture::{HandServer, Program, answer, last_events, next, respond};
+use crate::harness::eventually;
 use crate::harness::web_server::{Protocol, WebServer};
 
 fn directory(files: usize) -> tempfile::TempDir {
@@ -245,4 +246,47 @@ fn a_program_that_dies_is_started_again() {
     let error = answer(next(&mut exchange).1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ProgramMissing);
     assert!(error.text().contains("/no/such/program"), "{error}");
+}
+
+#[test]
+fn a_busy_server_is_asked_again_a_few_times() {
+    let program = Program::new();
+    for (statuses, fields, expected, asked) in [
+        (&["503 Busy", "429 Busy"][..], "Retry-After: 0\r\n", 200, 3),
+        (&["503 Busy"], "", 200, 2),
+        // It says that it is no use to wait.
+        (&["503 Busy"; 9], "Retry-After: 3600\r\n", 503, 1),
+        (&["429 Busy"; 9], "Retry-After: 0\r\n", 429, 4),
+        // What is not said to pass is not waited for.
+        (&["500 Broken"; 9], "Retry-After: 0\r\n", 500, 1),
+    ] {
+        let server = HandServer::start(move |number, _, stream| match statuses.get(number) {
+            Some(status) => respond(stream, status, fields, b"later"),
+            None => respond(stream, "200 OK", "", b"text"),
+        });
+        let (status, _, body) = program.get(&server.url("x"), 100).unwrap();
+        assert_eq!((status, server.requests().len()), (expected, asked));
+        assert_eq!(body, if status == 200 { &b"text"[..] } else { b"" });
+    }
+    assert_eq!(program.starts(), 1);
+}
+
+#[test]
+fn while_a_busy_server_rests_others_are_asked_and_what_waits_can_be_cancelled() {
+    let busy = HandServer::start(|_, _, stream| {
+        respond(stream, "503 Busy", "Retry-After: 25\r\n", b"");
+    });
+    let other = HandServer::start(|_, _, stream| respond(stream, "200 OK", "", b"text"));
+    let program = Program::new();
+    let mut exchange = program.exchange();
+    let first = exchange.get(&busy.url("x"), 100);
+    assert!(eventually(|| busy.requests().len() == 1));
+    let more = exchange.get(&busy.url("y"), 100);
+    let id = exchange.get(&other.url("z"), 100);
+    assert_eq!(next(&mut exchange).0, id);
+    exchange.cancel(first);
+    exchange.cancel(more);
+    let id = exchange.get(&other.url("z"), 100);
+    assert_eq!(next(&mut exchange).0, id);
+    assert!(busy.requests().len() <= 2);
 }

@@ -26,7 +26,7 @@ use entry::Age;
 const TTL: u64 = 36 * 3600;
 /// The same for a server that doesn't have the item.
 const NEGATIVE_TTL: u64 = 120;
-/// How long any other answer holds, which is taken for a trouble that passes.
+/// How long any other answer holds.
 const TRANSIENT_TTL: u64 = 60;
 
 /// What a server said of an item.
@@ -36,6 +36,12 @@ pub enum Answer {
     Absent,
     /// The text of its narinfo, not yet parsed.
     Narinfo(String),
+}
+
+/// Whether an HTTP `status` says that the server can't answer now: nothing is known thereby, and
+/// nothing is kept.
+pub fn is_temporary(status: u32) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
 }
 
 /// How long an answer with this HTTP `status` holds, in seconds; `max_age` is that of its header

@@ -8,7 +8,9 @@ use super::error::NetworkError;
 /// [`Event::Failed`] ([`Event::is_last`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The server's answer to [`Exchange::get`](super::Exchange::get), after redirections.
+    /// The server's answer to [`Exchange::get`](super::Exchange::get), after redirections. A server
+    /// that is busy (429 or 503) was asked a few times, if it doesn't want to be left alone for
+    /// longer than half a minute.
     Response {
         /// The HTTP status, such as 200 or 404.
         status: u32,
