@@ -12,11 +12,12 @@ use formats::{Hash, StoreDir, StorePath};
 use gcrypt::Acl;
 use nix::sys::signal::Signal;
 use substitutes::Compression;
+use system::clock::unix_time;
 use system::poll::wait_readable;
 use system::process::{Child, Spawn};
 
 use crate::fixture::{free_port, text_item};
-use crate::harness::substitutes::{Item, Publisher, Tree};
+use crate::harness::substitutes::{Draft, Item, Publisher, Tree};
 use crate::harness::web_server::{Protocol, WebServer};
 use crate::harness::{Site, TEST_TIMEOUT, eventually};
 
@@ -473,6 +474,26 @@ fn the_acl_counts_as_it_is_at_each_request() {
     setting.publisher.authorise(&configuration);
     assert_eq!(agent.have(&[&path]), [path.as_str()]);
     assert!(fetching.substitute(&path).starts_with("success "));
+}
+
+#[test]
+fn what_was_said_of_an_item_holds_until_it_is_fetched() {
+    let setting = Setting::with("add_header Cache-Control max-age=0;");
+    let item = plain("x", "first");
+    let path = setting.publish(&item);
+    let mut agent = setting.start("--query");
+    assert_eq!(agent.info(&[&path])[2], "0");
+    let answered = unix_time();
+    // Something else, as validly signed, with a reference that the daemon was not told of.
+    let other = plain("x", "second").reference(&setting.missing());
+    let changed = |draft: &mut Draft| {
+        draft.hash_part = path.hash_part().to_owned();
+        draft.store_path = path.to_string();
+    };
+    (setting.publisher).publish_with(&setting.store(), &other, changed);
+    assert!(eventually(|| unix_time() > answered));
+    let mut fetching = setting.start("--substitute");
+    assert_eq!(fetching.substitute(&path), success(&item));
 }
 
 /// A stand-in that has begun to fetch an item, from a server that would take minutes.

@@ -24,7 +24,11 @@ use entry::Age;
 
 /// How long an answer holds if the server doesn't say, in seconds.
 const TTL: u64 = 36 * 3600;
-/// The same for a server that doesn't have the item.
+/// How long a narinfo holds at least. Guix's daemon asks one process about an item, and has another
+/// fetch it, which asks again if the answer no longer holds: with another answer, it would register
+/// the contents of one with the references of the other.
+const MIN_TTL: u64 = 300;
+/// How long it holds that a server doesn't have the item, if the server doesn't say.
 const NEGATIVE_TTL: u64 = 120;
 /// How long any other answer holds.
 const TRANSIENT_TTL: u64 = 60;
@@ -48,7 +52,7 @@ pub fn is_temporary(status: u32) -> bool {
 /// `Cache-Control`.
 pub fn time_to_live(status: u32, max_age: Option<u64>) -> u64 {
     match status {
-        200 => max_age.unwrap_or(TTL),
+        200 => max_age.unwrap_or(TTL).max(MIN_TTL),
         404 | 202 => max_age.unwrap_or(NEGATIVE_TTL),
         _ => TRANSIENT_TTL,
     }
