@@ -37,6 +37,7 @@
 //! | [`terminal`] | the width of a terminal |
 
 pub mod busy;
+mod call_numbers;
 pub mod caps;
 pub mod clock;
 pub mod companion;

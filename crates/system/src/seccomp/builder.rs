@@ -7,13 +7,19 @@
 //!
 //! The program is classic BPF, written by hand: it must know the system call numbers of the
 //! processor's 32-bit ABI, too, since builds for `i686-linux` run on `x86_64-linux` and those for
-//! `armhf-linux` on `aarch64-linux`.
+//! `armhf-linux` on `aarch64-linux`. `libc` doesn't have these, so they are written here;
+//! `tests/configure/system-calls.sh` compares them with the kernel's headers.
 
 use std::io;
 
 use libc::sock_filter;
 
 use super::program::{ARCHITECTURE, NUMBER, fail, give, install, load, only_families, unless};
+use crate::call_numbers::new::{IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP};
+#[cfg(target_arch = "aarch64")]
+use crate::call_numbers::{AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM, arm};
+#[cfg(target_arch = "x86_64")]
+use crate::call_numbers::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, X32_SYSCALL_BIT, i386};
 
 /// The address families that a builder may use: local, IPv4, IPv6, the kernel's own tables
 /// (`netlink`), raw frames in its own network namespace. All others fail as in a kernel without
@@ -42,15 +48,12 @@ struct Abi {
     end: Option<u32>,
 }
 
-/// `io_uring_setup`, `io_uring_enter`, `io_uring_register`: the same numbers everywhere.
-const IO_URING: [libc::c_long; 3] = [425, 426, 427];
-
 /// [`Abi::missing`] of the native ABI.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const NATIVE_MISSING: [libc::c_long; 7] = [
-    IO_URING[0],
-    IO_URING[1],
-    IO_URING[2],
+    IO_URING_SETUP,
+    IO_URING_ENTER,
+    IO_URING_REGISTER,
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
@@ -77,20 +80,35 @@ const NATIVE_SOCKET: [libc::c_long; 2] = [libc::SYS_socket, libc::SYS_socketpair
 #[cfg(target_arch = "x86_64")]
 const ABIS: [Abi; 2] = [
     Abi {
-        architecture: 0xc000_003e,
+        architecture: AUDIT_ARCH_X86_64,
         missing: &NATIVE_MISSING,
         forbidden: &NATIVE_FORBIDDEN,
         socket: NATIVE_SOCKET,
         multiplexer: None,
-        end: Some(0x4000_0000),
+        end: Some(X32_SYSCALL_BIT),
     },
-    // `arch/x86/entry/syscalls/syscall_32.tbl'.
     Abi {
-        architecture: 0x4000_0003,
-        missing: &[IO_URING[0], IO_URING[1], IO_URING[2], 286, 287, 288, 374],
-        forbidden: &[128, 350, 129, 283, 357, 336, 342],
-        socket: [359, 360],
-        multiplexer: Some(102),
+        architecture: AUDIT_ARCH_I386,
+        missing: &[
+            IO_URING_SETUP,
+            IO_URING_ENTER,
+            IO_URING_REGISTER,
+            i386::ADD_KEY,
+            i386::REQUEST_KEY,
+            i386::KEYCTL,
+            i386::USERFAULTFD,
+        ],
+        forbidden: &[
+            i386::INIT_MODULE,
+            i386::FINIT_MODULE,
+            i386::DELETE_MODULE,
+            i386::KEXEC_LOAD,
+            i386::BPF,
+            i386::PERF_EVENT_OPEN,
+            i386::OPEN_BY_HANDLE_AT,
+        ],
+        socket: [i386::SOCKET, i386::SOCKETPAIR],
+        multiplexer: Some(i386::SOCKETCALL),
         end: None,
     },
 ];
@@ -98,19 +116,35 @@ const ABIS: [Abi; 2] = [
 #[cfg(target_arch = "aarch64")]
 const ABIS: [Abi; 2] = [
     Abi {
-        architecture: 0xc000_00b7,
+        architecture: AUDIT_ARCH_AARCH64,
         missing: &NATIVE_MISSING,
         forbidden: &NATIVE_FORBIDDEN,
         socket: NATIVE_SOCKET,
         multiplexer: None,
         end: None,
     },
-    // `arch/arm/tools/syscall.tbl'.
     Abi {
-        architecture: 0x4000_0028,
-        missing: &[IO_URING[0], IO_URING[1], IO_URING[2], 309, 310, 311, 388],
-        forbidden: &[128, 379, 129, 347, 401, 386, 364, 371],
-        socket: [281, 288],
+        architecture: AUDIT_ARCH_ARM,
+        missing: &[
+            IO_URING_SETUP,
+            IO_URING_ENTER,
+            IO_URING_REGISTER,
+            arm::ADD_KEY,
+            arm::REQUEST_KEY,
+            arm::KEYCTL,
+            arm::USERFAULTFD,
+        ],
+        forbidden: &[
+            arm::INIT_MODULE,
+            arm::FINIT_MODULE,
+            arm::DELETE_MODULE,
+            arm::KEXEC_LOAD,
+            arm::KEXEC_FILE_LOAD,
+            arm::BPF,
+            arm::PERF_EVENT_OPEN,
+            arm::OPEN_BY_HANDLE_AT,
+        ],
+        socket: [arm::SOCKET, arm::SOCKETPAIR],
         multiplexer: None,
         end: None,
     },
@@ -223,7 +257,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_kernels_third_kind_of_calls_is_refused() {
-        let number = 0x4000_0000 | libc::SYS_socket as u32;
+        let number = X32_SYSCALL_BIT | libc::SYS_socket as u32;
         assert_eq!(
             verdict(&program(true), ABIS[0].architecture, number, &[1]),
             error(libc::ENOSYS)

@@ -12,19 +12,21 @@ use libc::sock_filter;
 use super::program::{
     ARCHITECTURE, NUMBER, argument, fail, give, install, load, only_families, skip_if, unless,
 };
-
-/// `AUDIT_ARCH_…` of `linux/audit.h`.
+#[cfg(target_arch = "aarch64")]
+use crate::call_AUDIT_ARCH_AARCH64;
+use crate::call_numbers::new;
 #[cfg(target_arch = "x86_64")]
-const NATIVE: Option<u32> = Some(0xc000_003e);
+use crate::call_numbers::{AUDIT_ARCH_X86_64, X32_SYSCALL_BIT};
+
+/// The processor's own ABI, as filters see it.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: Option<u32> = Some(AUDIT_ARCH_X86_64);
 /// See above.
 #[cfg(target_arch = "aarch64")]
-const NATIVE: Option<u32> = Some(0xc000_00b7);
+const NATIVE: Option<u32> = Some(AUDIT_ARCH_AARCH64);
 /// For other processors there is no filter, so other protections have to suffice.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const NATIVE: Option<u32> = None;
-
-/// From this number on, calls on x86-64 belong to another ABI (`x32`).
-const X32: u32 = 0x4000_0000;
 
 /// Calls that fail as in a kernel without them: the C library then uses older ones, whose arguments a
 /// filter can see.
@@ -35,9 +37,9 @@ const MISSING: &[libc::c_long] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    425, // io_uring_setup
-    426, // io_uring_enter
-    427, // io_uring_register
+    new::IO_URING_SETUP,
+    new::IO_URING_ENTER,
+    new::IO_URING_REGISTER,
 ];
 
 /// Calls that aren't allowed.
@@ -67,6 +69,7 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_mount_setattr,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
+    new::OPEN_TREE_ATTR,
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
@@ -82,6 +85,7 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_quotactl,
+    new::QUOTACTL_FD,
     libc::SYS_acct,
     libc::SYS_settimeofday,
     libc::SYS_clock_settime,
@@ -112,6 +116,7 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_renameat2,
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    new::FCHMODAT2,
     libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_truncate,
@@ -123,6 +128,9 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_removexattr,
     libc::SYS_lremovexattr,
     libc::SYS_fremovexattr,
+    new::SETXATTRAT,
+    new::REMOVEXATTRAT,
+    new::FILE_SETATTR,
     libc::SYS_utimensat,
     // Servers.
     libc::SYS_listen,
@@ -155,7 +163,10 @@ const FORBIDDEN_OLD: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 /// See above.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+const FORBIDDEN_OLD: &[libc::c_long] = &[libc::SYS_renameat];
+/// See above.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const FORBIDDEN_OLD: &[libc::c_long] = &[];
 
 /// Calls that open files, and which argument has the flags.
@@ -194,9 +205,11 @@ fn program(own: u32) -> Vec<sock_filter> {
         fail(libc::ENOSYS),
         load(NUMBER),
     ];
-    if cfg!(target_arch = "x86_64") {
-        program.extend([unless(libc::BPF_JGE, X32, 1), fail(libc::ENOSYS)]);
-    }
+    #[cfg(target_arch = "x86_64")]
+    program.extend([
+        unless(libc::BPF_JGE, X32_SYSCALL_BIT, 1),
+        fail(libc::ENOSYS),
+    ]);
     let missing = MISSING.iter().map(|number| (*number, libc::ENOSYS));
     let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_OLD);
     let forbidden = forbidden.map(|number| (*number, libc::EPERM));
@@ -303,9 +316,13 @@ mod tests {
             verdict(&program, 0, libc::SYS_read as u32, &[]),
             error(libc::ENOSYS)
         );
-        if cfg!(target_arch = "x86_64") {
-            let x32 = X32 | libc::SYS_read as u32;
-            assert_eq!(verdict(&program, native, x32, &[]), error(libc::ENOSYS));
-        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_kernels_third_kind_of_calls_is_refused() {
+        let x32 = X32_SYSCALL_BIT | libc::SYS_read as u32;
+        let verdict = verdict(&program(42), AUDIT_ARCH_X86_64, x32, &[]);
+        assert_eq!(verdict, error(libc::ENOSYS));
     }
 }

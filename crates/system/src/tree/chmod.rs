@@ -9,9 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FchmodatFlags, Mode, fstat};
 
 use super::dir::{Dir, Kind, Stat, bits, check};
-
-/// The system call `fchmodat2`, which not every version of `libc` knows.
-const FCHMODAT2: libc::c_long = 452;
+use crate::call_numbers::new::FCHMODAT2;
 
 impl Dir {
     /// Sets the mode of `name`; an error if it is a symbolic link.
