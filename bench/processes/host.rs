@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,8 @@ use crate::users::BuildUsers;
 pub struct Host {
     root: tempfile::TempDir,
     store: StoreDir,
-    daemon: Child,
+    /// The daemon's command line, and itself.
+    daemon: Mutex<(Command, Child)>,
     environment: Vec<(OsString, OsString)>,
     users: Option<BuildUsers>,
     hook: Vec<PathBuf>,
@@ -53,7 +55,7 @@ impl Host {
         if !(options.iter()).any(|option| option.starts_with("--substitute-urls=")) {
             command.arg("--no-substitutes");
         }
-        let daemon = command
+        let child = command
             .arg("--max-jobs=2")
             .args(options)
             .env_remove("NIX_BUILD_HOOK")
@@ -65,7 +67,7 @@ impl Host {
         let host = Host {
             root,
             store,
-            daemon,
+            daemon: Mutex::new((command, child)),
             environment,
             users,
             hook: implementation.hook.clone(),
@@ -74,16 +76,36 @@ impl Host {
         Ok(host)
     }
 
-    fn wait(&self) -> Result<()> {
+    /// Waits until the daemon answers; returns a connection.
+    fn wait(&self) -> Result<Connection> {
         let begun = Instant::now();
-        while self.connect().is_err() {
+        loop {
+            if let Ok(connection) = self.connect() {
+                return Ok(connection);
+            }
             if begun.elapsed() > Duration::from_secs(20) {
                 let log = fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
                 bail!("the daemon does not answer; it said: {log}");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
+    }
+
+    /// Ends the daemon and starts it anew. Returns when that was, and the first connection.
+    pub fn restart(&self) -> Result<(Instant, Connection)> {
+        let mut daemon = self.daemon.lock().expect("no panic");
+        let (command, child) = &mut *daemon;
+        child.kill()?;
+        child.wait()?;
+        let _ = fs::remove_file(self.path("var/guix/daemon-socket/socket"));
+        let begun = Instant::now();
+        *child = command.spawn()?;
+        Ok((begun, self.wait()?))
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.lock().expect("no panic").1.id()
     }
 
     /// A new connection.
@@ -120,8 +142,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+        if let Ok((_, daemon)) = self.daemon.get_mut() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
         // Store directories are read-only.
         let _ = Command::new("chmod")
             .args(["-R", "u+w"])

@@ -14,6 +14,7 @@ mod farm;
 mod hook;
 mod host;
 mod items;
+mod memory;
 mod offload;
 mod proxy;
 // The tests use more of these than we do.
@@ -68,6 +69,8 @@ enum Measure<On> {
     Time(fn(&On, usize) -> Result<Duration>),
     /// How many times something was done that once would do.
     Times(fn(&On, usize) -> Result<f64>),
+    /// A number of bytes.
+    Bytes(fn(&On, usize) -> Result<u64>),
 }
 
 impl<On> Measure<On> {
@@ -75,6 +78,7 @@ impl<On> Measure<On> {
         match self {
             Measure::Time(run) => run(on, round).map(|time| time.as_secs_f64()),
             Measure::Times(run) => run(on, round),
+            Measure::Bytes(run) => run(on, round).map(|bytes| bytes as f64),
         }
     }
 
@@ -82,6 +86,7 @@ impl<On> Measure<On> {
         match (value, self) {
             (None, _) => "-".to_owned(),
             (Some(times), Measure::Times(_)) => format!("{times:.3} ×"),
+            (Some(bytes), Measure::Bytes(_)) => format!("{:.1} MiB", bytes / f64::from(1 << 20)),
             (Some(time), _) if time < 0.01 => format!("{:.1} µs", time * 1e6),
             (Some(time), _) => format!("{:.1} ms", time * 1e3),
         }
@@ -97,6 +102,11 @@ impl<On> Task<On> {
     /// A task that counts how many times something is done that once would do.
     pub const fn counting(name: &'static str, run: fn(&On, usize) -> Result<f64>) -> Self {
         Task::measuring(name, Measure::Times(run))
+    }
+
+    /// A task that measures how much memory something takes.
+    pub const fn weighing(name: &'static str, run: fn(&On, usize) -> Result<u64>) -> Self {
+        Task::measuring(name, Measure::Bytes(run))
     }
 
     const fn measuring(name: &'static str, run: Measure<On>) -> Self {

@@ -1,15 +1,19 @@
-//! Substitutes: looking for items on a real web server, and fetching them.
+//! Substitutes and downloads: looking for items on a real web server, and fetching them.
 //!
 //! The servers' directories are made once; each round asks for items that nobody has asked for
-//! before. The reference daemon runs its `guix substitute`.
+//! before. The reference daemon runs its `guix substitute` and `guix perform-download`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use formats::store_path::{StoreDir, StorePath};
+use formats::Hash;
+use formats::derivation::{FixedHash, Recipe};
+use formats::store_path::StorePath;
 use protocol::client::Connection;
 use protocol::operations::{QuerySubstitutablePathInfos, Target};
 use rand::rngs::StdRng;
@@ -17,7 +21,8 @@ use rand::{Rng, SeedableRng};
 use substitutes::Compression;
 
 use crate::host::Host;
-use crate::publisher::{Item, Publisher, Tree};
+use crate::memory::peak;
+use crate::publisher::{Item, OfferedFile, Publisher, Tree};
 use crate::web_server::WebServer;
 use crate::work::build;
 use crate::{Implementation, Task, proxy};
@@ -26,7 +31,7 @@ use crate::{Implementation, Task, proxy};
 pub struct Served {
     host: Host,
     publisher: Publisher,
-    _web: WebServer,
+    web: WebServer,
 }
 
 /// The tasks, and how far the server is away: half of a round trip.
@@ -35,10 +40,20 @@ pub const TASKS: &[(Duration, &[Task<Served>])] = &[
         Duration::ZERO,
         &[
             Task::new("first answer about a substitute", first_answer),
+            Task::new(
+                "the same, from the start of a daemon",
+                first_answer_of_a_daemon,
+            ),
+            Task::new("builtin:download of a small file", download),
             Task::new("look for 2000 substitutes", look_up).rounds(2),
             Task::new("substitute 300 small items", small).rounds(2),
             Task::new("substitute 1 GiB as zstd", |on, round| {
                 large(on, round, Compression::Zstd)
+            })
+            .rounds(2)
+            .long(),
+            Task::new("the 1 GiB as zstd by curl, zstd, sha256sum", |on, _| {
+                by_programs(on, Compression::Zstd)
             })
             .rounds(2)
             .long(),
@@ -47,11 +62,24 @@ pub const TASKS: &[(Duration, &[Task<Served>])] = &[
             })
             .rounds(2)
             .long(),
+            Task::new("the 1 GiB as gzip by curl, gzip, sha256sum", |on, _| {
+                by_programs(on, Compression::Gzip)
+            })
+            .rounds(2)
+            .long(),
             Task::new("substitute 1 GiB as lzip", |on, round| {
                 large(on, round, Compression::Lzip)
             })
             .rounds(2)
             .long(),
+            Task::new("the 1 GiB as lzip by curl, lzip, sha256sum", |on, _| {
+                by_programs(on, Compression::Lzip)
+            })
+            .rounds(2)
+            .long(),
+            Task::weighing("memory of what substitutes 1 GiB", memory)
+                .rounds(1)
+                .long(),
         ],
     ),
     (
@@ -83,7 +111,7 @@ impl Served {
         Ok(Served {
             host,
             publisher,
-            _web: web,
+            web,
         })
     }
 
@@ -107,9 +135,17 @@ impl Drop for Served {
 
 /// The time that a new client waits for what is known about `paths`, all of which are there.
 fn ask(on: &Served, paths: BTreeSet<StorePath>) -> Result<Duration> {
+    let daemon = on.host.connect()?;
+    ask_over(daemon, Instant::now(), paths)
+}
+
+/// The time since `begun` until a client knows about `paths`, all of which are there.
+fn ask_over(
+    mut daemon: Connection,
+    begun: Instant,
+    paths: BTreeSet<StorePath>,
+) -> Result<Duration> {
     let count = paths.len();
-    let mut daemon = on.host.connect()?;
-    let begun = Instant::now();
     let found = daemon.call(&QuerySubstitutablePathInfos { paths })?;
     let time = begun.elapsed();
     ensure!(
@@ -122,6 +158,12 @@ fn ask(on: &Served, paths: BTreeSet<StorePath>) -> Result<Duration> {
 
 fn first_answer(on: &Served, round: usize) -> Result<Duration> {
     ask(on, on.small_items("first", round, 1))
+}
+
+fn first_answer_of_a_daemon(on: &Served, round: usize) -> Result<Duration> {
+    let paths = on.small_items("first-of-daemon", round, 1);
+    let (begun, daemon) = on.host.restart()?;
+    ask_over(daemon, begun, paths)
 }
 
 fn look_up(on: &Served, round: usize) -> Result<Duration> {
@@ -145,13 +187,99 @@ fn small(on: &Served, round: usize) -> Result<Duration> {
     fetch(on, on.small_items("small", round, 300))
 }
 
+fn download(on: &Served, round: usize) -> Result<Duration> {
+    let name = format!("download-{round}");
+    let contents = format!("contents {round}\n").repeat(100);
+    fs::write(on.publisher.directory().join(&name), &contents)?;
+    let hash = FixedHash {
+        recursive: false,
+        hash: Hash::sha256(&contents),
+    };
+    let recipe = Recipe {
+        outputs: BTreeMap::from([("out".to_owned(), Some(hash))]),
+        system: "builtin".into(),
+        builder: "builtin:download".into(),
+        environment: BTreeMap::from([("url".into(), format!("{:?}", on.web.url(&name)).into())]),
+        ..Recipe::default()
+    };
+    let (derivation, path) =
+        recipe.instantiate(&name, on.host.store(), |_| unreachable!("it has no inputs"))?;
+    let mut daemon = on.host.connect()?;
+    let text = derivation.to_bytes();
+    daemon.add_text_to_store(&format!("{name}.drv"), text, derivation.references())?;
+    build(&mut daemon, vec![Target::from(path)])
+}
+
 fn large(on: &Served, round: usize, compression: Compression) -> Result<Duration> {
-    let item = Item::with_nar(&format!("large-{round}-{compression}"), nar().clone());
-    let store: &StoreDir = on.host.store();
+    fetch_large(on, &format!("large-{round}"), compression)
+}
+
+/// The most memory that the program has that touches the network, and in Guix also decides.
+fn memory(on: &Served, _: usize) -> Result<u64> {
+    let fetch_all = || {
+        let kinds = [Compression::Zstd, Compression::Gzip, Compression::Lzip];
+        kinds.iter().try_for_each(|&compression| {
+            fetch_large(on, "weighed", compression)?;
+            Ok(())
+        })
+    };
+    let (result, peak): (Result<()>, _) =
+        peak(on.host.pid(), &["network", "substitute"], fetch_all);
+    result?;
+    Ok(peak)
+}
+
+fn fetch_large(on: &Served, name: &str, compression: Compression) -> Result<Duration> {
+    let file = large_file(on, compression)?;
+    let item = Item::with_nar(&format!("{name}-{compression}"), nar().clone()).compressed(&[]);
     let path = on
         .publisher
-        .publish(store, &item.compressed(&[compression]));
+        .publish_with(on.host.store(), &item, |draft| draft.files.push(file));
     fetch(on, [path].into())
+}
+
+/// The large nar, compressed; the fastest level decompresses like any other.
+fn large_file(on: &Served, compression: Compression) -> Result<OfferedFile> {
+    let program = compression.name();
+    let url = format!("large.nar.{program}");
+    let file = on.publisher.directory().join(&url);
+    if !file.exists() {
+        let plain = on.publisher.directory().join("large.nar");
+        fs::write(&plain, nar())?;
+        let mut command = Command::new(program);
+        command.arg("-1c").stdin(File::open(&plain)?);
+        let status = command.stdout(File::create(&file)?).status()?;
+        ensure!(status.success(), "{program}: {status}");
+        fs::remove_file(plain)?;
+    }
+    let size = Some(file.metadata()?.len());
+    let compression = compression.to_string();
+    Ok(OfferedFile {
+        url,
+        compression,
+        size,
+    })
+}
+
+/// The time that other programs take to fetch the same, to decompress, hash and write it.
+fn by_programs(on: &Served, compression: Compression) -> Result<Duration> {
+    let url = on.web.url(&large_file(on, compression)?.url);
+    let file = on.host.path("by-programs");
+    let program = compression.name();
+    let script = format!(
+        "curl -sf {url} | {program} -dc | tee '{}' | sha256sum >/dev/null",
+        file.display()
+    );
+    let begun = Instant::now();
+    let status = Command::new("sh").args(["-c", &script]).status()?;
+    let time = begun.elapsed();
+    ensure!(status.success(), "{script}: {status}");
+    ensure!(
+        file.metadata()?.len() == nar().len() as u64,
+        "{script}: not everything is there"
+    );
+    fs::remove_file(file)?;
+    Ok(time)
 }
 
 /// The nar of a file of 1 GiB: every eighth mebibyte is random text, and seven are like it but for

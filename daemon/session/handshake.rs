@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::request_error::RequestError;
 use crate::shared_limit::LimitReached;
 use crate::stream::{Peer, Stream};
-use crate::substituter::Questions;
+use crate::substituter::{Asker, Questions};
 
 /// Performs the handshake with a client. `None` if it was refused.
 pub fn greet<'a>(
@@ -52,6 +52,12 @@ pub fn greet<'a>(
         }
     };
     connection.finish_silently()?;
+    let client = identity(&peer);
+    // While the client thinks about its first request.
+    daemon.scheduler(&store).substituter().prepare(Asker {
+        settings: &settings,
+        trusted: client.trusted,
+    });
     let roots = daemon.limits.temp_roots.share(peer.client());
     Ok(Some(Session {
         daemon,
@@ -63,7 +69,7 @@ pub fn greet<'a>(
                 .limited_by(roots.into_quota(too_many_roots)),
         ),
         store,
-        client: identity(&peer),
+        client,
         settings,
         log,
         cancel: cancel.clone(),

@@ -1,11 +1,13 @@
 //! Substitutes that the daemon itself looks up and receives.
 //!
-//! What touches the network is one process of `guix-fetch` for all clients, started when it is first
-//! needed. It gets no privileges and decides nothing; everything that it hands over is checked here
+//! What touches the network is one process of `guix-fetch` for all clients. It is started when the first
+//! of them connects, if it may be needed: loading libcurl's libraries takes longer than most answers. It
+//! gets no privileges and decides nothing; everything that it hands over is checked here
 //! (crate `substitutes`) and by the store.
 
 use std::io::Read;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use authority::Keys;
 use formats::store_path::{StoreDir, StorePath};
@@ -14,9 +16,9 @@ use substitutes::cache::Cache;
 use substitutes::item::{self, Item};
 use substitutes::lookup::Lookup;
 use substitutes::network::{self, Network};
-use substitutes::servers::ListedBy;
+use substitutes::servers::{self, ListedBy, Place};
 use substitutes::settings::{self, wants_traces};
-use substitutes::{Choice, Preference, Trust, Unreachable};
+use substitutes::{Choice, Preference, Server, Trust, Unreachable};
 use system::clock::unix_time;
 use system::sync::Mutex;
 
@@ -36,6 +38,8 @@ pub struct OwnSubstituter {
     network: Network,
     trust: Trust,
     cache: Cache,
+    /// Whether the network program was prepared, or isn't needed.
+    is_prepared: AtomicBool,
     /// Whether old answers were removed from the cache since the daemon was started.
     is_cache_expired: Mutex<bool>,
 }
@@ -52,7 +56,24 @@ impl OwnSubstituter {
             network: Network::new(move |socket| spawner.start(network::program(&program, socket))),
             trust: Trust::new(keys, settings::is_unauthenticated()),
             cache: Cache::new(Cache::place(state, cache_home.as_deref())),
+            is_prepared: AtomicBool::default(),
             is_cache_expired: Mutex::default(),
+        }
+    }
+
+    /// Starts the network program in the background, when this is called first, unless it would have
+    /// nothing to do: nobody is believed, or no server is on the network.
+    pub(super) fn prepare(&self, asker: Asker<'_>) {
+        if self.is_prepared.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let is_on_network = |server: &Arc<Server>| matches!(server.place(), Place::Network);
+        let believed = self.trust.judge();
+        let is_needed = believed.is_ok_and(|judge| !judge.believes_only_us())
+            && (self.servers(asker)).is_ok_and(|servers| servers.iter().any(is_on_network));
+        // What fails now is tried again for the first question, and said then.
+        if is_needed {
+            let _ = self.network.prepare();
         }
     }
 
@@ -94,13 +115,17 @@ impl OwnSubstituter {
         if judge.believes_only_us() {
             return Ok(None);
         }
+        let servers = self.servers(asker)?;
+        Ok((!servers.is_empty()).then_some(Scope { servers, judge }))
+    }
+
+    fn servers(&self, asker: Asker<'_>) -> Result<Vec<Arc<Server>>, servers::Error> {
         let client = match asker.trusted {
             true => ListedBy::Administrator,
             false => ListedBy::User,
         };
         let setting = |name: &str| asker.settings.get(name).map(ToString::to_string);
-        let servers = settings::servers(&setting, client, &self.state)?;
-        Ok((!servers.is_empty()).then_some(Scope { servers, judge }))
+        settings::servers(&setting, client, &self.state)
     }
 
     fn lookup<'a>(&'a self, scope: &'a Scope) -> Lookup<'a> {

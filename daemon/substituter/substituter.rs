@@ -55,6 +55,13 @@ impl Substituter {
         asker.settings.use_substitutes && self.fetcher.is_available()
     }
 
+    /// Has what is needed for the asker's first question started in the background.
+    pub fn prepare(&self, asker: Asker<'_>) {
+        if matches!(self.fetcher, Fetcher::GuixFetch(_)) && self.is_available(asker) {
+            self.own.prepare(asker);
+        }
+    }
+
     /// Which of `paths` have substitutes.
     pub fn have(
         &self,

@@ -49,7 +49,7 @@ struct Resources {
 }
 
 impl Agent {
-    /// Starts nothing yet.
+    /// Starts the network program, in the background, if it may be needed.
     ///
     /// # Errors
     /// The list of servers has a URL that can't be that of one.
@@ -59,7 +59,10 @@ impl Agent {
         if let Some(warning) = settings::warning(&judge) {
             log.warn(warning);
         }
-        resources.scope()?;
+        // While the daemon is about to ask, and the rest is read here.
+        if resources.scope()?.is_some() {
+            let _ = resources.network.prepare();
+        }
         if let Err(error) = resources.cache.expire(unix_time()) {
             let directory = resources.cache.directory().display();
             let text = format!("cannot remove old answers from `{directory}': {error}\n");

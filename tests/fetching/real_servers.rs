@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use formats::StorePath;
 use substitutes::Compression;
 
-use crate::fixture::{Fixture, free_port, text_item};
+use crate::fixture::{Fixture, free_port, text_item, write_script};
 use crate::harness::Site;
 use crate::harness::substitutes::{Item, Publisher, Tree};
 use crate::harness::web_server::{Protocol, WebServer};
@@ -258,4 +258,54 @@ fn a_server_that_hangs_ends_when_the_client_leaves() {
     thread.join().unwrap().failed();
     // The daemon hangs up there, too.
     let _ = std::io::copy(&mut &connection, &mut std::io::sink());
+}
+
+/// A network program that adds a line to the file `starts` of the site when it is started.
+fn counted(site: &Site) -> PathBuf {
+    let script = site.path("counted-fetch");
+    let command = format!(
+        "echo started >>'{}'; exec '{}' \"$@\"",
+        site.path("starts").display(),
+        env!("CARGO_BIN_EXE_guix-fetch")
+    );
+    write_script(&script, &command);
+    script
+}
+
+#[test]
+fn the_program_stands_ready_before_the_first_question() {
+    let site = Site::new();
+    let directory = site.path("server");
+    fs::create_dir_all(&directory).unwrap();
+    let server = WebServer::start(&directory);
+    let program = counted(&site);
+    let fixture = Fixture::with(site, &program, server.address(), &[]);
+    let starts = || fs::read_to_string(fixture.site.path("starts")).unwrap_or_default();
+    let mut client = fixture.client();
+    let is_started = || !starts().is_empty();
+    (fixture.daemon).wait_until(is_started, "to start the network program");
+    let path = fixture.publish(&text_item("item", "text"));
+    client.ensure(&path).succeeded();
+    fixture.client().ensure(&path).succeeded();
+    assert_eq!(starts(), "started\n");
+}
+
+#[test]
+fn a_program_that_would_have_nothing_to_do_is_not_started() {
+    for (urls, options) in [
+        ("http://127.0.0.1:1", &["--no-substitutes"][..]),
+        ("file:///nonexistent", &[]),
+        ("", &[]),
+    ] {
+        let site = Site::new();
+        let program = counted(&site);
+        let fixture = Fixture::with(site, &program, urls, options);
+        let unknown = (fixture.store()).join("0mgxsakkancy2iry6pj8hwcmlbmjbamn-x");
+        let mut client = fixture.client();
+        assert!(!client.0.is_valid_path(&unknown.unwrap()).unwrap());
+        drop(client);
+        let Fixture { daemon, site, .. } = fixture;
+        daemon.kill();
+        assert!(!site.path("starts").exists(), "{urls} {options:?}");
+    }
 }

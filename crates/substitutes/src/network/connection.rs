@@ -77,7 +77,8 @@ impl Talk {
         if shared.is_idle() && self.program.as_ref().is_some_and(Running::is_outdated) {
             self.program = None;
         }
-        if self.program.is_none() && shared.has_unsent() && Instant::now() >= self.not_before {
+        let is_wanted = shared.take_early_start() || shared.has_unsent();
+        if self.program.is_none() && is_wanted && Instant::now() >= self.not_before {
             match self.launch() {
                 Ok(program) => self.program = Some(program),
                 Err(error) => {

@@ -403,3 +403,15 @@ fn the_program_ends_with_its_last_user() {
     drop(exchange);
     assert!(played.is_hung_up());
 }
+
+#[test]
+fn a_program_that_was_prepared_is_the_one_that_is_asked() {
+    let (network, starts) = network();
+    network.prepare().unwrap();
+    let mut played = Played::start(&starts);
+    network.prepare().unwrap();
+    let mut exchange = Exchange::new(&network).unwrap();
+    let id = exchange.get("http://example.org/1", 100);
+    assert_eq!(played.next_id().1, id);
+    assert!(starts.try_recv().is_err());
+}

@@ -193,6 +193,8 @@ struct State {
     owners: HashMap<RequestId, u64>,
     /// Requests that the program need not answer any more.
     cancelled: Vec<RequestId>,
+    /// Whether the program is to be started before there is anything to ask.
+    start_early: bool,
 }
 
 impl Shared {
@@ -206,6 +208,17 @@ impl Shared {
     /// Readable when the thread has something to do.
     pub(super) fn wake(&self) -> Arc<Wakeup> {
         self.wake.clone()
+    }
+
+    /// Has the thread start the program now.
+    pub(super) fn start_early(&self) {
+        self.state.lock().start_early = true;
+        self.wake.wake();
+    }
+
+    /// Whether that is still to be done; it no longer is.
+    pub(super) fn take_early_start(&self) -> bool {
+        std::mem::take(&mut self.state.lock().start_early)
     }
 
     /// Adds an exchange; returns its number.

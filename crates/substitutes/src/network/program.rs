@@ -62,7 +62,7 @@ pub fn program(guix_fetch: &Path, socket: UnixStream) -> Spawn {
 
 /// The program that touches the network. Clones share it.
 ///
-/// It is started when there is something to ask. If it dies, its requests fail with
+/// It is started when there is something to ask, or by [`Network::prepare`]. If it dies, its requests fail with
 /// [`ErrorKind::ProgramDied`](super::ErrorKind::ProgramDied), and it is started again for later ones:
 /// at once, or, if it keeps dying, after a pause of up to five seconds. If it dies before it has
 /// greeted, whatever waits for it fails, too. If it can't be started, requests fail with
@@ -105,6 +105,16 @@ impl Network {
             launch: Arc::new(Box::new(launch)),
             shared: Mutex::default(),
         }))
+    }
+
+    /// Starts the program in the background, unless it runs, so that the first question doesn't wait
+    /// for its start. If it can't be started or dies, that is a matter for those who ask.
+    ///
+    /// # Errors
+    /// The process has no descriptors or threads left.
+    pub fn prepare(&self) -> io::Result<()> {
+        self.shared()?.start_early();
+        Ok(())
     }
 
     /// What the thread shares with exchanges; starts the thread.
