@@ -6,6 +6,7 @@
 
 mod building;
 mod cancel;
+mod change_owner;
 mod check_setup;
 mod client_limits;
 mod connections;
@@ -29,6 +30,7 @@ mod stream;
 mod substituter;
 mod warnings;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -50,14 +52,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a command line with options for settings asks for.
+enum Action {
+    Serve,
+    CheckSetup,
+    ChangeOwner(OsString),
+}
+
 /// Sets up the process before there is a second thread, and serves.
 fn run() -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o022));
     system::signal::expect_children()?;
     system::open_files::raise_limit().context("cannot raise the limit of open files")?;
-    let (check_setup, given) = match options::parse(std::env::args_os()) {
-        Parsed::Serve(given) => (false, given),
-        Parsed::CheckSetup(given) => (true, given),
+    let (action, given) = match options::parse(std::env::args_os()) {
+        Parsed::Serve(given) => (Action::Serve, given),
+        Parsed::CheckSetup(given) => (Action::CheckSetup, given),
+        Parsed::ChangeOwner(user, given) => (Action::ChangeOwner(user), given),
         Parsed::Print(text) => {
             output::print(&text)?;
             return Ok(ExitCode::SUCCESS);
@@ -71,8 +81,10 @@ fn run() -> Result<ExitCode> {
     let mut settings = Settings::new(directories, given)?;
     diagnostics::start(settings.debug);
     settings.apply_named()?;
-    if check_setup {
-        return check_setup::run(&settings);
+    match action {
+        Action::Serve => {}
+        Action::CheckSetup => return check_setup::run(&settings),
+        Action::ChangeOwner(user) => return change_owner::run(&settings, &user),
     }
     let listeners = listen::open(&settings)?;
     warnings::log(&settings);

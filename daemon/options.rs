@@ -165,6 +165,7 @@ const HELP_SHORT: &str = "help-short";
 const USAGE: &str = "usage";
 const VERSION: &str = "version";
 const CHECK_SETUP: &str = "check-setup";
+const CHANGE_OWNER: &str = "change-owner";
 
 /// An option as given, with its argument if there is one.
 pub type Given = (Name, Option<OsString>);
@@ -176,6 +177,8 @@ pub enum Parsed {
     Serve(Vec<Given>),
     /// Check the installation of a daemon with these options.
     CheckSetup(Vec<Given>),
+    /// Give the store of a daemon with these options to this user.
+    ChangeOwner(OsString, Vec<Given>),
     /// Print this and exit successfully.
     Print(String),
     /// Print this to standard error and exit with this code.
@@ -246,6 +249,14 @@ pub fn command() -> Command {
             CHECK_SETUP,
             "look over the installation, change nothing, and say how to mend what is wrong",
         ))
+        .arg(
+            Arg::new(CHANGE_OWNER)
+                .long(CHANGE_OWNER)
+                .help("give store, state and logs to USER, while no daemon runs")
+                .num_args(1)
+                .value_name("USER")
+                .value_parser(ValueParser::os_string()),
+        )
         .arg(flag(USAGE, "give a short usage message"))
         .arg(flag(VERSION, "print program version").short('V'))
 }
@@ -308,7 +319,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     }
     given.sort_by_key(|(index, _)| *index);
     let given = given.into_iter().map(|(_, given)| given).collect();
-    if matches.get_flag(CHECK_SETUP) {
+    if let Some(user) = matches.get_one::<OsString>(CHANGE_OWNER) {
+        Parsed::ChangeOwner(user.clone(), given)
+    } else if matches.get_flag(CHECK_SETUP) {
         Parsed::CheckSetup(given)
     } else {
         Parsed::Serve(given)
@@ -334,7 +347,9 @@ fn short_usage() -> String {
             MaybeOne(name) => format!("[--{}[={name}]]", row.long),
         });
     }
-    for flag in [CHECK_SETUP, HELP, USAGE, VERSION] {
+    add(format!("[--{CHECK_SETUP}]"));
+    add(format!("[--{CHANGE_OWNER}=USER]"));
+    for flag in [HELP, USAGE, VERSION] {
         add(format!("[--{flag}]"));
     }
     text.push('\n');
@@ -402,7 +417,7 @@ fn usage_error(error: &clap::Error, last: &str) -> String {
 
 /// The long options that begin with `prefix`.
 fn candidates(prefix: &str) -> Vec<&'static str> {
-    let flags = [CHECK_SETUP, HELP, USAGE, VERSION];
+    let flags = [CHECK_SETUP, CHANGE_OWNER, HELP, USAGE, VERSION];
     TABLE
         .iter()
         .map(|row| row.long)

@@ -37,6 +37,21 @@ fn table_is_sound() {
 }
 
 #[test]
+fn the_store_is_given_to_a_user() {
+    assert_eq!(
+        line(&["--change-owner=alice", "--build-users-group=b"]),
+        Parsed::ChangeOwner(
+            "alice".into(),
+            vec![(Name::BuildUsersGroup, Some("b".into()))]
+        )
+    );
+    assert_eq!(
+        refused(&["--change-owner"]),
+        "option '--change-owner' requires an argument"
+    );
+}
+
+#[test]
 fn options_take_effect_in_order() {
     let value = |text: &str| Some(text.to_owned());
     assert_eq!(

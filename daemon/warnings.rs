@@ -2,6 +2,7 @@
 //!
 //! The daemon serves all the same: a group may become known, and a directory appear, later.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bstr::ByteSlice;
@@ -19,9 +20,26 @@ pub fn log(settings: &Settings) {
             "warning: daemon is running as root, so using `--build-users-group' is highly recommended"
         );
     }
-    if !group.is_empty() {
+    if !group.is_empty() && ids::effective_uid() != 0 {
+        tracing::warn!(
+            "warning: only root can build as members of `{group}'; builds run as {}",
+            ids::user_name(ids::effective_uid())
+        );
+    } else if !group.is_empty() {
         if let Err(reason) = group_of_build_users(&group) {
             tracing::warn!("warning: {reason}");
+        }
+    }
+    let store = settings.directories.store.as_path();
+    if let Ok(metadata) = store.symlink_metadata() {
+        let uid = ids::effective_uid();
+        if metadata.uid() != uid {
+            let (owner, user) = (ids::user_name(metadata.uid()), ids::user_name(uid));
+            tracing::warn!(
+                "warning: the store `{}' belongs to {owner}, and this daemon is {user}; \
+                 `guix-daemon --check-setup' tells how to change either",
+                store.display()
+            );
         }
     }
     for word in session.words("build-extra-chroot-dirs") {

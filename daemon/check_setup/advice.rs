@@ -1,5 +1,7 @@
 //! Commands that correct something, as far as this machine has the programs for them.
 
+use bstr::{BStr, ByteSlice};
+use system::ids;
 use system::process::find_program;
 
 /// How to install a package.
@@ -17,5 +19,21 @@ pub fn as_root(command: &str) -> String {
         format!("sudo {command}")
     } else {
         format!("as root: {command}")
+    }
+}
+
+/// How the store and everything that belongs to it is given to this user, whose daemon has these build
+/// users.
+pub fn change_owner(uid: u32, group: &BStr) -> String {
+    let user = ids::user_name(uid);
+    if uid != 0 {
+        as_root(&format!("guix-daemon --change-owner={user}"))
+    } else if group.is_empty() {
+        format!("guix-daemon --change-owner={user}")
+    } else {
+        format!(
+            "guix-daemon --build-users-group={} --change-owner={user}",
+            group.to_str_lossy()
+        )
     }
 }

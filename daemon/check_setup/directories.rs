@@ -11,6 +11,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use store::Directories;
 use system::ids;
 
+use super::advice;
 use super::findings::Findings;
 
 /// If less space than this is free, in bytes, that is noted.
@@ -22,10 +23,13 @@ pub fn check(directories: &Directories, group: &BStr, findings: &mut Findings) {
         ("state directory", &directories.state),
         ("database directory", &directories.database),
         ("log directory", &directories.log),
-        ("configuration directory", &directories.configuration),
     ] {
-        own_directory(what, path, findings);
+        own_directory(what, path, &[ids::effective_uid()], group, findings);
     }
+    // The daemon only reads there.
+    let path = &directories.configuration;
+    let owners = [ids::effective_uid(), 0];
+    own_directory("configuration directory", path, &owners, group, findings);
     socket(&directories.socket(), findings);
 }
 
@@ -59,8 +63,15 @@ fn store(path: &Path, group: &BStr, findings: &mut Findings) {
         );
     }
     let before = findings.count();
-    is_private("store", path, &metadata, findings);
-    if !group.is_empty() {
+    let own = is_private(
+        "store",
+        path,
+        &metadata,
+        &[ids::effective_uid()],
+        group,
+        findings,
+    );
+    if own && !group.is_empty() {
         if let Ok(Some(entry)) = ids::group_by_name(&group.to_str_lossy()) {
             if metadata.gid() != entry.gid || metadata.mode() & 0o7777 != 0o1775 {
                 let text = format!(
@@ -110,8 +121,8 @@ fn file_system(path: &Path, findings: &mut Findings) {
     }
 }
 
-/// Checks a directory that has to belong to the daemon.
-fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
+/// Checks a directory that has to belong to one of these users.
+fn own_directory(what: &str, path: &Path, owners: &[u32], group: &BStr, findings: &mut Findings) {
     let shown = path.display();
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => {
@@ -121,7 +132,7 @@ fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
             );
         }
         Ok(metadata) => {
-            if is_private(what, path, &metadata, findings) {
+            if is_private(what, path, &metadata, owners, group, findings) {
                 findings.right(format!("the {what} `{shown}'"));
             }
         }
@@ -136,17 +147,25 @@ fn own_directory(what: &str, path: &Path, findings: &mut Findings) {
     }
 }
 
-/// Whether only the daemon can change the contents of the directory.
-fn is_private(what: &str, path: &Path, metadata: &Metadata, findings: &mut Findings) -> bool {
+/// Whether only these users can change the contents of the directory.
+fn is_private(
+    what: &str,
+    path: &Path,
+    metadata: &Metadata,
+    owners: &[u32],
+    group: &BStr,
+    findings: &mut Findings,
+) -> bool {
     let shown = path.display();
-    let uid = ids::effective_uid();
-    if metadata.uid() != uid {
+    if !owners.contains(&metadata.uid()) {
+        let uid = ids::effective_uid();
         findings.wrong(
             format!(
-                "the {what} `{shown}' belongs to user {}, not {uid}",
-                metadata.uid()
+                "the {what} `{shown}' belongs to {}, not to {}",
+                ids::user_name(metadata.uid()),
+                ids::user_name(uid)
             ),
-            format!("chown {uid} {shown}"),
+            advice::change_owner(uid, group),
         );
         return false;
     }

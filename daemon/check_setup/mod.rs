@@ -15,6 +15,7 @@ mod keys;
 mod offloading;
 mod programs;
 mod sandbox;
+mod subordinate;
 mod substitutes;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     substitutes::check(settings, &mut findings);
     offloading::check(settings, &mut findings);
     kernel::check(&mut findings);
+    subordinate::check(&mut findings);
     sandbox::check(settings, &mut findings);
     programs::check(directories, &mut findings);
     let (report, anything_wrong) = findings.report();

@@ -25,8 +25,10 @@ for prefix in /usr /opt/guix; do
             share/man/man5/machines.toml.5 share/doc/guix-daemon/html/index.html \
             share/doc/guix-daemon/html/offload.html \
             lib/systemd/system/guix-daemon-rs.service \
+            lib/systemd/system/guix-daemon-rs-store.service \
             lib/systemd/system/guix-daemon-rs.socket lib/sysusers.d/guix-daemon-rs.conf \
-            lib/tmpfiles.d/guix-daemon-rs.conf share/shepherd/services/guix-daemon-rs.scm \
+            lib/tmpfiles.d/guix-daemon-rs.conf share/guix-daemon/build-users.conf \
+            share/guix-daemon/apparmor/guix-daemon-rs share/shepherd/services/guix-daemon-rs.scm \
             share/bash-completion/completions/guix-daemon share/zsh/site-functions/_guix-daemon \
             share/fish/vendor_completions.d/guix-daemon.fish \
             share/doc/guix-daemon/manual/offload.md; do
@@ -37,7 +39,7 @@ for prefix in /usr /opt/guix; do
         name=${page##*/}
         [ -f "$root$prefix/share/man/man${name##*.}/$name" ] || { echo "$name is not installed"; exit 1; }
     done
-    grep -q "ExecStart=$prefix/bin/guix-daemon " "$root$prefix/lib/systemd/system/guix-daemon-rs.service"
+    grep -qx "ExecStart=$prefix/bin/guix-daemon" "$root$prefix/lib/systemd/system/guix-daemon-rs.service"
     grep -q "\"$prefix/bin/guix-daemon\"" "$root$prefix/share/shepherd/services/guix-daemon-rs.scm"
     not grep -rl '@[a-z]*dir@' "$root"
     # Somebody else's files in the same directories stay.

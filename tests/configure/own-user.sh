@@ -18,13 +18,16 @@ if [ "${1-}" != inside ]; then
         skip 'ordinary users may not make user namespaces'
     work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
     chmod 755 "$work"
-    # The blocks of the page that give the installation away and take it back, but for systemd.
+    # The blocks of the page that create the user, give the installation away and take it back, but for
+    # systemd.
     awk '/^```/ { if (inside) { inside = 0; block++ } else inside = 1; next }
          inside { print > (work "/block" block + 0) }' work="$work" "$top/doc/src/own-user.md"
-    set -- $(grep -l '^chown -R' "$work"/block* | sort -V)
-    [ $# = 2 ] || fail "the page has $# blocks with chown -R, not two"
-    sed '/^systemctl /d; /^rm /d' "$1" >"$work/give"
-    sed '/^systemctl /d; /^rm /d' "$2" >"$work/back"
+    set -- $(grep -l '^guix-daemon .*--change-owner' "$work"/block* | sort -V)
+    [ $# = 3 ] || fail "the page has $# blocks with --change-owner, not three"
+    for name in give back give-again; do
+        sed '/^systemctl /d; /^rm /d; /^install -D/,/[^\\]$/d' "$1" >"$work/$name"
+        shift
+    done
     sed -n '/^install -d/p' "$(grep -l '^install -d .*/gnu/store' "$work"/block*)" >"$work/new"
     mkdir -p "$work/programs/bin" "$work/programs/libexec/guix" "$work/root"
     PATH=/usr/bin:/bin "$top/pre-inst-env" sh -c 'cp "$(command -v guix-daemon)" "$(command -v guix-client)" "$1"' \
@@ -66,11 +69,12 @@ for variable in TMPDIR $(env | sed -n 's/^\(\(GUIX\|NIX\)[A-Z_]*\)=.*/\1/p'); do
 
 # serve COMMAND...: until `stop'.
 serve() {
+    : >/log
     "$@" >/log 2>&1 </dev/null &
     tries=0
-    until guix-client processes >/dev/null 2>&1; do
+    until grep -q '^listening on' /log; do
         tries=$((tries + 1))
-        [ $tries -lt 600 ] || fail 'the daemon does not answer'
+        [ $tries -lt 600 ] || fail 'the daemon does not listen'
         sleep 0.1
     done
 }
@@ -88,15 +92,80 @@ add_for_alice() {
 }
 
 # Root's daemon.
+guix-client archive --generate-key >/dev/null
+guix-client archive --authorize </etc/guix/signing-key.pub
 serve guix-daemon --build-users-group=guixbuild --no-offload
 builds
 add_for_alice
 stop
 
-# To a user of its own, by the commands for a new installation and for an old one.
-. /work/new
-. /work/give
-runuser -u guix-daemon -- guix-daemon --check-setup >/out || { cat /out; fail 'the set-up is wrong'; }
+# What must never change hands: what links lead to, what somebody has linked into the state, and what
+# users have.
+mkdir /precious
+echo precious >/precious/file
+ln -s /precious /var/guix/gcroots/precious
+ln -s /precious/file /var/log/guix/link
+echo other >/var/guix/first
+ln /var/guix/first /var/guix/second
+as_alice touch /var/guix/profiles/per-user/alice/generation
+root_has() { [ "$(stat -c %u "$@" | sort -u)" = 0 ] || { stat -c '%n %u' "$@"; fail "not all root's: $*"; }; }
+unchanged() {
+    root_has /precious /precious/file /var/guix/first /var/guix/profiles/per-user/root
+    [ "$(stat -c %U /var/guix/profiles/per-user/alice/generation)" = alice ]
+}
+mkdir -p /var/guix/profiles/per-user/root
+# refuses WORDS OPTIONS...: and changes nothing.
+owners() { find /gnu /var /etc -printf '%p %u %g %m\n' | sort; }
+refuses() {
+    words=$1; shift
+    owners >/before
+    if guix-daemon "$@" >/out 2>&1; then fail "it should have refused: $*"; fi
+    grep -qF -- "$words" /out || { cat /out; fail "it doesn't say: $words"; }
+    owners | diff /before - || fail 'it changed something'
+}
+
+# A daemon of the wrong user is told, and so is who looks.
+refuses "the user \`nobody-here' does not exist" --change-owner=nobody-here
+refuses 'leave out --build-users-group' --build-users-group=guixbuild --change-owner=guix-daemon
+if runuser -u guix-daemon -- guix-daemon --check-setup >/out 2>&1; then fail 'that set-up is right?'; fi
+grep -q "WRONG  the store ./gnu/store' belongs to root, not to guix-daemon" /out || { cat /out; exit 1; }
+grep -q -- '-> .*guix-daemon --change-owner=guix-daemon$' /out || { cat /out; exit 1; }
+serve guix-daemon --build-users-group=guixbuild --no-offload
+refuses 'stop it first: systemctl stop' --change-owner=guix-daemon
+rm /var/guix/daemon-socket/socket
+refuses 'stop it first' --change-owner=guix-daemon
+stop
+# It has gone from its socket, but not from the store.
+serve guix-daemon --build-users-group=guixbuild --no-offload --listen=/elsewhere
+GUIX_DAEMON_SOCKET=/elsewhere guix-client gc --list-dead >/dev/null 2>&1
+refuses 'a daemon has the store open' --change-owner=guix-daemon
+stop
+
+# An interrupted run leaves the store directory to its former owner, and is repeated.
+last=$(ls -d /gnu/store/*-* | tail -n 1)
+mount --bind "$last" "$last"
+mount -o remount,bind,ro "$last"
+if guix-daemon --change-owner=guix-daemon >/out 2>&1; then fail 'it cannot change a read-only file'; fi
+grep -q "cannot change the owner of .${last##*/}.*: Read-only file system" /out || { cat /out; exit 1; }
+root_has /gnu/store
+umount "$last"
+# It does not mind that the store is shown read-only to everybody, as by gnu-store.mount.
+mount --bind /gnu/store /gnu/store
+mount -o remount,bind,ro /gnu/store
+
+# To a user of its own.
+(. /work/give) >/out || true
+grep -q "WRONG  the file system of ./gnu/store' is read-only" /out || { cat /out; exit 1; }
+grep -q ' 1 wrong' /out || { cat /out; exit 1; }
+umount /gnu/store
+. /work/give >/out || { cat /out; fail 'the commands fail'; }
+grep -q ' 0 wrong' /out || { cat /out; fail 'the set-up is wrong'; }
+grep -q "left as it is: ./var/guix/first', it has other names" /out || { cat /out; exit 1; }
+grep -q 'right  the keys for signing' /out || { cat /out; exit 1; }
+root_has /etc/guix /etc/guix/acl
+[ -z "$(find /gnu/store ! -user guix-daemon)" ] || { ls -lR /gnu/store; exit 1; }
+[ -z "$(find /var/guix/db ! -user guix-daemon)" ] || { ls -l /var/guix/db; exit 1; }
+unchanged
 serve runuser -u guix-daemon -- guix-daemon --no-offload
 builds
 as_alice guix-client gc --verify=contents
@@ -116,12 +185,32 @@ guix-client gc >/dev/null 2>&1
 stop
 
 # And back.
-. /work/back
-guix-daemon --build-users-group=guixbuild --check-setup >/out || { cat /out; fail 'the set-up is wrong'; }
+. /work/back >/out || { cat /out; fail 'the commands fail'; }
+grep -q ' 0 wrong' /out || { cat /out; fail 'the set-up is wrong'; }
+root_has /etc/guix /etc/guix/*
+[ -z "$(find /gnu/store ! -user root)" ] || { ls -lR /gnu/store; exit 1; }
+[ "$(stat -c '%a %G' /gnu/store)" = '1775 guixbuild' ]
+unchanged
 serve guix-daemon --build-users-group=guixbuild --no-offload
 builds
 guix-client gc --verify=contents
-[ -e "$item" ] && [ "$(stat -c %U "$item")" = root ] ||
-    { echo "$item is not there, or not root's"; exit 1; }
+[ -e "$item" ] || fail "$item is not there"
 [ "$(stat -c %U /var/guix/profiles/per-user/alice)" = alice ]
+stop
+
+# And there again.
+. /work/give-again >/out || { cat /out; fail 'the commands fail'; }
+serve runuser -u guix-daemon -- guix-daemon --no-offload
+builds
+guix-client gc --verify=contents
+[ -e "$item" ] || fail "$item is not there"
+unchanged
+stop
+
+# A new machine.
+mv /gnu /var/guix /var/log/guix /root
+. /work/new
+runuser -u guix-daemon -- guix-daemon --check-setup >/out || { cat /out; fail 'the set-up is wrong'; }
+serve runuser -u guix-daemon -- guix-daemon --no-offload
+builds
 stop

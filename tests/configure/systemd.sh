@@ -18,9 +18,23 @@ make -s install prefix="$work/p" >/dev/null
 units=$work/p/lib/systemd/system
 
 # It may know of no running system here, but it reads the units.
-systemd-analyze verify --man=no "$units/guix-daemon-rs.service" "$units/guix-daemon-rs.socket" \
+systemd-analyze verify --man=no "$units"/guix-daemon-rs* \
     >"$work/verify" 2>&1 || { cat "$work/verify"; exit 1; }
 not grep guix-daemon "$work/verify"
+# With root as its user, too.
+mkdir "$units/guix-daemon-rs.service.d"
+cp "$work/p/share/guix-daemon/build-users.conf" "$units/guix-daemon-rs.service.d"
+systemd-analyze verify --man=no "$units"/guix-daemon-rs*.service >"$work/verify" 2>&1 || { cat "$work/verify"; exit 1; }
+not grep guix-daemon "$work/verify"
+
+# The profile that allows user namespaces is one, for the program that was installed.
+profile=$work/p/share/guix-daemon/apparmor/guix-daemon-rs
+grep -q "^profile guix-daemon-rs $work/p/bin/guix-daemon " "$profile"
+if [ -e /etc/apparmor.d/abi/4.0 ] && command -v apparmor_parser >/dev/null; then
+    apparmor_parser --skip-kernel-load --skip-cache --stdout "$profile" >/dev/null
+else
+    echo 'SKIPPED: the AppArmor profile (needs apparmor_parser 4)'
+fi
 
 # What ExecStart says, woken by the socket that ListenStream would name.
 export NIX_STORE_DIR=$work/store GUIX_STATE_DIRECTORY=$work/var/guix \
