@@ -276,8 +276,9 @@ impl<'a> Build<'a> {
             .then_some(engine.settings.directories.log.as_path());
         let log = LogFile::create(keep, &job.path, engine.settings.log_compression)?;
         let spawn = |program| engine.spawner.start(program);
+        let tell = |level, text| attempt.message(level, text);
         let mut running =
-            sandbox::start(&plan, &engine.fork_server, &spawn).map_err(RequestError::new)?;
+            sandbox::start(&plan, &engine.fork_server, &spawn, &tell).map_err(RequestError::new)?;
         let (pid, name) = (running.child.pid(), log.name());
         attempt.trace(Trace::BuildStarted {
             derivation: job.path.as_str(),

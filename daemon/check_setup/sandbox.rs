@@ -125,8 +125,9 @@ fn start(
         let spawner = spawner.clone();
         move |program| spawner.start(program)
     });
-    let mut running =
-        sandbox::start(&plan, &fork_server, &spawn).map_err(|error| error.to_string())?;
+    // What it would tell has been found out already.
+    let started = sandbox::start(&plan, &fork_server, &spawn, &|_, _| ());
+    let mut running = started.map_err(|error| error.to_string())?;
     // It finds nothing to execute, and ends. The root directory is deleted after that.
     let _ = running.child.wait_timeout(TIMEOUT);
     Ok(())

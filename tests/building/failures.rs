@@ -257,7 +257,8 @@ fn the_directory_of_a_failed_build_is_kept_for_the_client_who_wants_it() {
 fn the_directory_of_a_failed_build_belongs_to_the_client_who_asked_for_it() {
     let setup = Setup::new(&[]);
     let mut client = setup.client();
-    let script = "echo here >note; mkdir sub; echo deep >sub/note; chmod 4777 note; exit 1";
+    let script = "echo here >note; mkdir sub; echo deep >sub/note; chmod 4777 note
+                  mkfifo -m 4666 fifo; exit 1";
     let drv = client.write(Script::new("kept", script));
     drop(client);
     // Another user, who need not have a name.
@@ -267,7 +268,7 @@ fn the_directory_of_a_failed_build_belongs_to_the_client_who_asked_for_it() {
         .site
         .path("tmp")
         .join(format!("guix-build-{}-0", drv.path.name()));
-    for file in ["", "note", "sub", "sub/note"] {
+    for file in ["", "note", "fifo", "sub", "sub/note"] {
         let metadata = fs::symlink_metadata(kept.join(file)).unwrap();
         assert_eq!((metadata.uid(), metadata.gid()), (NOBODY, NOBODY), "{file}");
         assert_eq!(metadata.mode() & 0o6002, 0, "{file}: {:o}", metadata.mode());

@@ -1,31 +1,46 @@
 //! Builds without build users: by a daemon that isn't root, and by root without a group.
 
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+
+use system::process::find_program;
 
 use super::harness::derivations::processes_with;
 use super::*;
 
 /// Starts a daemon as another user, in user namespaces of which builds run.
 fn unprivileged() -> Setup {
-    let users = BuildUsers::claim();
-    let site = Site::new();
+    unprivileged_in(Site::new(), BuildUsers::claim(), &[])
+}
+
+/// Like [`unprivileged`], with these supplementary groups, if there are other users.
+fn unprivileged_in(site: Site, users: Option<BuildUsers>, groups: &[u32]) -> Setup {
     let gate = site.path("gate");
     fs::create_dir(&gate).unwrap();
     fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
-    let mut command: Command = site.command(site.for_everybody(harness::program()));
+    let program = site.for_everybody(harness::program());
+    let mut command = match &users {
+        None => site.command(program),
+        Some(users) => {
+            let (uid, gid) = (users.uids[0], users.gid);
+            fs::create_dir(site.store()).unwrap();
+            for directory in ["state", "log", "etc", "store"] {
+                chown(site.path(directory), Some(uid), Some(gid)).unwrap();
+            }
+            // The standard library sets no supplementary groups.
+            let mut command = site.command(find_program("setpriv").unwrap());
+            let list: Vec<String> = groups.iter().map(u32::to_string).collect();
+            command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+            command.arg(match groups {
+                [] => "--clear-groups".to_owned(),
+                _ => format!("--groups={}", list.join(",")),
+            });
+            command.arg(program);
+            command
+        }
+    };
     command
         .args(["--no-substitutes", "--log-compression=none"])
         .arg(format!("--chroot-directory={}", gate.display()));
-    if let Some(users) = &users {
-        for directory in ["state", "log", "etc"] {
-            chown(site.path(directory), Some(users.uids[0]), Some(users.gid)).unwrap();
-        }
-        fs::create_dir(site.store()).unwrap();
-        chown(site.store(), Some(users.uids[0]), Some(users.gid)).unwrap();
-        command.uid(users.uids[0]).gid(users.gid);
-    }
     let socket = site.socket();
     let daemon = site.launch_command(command);
     daemon.wait_until(
@@ -106,6 +121,95 @@ fn trees_failures_and_strange_modes() {
             .iter()
             .any(|name| name.ends_with(".chroot"))
     );
+}
+
+/// A daemon in the group `kvm`, whose number is returned; it may map it if `allowed`.
+fn in_group_kvm(site: Site, allowed: bool) -> Option<(Setup, u32)> {
+    let users = BuildUsers::claim()?;
+    let kvm = users.join_kvm(allowed);
+    Some((unprivileged_in(site, Some(users), &[kvm]), kvm))
+}
+
+/// What a builder is to print of its groups.
+const GROUPS: &str = "id -G; tr -s ' ' </proc/self/gid_map; cat /proc/self/setgroups";
+
+#[test]
+fn the_group_kvm_is_mapped_for_builders() {
+    if find_program("newgidmap").is_none() {
+        return skip("newgidmap, of the package uidmap, is missing");
+    }
+    let Some((setup, kvm)) = in_group_kvm(Site::new(), true) else {
+        return;
+    };
+    let mut client = setup.client();
+    client.set(|options| options.verbosity = 3);
+    let script = format!(
+        "{{ {GROUPS}; echo >x; chgrp 40000 x; stat -c %g x; umount /proc || echo locked; }} >$out
+         mkdir $doc; chgrp 40000 $out $doc; echo >{0}/mine; chgrp 40000 {0}/mine",
+        setup.gate().display()
+    );
+    let drv = client.write(Script::new("probe", &script).output("doc"));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("mapped 1 extra GIDs into namespace of PID ");
+    let expected = "30000 40000\n 30000 30000 1\n 40000 40000 1\ndeny\n40000\nlocked\n";
+    assert_eq!(fs::read_to_string(drv.out().as_path()).unwrap(), expected);
+    // Outside, it is that group; outputs have the daemon's own all the same.
+    let group = |path: &Path| fs::metadata(path).unwrap().gid();
+    assert_eq!(group(&setup.gate().join("mine")), kvm);
+    if is_ours() {
+        let own = setup.users.as_ref().unwrap().gid;
+        let outputs = [drv.out(), drv.output("doc")];
+        assert_eq!(outputs.map(|path| group(path.as_path())), [own; 2]);
+    }
+}
+
+#[test]
+fn without_permission_to_map_kvm_builds_have_their_own_group() {
+    if find_program("newgidmap").is_none() {
+        return skip("newgidmap, of the package uidmap, is missing");
+    }
+    let missing = |site: Site| site.env("PATH", "/nonexistent");
+    for (site, status) in [(Site::new(), 1), (missing(Site::new()), 127)] {
+        let Some((setup, _)) = in_group_kvm(site, false) else {
+            return;
+        };
+        let mut client = setup.client();
+        // The client's own PATH counts for nothing.
+        let drv = client.write(Script::new("probe", &format!("{{ {GROUPS}; }} >$out")));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        built.said(&format!(
+            "error (ignored): program `newgidmap' failed with exit code {status}\n"
+        ));
+        let expected = "30000 65534\n 30000 30000 1\ndeny\n";
+        assert_eq!(fs::read_to_string(drv.out().as_path()).unwrap(), expected);
+        if status == 127 {
+            let text = "executing `newgidmap': No such file or directory";
+            assert!(setup.daemon.messages().contains(text));
+        }
+    }
+}
+
+#[test]
+fn directories_that_nobody_may_enter_are_deleted() {
+    let setup = unprivileged();
+    let mut client = setup.client();
+    let closed = "mkdir -p x/y/z; echo >x/y/z/file; chmod 000 x/y/z x/y x";
+    let drv = client.write(Script::new("closed", &format!("{closed}; echo >$out")));
+    client.build(&[&drv]).succeeded();
+    let script = format!("mkdir $out; cd $out; {closed}; exit 1");
+    let bad = client.write(Script::new("bad", &script));
+    client.build(&[&bad]).failed(100, "failed");
+    assert_eq!(names(&setup.site.path("tmp")), [""; 0]);
+    let chroot = |name: &String| name.ends_with(".chroot");
+    assert!(!setup.store_names().iter().any(chroot));
+    if !setup.store_names().contains(&bad.out().base_name().into()) {
+        return;
+    }
+    // What failed is garbage.
+    setup.lose(bad.out());
+    assert!(!setup.store_names().contains(&bad.out().base_name().into()));
 }
 
 #[test]

@@ -66,6 +66,18 @@ impl BuildUsers {
         panic!("all {GROUPS} groups of build users are in use");
     }
 
+    /// Puts the first of them into a group `kvm`, which exists like they do, and returns its number.
+    /// `/etc/subgid` allows that user to map it, if wanted.
+    pub fn join_kvm(&self, may_map: bool) -> u32 {
+        let kvm = self.gid - 1000;
+        let user = format!("{}-1", self.group);
+        begin_with("/etc/group", &format!("kvm:x:{kvm}:{user}\n"));
+        if may_map {
+            begin_with("/etc/subgid", &format!("{user}:{kvm}:1\n"));
+        }
+        kvm
+    }
+
     /// Puts them into the user database of this thread.
     fn make_known(&self) {
         unshare(CloneFlags::CLONE_NEWNS).expect("tests with build users need mount namespaces");

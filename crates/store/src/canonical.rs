@@ -84,7 +84,8 @@ impl Visit for Canonicaliser<'_> {
         }
         self.seen.insert(stat.identity());
         // The owner first: only some systems clear the setuid bit of a file that changes owner.
-        if stat.uid() != self.us.0 {
+        // A builder can give what it makes to another group that the daemon is in.
+        if stat.uid() != self.us.0 || (self.owner.is_some() && stat.gid() != self.us.1) {
             parent.chown_at(name, Some(self.us.0), Some(self.us.1))?;
         }
         // An access control list would survive the change of mode and, through deduplication, reach

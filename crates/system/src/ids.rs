@@ -114,6 +114,11 @@ fn choose_id(map: &str, pid: u32) -> Option<u32> {
     }
 }
 
+/// The real user id of this process.
+pub fn real_uid() -> u32 {
+    Uid::current().as_raw()
+}
+
 /// The effective user id of this process.
 pub fn effective_uid() -> u32 {
     Uid::effective().as_raw()
@@ -122,6 +127,12 @@ pub fn effective_uid() -> u32 {
 /// The effective group id of this process.
 pub fn effective_gid() -> u32 {
     Gid::effective().as_raw()
+}
+
+/// The supplementary groups of this process.
+pub fn supplementary_groups() -> io::Result<Vec<u32>> {
+    let groups = nix::unistd::getgroups()?;
+    Ok(groups.into_iter().map(Gid::as_raw).collect())
 }
 
 /// Sets the supplementary groups of this process.

@@ -23,15 +23,93 @@ pub struct IdMap {
 /// Writes the id maps of this process's new user namespace, with one user and one group, and denies
 /// `setgroups` (as the kernel requires of unprivileged writers).
 pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
-    let write = |name: &str, text: String| {
-        let path = format!("/proc/self/{name}");
-        fs::write(&path, text).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot write `{path}': {error}"))
-        })
+    write("/proc/self/setgroups", "deny")?;
+    write_own_user_map(user)?;
+    let map = format!("{} {} 1", group.inside, group.outside);
+    write("/proc/self/gid_map", &map)
+}
+
+/// Writes the map of users of this process's new user namespace, with one user. The map of groups is
+/// left to others.
+pub fn write_own_user_map(user: IdMap) -> io::Result<()> {
+    let map = format!("{} {} 1", user.inside, user.outside);
+    write("/proc/self/uid_map", &map)
+}
+
+fn write(path: &str, text: &str) -> io::Result<()> {
+    fs::write(path, text)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write `{path}': {error}")))
+}
+
+/// Moves this process into a new user namespace, and into `others`. All ids of the present one have
+/// the same numbers in the new one, whose maps have its own user and all groups; `setgroups` is
+/// denied there. `/proc` has to be that of this process's PID namespace.
+///
+/// Fails if this process has several threads.
+pub fn enter_with_same_ids(others: Namespaces) -> io::Result<()> {
+    let uid = crate::ids::effective_uid();
+    let user = IdMap {
+        inside: uid,
+        outside: uid,
     };
-    write("setgroups", "deny".into())?;
-    write("uid_map", format!("{} {} 1", user.inside, user.outside))?;
-    write("gid_map", format!("{} {} 1", group.inside, group.outside))
+    let groups = identity_map(&fs::read_to_string("/proc/self/gid_map")?)?;
+    let namespaces = others | Namespaces::CLONE_NEWUSER;
+    if let [(gid, 1)] = groups[..] {
+        unshare(namespaces)?;
+        let group = IdMap {
+            inside: gid,
+            outside: gid,
+        };
+        return write_own_maps(user, group);
+    }
+    // Several groups can be mapped only by a process that stays behind.
+    let map: String = groups
+        .iter()
+        .map(|(first, count)| format!("{first} {first} {count}\n"))
+        .collect();
+    let path = format!("/proc/{}/gid_map", std::process::id());
+    let (wait, go) = crate::pipe::pipe()?;
+    let helper = fork(Namespaces::empty())?;
+    let Some(helper) = helper else {
+        drop(go);
+        // Without a byte, the namespace could not be entered.
+        let entered = nix::unistd::read(&wait, &mut [0]);
+        let written = match entered {
+            Ok(1) => fs::write(path, map),
+            _ => Ok(()),
+        };
+        let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+        crate::process::exit_now(written.map_or_else(errno, |()| 0));
+    };
+    drop(wait);
+    let entered = unshare(namespaces).and_then(|()| {
+        write("/proc/self/setgroups", "deny")?;
+        write_own_user_map(user)?;
+        Ok(nix::unistd::write(&go, b"g").map(drop)?)
+    });
+    drop(go);
+    let ended = crate::process::Child::new(helper, false)?.wait()?;
+    entered?;
+    match ended.code() {
+        Some(0) => Ok(()),
+        Some(number) => {
+            let error = io::Error::from_raw_os_error(number);
+            let text = format!("cannot map groups: {error}");
+            Err(io::Error::new(error.kind(), text))
+        }
+        None => Err(io::Error::other("what maps groups was killed")),
+    }
+}
+
+/// The ranges of a namespace's own ids (first, count) in one of its maps.
+fn identity_map(map: &str) -> io::Result<Vec<(u32, u32)>> {
+    let range = |line: &str| {
+        let mut words = line.split_whitespace();
+        let first = words.next()?.parse().ok()?;
+        Some((first, words.nth(1)?.parse().ok()?))
+    };
+    let ranges: Option<_> = map.lines().map(range).collect();
+    ranges.ok_or_else(|| io::Error::other("the map of ids can't be read"))
 }
 
 /// Forks this single-threaded process into new namespaces, as a child of *this process's parent*
@@ -40,13 +118,18 @@ pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
 ///
 /// Fails if this process has several threads: the copy would not have them.
 pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
+    fork(namespaces | Namespaces::CLONE_PARENT)
+}
+
+/// Forks this process, which has to have a single thread. Returns the new process's id, or `None` in the
+/// new process.
+fn fork(flags: Namespaces) -> io::Result<Option<i32>> {
     if !has_one_thread()? {
         return Err(io::Error::other(
             "cannot fork a process with several threads",
         ));
     }
-    let flags = (namespaces | Namespaces::CLONE_PARENT).bits() as libc::c_ulong
-        | libc::SIGCHLD as libc::c_ulong;
+    let flags = flags.bits() as libc::c_ulong | libc::SIGCHLD as libc::c_ulong;
     let nil: libc::c_ulong = 0;
     // SAFETY: without CLONE_VM this is a fork; there is only one thread (checked above), so no lock
     // is held by a thread that doesn't exist in the copy.

@@ -1,7 +1,7 @@
 //! The process that the [fork server](super::fork_server_process) has forked: it becomes the
 //! builder.
-//! It starts in the builder's namespaces, reads the [`Plan`], which is one line, and reports
-//! [`READY`] just before it executes the builder, or else an error. The phases are named as in
+//! It starts in the builder's namespaces, reads the [`Plan`](super::plan::Plan), which is one line, and
+//! reports [`READY`] just before it executes the builder, or else an error. The phases are named as in
 //! Guix.
 
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use super::identity::{GUEST_GID, GUEST_UID, Identity};
 use super::mounts;
 use super::network;
 use super::phase::{SetUpError, phase};
-use super::plan::{Network, Plan};
+use super::plan::{Network, Order};
 
 /// The report that the builder is about to be executed.
 pub(super) const READY: &str = "ready";
@@ -43,11 +43,14 @@ fn become_builder(
     plan: File,
     status: &mut File,
 ) -> Result<Infallible, SetUpError> {
-    if let Some(ids) = ids_outside {
-        phase("usernsSetIDs", map_ids(ids))?;
-    }
     let mut from_daemon = io::BufReader::new(plan);
-    let plan = phase("plan", read_plan(&mut from_daemon))?;
+    let Order {
+        plan,
+        groups_mapped,
+    } = phase("plan", read_order(&mut from_daemon))?;
+    if let Some(ids) = ids_outside {
+        phase("usernsSetIDs", map_ids(ids, groups_mapped))?;
+    }
     die_with_daemon()?;
     leave_session()?;
     if let Some(chroot) = &plan.chroot {
@@ -110,7 +113,7 @@ fn become_builder(
 }
 
 /// Reads the plan.
-fn read_plan(from_daemon: &mut impl BufRead) -> io::Result<Plan> {
+fn read_order(from_daemon: &mut impl BufRead) -> io::Result<Order<'static>> {
     let mut line = Vec::new();
     from_daemon.read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
@@ -133,12 +136,16 @@ fn wait_for_network(from_daemon: &mut impl BufRead) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Maps the ids of the new user namespace to `outside`, the daemon's user and group.
-fn map_ids(outside: (u32, u32)) -> io::Result<()> {
+/// Maps the ids of the new user namespace to `outside`, the daemon's user and group; only the user if
+/// the groups are mapped already.
+fn map_ids(outside: (u32, u32), groups_mapped: bool) -> io::Result<()> {
     let user = IdMap {
         inside: GUEST_UID,
         outside: outside.0,
     };
+    if groups_mapped {
+        return namespace::write_own_user_map(user);
+    }
     let group = IdMap {
         inside: GUEST_GID,
         outside: outside.1,
@@ -153,7 +160,7 @@ fn renumber() -> io::Result<()> {
     nix::sys::prctl::set_dumpable(true)?;
     let ids = (ids::effective_uid(), ids::effective_gid());
     match namespace::unshare(Namespaces::CLONE_NEWUSER) {
-        Ok(()) => map_ids(ids),
+        Ok(()) => map_ids(ids, false),
         Err(error) => {
             log(format_args!("cannot make a user namespace: {error}"));
             Ok(())

@@ -31,6 +31,7 @@ mod fork_request;
 mod fork_server;
 mod fork_server_process;
 mod identity;
+mod kvm;
 mod mounts;
 mod network;
 mod output_directory;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use system::mount::{self, MntFlags, MsFlags};
-use system::namespace::{self, IdMap, Namespaces};
+use system::namespace::{self, Namespaces};
 use system::tree::{Kind, RootDir};
 
 use super::error_context::context;
@@ -109,19 +109,8 @@ fn enter(root: &Path) -> io::Result<()> {
 /// Enters another user and mount namespace, in which the existing mounts are locked: otherwise, a
 /// builder that owns its user namespace could unmount them.
 pub(super) fn lock() -> Result<(), SetUpError> {
-    let uid = system::ids::effective_uid();
-    let gid = system::ids::effective_gid();
-    let namespaces = Namespaces::CLONE_NEWUSER | Namespaces::CLONE_NEWNS;
-    phase("lockMounts", namespace::unshare(namespaces))?;
-    let user = IdMap {
-        inside: uid,
-        outside: uid,
-    };
-    let group = IdMap {
-        inside: gid,
-        outside: gid,
-    };
-    phase("lockMounts", namespace::write_own_maps(user, group))?;
+    let locked = namespace::enter_with_same_ids(Namespaces::CLONE_NEWNS);
+    phase("lockMounts", locked)?;
     match mount::unmount(Path::new("/proc"), MntFlags::empty()) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         Err(error) => phase("lockMounts", Err(error)),

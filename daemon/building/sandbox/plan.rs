@@ -1,6 +1,7 @@
 //! The plan of a build: everything that the process that becomes the builder must know. It is sent
 //! as JSON, in which byte strings are strings if they are UTF-8, and arrays of numbers otherwise.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -35,6 +36,14 @@ pub struct Plan {
     pub impersonate_linux_26: bool,
     /// Whether to print `@ unsupported-platform` lines.
     pub print_build_trace: bool,
+}
+
+/// What the process is sent: a plan, and what was done for it already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order<'a> {
+    pub(super) plan: Cow<'a, Plan>,
+    /// Whether the groups of its new user namespace, if it has one, are mapped.
+    pub(super) groups_mapped: bool,
 }
 
 /// What to execute.

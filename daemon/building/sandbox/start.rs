@@ -1,8 +1,10 @@
 //! The daemon's side: starting the process that becomes the builder.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use store::Level;
 use system::pipe;
 use system::process::{Child, Spawn};
 
@@ -10,9 +12,10 @@ use super::builder_process::{CONNECTED, NOT_CONNECTED, READY};
 use super::fork_request::Isolation;
 use super::fork_server::{ForkServer, retry_if_ended};
 use super::identity::Identity;
+use super::kvm;
 use super::network;
 use super::phase::SetUpError;
-use super::plan::{Network, Plan};
+use super::plan::{Network, Order, Plan};
 
 /// The maximum length of an error that the process reports, in bytes.
 const ERROR_LIMIT: u64 = 64 << 10;
@@ -47,11 +50,13 @@ pub enum StartError {
 
 /// Starts the builder of a plan and waits until it is about to be executed.
 ///
-/// `spawn` starts a program from a thread that lives as long as the daemon.
+/// `spawn` starts a program from a thread that lives as long as the daemon. `tell` is told what does
+/// not keep the builder from running.
 pub fn start(
     plan: &Plan,
     fork_server: &ForkServer,
     spawn: &dyn Fn(Spawn) -> io::Result<Child>,
+    tell: &dyn Fn(Level, String),
 ) -> Result<Running, StartError> {
     let failed = |source| StartError::Io {
         derivation: plan.derivation.clone(),
@@ -72,6 +77,12 @@ pub fn start(
             .to_string(),
         )
     })?;
+    let groups_mapped =
+        isolation(plan) == Isolation::UserNamespace && kvm::map_groups(child.pid(), spawn, tell);
+    let plan = &Order {
+        plan: Cow::Borrowed(plan),
+        groups_mapped,
+    };
     let (network, report) =
         hand_over_plan(plan, child.pid(), plan_pipe, status, spawn).map_err(failed)?;
     match report.trim_end() {
@@ -121,13 +132,14 @@ fn isolation(plan: &Plan) -> Isolation {
 /// Sends the plan to the process, connects it to the network if the plan requires it, and returns
 /// the process's report.
 fn hand_over_plan(
-    plan: &Plan,
+    order: &Order<'_>,
     pid: i32,
     mut plan_pipe: File,
     status: File,
     spawn: &dyn Fn(Spawn) -> io::Result<Child>,
 ) -> io::Result<(Option<Child>, String)> {
-    let mut text = serde_json::to_vec(plan)?;
+    let plan = &order.plan;
+    let mut text = serde_json::to_vec(order)?;
     text.push(b'\n');
     send(&mut plan_pipe, &text)?;
     let mut connection = None;
