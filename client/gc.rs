@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use formats::StorePath;
+use formats::size::Rounded;
 use protocol::client::{Connection, Error, Options};
 use protocol::operations::GcAction;
 
@@ -219,7 +220,7 @@ fn collect(daemon: &mut Daemon, least: Option<&String>, wanted: Option<&String>)
     let done = daemon
         .connection
         .collect_garbage(GcAction::DeleteDead, none, most, log)?;
-    output::info("gc", &format!("freed {} MiBs", mebibytes(done.bytes_freed)));
+    output::info("gc", &format!("freed {}", Rounded(done.bytes_freed)));
     Ok(())
 }
 
@@ -276,14 +277,14 @@ fn bytes_to_free(daemon: &Daemon, wanted: u64) -> Result<Option<u64>> {
     let free = free as u64;
     if free > wanted {
         let text = format!(
-            "already {} MiBs available on {}, nothing to do",
-            mebibytes(free),
+            "already {} available on {}, nothing to do",
+            Rounded(free),
             store.display()
         );
         output::info("gc", &text);
         return Ok(None);
     }
-    output::info("gc", &format!("freeing {} MiBs", mebibytes(wanted - free)));
+    output::info("gc", &format!("freeing {}", Rounded(wanted - free)));
     Ok(Some(wanted - free))
 }
 
@@ -327,12 +328,6 @@ fn size(text: &str) -> Result<u64> {
     }
 }
 
-/// `1,234.50`: mebibytes with two digits.
-fn mebibytes(bytes: u64) -> String {
-    let hundredths = (bytes as f64 / 1024.0 / 1024.0 * 100.0).round() as u64;
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +357,5 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(mebibytes(1536 << 10), "1.50");
     }
 }

@@ -78,20 +78,12 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
             Ok(0)
         }
         ["offload", system, silence, trace, timeout] | [system, silence, trace, timeout] => {
-            match (silence.parse(), timeout.parse()) {
-                (Ok(max_silent_time), Ok(timeout)) => {
-                    let print_build_trace = *trace == "1";
-                    let limits = BuildLimits {
-                        max_silent_time,
-                        timeout,
-                        print_build_trace,
-                    };
-                    serve(run::Arguments {
-                        system: (*system).to_owned(),
-                        limits,
-                    })
-                }
-                _ => anyhow::bail!("invalid arguments: {}", words.join(" ")),
+            match BuildLimits::parse(silence, trace, timeout) {
+                Some(limits) => serve(run::Arguments {
+                    system: (*system).to_owned(),
+                    limits,
+                }),
+                None => anyhow::bail!("invalid arguments: {}", words.join(" ")),
             }
         }
         _ => anyhow::bail!("invalid arguments: {}", words.join(" ")),

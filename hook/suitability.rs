@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use formats::size::Rounded;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
@@ -66,8 +67,7 @@ impl fmt::Display for Unsuitable {
                 write!(f, "its load {load:.2} is not below {threshold:.2}")
             }
             Unsuitable::LowDiskSpace { free } => {
-                let free = free as f64 / f64::from(1 << 20);
-                write!(f, "it is low on disk space ({free:.2} MiB free)")
+                write!(f, "it is low on disk space ({} free)", Rounded(free))
             }
         }
     }
@@ -210,10 +210,7 @@ mod tests {
         };
         assert_eq!(unsuitable(&machine("a"), &with(100 << 20)), None);
         let reason = unsuitable(&machine("a"), &with((100 << 20) - 1)).unwrap();
-        assert_eq!(
-            reason.to_string(),
-            "it is low on disk space (100.00 MiB free)"
-        );
+        assert_eq!(reason.to_string(), "it is low on disk space (100 MiB free)");
         assert_eq!(
             unsuitable(&machine("a"), &with(3 << 19)).unwrap(),
             Unsuitable::LowDiskSpace { free: 3 << 19 }

@@ -1,6 +1,7 @@
 //! Verifying and deduplicating the store, and the record of failed builds.
 
 use bstr::ByteSlice;
+use formats::size::Aligned;
 use protocol::codec::Done;
 use protocol::operations::{
     BuildMode, BuiltinBuilders, ClearFailedPaths, OptimiseStore, QueryFailedPaths, VerifyStore,
@@ -30,9 +31,9 @@ pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) 
 pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> HandlerResult {
     session.run_interruptibly(request, |session, _| {
         let stats = session.store.optimise(&session.temp_roots, &*session.log)?;
-        let freed = stats.bytes_freed as f64 / (1024.0 * 1024.0);
+        let freed = Aligned(i64::try_from(stats.bytes_freed).unwrap_or(i64::MAX));
         let files = stats.files_linked;
-        let text = format!("{freed:.2} MiB freed by hard-linking {files} files");
+        let text = format!("{freed} freed by hard-linking {files} files");
         session.log.message(Level::Error, &text);
         Ok(Done)
     })

@@ -18,6 +18,16 @@ pub struct BuildLimits {
 }
 
 impl BuildLimits {
+    /// Reads them as the daemon writes them; `None` if these are no numbers. `trace` is `1` or `0`,
+    /// and with Guix 1.5 `true` or `false`.
+    pub fn parse(max_silent_time: &str, trace: &str, timeout: &str) -> Option<BuildLimits> {
+        Some(BuildLimits {
+            max_silent_time: max_silent_time.parse().ok()?,
+            timeout: timeout.parse().ok()?,
+            print_build_trace: matches!(trace, "1" | "true"),
+        })
+    }
+
     /// When to give up on a build that starts now; `None`: never. The remote daemon itself enforces
     /// the limits, so this is later than `timeout`.
     pub fn deadline(&self) -> Option<Instant> {
@@ -39,6 +49,17 @@ mod tests {
             timeout,
             ..BuildLimits::default()
         }
+    }
+
+    #[test]
+    fn limits_are_read_as_any_daemon_writes_them() {
+        for (trace, expected) in [("1", true), ("0", false), ("true", true), ("false", false)] {
+            let limits = BuildLimits::parse("3600", trace, "86400").unwrap();
+            assert_eq!(limits.print_build_trace, expected, "{trace}");
+            assert_eq!((limits.max_silent_time, limits.timeout), (3600, 86400));
+        }
+        assert_eq!(BuildLimits::parse("-1", "1", "0"), None);
+        assert_eq!(BuildLimits::parse("0", "1", "soon"), None);
     }
 
     #[test]

@@ -55,11 +55,10 @@ fn what_is_freed_is_counted_once() {
         fixture.wait_for_sessions_to_end();
         let run = fixture.run(&["gc"]);
         run.succeeds()
-            .says(format!("guix-client gc: freed {text} MiBs\n"));
-        run.does_not_say("-0.00");
+            .says(format!("guix-client gc: freed {text}\n"));
     };
     add("one");
-    freed("3.00");
+    freed("3 MiB");
     // Equal files take space once,
     fs::create_dir(fixture.file("directory")).unwrap();
     fs::copy(&file, fixture.file("directory/copy")).unwrap();
@@ -68,9 +67,9 @@ fn what_is_freed_is_counted_once() {
     let kept = add("two");
     fixture.run(&["build", &kept, "--root=kept"]).succeeds();
     // and until the last one is gone.
-    freed("0.00");
+    freed("0 bytes");
     fs::remove_file(fixture.file("kept")).unwrap();
-    freed("3.00");
+    freed("3 MiB");
 }
 
 #[test]
@@ -111,7 +110,7 @@ fn a_collection_can_make_space() {
     fixture
         .run(&["gc", "-F", "1"])
         .succeeds()
-        .says(" MiBs available on ")
+        .says(" available on ")
         .says(", nothing to do\n");
     assert!(all_there());
     fixture

@@ -74,14 +74,14 @@ fn the_whole_store_is_optimised_on_request() {
     };
     let log = optimise();
     assert!(
-        log.contains("2.00 MiB freed by hard-linking 2 files"),
+        log.contains("   2.00 MiB freed by hard-linking 2 files"),
         "{log}"
     );
     assert!(files.iter().all(|file| inode(file) == inode(&files[0])));
     assert_eq!(fixture.links(), 1);
     let log = optimise();
     assert!(
-        log.contains("0.00 MiB freed by hard-linking 0 files"),
+        log.contains("   0  bytes freed by hard-linking 0 files"),
         "{log}"
     );
     for path in [&one, &two, &three] {

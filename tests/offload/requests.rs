@@ -127,7 +127,7 @@ fn wrong_arguments_are_refused() {
         );
     }
     // As `guix offload' is called.
-    let mut hook = HookProcess::with(&farm, &["offload", SYSTEM, "0", "1", "0"]);
+    let mut hook = HookProcess::with(&farm, &["offload", SYSTEM, "0", "true", "0"]);
     hook.send(format!("1 {SYSTEM} {DRV} \n"));
     assert_eq!(hook.reply(), "decline");
     assert!(

@@ -15,6 +15,7 @@
 //! | [`graph`] | not a format: traversals of graphs of store paths |
 //! | [`printable`] | untrusted text made safe to print |
 //! | [`references`] | finding store references in data |
+//! | [`size`] | not a format: numbers of bytes in messages |
 //!
 //! All parsers are iterative and bound lengths before they allocate: malformed data from a client,
 //! a build machine or a builder is reported as an error and can't cause a panic or exhaust memory.
@@ -29,6 +30,7 @@ pub mod mirrors;
 pub mod nar;
 pub mod printable;
 pub mod references;
+pub mod size;
 pub mod store_path;
 pub mod wire;
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
+use formats::size::Aligned;
 use nix::libc;
 use rand::RngExt;
 use system::errno;
@@ -221,7 +222,8 @@ impl<'a> Deleter<'a> {
         let name = name.to_string_lossy();
         let store = self.store.dir();
         if self.max_freed == u64::MAX {
-            format!("[{} MiB] deleting '{store}/{name}'", freed / (1024 * 1024))
+            let freed = Aligned(i64::try_from(freed).unwrap_or(i64::MAX));
+            format!("[{freed}] deleting '{store}/{name}'")
         } else {
             let percent = (freed as f64 / self.max_freed as f64).min(1.0) * 100.0;
             format!("[{}%] deleting '{store}/{name}'", percent as u64)

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use formats::size::Aligned;
 use system::sync::Mutex;
 
 use super::trash::in_parallel;
@@ -65,8 +66,8 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
     }
     say(progress, Level::Info, || {
         let overhead = links.stat().map_or(0, |stat| stat.size()) as i64;
-        let saved = (saved.into_inner() - overhead).max(0) as f64 / (1024.0 * 1024.0);
-        format!("note: currently hard linking saves {saved:.2} MiB")
+        let saved = Aligned(saved.into_inner() - overhead);
+        format!("note: currently hard linking saves {saved}")
     });
     Ok(freed.into_inner())
 }
