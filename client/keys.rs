@@ -1,11 +1,12 @@
 //! The key pair that signs exports, and the keys that are authorised to sign imports.
 
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use gcrypt::{Acl, KeyPair, PublicKey};
+use gcrypt::{Acl, KeyPair, Owner, PublicKey};
 
 use crate::daemon;
 use crate::output;
@@ -18,7 +19,8 @@ const MAX_KEY: u64 = 1 << 20;
 
 /// Generates the key pair that signs exports.
 pub fn generate(parameters: &str) -> Result<ExitCode> {
-    let directory = daemon::directories()?.configuration;
+    let directories = daemon::directories()?;
+    let directory = directories.configuration;
     let exists = |name: &str| directory.join(name).symlink_metadata().is_ok();
     if exists("signing-key.pub") || exists("signing-key.sec") {
         bail!(
@@ -31,8 +33,25 @@ pub fn generate(parameters: &str) -> Result<ExitCode> {
     let _ = output::stderr().write_all(text.as_bytes());
     let pair = KeyPair::generate(parameters).context("key generation failed")?;
     create(&directory)?;
-    pair.save(&directory)?;
+    pair.save_for(&directory, owner_of_keys(directories.store.as_path()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose keys root generates: those of the store's owner, as whom the daemon runs, so that it can
+/// read them. Others generate their own.
+fn owner_of_keys(store: &Path) -> Option<Owner> {
+    if !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let store = store.metadata().ok()?;
+    // The group of a store that belongs to root is that of its build users.
+    Some(match store.uid() {
+        0 => Owner { uid: 0, gid: 0 },
+        uid => Owner {
+            uid,
+            gid: store.gid(),
+        },
+    })
 }
 
 /// Authorises imports signed by the public key on standard input.

@@ -39,7 +39,9 @@ impl Daemon {
     }
 
     /// The store, which the first session opens. If opening fails, the next session tries again.
+    /// The store may have become read-only meanwhile, which only root would not notice.
     pub fn store(&self, progress: &dyn store::Progress) -> store::Result<Store> {
+        store::writable::check(&self.settings.directories)?;
         let mut open = self.open.lock();
         if let Some(store) = &*open {
             return Ok(store.clone());

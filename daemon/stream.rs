@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{MsgFlags, send};
+use system::ids::{self, NOBODY};
 use system::socket;
 
 use crate::shared_limit::ClientKey;
@@ -37,9 +38,11 @@ impl Peer {
         }
     }
 
-    /// Whether the client may use privileged operations.
+    /// Whether the client may use privileged operations: it is root, or the daemon's own user, who
+    /// owns the store. In a user namespace, [`NOBODY`] stands for all users without an id there.
     pub fn trusted(&self) -> bool {
-        matches!(self, Peer::Local(peer) if peer.uid == 0)
+        let is_own = |uid| uid == ids::real_uid() && uid != NOBODY;
+        matches!(self, Peer::Local(peer) if peer.uid == 0 || is_own(peer.uid))
     }
 }
 

@@ -145,10 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_local_root_is_trusted() {
+    fn a_local_root_and_the_daemons_own_user_are_trusted() {
         assert!(identity(&local(0)).trusted);
-        let user = identity(&local(1000));
-        assert_eq!((user.uid, user.gid), (Some(1000), Some(2)));
+        let own = system::ids::real_uid();
+        assert!(identity(&local(own)).trusted);
+        let user = identity(&local(own + 1000));
+        assert_eq!((user.uid, user.gid), (Some(own + 1000), Some(2)));
         assert!(!user.trusted && !user.remote);
         let remote = identity(&Peer::Remote([127, 0, 0, 1].into()));
         assert_eq!(remote.uid, None);

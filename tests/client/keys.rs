@@ -1,7 +1,7 @@
 //! `guix-client archive --generate-key`, `archive --authorize` and `authorize`.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use crate::fixture::Fixture;
 
@@ -28,6 +28,32 @@ fn a_key_pair_is_generated_once() {
     ));
     let unchanged = fs::read_to_string(directory.join("signing-key.pub")).unwrap();
     assert_eq!(unchanged, public);
+}
+
+#[test]
+fn root_generates_the_keys_of_the_stores_owner() {
+    let fixture = Fixture::new();
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let directory = fixture.site.configuration();
+    fs::create_dir_all(fixture.site.store()).unwrap();
+    let generate = |store: (u32, u32)| {
+        chown(fixture.site.store(), Some(store.0), Some(store.1)).unwrap();
+        for name in ["signing-key.sec", "signing-key.pub"] {
+            let _ = fs::remove_file(directory.join(name));
+        }
+        fixture.run(&["archive", "--generate-key"]).succeeds();
+        ["", "signing-key.sec", "signing-key.pub"].map(|name| {
+            let metadata = fs::metadata(directory.join(name)).unwrap();
+            let mode = metadata.permissions().mode() & 0o777;
+            (metadata.uid(), metadata.gid(), mode)
+        })
+    };
+    let user = |uid, gid| [(uid, gid, 0o755), (uid, gid, 0o400), (uid, gid, 0o444)];
+    assert_eq!(generate((77_001, 77_002)), user(77_001, 77_002));
+    // The group is that of build users.
+    assert_eq!(generate((0, 77_002)), user(0, 0));
 }
 
 #[test]

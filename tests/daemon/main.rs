@@ -36,3 +36,4 @@ mod state;
 mod substitutes;
 mod transfer;
 mod trust;
+mod unprivileged;

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use protocol::client::{Connection, Error, Options};
 use protocol::operations::{Collected, GcAction};
 
-use crate::harness::{Bytes, Daemon, End, RawClient, Site, TEST_TIMEOUT, is_ours};
+use crate::harness::{self, Bytes, Daemon, End, RawClient, Site, TEST_TIMEOUT, is_ours};
 use crate::items::{Tree, new_keys};
 
 /// A user other than root.
@@ -44,6 +44,23 @@ impl Fixture {
         Fixture {
             daemon: site.start(options),
             mount: None,
+            site,
+        }
+    }
+
+    /// Like [`Fixture::with`], run by this user, who owns the store.
+    pub fn run_by(user: u32, mount: Option<PrivateMount>, site: Site) -> Fixture {
+        fs::create_dir_all(site.store()).unwrap();
+        for directory in ["state", "log", "etc", "store"] {
+            chown(site.path(directory), Some(user), Some(user)).unwrap();
+        }
+        let mut command = site.command(site.for_everybody(harness::program()));
+        command.arg("--no-substitutes").uid(user).gid(user);
+        let daemon = site.launch_command(command);
+        daemon.wait_to_serve();
+        Fixture {
+            daemon,
+            mount,
             site,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -15,6 +15,15 @@ use crate::sys;
 
 /// The parameters with which Guix makes its keys, for [`KeyPair::generate`].
 pub const DEFAULT_PARAMETERS: &str = "(genkey (ecdsa (curve Ed25519) (flags rfc6979)))";
+
+/// Whom files are given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
 
 /// Reads one s-expression from a file.
 pub(crate) fn read_sexp(path: &Path) -> Result<Sexp> {
@@ -31,7 +40,8 @@ pub(crate) fn read_sexp(path: &Path) -> Result<Sexp> {
 /// Replaces the file `path` atomically.
 pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     let temporary = temporary_name(path);
-    let written = write_new(&temporary, mode, content).and_then(|()| fs::rename(&temporary, path));
+    let written =
+        write_new(&temporary, mode, content, None).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -39,10 +49,15 @@ pub(crate) fn write_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Re
 }
 
 /// Creates the file `path` atomically; fails if it exists.
-fn create_atomically(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+fn create_atomically(
+    path: &Path,
+    mode: u32,
+    content: &[u8],
+    owner: Option<Owner>,
+) -> io::Result<()> {
     let temporary = temporary_name(path);
     let written =
-        write_new(&temporary, mode, content).and_then(|()| fs::hard_link(&temporary, path));
+        write_new(&temporary, mode, content, owner).and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
     written
 }
@@ -53,12 +68,15 @@ fn temporary_name(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, mode: u32, content: &[u8], owner: Option<Owner>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
         .open(path)?;
+    if let Some(owner) = owner {
+        fchown(&file, Some(owner.uid), Some(owner.gid))?;
+    }
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
@@ -176,6 +194,14 @@ impl KeyPair {
     /// # Errors
     /// A pair exists already, or a file can't be written.
     pub fn save(&self, directory: &Path) -> Result<()> {
+        self.save_for(directory, None)
+    }
+
+    /// Like [`save`](KeyPair::save), for another user, who gets the files and the directory.
+    ///
+    /// # Errors
+    /// Also if they can't be given away: only root can do that.
+    pub fn save_for(&self, directory: &Path, owner: Option<Owner>) -> Result<()> {
         fs::create_dir_all(directory).map_err(Error::file("creating directory", directory))?;
         let public = directory.join("signing-key.pub");
         let secret = directory.join("signing-key.sec");
@@ -186,12 +212,18 @@ impl KeyPair {
             io::ErrorKind::AlreadyExists => Error::KeyPairExists(directory.to_owned()),
             _ => Error::file("writing", path)(error),
         };
-        create_atomically(&secret, 0o400, &self.secret.to_advanced())
+        create_atomically(&secret, 0o400, &self.secret.to_advanced(), owner)
             .map_err(|error| exists_or(&secret, error))?;
-        create_atomically(&public, 0o444, &self.public.as_sexp().to_advanced()).map_err(|error| {
+        let text = self.public.as_sexp().to_advanced();
+        create_atomically(&public, 0o444, &text, owner).map_err(|error| {
             let _ = fs::remove_file(&secret);
             exists_or(&public, error)
-        })
+        })?;
+        match owner {
+            Some(owner) => chown(directory, Some(owner.uid), Some(owner.gid))
+                .map_err(Error::file("changing the owner of", directory)),
+            None => Ok(()),
+        }
     }
 
     /// The public key.

@@ -18,7 +18,7 @@ mod sys;
 
 pub use acl::Acl;
 pub use error::{Error, Result};
-pub use keys::{KeyPair, PublicKey};
+pub use keys::{KeyPair, Owner, PublicKey};
 pub use sexp::Sexp;
 pub use signature::{VerifyError, sign, verify};
 

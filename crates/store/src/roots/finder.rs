@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use formats::store_path::StorePath;
 use nix::libc;
-use system::ids;
 use system::tree::{Dir, Kind, look_up};
+use system::{errno, ids};
 
 use super::credentials::Credentials;
 use crate::directories::canonical;
@@ -98,9 +98,10 @@ impl<'a> Finder<'a> {
     /// Goes on after an error that another attempt would give again.
     fn tolerate(&self, path: &Path, visible: bool, result: Result<()>) -> Result<()> {
         match result {
-            Err(error) if is_permanent(&error) => {
+            Err(Error::Io { source, .. }) if is_permanent(&source) => {
+                let reason = errno::message(&source);
                 self.say(visible, || {
-                    format!("cannot read potential root `{}'", path.display())
+                    format!("cannot read potential root '{}': {reason}", path.display())
                 });
                 Ok(())
             }
@@ -207,11 +208,13 @@ impl<'a> Finder<'a> {
             }
             Err(error) => {
                 let path = target.display();
-                let error = Error::io(format!("reading `{path}'"), error);
                 if !is_permanent(&error) {
-                    return Err(error);
+                    return Err(Error::io(format!("reading `{path}'"), error));
                 }
-                self.say(may_see, || format!("cannot read potential root `{path}'"));
+                let reason = errno::message(&error);
+                self.say(may_see, || {
+                    format!("cannot read potential root '{path}': {reason}")
+                });
             }
         }
         Ok(())
@@ -265,9 +268,9 @@ fn may_owner_see(dir: &Dir, name: &OsStr, target: &Path) -> bool {
 
 /// Whether a retry would fail in the same way: a file that can't be read isn't a root. Errors for
 /// lack of resources are not permanent, because the items of a root that is not seen are deleted.
-fn is_permanent(error: &Error) -> bool {
+fn is_permanent(error: &io::Error) -> bool {
     matches!(
-        error.errno(),
+        error.raw_os_error(),
         Some(
             libc::EACCES
                 | libc::EPERM
