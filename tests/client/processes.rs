@@ -1,5 +1,7 @@
 //! `guix-client processes`.
 
+use std::fs;
+
 use crate::fixture::{Fixture, GUIX_CLIENT, wait, wait_for_file};
 use crate::harness::{is_ours, program, skip};
 
@@ -59,6 +61,66 @@ fn a_session_is_listed_with_its_client_and_what_is_built() {
     fixture
         .daemon
         .wait_until(|| records_of(&fixture, pid).is_empty(), "to end a session");
+}
+
+#[test]
+fn guix_processes_finds_no_session_of_ours_and_no_fault() {
+    if !is_ours() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let started = fixture.gate("started");
+    let script = format!(
+        "echo >{}; {}; echo >$out",
+        started.display(),
+        fixture.await_gate("go")
+    );
+    let (client, drv) = fixture.derivation("slow", &script);
+    drop(client);
+    let words = ["build", "-q", drv.path.as_str()];
+    let child = fixture.command(&words).spawn().unwrap();
+    wait_for_file(&started);
+    // What it looks for: processes named `guix-daemon' with a number as their first argument. Of the
+    // daemon's children, the fork server and the builder, none looks like that.
+    let own = fixture.daemon.pid();
+    let mut children = 0;
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if !status.lines().any(|line| line == format!("PPid:\t{own}")) {
+            continue;
+        }
+        children += 1;
+        let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = command.split('\0');
+        let name = words.next().unwrap_or_default().rsplit('/').next();
+        let is_session = name == Some("guix-daemon") && words.next().is_some_and(is_number);
+        assert!(!is_session, "{command:?}");
+    }
+    assert!(children >= 2, "{children}");
+    let pid = child.id();
+    let end = || {
+        fixture.open("go");
+        assert!(wait(child, "the build").success());
+    };
+    let Some(guix) = std::env::var_os("GUIX") else {
+        end();
+        return skip("GUIX names no `guix' whose `processes' could be run");
+    };
+    for format in ["recutils", "normalized"] {
+        let mut command = fixture.site.command(&guix);
+        let output = command
+            .args(["processes", &format!("--format={format}")])
+            .output();
+        let output = output.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert!(!text.contains(&format!("ClientPID: {pid}\n")), "{text}");
+    }
+    end();
+}
+
+fn is_number(word: &str) -> bool {
+    word.parse::<u32>().is_ok()
 }
 
 #[test]
