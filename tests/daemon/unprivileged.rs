@@ -1,11 +1,13 @@
 //! A daemon that isn't root: whom it trusts, and what it can't do.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use protocol::operations::{AddIndirectRoot, GcAction, SetOptions};
+use system::lock::{LockFile, Mode};
 
 use crate::harness::{Bytes, End, RawClient, Site, is_ours};
+use crate::only_ours;
 use crate::support::*;
 
 /// The daemon's user.
@@ -59,6 +61,38 @@ fn its_sessions_end_while_the_store_is_read_only() {
     assert!(client.is_closed());
     fixture.mount.as_ref().unwrap().set_read_only(false);
     assert!(fixture.client().is_valid_path(&item).unwrap());
+}
+
+#[test]
+fn at_most_one_message_comes_before_the_end_of_the_handshake() {
+    only_root!();
+    // Guix's sends both, and the Guile client takes the second for the end.
+    only_ours!();
+    let site = Site::new();
+    fs::create_dir_all(site.state().join("db")).unwrap();
+    chown(site.state().join("db"), Some(OWN), Some(OWN)).unwrap();
+    let lock = LockFile::open(site.state().join("db/big-lock")).unwrap();
+    chown(site.state().join("db/big-lock"), Some(OWN), Some(OWN)).unwrap();
+    assert!(lock.try_lock(Mode::Exclusive).unwrap());
+    let fixture = Fixture::run_by(OWN, None, site);
+    // It can't give this user a directory of his own.
+    let mut client = RawClient {
+        stream: connect_as(NOBODY, &fixture.site.socket()),
+    };
+    client.send(Bytes::hello(0x64));
+    let greeting = [client.word(), client.word(), client.word()];
+    assert_eq!(greeting, [0x6478_696f, 0x164, 0x6f6c_6d67]);
+    assert_eq!(client.string(), b"waiting for the big store lock...\n");
+    drop(lock);
+    assert_eq!(client.end_with_log(), (End::Last, Vec::new()));
+    // The other is in the daemon's log.
+    let said = fixture.daemon.messages();
+    assert!(
+        said.contains("failed to change owner of directory"),
+        "{said}"
+    );
+    client.send(Bytes::new().word(26).word(0));
+    assert_ne!(client.end(), End::Closed);
 }
 
 #[test]

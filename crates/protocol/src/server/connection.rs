@@ -68,8 +68,8 @@ pub struct Connection<R> {
 impl<R: Read> Connection<R> {
     /// Exchanges greetings. The rest of the handshake is like an operation without a reply:
     /// [`begin`](Connection::begin), then [`finish`](Connection::finish_silently) or
-    /// [`fail`](Connection::fail). Old Guile clients accept a single [`Tunnel::log`] in between,
-    /// and no more.
+    /// [`fail`](Connection::fail). Guile clients read a single [`Tunnel::log`] in between, so no
+    /// more are sent.
     pub fn accept(
         reader: R,
         writer: Box<dyn Write + Send>,
@@ -92,6 +92,7 @@ impl<R: Read> Connection<R> {
         };
         let reserve_space = !version.has_reserve_space() || int()? != 0;
         tunnel.set_version(version);
+        tunnel.limit_logs(1);
         let hello = Hello {
             version,
             cpu,

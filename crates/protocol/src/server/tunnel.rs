@@ -22,6 +22,8 @@ struct State {
     client: Box<dyn Write + Send>,
     /// Whether an operation is in progress; otherwise, only replies may be sent.
     working: bool,
+    /// How many more texts may be sent in this operation, if that is limited.
+    logs_left: Option<u32>,
     /// Whether a write has failed: then nothing more is sent.
     broken: bool,
     /// The message that is being composed.
@@ -68,6 +70,7 @@ impl Tunnel {
         let state = State {
             client,
             working: false,
+            logs_left: None,
             broken: false,
             message: Vec::new(),
         };
@@ -94,13 +97,19 @@ impl Tunnel {
         self.lock().working = working;
     }
 
-    /// Sends text for the user. Returns `false`, without sending, if no operation is in progress:
-    /// the text should go elsewhere.
+    /// Permits only so many more [`log`](Tunnel::log)s until the operation ends.
+    pub(super) fn limit_logs(&self, count: u32) {
+        self.lock().logs_left = Some(count);
+    }
+
+    /// Sends text for the user. Returns `false`, without sending, if no operation is in progress or
+    /// no more text may be sent: it should go elsewhere.
     pub fn log(&self, text: &[u8]) -> io::Result<bool> {
         let mut state = self.lock();
-        if !state.working {
+        if !state.working || state.logs_left == Some(0) {
             return Ok(false);
         }
+        state.logs_left = state.logs_left.map(|left| left - 1);
         for chunk in text.chunks(MAX_TEXT as usize / 2) {
             put_long(&mut state.message, NEXT);
             put_bytes(&mut state.message, chunk);
@@ -163,6 +172,7 @@ impl Tunnel {
     pub fn finish(&self, reply: &impl Encode) -> io::Result<()> {
         let mut state = self.lock();
         state.working = false;
+        state.logs_left = None;
         put_long(&mut state.message, LAST);
         reply.encode(&mut state.message, self.version);
         state.send()
@@ -174,6 +184,7 @@ impl Tunnel {
         let message = printable_message(message);
         let mut state = self.lock();
         state.working = false;
+        state.logs_left = None;
         put_long(&mut state.message, ERROR);
         let end = message.len().min(MAX_TEXT as usize);
         put_bytes(&mut state.message, &message.as_bytes()[..end]);
