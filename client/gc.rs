@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use formats::StorePath;
 use formats::size::Rounded;
+use formats::{StoreDir, StorePath};
 use protocol::client::{Connection, Error, Options};
 use protocol::operations::GcAction;
 
-use crate::daemon::Daemon;
+use crate::daemon::{self, Daemon};
 use crate::graph;
 use crate::output;
 
@@ -156,34 +156,37 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         reserve_space: !matches!(operation, Operation::Collect | Operation::Delete),
         ..Options::default()
     };
-    let daemon = &mut Daemon::connect_with(&options)?;
+    let connect = || Daemon::connect_with(&options);
     let log = &mut |text: &[u8]| _ = output::stderr().write_all(text);
     match operation {
         Operation::Collect => {
             let least = arguments.collect_garbage.as_ref().and_then(Option::as_ref);
-            collect(daemon, least, arguments.free_space.as_ref())?;
+            collect(&mut connect()?, least, arguments.free_space.as_ref())?;
         }
         Operation::Delete => {
+            let daemon = &mut connect()?;
             let items = items(daemon, paths)?;
             let connection = &mut daemon.connection;
             connection.collect_garbage(GcAction::DeleteSpecific, items, u64::MAX, log)?;
         }
-        Operation::ListDead => list(daemon, GcAction::ReturnDead)?,
-        Operation::ListLive => list(daemon, GcAction::ReturnLive)?,
+        Operation::ListDead => list(&mut connect()?, GcAction::ReturnDead)?,
+        Operation::ListLive => list(&mut connect()?, GcAction::ReturnLive)?,
         Operation::ListRoots => {
-            let roots = daemon.connection.find_roots()?;
+            let roots = connect()?.connection.find_roots()?;
             output::lines(roots.into_iter().map(|(link, _)| link))?;
         }
-        Operation::ListBusy => output::lines(busy_items(daemon)?)?,
-        Operation::Optimize => daemon.connection.optimise_store(log)?,
-        Operation::Verify(options) => return verify(daemon, options),
-        Operation::ListFailures => output::lines(daemon.connection.query_failed_paths()?)?,
+        Operation::ListBusy => output::lines(busy_items(&daemon::directories()?.store)?)?,
+        Operation::Optimize => connect()?.connection.optimise_store(log)?,
+        Operation::Verify(options) => return verify(&mut connect()?, options),
+        Operation::ListFailures => output::lines(connect()?.connection.query_failed_paths()?)?,
         Operation::ClearFailures => {
+            let daemon = &mut connect()?;
             let items = items(daemon, paths)?;
             let names = items.iter().map(|item| item.as_str().into()).collect();
             daemon.connection.clear_failed_paths(names)?;
         }
         Operation::ListRelated(relation) => {
+            let daemon = &mut connect()?;
             for path in paths {
                 let item = daemon.item_behind(path)?;
                 output::lines(related(&mut daemon.connection, relation, item)?)?;
@@ -289,9 +292,9 @@ fn bytes_to_free(daemon: &Daemon, wanted: u64) -> Result<Option<u64>> {
 }
 
 /// The items in use by running processes.
-fn busy_items(daemon: &Daemon) -> Result<BTreeSet<String>> {
-    let store = daemon.directories.store.as_path();
-    let used = system::busy::referenced_items(store).context("looking for items in use")?;
+fn busy_items(store: &StoreDir) -> Result<BTreeSet<String>> {
+    let used =
+        system::busy::referenced_items(store.as_path()).context("looking for items in use")?;
     Ok(used
         .into_iter()
         .map(|item| item.to_string_lossy().into_owned())

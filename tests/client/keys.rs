@@ -82,6 +82,9 @@ fn a_key_is_authorized_once() {
     fixture.run_with_input(&["authorize"], &key).succeeds();
     let first = acl();
     assert!(first.contains("guix import"), "{first}");
+    // A daemon that isn't root must be able to read it, whatever the umask is.
+    let mode = fs::metadata(directory.join("acl")).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o644);
     fixture.run_with_input(&["authorize"], &key).succeeds();
     assert_eq!(acl(), first);
 }

@@ -108,6 +108,10 @@ fn items_that_processes_use_are_listed() {
     let list = || fixture.run(&["gc", "--list-busy"]).succeeds().lines();
     let is_busy = || list().iter().any(|item| item == busybox);
     assert!(!is_busy());
+    // No daemon is asked.
+    let mut command = fixture.command(&["gc", "--list-busy"]);
+    command.env("GUIX_DAEMON_SOCKET", fixture.file("nothing-there"));
+    assert!(command.output().unwrap().status.success());
     let mut child = Command::new(format!("{busybox}/bin/busybox"))
         .args(["sleep", "1000"])
         .stdin(Stdio::null())
