@@ -2,13 +2,15 @@
 //! `slirp4netns`; others nothing.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formats::{Algorithm, Hash};
+use system::namespace::Namespaces;
 
 use super::*;
 
@@ -121,6 +123,59 @@ fn fetches_from_this_machine(setup: &Setup) {
     let names = Script::new("names", "cat /etc/resolv.conf; echo >$out");
     let drv = client.write(names.fixed(false, Hash::sha256("\n")));
     client.build(&[&drv]).said("nameserver 10.0.2.3\n");
+}
+
+/// A name server on this thread's loopback device: every name has the address 192.0.2.7. It ends with the
+/// test program.
+fn serve_names() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut query) {
+            let mut reply = query[..length].to_vec();
+            // A reply to one question; the name ends before its type (1: an IPv4 address) and class.
+            let is_address = reply[length - 4..] == [0, 1, 0, 1];
+            reply[2..4].copy_from_slice(&[0x81, 0x80]);
+            reply[6..12].copy_from_slice(&[0, u8::from(is_address), 0, 0, 0, 0]);
+            if is_address {
+                reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 7]);
+            }
+            let _ = socket.send_to(&reply, client);
+        }
+    });
+}
+
+#[test]
+fn names_are_resolved_where_resolv_conf_is_a_link() {
+    if !is_possible() || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    // As with systemd-resolved. This thread and its daemon have a network and an /etc of their own.
+    let etc = tempfile::tempdir().unwrap();
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "/etc/.", etc.path().to_str().unwrap()])
+        .status();
+    assert!(copied.unwrap().success());
+    let _ = fs::remove_file(etc.path().join("resolv.conf"));
+    symlink("../run/resolve/stub", etc.path().join("resolv.conf")).unwrap();
+    let spaces = Namespaces::CLONE_NEWNET | Namespaces::CLONE_NEWNS;
+    system::namespace::unshare(spaces).unwrap();
+    system::mount::make_private(Path::new("/")).unwrap();
+    let none = nix::mount::MsFlags::empty();
+    system::mount::mount_new("tmpfs", Path::new("/run"), none, "mode=755").unwrap();
+    fs::create_dir("/run/resolve").unwrap();
+    fs::write("/run/resolve/stub", "nameserver 127.0.0.1\n").unwrap();
+    fs::set_permissions(etc.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    system::mount::bind(etc.path(), Path::new("/etc")).unwrap();
+    system::network::bring_up_loopback().unwrap();
+    serve_names();
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let script =
+        "nslookup host.test 10.0.2.3 >found; cat found; grep 192.0.2.7 found && echo >$out";
+    let names = Script::new("names", script).fixed(false, Hash::sha256("\n"));
+    let drv = client.write(names);
+    client.build(&[&drv]).succeeded();
 }
 
 #[test]

@@ -120,6 +120,30 @@ fn the_stores_own_directories_are_not_garbage() {
 }
 
 #[test]
+fn it_says_what_it_deletes_and_how_much_that_is() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    let item = add_text(&mut client, "x", "x", &[]);
+    drop(client);
+    let mut client = fixture.only_client();
+    let mut said = Vec::new();
+    let none = [].into();
+    let done = client.collect_garbage(GcAction::DeleteDead, none, u64::MAX, &mut |text| {
+        said.extend_from_slice(text);
+    });
+    assert_eq!(done.unwrap().paths, std::slice::from_ref(&item));
+    let said = String::from_utf8_lossy(&said);
+    let deleting = format!("\n[   0  bytes] deleting '{item}'\n");
+    assert!(said.contains(&deleting), "{said}");
+    // A directory takes space, which nothing here saves: none on a tmpfs, 4096 bytes on others.
+    let saved = "\nnote: currently hard linking saves ";
+    let (_, rest) = said.split_once(saved).expect(&said);
+    let amount = rest.lines().next().unwrap().strip_suffix("  bytes");
+    let amount: i64 = amount.expect(rest).trim().parse().unwrap();
+    assert!(amount <= 0, "{said}");
+}
+
+#[test]
 fn a_limit_ends_the_collection() {
     let fixture = Fixture::new();
     let mut client = fixture.client();

@@ -282,6 +282,27 @@ fn links_and_directories_that_change_places_end_no_collection() {
 }
 
 #[test]
+fn links_that_guix_shell_and_time_machine_keep_are_roots() {
+    let fixture = Fixture::new();
+    let mut client = fixture.client();
+    drop(fixture.greet(connect_as(NOBODY, &fixture.site.socket())));
+    let user = fixture.site.state().join("profiles/per-user/nobody");
+    let mut kept = BTreeSet::new();
+    for directory in ["profiles", "inferiors"] {
+        let item = add_text(&mut client, directory, directory, &[]);
+        fs::create_dir(user.join(directory)).unwrap();
+        symlink(item.as_path(), user.join(directory).join("cached")).unwrap();
+        kept.insert(item);
+    }
+    add_text(&mut client, "garbage", "x", &[]);
+    drop(client);
+    let mut client = fixture.only_client();
+    let dead = collect(&mut client, GcAction::DeleteDead, &[]).paths;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(client.query_all_valid_paths().unwrap(), kept);
+}
+
+#[test]
 fn waiting_for_the_collector_ends_when_there_is_none() {
     let fixture = Fixture::new();
     fixture.client().call(&SyncWithGC {}).unwrap();

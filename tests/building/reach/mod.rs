@@ -297,6 +297,33 @@ fn files_of_the_host_below_directories_that_are_shown() {
 }
 
 #[test]
+fn what_is_at_the_place_of_a_file_that_is_shown_stays() {
+    let site = Site::new();
+    let (shown, file) = (site.path("shown"), site.path("file"));
+    fs::create_dir_all(shown.join("directory")).unwrap();
+    fs::write(shown.join("there"), "precious").unwrap();
+    fs::write(&file, "shown instead").unwrap();
+    let option = |name: &str| format!("--chroot-directory=/shown{name}={}", file.display());
+    let whole = format!("--chroot-directory=/shown={}", shown.display());
+    let (there, directory) = (option("/there"), option("/directory"));
+    let setup = Setup::at(site, &[&whole, &there]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("shown", "cat /shown/there; echo; echo >$out"));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("shown instead\n");
+    assert_eq!(fs::read_to_string(shown.join("there")).unwrap(), "precious");
+    let Setup { daemon, site, .. } = setup;
+    drop(daemon);
+    fs::remove_dir(site.path("gate")).unwrap();
+    let setup = Setup::at(site, &[&whole, &directory]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("refused", "echo >$out"));
+    let built = client.build(&[&drv]);
+    built.failed(1, "/shown/directory' exists but is not a regular file");
+}
+
+#[test]
 fn links_of_the_host_lead_to_what_they_mean() {
     if !is_ours() {
         return; // Guix's copies them, and they dangle
