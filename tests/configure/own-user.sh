@@ -208,7 +208,10 @@ unchanged
 stop
 
 # A new machine.
-mv /gnu /var/guix /var/log/guix /root
+mkdir /old /old/var /old/log
+mv /gnu /old
+mv /var/guix /old/var
+mv /var/log/guix /old/log
 . /work/new
 runuser -u guix-daemon -- guix-daemon --check-setup >/out || { cat /out; fail 'the set-up is wrong'; }
 serve runuser -u guix-daemon -- guix-daemon --no-offload
