@@ -100,10 +100,21 @@ fn file_system(path: &Path, findings: &mut Findings) {
     }
     // As root, the daemon makes it writable for itself.
     if numbers.flags().contains(FsFlags::ST_RDONLY) && ids::effective_uid() != 0 {
-        findings.wrong(
-            format!("the file system of `{shown}' is read-only"),
-            format!("mount -o remount,rw {shown}"),
-        );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if only_shown_read_only(&mounts, path) {
+            findings.note(
+                format!(
+                    "`{shown}' is shown read-only here; guix-daemon-rs.service has a view of its own that \
+                     is not, a daemon started by hand has none"
+                ),
+                None,
+            );
+        } else {
+            findings.wrong(
+                format!("the file system of `{shown}' is read-only"),
+                format!("mount -o remount,rw {shown}"),
+            );
+        }
     }
     #[allow(clippy::unnecessary_cast)] // The types are narrower on 32-bit systems.
     let free = numbers.blocks_available() as u64 * numbers.fragment_size() as u64;
@@ -119,6 +130,17 @@ fn file_system(path: &Path, findings: &mut Findings) {
             Some("guix-client gc".to_owned()),
         );
     }
+}
+
+/// Whether a directory is a mount point whose file system can be written to, but not by this name, as
+/// gnu-store.mount makes it (proc_pid_mountinfo(5)). Of several mounts, the last counts.
+fn only_shown_read_only(mounts: &str, path: &Path) -> bool {
+    let has =
+        |options: Option<&str>, wanted| options.is_some_and(|o| o.split(',').any(|o| o == wanted));
+    let last = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(4).map(Path::new) == Some(path));
+    last.is_some_and(|line| has(line.split(' ').nth(5), "ro") && has(line.rsplit(' ').next(), "rw"))
 }
 
 /// Checks a directory that has to belong to one of these users.
@@ -197,5 +219,25 @@ fn socket(path: &Path, findings: &mut Findings) {
             format!("the socket `{shown}': {error}"),
             format!("ls -l {shown}"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_only_show_something_read_only() {
+        let mounts = "24 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n\
+            70 24 8:1 /gnu/store /gnu/store ro,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n\
+            71 24 8:2 / /ro ro - iso9660 /dev/sr0 ro,x=rw\n\
+            72 24 8:1 /a /twice ro - ext4 /dev/sda1 rw\n\
+            73 24 8:1 /a /twice rw - ext4 /dev/sda1 rw\n";
+        let shown = |path| only_shown_read_only(mounts, Path::new(path));
+        assert!(shown("/gnu/store"));
+        assert!(!shown("/gnu"));
+        assert!(!shown("/ro"));
+        assert!(!shown("/twice"));
+        assert!(!only_shown_read_only("rubbish\n", Path::new("/gnu/store")));
     }
 }
