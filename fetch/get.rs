@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     curl::init();
     landlock::confine(Some(&[Path::new("/dev")]))
-        .and_then(|()| seccomp::restrict_builder(true))
+        .and_then(|_| seccomp::restrict_builder(true))
         .context("cannot give up privileges")?;
     let mut easy = Easy2::new(Output {
         url: url.to_owned(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use authority::Keys;
 use store::Store;
 
+use super::agents;
 use super::attempts::Attempts;
 use super::build_users::BuildUsers;
 use super::sandbox::ForkServer;
@@ -19,7 +20,7 @@ pub(super) struct Engine {
     pub(super) store: Store,
     pub(super) settings: Arc<Settings>,
     pub(super) spawner: Spawner,
-    pub(super) fork_server: ForkServer,
+    pub(super) fork_server: Arc<ForkServer>,
     pub(super) substituter: Substituter,
     /// The queue for build users.
     pub(super) build_users: BuildUsers,
@@ -41,12 +42,14 @@ impl Engine {
     ) -> Engine {
         let spawner = Spawner::default();
         let starting = spawner.clone();
+        let fork_server = Arc::new(ForkServer::new(move |program| starting.start(program)));
+        let start_agent = agents::starter(fork_server.clone(), &settings.directories.configuration);
         Engine {
-            substituter: Substituter::new(&settings, keys, &spawner),
+            substituter: Substituter::new(&settings, keys, &spawner, start_agent),
             store,
             settings,
             spawner,
-            fork_server: ForkServer::new(move |program| starting.start(program)),
+            fork_server,
             build_users: BuildUsers::default(),
             descriptors: limits.build_descriptors.clone(),
             request_memory: limits.request_memory.clone(),

@@ -99,12 +99,13 @@
 //! | `job`, `fetch` | what an attempt's thread needs to know |
 //! | `hook/` | hook processes, and asking them |
 //! | `monitor`, `log_file`, `files`, `slots`, `build_users` | what attempts use |
-//! | `attempt_thread`, `engine`, `blocked`, `attempts`, `attempt` | starting, sharing and ending attempts |
+//! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt` | starting, sharing and ending attempts |
 //! | `goals`, `wait_graph`, `postponement` | the request's goals, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
 //! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
 //! | `sandbox/` | running one builder |
 
+mod agents;
 mod attempt;
 mod attempt_error;
 mod attempt_thread;

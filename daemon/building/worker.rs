@@ -81,6 +81,8 @@ impl Failures {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
+        // Whoever has asked finds nothing left in the store.
+        self.fetch_agents.end_all();
         if let Some(hooks) = &self.hooks {
             hooks.close();
         }

@@ -10,6 +10,7 @@ mod build_users;
 mod database;
 mod directories;
 mod findings;
+mod helper;
 mod kernel;
 mod keys;
 mod offloading;
@@ -40,6 +41,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     kernel::check(&mut findings);
     subordinate::check(&mut findings);
     sandbox::check(settings, &mut findings);
+    helper::check(settings, &mut findings);
     programs::check(directories, &mut findings);
     let (report, anything_wrong) = findings.report();
     output::print(&report)?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +16,11 @@ use formats::store_path::{StoreDir, StorePath};
 use protocol::operations::Substitutable;
 use substitutes::Waiter;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
-use system::process::{Child, Spawn};
+use system::process::Child;
 
 use super::conversation::Conversation;
 use super::error::Error;
 use super::reply::SubstituteReply;
-use crate::spawner::Spawner;
 
 /// The longest line of a reply that the agent may send, in bytes.
 const REPLY_LINE_LIMIT: usize = 1 << 20;
@@ -37,6 +36,37 @@ pub enum AgentMode {
     Substitute,
 }
 
+impl AgentMode {
+    /// The argument of `guix substitute`.
+    pub fn argument(self) -> &'static str {
+        match self {
+            AgentMode::Query => "--query",
+            AgentMode::Substitute => "--substitute",
+        }
+    }
+}
+
+/// What is needed to start `guix substitute`.
+pub struct AgentProgram {
+    /// `guix`.
+    pub guix: PathBuf,
+    /// Its second argument.
+    pub mode: AgentMode,
+    /// `_NIX_OPTIONS`.
+    pub options: OsString,
+    /// The directories that it writes to; some may not exist.
+    pub writable: Vec<PathBuf>,
+    /// Its descriptor 0.
+    pub requests: OwnedFd,
+    /// Its descriptors 1 and 2.
+    pub log: OwnedFd,
+    /// Its descriptor 4.
+    pub replies: OwnedFd,
+}
+
+/// Starts a program such that it is killed when the daemon dies.
+pub type StartAgent = dyn Fn(AgentProgram) -> io::Result<Child> + Send + Sync;
+
 /// A running `guix substitute`.
 pub struct Agent {
     program: PathBuf,
@@ -49,35 +79,32 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts `guix substitute`; `options` is the value of `_NIX_OPTIONS`. It is killed on drop, or
-    /// when the daemon dies.
+    /// Has `start` start `guix substitute`; `options` is the value of `_NIX_OPTIONS`, and `writable`
+    /// the directories that it writes to. It is killed on drop, or when the daemon dies.
     pub fn start(
-        spawner: &Spawner,
+        start: &StartAgent,
         guix: &Path,
         mode: AgentMode,
         options: &BStr,
+        writable: Vec<PathBuf>,
     ) -> Result<Agent, Error> {
-        let start = |source| Error::Start {
+        let failed = |source| Error::Start {
             program: guix.to_owned(),
             source,
         };
-        let (request_reader, request_writer) = system::pipe::pipe().map_err(start)?;
-        let (log_reader, log_writer) = system::pipe::pipe().map_err(start)?;
-        let (reply_reader, reply_writer) = system::pipe::pipe().map_err(start)?;
-        let program = Spawn::new(guix)
-            .arg("substitute")
-            .arg(match mode {
-                AgentMode::Query => "--query",
-                AgentMode::Substitute => "--substitute",
-            })
-            .env("_NIX_OPTIONS", OsString::from_vec(options.to_vec()))
-            .fd(request_reader, 0)
-            .fd(log_writer.try_clone().map_err(start)?, 1)
-            .fd(log_writer, 2)
-            .fd(reply_writer, 4)
-            .current_dir("/")
-            .setsid();
-        let child = spawner.start(program).map_err(start)?;
+        let (request_reader, request_writer) = system::pipe::pipe().map_err(failed)?;
+        let (log_reader, log_writer) = system::pipe::pipe().map_err(failed)?;
+        let (reply_reader, reply_writer) = system::pipe::pipe().map_err(failed)?;
+        let program = AgentProgram {
+            guix: guix.to_owned(),
+            mode,
+            options: OsString::from_vec(options.to_vec()),
+            writable,
+            requests: request_reader,
+            log: log_writer,
+            replies: reply_writer,
+        };
+        let child = start(program).map_err(failed)?;
         Ok(Agent {
             program: guix.to_owned(),
             child,

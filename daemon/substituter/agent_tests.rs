@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::cancel::CancellationToken;
+use crate::spawner::Spawner;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use system::process::Spawn;
 
 /// It outlives the agents, which are killed when its thread ends.
 static SPAWNER: LazyLock<Spawner> = LazyLock::new(Spawner::default);
@@ -21,12 +23,29 @@ fn guix(body: &str) -> (tempfile::TempDir, PathBuf) {
     (directory, program)
 }
 
+/// Starts an agent that nothing is kept from.
+fn start(guix: &Path, mode: AgentMode, options: &str) -> Agent {
+    let start = |program: AgentProgram| {
+        let log = program.log.try_clone()?;
+        let guix = Spawn::new(&program.guix)
+            .args(["substitute", program.mode.argument()])
+            .env("_NIX_OPTIONS", program.options)
+            .fd(program.requests, 0)
+            .fd(log, 1)
+            .fd(program.log, 2)
+            .fd(program.replies, 4)
+            .setsid();
+        SPAWNER.start(guix)
+    };
+    Agent::start(&start, guix, mode, options.into(), Vec::new()).unwrap()
+}
+
 fn ask<T>(
     body: &str,
     question: impl FnOnce(&mut Agent, &mut Conversation<'_>) -> T,
 ) -> (T, String) {
     let (_directory, program) = guix(body);
-    let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "a=b\n".into()).unwrap();
+    let mut agent = start(&program, AgentMode::Query, "a=b\n");
     let mut log = Vec::new();
     let mut on_log = |words: &[u8]| log.extend_from_slice(words);
     let cancel = CancellationToken::new();
@@ -103,7 +122,7 @@ impl Recording {
         }
         let (directory, program) = guix(&(script + "read rest"));
         fs::write(directory.path().join("guix.replies"), replies).unwrap();
-        let agent = Agent::start(&SPAWNER, &program, mode, "".into()).unwrap();
+        let agent = start(&program, mode, "");
         Recording { directory, agent }
     }
 
@@ -213,7 +232,7 @@ fn a_bad_agent_is_an_error() {
 #[test]
 fn a_client_that_goes_is_not_kept_waiting() {
     let (_directory, program) = guix("sleep 100");
-    let mut agent = Agent::start(&SPAWNER, &program, AgentMode::Query, "".into()).unwrap();
+    let mut agent = start(&program, AgentMode::Query, "");
     let cancel = CancellationToken::new();
     let begin = Instant::now();
     let canceller = cancel.clone();

@@ -1,12 +1,14 @@
 //! One question, or one item that is fetched: what is said meanwhile, timeouts, and cancellation.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
 use protocol::helper_filter::HelperFilter;
 
 use super::error::Error;
+use super::renamer::Renamer;
 use crate::cancel::{CancelEvent, CancellationToken};
 use substitutes::{Stop, Waiter};
 
@@ -21,6 +23,7 @@ pub struct Conversation<'a> {
     filter: HelperFilter,
     /// The beginning of a line of the log, if lines are prefixed.
     partial_line: Vec<u8>,
+    names: Option<Renamer>,
     cancel: &'a CancellationToken,
     cancelled: CancelEvent,
     timeouts: Timeouts,
@@ -47,6 +50,7 @@ impl<'a> Conversation<'a> {
             prefix_lines: false,
             filter: HelperFilter::default(),
             partial_line: Vec::new(),
+            names: None,
             cancel,
             cancelled: CancelEvent::new(cancel)?,
             timeouts: Timeouts::default(),
@@ -69,8 +73,23 @@ impl<'a> Conversation<'a> {
         self
     }
 
+    /// Has `place`, where the log names it, shown as `path`: the item that is fetched to there.
+    pub fn show_as(&mut self, place: &Path, path: &Path) {
+        self.names = Some(Renamer::new(place, path));
+    }
+
     /// Forwards a piece of the agent's log.
     pub(super) fn forward(&mut self, text: &[u8]) {
+        match &mut self.names {
+            Some(names) => {
+                let text = names.rename(text);
+                self.pass_on(&text);
+            }
+            None => self.pass_on(text),
+        }
+    }
+
+    fn pass_on(&mut self, text: &[u8]) {
         if !self.prefix_lines {
             let text = self.filter.filter(text);
             if !text.is_empty() {
@@ -93,6 +112,10 @@ impl<'a> Conversation<'a> {
 
     /// Forwards the end of the log, which may have no line end.
     pub(super) fn flush(&mut self) {
+        if let Some(names) = &mut self.names {
+            let rest = names.finish();
+            self.pass_on(&rest);
+        }
         if !self.partial_line.is_empty() {
             let line = std::mem::take(&mut self.partial_line);
             let line = [b"substitute: ", line.as_slice(), b"\n"].concat();

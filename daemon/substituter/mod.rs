@@ -15,11 +15,12 @@ mod conversation;
 mod error;
 mod offer;
 mod own;
+mod renamer;
 mod reply;
 #[expect(clippy::module_inception, reason = "named after what it defines")]
 mod substituter;
 
-pub use agent::{Agent, AgentMode};
+pub use agent::{Agent, AgentMode, AgentProgram, StartAgent};
 pub use asker::{Asker, Questions};
 pub use conversation::Conversation;
 pub use error::Error;

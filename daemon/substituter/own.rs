@@ -6,6 +6,7 @@
 //! (crate `substitutes`) and by the store.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -75,6 +76,11 @@ impl OwnSubstituter {
         if is_needed {
             let _ = self.network.prepare();
         }
+    }
+
+    /// Where what servers have said is kept.
+    pub(super) fn cache(&self) -> &Path {
+        self.cache.directory()
     }
 
     /// What is known of `wanted`, and of those references of what is found for which `follow` holds.

@@ -1,6 +1,7 @@
 //! Who answers questions about substitutes: the daemon, or Guix's program.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use authority::Keys;
@@ -8,7 +9,7 @@ use bstr::ByteSlice;
 use formats::store_path::{StoreDir, StorePath};
 use protocol::operations::Substitutable;
 
-use super::agent::{Agent, AgentMode};
+use super::agent::{Agent, AgentMode, StartAgent};
 use super::asker::{Asker, Questions};
 use super::conversation::Conversation;
 use super::error::Error;
@@ -21,19 +22,24 @@ use crate::spawner::Spawner;
 /// Finds and fetches substitutes for the whole daemon.
 pub struct Substituter {
     fetcher: Fetcher,
-    spawner: Spawner,
+    start_agent: Box<StartAgent>,
     store: StoreDir,
     /// If the fetcher is ours.
     own: OwnSubstituter,
 }
 
 impl Substituter {
-    /// A substituter that starts its programs when they are needed.
-    pub fn new(settings: &Settings, keys: Arc<Keys>, spawner: &Spawner) -> Substituter {
+    /// A substituter that starts its programs when they are needed; Guix's by `start_agent`.
+    pub fn new(
+        settings: &Settings,
+        keys: Arc<Keys>,
+        spawner: &Spawner,
+        start_agent: Box<StartAgent>,
+    ) -> Substituter {
         let own = OwnSubstituter::new(settings, keys, spawner.clone());
         Substituter {
             fetcher: settings.fetcher.clone(),
-            spawner: spawner.clone(),
+            start_agent,
             store: settings.directories.store.clone(),
             own,
         }
@@ -44,10 +50,24 @@ impl Substituter {
         &self.own
     }
 
-    /// Starts Guix's.
-    pub fn start_agent(&self, mode: AgentMode, options: &[u8]) -> Result<Agent, Error> {
-        let program = self.fetcher.program();
-        Agent::start(&self.spawner, program, mode, options.as_bstr())
+    /// Starts Guix's, which can write to `destination`, and to its cache.
+    pub fn start_agent(
+        &self,
+        mode: AgentMode,
+        options: &[u8],
+        destination: Option<&Path>,
+    ) -> Result<Agent, Error> {
+        // Both have it in the same place. If this fails, the program will say so.
+        let cache = self.own.cache();
+        let _ = std::fs::create_dir_all(cache);
+        let writable = destination.into_iter().chain([cache]);
+        Agent::start(
+            &self.start_agent,
+            self.fetcher.program(),
+            mode,
+            options.as_bstr(),
+            writable.map(Path::to_owned).collect(),
+        )
     }
 
     /// Whether there can be substitutes for the asker.
@@ -143,7 +163,7 @@ impl Substituter {
     ) -> Result<T, Error> {
         let mut agent = match questions.agent.take() {
             Some(agent) => agent,
-            None => self.start_agent(AgentMode::Query, &asker.settings.pack()?)?,
+            None => self.start_agent(AgentMode::Query, &asker.settings.pack()?, None)?,
         };
         let answer = question(&mut agent)?;
         questions.agent = Some(agent);

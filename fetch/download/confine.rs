@@ -19,6 +19,6 @@ pub fn confine(output: &Path) -> Result<(), Refusal> {
         .map_err(|error| Refusal(format!("cannot find the working directory: {error}")))?;
     let around = output.parent().unwrap_or(Path::new("/"));
     landlock::confine(Some(&[around, &directory, Path::new("/dev")]))
-        .and_then(|()| seccomp::restrict_builder(true))
+        .and_then(|_| seccomp::restrict_builder(true))
         .map_err(|error| Refusal(format!("cannot give up privileges: {error}")))
 }

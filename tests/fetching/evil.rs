@@ -102,7 +102,7 @@ fn what_it_says_of_an_item_is_not_believed() {
 }
 
 /// A nar of a directory that has a file of this name.
-fn nar_with(name: &str) -> Vec<u8> {
+pub fn nar_with(name: &str) -> Vec<u8> {
     let mut nar = Vec::new();
     for word in [
         "nix-archive-1",

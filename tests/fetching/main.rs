@@ -11,6 +11,8 @@ mod download;
 mod evil;
 mod evil_program;
 mod fixture;
+mod guixs_own;
+mod guixs_program;
 mod network;
 mod real_servers;
 mod standin;

@@ -11,7 +11,7 @@ use crate::base32::is_digit;
 use crate::store_path::{HASH_LENGTH, StorePath};
 
 /// The digits of a hash part.
-type HashPart = [u8; HASH_LENGTH];
+pub type HashPart = [u8; HASH_LENGTH];
 
 /// Finds the hash parts of candidates in the data that is written to it. The data may be split
 /// anywhere; a hash part that spans pieces is found.
@@ -19,8 +19,7 @@ pub struct Scanner {
     /// Candidates that were not found yet.
     candidates: HashMap<HashPart, Vec<StorePath>>,
     found: BTreeSet<StorePath>,
-    /// The last bytes of the pieces so far, fewer than a hash part.
-    tail: Vec<u8>,
+    windows: Windows,
 }
 
 impl Scanner {
@@ -39,7 +38,7 @@ impl Scanner {
         Scanner {
             candidates: by_hash,
             found: BTreeSet::new(),
-            tail: Vec::new(),
+            windows: Windows::default(),
         }
     }
 
@@ -58,43 +57,72 @@ impl Scanner {
         if self.candidates.is_empty() {
             return;
         }
+        let (candidates, found) = (&mut self.candidates, &mut self.found);
+        self.windows.update(data, |digits| {
+            if let Some(paths) = candidates.remove(digits) {
+                found.extend(paths);
+            }
+        });
+    }
+}
+
+/// Finds everything that may be a hash part in data that comes in pieces: each 32 bytes that are all
+/// digits, at whatever place they begin.
+///
+/// ```
+/// use formats::references::Windows;
+///
+/// let mut found = Vec::new();
+/// let mut windows = Windows::default();
+/// for piece in ["see /gnu/store/a3y8", "9x3qyl1zdfnh3wcd4ryf3rlnmaq2-x"] {
+///     windows.update(piece.as_bytes(), |digits| found.push(*digits));
+/// }
+/// assert_eq!(found, [*b"a3y89x3qyl1zdfnh3wcd4ryf3rlnmaq2"]);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Windows {
+    /// The last bytes of the pieces so far, fewer than a hash part.
+    tail: Vec<u8>,
+}
+
+impl Windows {
+    /// Tells `found` what there is in `data`, which continues the data before it.
+    pub fn update(&mut self, data: &[u8], mut found: impl FnMut(&HashPart)) {
         const KEPT: usize = HASH_LENGTH - 1;
         if !self.tail.is_empty() {
             // A hash part may begin in the tail and end in the first bytes of this piece.
             let mut seam = std::mem::take(&mut self.tail);
             seam.extend_from_slice(&data[..data.len().min(KEPT)]);
-            self.search(&seam);
+            search(&seam, &mut found);
             if data.len() < KEPT {
                 seam.drain(..seam.len().saturating_sub(KEPT));
                 self.tail = seam;
                 return;
             }
         }
-        self.search(data);
+        search(data, &mut found);
         self.tail
             .extend_from_slice(&data[data.len().saturating_sub(KEPT)..]);
     }
+}
 
-    fn search(&mut self, data: &[u8]) {
-        let mut start = 0;
-        // Everything before this, from `start`, is known to be digits.
-        let mut digits_until = 0;
-        while let Some(window) = data.get(start..start + HASH_LENGTH) {
-            let known = digits_until.max(start) - start;
-            match window[known..].iter().rposition(|&byte| !is_digit(byte)) {
-                Some(position) => {
-                    start += known + position + 1;
-                    digits_until = 0;
+fn search(data: &[u8], found: &mut impl FnMut(&HashPart)) {
+    let mut start = 0;
+    // Everything before this, from `start`, is known to be digits.
+    let mut digits_until = 0;
+    while let Some(window) = data.get(start..start + HASH_LENGTH) {
+        let known = digits_until.max(start) - start;
+        match window[known..].iter().rposition(|&byte| !is_digit(byte)) {
+            Some(position) => {
+                start += known + position + 1;
+                digits_until = 0;
+            }
+            None => {
+                if let Ok(digits) = window.try_into() {
+                    found(digits);
                 }
-                None => {
-                    if let Ok(digits) = HashPart::try_from(window) {
-                        if let Some(paths) = self.candidates.remove(&digits) {
-                            self.found.extend(paths);
-                        }
-                    }
-                    digits_until = start + HASH_LENGTH;
-                    start += 1;
-                }
+                digits_until = start + HASH_LENGTH;
+                start += 1;
             }
         }
     }

@@ -18,6 +18,7 @@
 //! collector |
 //! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
 //! | [`files`] | trees of files elsewhere |
+//! | [`mentions`], `private_directory` | what somebody else has fetched |
 //! | `receive`, [`add`], [`expected`], [`export`], [`import`] | adding, receiving, exporting and
 //! importing items |
 //! | [`gc`], [`verify`] | garbage collection and verification |
@@ -39,8 +40,10 @@ pub mod files;
 pub mod gc;
 pub mod import;
 pub mod links;
+pub mod mentions;
 pub mod options;
 pub mod path_locks;
+mod private_directory;
 mod progress;
 mod queries;
 mod receive;
@@ -63,8 +66,10 @@ pub use export::Authority;
 pub use gc::{GcAction, GcRequest, GcResult};
 pub use import::ImportOptions;
 pub use links::OptimiseStats;
+pub use mentions::Mentions;
 pub use options::StoreOptions;
 pub use path_locks::PathLocks;
+pub use private_directory::PrivateDirectory;
 pub use progress::{Level, Progress, Quiet};
 pub use queries::{Closure, PathInfo};
 pub use registration::NewPath;

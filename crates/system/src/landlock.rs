@@ -13,24 +13,25 @@ const NEWEST: ABI = ABI::V6;
 
 /// Restricts this process and its descendants permanently: they can't send signals to processes
 /// outside, connect to abstract Unix sockets created outside, or, with `writable`, write anywhere
-/// but beneath those files and directories (missing ones are ignored). Does nothing if the kernel
-/// doesn't support Landlock.
-pub fn confine(writable: Option<&[&Path]>) -> io::Result<()> {
+/// but beneath those files and directories (missing ones are ignored). Returns `false`, and does
+/// nothing, if the kernel doesn't support Landlock.
+///
+/// Modes, owners, times and attributes of files are no part of it.
+pub fn confine(writable: Option<&[&Path]>) -> io::Result<bool> {
     try_to_confine(writable).map_err(io::Error::other)
 }
 
-fn try_to_confine(writable: Option<&[&Path]>) -> Result<(), RulesetError> {
+fn try_to_confine(writable: Option<&[&Path]>) -> Result<bool, RulesetError> {
     let scoped = Ruleset::default().scope(Scope::AbstractUnixSocket | Scope::Signal)?;
-    let Some(writable) = writable else {
-        scoped.create()?.restrict_self()?;
-        return Ok(());
+    let status = match writable {
+        None => scoped.create()?.restrict_self()?,
+        Some(writable) => scoped
+            .handle_access(AccessFs::from_write(NEWEST))?
+            .create()?
+            .add_rules(path_beneath_rules(writable, AccessFs::from_write(NEWEST)))?
+            .restrict_self()?,
     };
-    scoped
-        .handle_access(AccessFs::from_write(NEWEST))?
-        .create()?
-        .add_rules(path_beneath_rules(writable, AccessFs::from_write(NEWEST)))?
-        .restrict_self()?;
-    Ok(())
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
 /// Restricts this process and its descendants permanently: of all files, they can only read those

@@ -67,6 +67,8 @@ struct Attributes {
 }
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
 const OPEN_TREE_CLONE: libc::c_int = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_int = 0x40;
@@ -77,6 +79,57 @@ const MOVE_MOUNT_T_EMPTY_PATH: libc::c_int = 0x40;
 /// Requires Linux 5.12, and a security module or filter of system calls may permit only the older
 /// way. If this fails, nothing was mounted.
 pub fn attach_copy(source: &Path, target: impl AsFd, read_only: bool) -> io::Result<()> {
+    let copy = copy(source)?;
+    if read_only {
+        set_attributes(&copy, MOUNT_ATTR_RDONLY, 0)?;
+    }
+    attach(&copy, target)
+}
+
+/// Makes everything read-only that this process's mount namespace, which must be its own, has, and
+/// takes away its devices and set-user-id programs; but `writable` files and directories can still be
+/// written to, and `devices` be used. What of these doesn't exist is ignored.
+///
+/// Requires Linux 5.12.
+pub fn make_read_only(writable: &[&Path], devices: &[&Path]) -> io::Result<()> {
+    let exceptions = [
+        (writable, MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID),
+        (devices, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID),
+    ];
+    let mut copies = Vec::new();
+    for (paths, attributes) in exceptions {
+        for path in paths.iter().copied() {
+            let found = copy(path);
+            if matches!(&found, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            let copy = found?;
+            set_attributes(&copy, attributes, libc::AT_RECURSIVE)?;
+            copies.push((copy, open_place(path)?));
+        }
+    }
+    make_private(Path::new("/"))?;
+    let root = open_place(Path::new("/"))?;
+    let restrictions = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+    set_attributes(&root, restrictions, libc::AT_RECURSIVE)?;
+    for (copy, target) in copies {
+        attach(&copy, target)?;
+    }
+    Ok(())
+}
+
+/// Has a file of this process's mount namespace, which must be its own, read as empty. Does nothing if
+/// there is no such file.
+pub fn hide_file(path: &Path) -> io::Result<()> {
+    match open_place(path) {
+        Ok(place) => attach(&copy(Path::new("/dev/null"))?, place),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A copy of what is mounted at `source` and below it, which is attached nowhere yet.
+fn copy(source: &Path) -> io::Result<OwnedFd> {
     let source = CString::new(source.as_os_str().as_bytes())?;
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
     // SAFETY: the path ends with NUL.
@@ -85,26 +138,33 @@ pub fn attach_copy(source: &Path, target: impl AsFd, read_only: bool) -> io::Res
     })?;
     // SAFETY: the kernel has just created this descriptor. Closing it removes a copy that was not
     // attached.
-    let copy = unsafe { OwnedFd::from_raw_fd(copy as i32) };
-    if read_only {
-        let attributes = Attributes {
-            set: MOUNT_ATTR_RDONLY,
-            clear: 0,
-            propagation: 0,
-            user_namespace: 0,
-        };
-        // SAFETY: the path ends with NUL, and the structure has the size that is passed.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                copy.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                &raw const attributes,
-                size_of::<Attributes>(),
-            )
-        })?;
-    }
+    Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
+}
+
+/// Sets attributes of an open mount, and with `AT_RECURSIVE` as `flags` of all below it.
+fn set_attributes(mount: impl AsFd, set: u64, flags: libc::c_int) -> io::Result<()> {
+    let attributes = Attributes {
+        set,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
+    // SAFETY: the path ends with NUL, and the structure has the size that is passed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | flags,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Mounts a copy on an open file or directory.
+fn attach(copy: &OwnedFd, target: impl AsFd) -> io::Result<()> {
     // SAFETY: both paths end with NUL.
     check(unsafe {
         libc::syscall(
@@ -117,6 +177,13 @@ pub fn attach_copy(source: &Path, target: impl AsFd, read_only: bool) -> io::Res
         )
     })?;
     Ok(())
+}
+
+/// Opens a file or directory for nothing but being named.
+fn open_place(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    File::options().read(true).custom_flags(flags).open(path)
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

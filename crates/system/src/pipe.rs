@@ -52,6 +52,33 @@ pub fn inherited(number: RawFd) -> io::Result<Option<OwnedFd>> {
     }))
 }
 
+/// Gives an open descriptor another number, which is `least` or higher.
+pub fn renumber(fd: OwnedFd, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl only takes numbers; the result is checked.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fcntl has just created this descriptor, so nothing else owns it.
+    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) })
+}
+
+/// Has the program that this process executes next find this descriptor as `number`, which must not
+/// be open.
+pub fn pass_on(fd: OwnedFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: both calls only take numbers, and nothing owns what isn't open.
+    let placed = unsafe {
+        match libc::fcntl(number, libc::F_GETFD) {
+            -1 => libc::dup2(fd.as_raw_fd(), number),
+            _ => return Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+        }
+    };
+    if placed < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// The name under `/proc/self/fd` with which other system calls can access an open descriptor.
 pub fn proc_path(fd: impl AsFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into()
@@ -80,6 +107,15 @@ mod tests {
         set_nonblocking(&reader, true).unwrap();
         let error = File::from(reader).read(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_descriptor_is_passed_on_only_as_a_free_number() {
+        let (reader, _writer) = pipe().unwrap();
+        let reader = renumber(reader, 900).unwrap();
+        assert!(reader.as_raw_fd() >= 900);
+        let taken = pass_on(reader, 2).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

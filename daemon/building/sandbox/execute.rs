@@ -127,11 +127,11 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     match (&plan.program, &plan.chroot) {
         (_, Some(_)) => {}
-        (Program::Builder { .. }, None) => landlock::confine(None)?,
+        (Program::Builder { .. }, None) => _ = landlock::confine(None)?,
         (Program::Builtin { output, .. }, None) => {
             let around = output.as_path().parent().unwrap_or(Path::new("/"));
             let own = [around, plan.directory.as_path(), Path::new("/dev")];
-            landlock::confine(Some(&own))?;
+            let _ = landlock::confine(Some(&own))?;
         }
     }
     let is_32_bit = match &plan.program {

@@ -1,7 +1,8 @@
 //! The requests that the daemon sends to the [fork server](super::fork_server).
 //!
-//! A request is five bytes and, for a builder, three descriptors: its log, the pipe from which it
-//! reads its plan, and the pipe for its reports. The reply is four bytes: a process id, or a
+//! A request is five bytes and descriptors: for a builder, its log, the pipe from which it reads its
+//! plan, and the pipe for its reports; for a helper, its descriptors 0, 1 and 4, and the socket for
+//! plan and reports. The reply is four bytes: a process id, or a
 //! negated error number. Both ends are the same program on the same machine, so integers are in
 //! native byte order.
 
@@ -15,6 +16,8 @@ pub(super) const NAME: &str = "guix-daemon-forkserver";
 pub(super) enum ForkRequest {
     /// To become a builder.
     Builder(Isolation),
+    /// To become a [helper](super::helper).
+    Helper(Isolation),
     /// To kill all processes of that user, and remove what would outlive them.
     KillUser(u32, Ipc),
 }
@@ -29,24 +32,21 @@ pub enum Ipc {
     Host,
 }
 
-/// The namespaces that a builder does not share with the daemon.
+/// The namespaces that a builder or helper does not share with the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// None.
     None,
-    /// Mounts, processes, network, System V communication, host name.
+    /// Mounts, processes, System V communication; of a builder also network and host name.
     Namespaces,
     /// Those, and users.
     UserNamespace,
 }
 
 impl Isolation {
-    fn flags(self) -> Namespaces {
-        let namespaces = Namespaces::CLONE_NEWNS
-            | Namespaces::CLONE_NEWPID
-            | Namespaces::CLONE_NEWNET
-            | Namespaces::CLONE_NEWIPC
-            | Namespaces::CLONE_NEWUTS;
+    fn flags(self, others: Namespaces) -> Namespaces {
+        let namespaces =
+            Namespaces::CLONE_NEWNS | Namespaces::CLONE_NEWPID | Namespaces::CLONE_NEWIPC | others;
         match self {
             Isolation::None => Namespaces::empty(),
             Isolation::Namespaces => namespaces,
@@ -66,6 +66,9 @@ impl ForkRequest {
             ForkRequest::Builder(Isolation::UserNamespace) => (2, [0; 4]),
             ForkRequest::KillUser(uid, Ipc::Own) => (3, uid.to_ne_bytes()),
             ForkRequest::KillUser(uid, Ipc::Host) => (4, uid.to_ne_bytes()),
+            ForkRequest::Helper(Isolation::None) => (5, [0; 4]),
+            ForkRequest::Helper(Isolation::Namespaces) => (6, [0; 4]),
+            ForkRequest::Helper(Isolation::UserNamespace) => (7, [0; 4]),
         };
         [kind, a, b, c, d]
     }
@@ -77,6 +80,9 @@ impl ForkRequest {
             2 => ForkRequest::Builder(Isolation::UserNamespace),
             3 => ForkRequest::KillUser(u32::from_ne_bytes(uid), Ipc::Own),
             4 => ForkRequest::KillUser(u32::from_ne_bytes(uid), Ipc::Host),
+            5 => ForkRequest::Helper(Isolation::None),
+            6 => ForkRequest::Helper(Isolation::Namespaces),
+            7 => ForkRequest::Helper(Isolation::UserNamespace),
             _ => return None,
         })
     }
@@ -84,7 +90,11 @@ impl ForkRequest {
     /// The namespaces of the new process.
     pub(super) fn namespaces(self) -> Namespaces {
         match self {
-            ForkRequest::Builder(isolation) => isolation.flags(),
+            ForkRequest::Builder(isolation) => {
+                isolation.flags(Namespaces::CLONE_NEWNET | Namespaces::CLONE_NEWUTS)
+            }
+            // Its purpose is the host's network.
+            ForkRequest::Helper(isolation) => isolation.flags(Namespaces::empty()),
             ForkRequest::KillUser(..) => Namespaces::empty(),
         }
     }
@@ -102,9 +112,12 @@ mod tests {
             ForkRequest::Builder(Isolation::UserNamespace),
             ForkRequest::KillUser(30001, Ipc::Own),
             ForkRequest::KillUser(30001, Ipc::Host),
+            ForkRequest::Helper(Isolation::None),
+            ForkRequest::Helper(Isolation::Namespaces),
+            ForkRequest::Helper(Isolation::UserNamespace),
         ] {
             assert_eq!(ForkRequest::decode(request.encode()), Some(request));
         }
-        assert_eq!(ForkRequest::decode([5, 0, 0, 0, 0]), None);
+        assert_eq!(ForkRequest::decode([8, 0, 0, 0, 0]), None);
     }
 }

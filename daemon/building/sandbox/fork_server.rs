@@ -66,6 +66,16 @@ impl ForkServer {
         Child::new(pid, true)
     }
 
+    /// Forks a process that reads a plan and becomes the helper; it then leads its own process group.
+    pub(super) fn helper(
+        &self,
+        isolation: Isolation,
+        descriptors: &[&OwnedFd],
+    ) -> io::Result<Child> {
+        let pid = self.fork(ForkRequest::Helper(isolation), descriptors)?;
+        Child::new(pid, true)
+    }
+
     /// Kills all processes of a user, removes what would outlive them, and waits for that. Refuses
     /// user 0.
     ///

@@ -18,6 +18,7 @@ use system::{ids, ipc, keyring, namespace, pipe, socket};
 
 use super::builder_process;
 use super::fork_request::{self, ForkRequest, Ipc, Isolation, NAME};
+use super::helper_process;
 
 /// If this process was started as the fork server, runs it and never returns. Has to be the first
 /// call in `main`, before there are other threads.
@@ -75,12 +76,15 @@ fn serve(connection: UnixStream) -> io::Result<()> {
 
 /// Runs in the new process: does what was requested.
 fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
-    match (request, <[OwnedFd; 3]>::try_from(descriptors)) {
-        (ForkRequest::KillUser(uid, ipc), _) => exit_now(match clear_user(uid, ipc) {
+    match request {
+        ForkRequest::KillUser(uid, ipc) => exit_now(match clear_user(uid, ipc) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }),
-        (ForkRequest::Builder(isolation), Ok([log, plan, status])) => {
+        ForkRequest::Builder(isolation) => {
+            let Ok([log, plan, status]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+                exit(1)
+            };
             // The process has this name until it executes the builder.
             let _ = set_name(c"guix-builder");
             if dup2_stdout(&log).and(dup2_stderr(&log)).is_err() {
@@ -94,7 +98,19 @@ fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32,
                 status.into(),
             )
         }
-        (ForkRequest::Builder(_), Err(_)) => exit(1),
+        ForkRequest::Helper(isolation) => {
+            let Ok([input, output, replies, control]) = <[OwnedFd; 4]>::try_from(descriptors)
+            else {
+                exit(1)
+            };
+            let _ = set_name(c"guix-helper");
+            helper_process::run(
+                isolation,
+                ids_outside,
+                [input, output, replies],
+                control.into(),
+            )
+        }
     }
 }
 

@@ -32,6 +32,10 @@ const SOCKET_FAMILIES: [libc::c_int; 5] = [
     libc::AF_PACKET,
 ];
 
+/// The address families of sockets that a program needs which fetches from the network; name services
+/// look at the kernel's own tables.
+const REMOTE_FAMILIES: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
 /// An ABI, as filters see it, and the numbers of its system calls.
 struct Abi {
     /// `AUDIT_ARCH_…` of `linux/audit.h`.
@@ -162,14 +166,22 @@ const ABIS: [Abi; 0] = [];
 /// nothing else.
 pub fn restrict_builder(native_only: bool) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
-    install(&program(native_only))
+    install(&program(native_only, &SOCKET_FAMILIES))
 }
 
-/// The filter program: one part for each ABI; every other ABI is refused.
-fn program(native_only: bool) -> Vec<sock_filter> {
+/// Restricts this process and its descendants as builders are (`native_only`), and keeps them from
+/// local sockets, by which the machine's services are reached. Pairs of sockets remain.
+pub fn restrict_downloader() -> io::Result<()> {
+    nix::sys::prctl::set_no_new_privs()?;
+    install(&program(true, &REMOTE_FAMILIES))
+}
+
+/// The filter program: one part for each ABI; every other ABI is refused. Sockets that are no pairs have
+/// one of `families`.
+fn program(native_only: bool, families: &[libc::c_int]) -> Vec<sock_filter> {
     let mut program = Vec::new();
     for abi in &ABIS {
-        let part = part(abi, native_only);
+        let part = part(abi, native_only, families);
         program.push(unless(libc::BPF_JEQ, abi.architecture, part.len()));
         program.extend(part);
     }
@@ -181,7 +193,7 @@ fn program(native_only: bool) -> Vec<sock_filter> {
 }
 
 /// The part for one ABI; every path through it ends with a verdict.
-fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
+fn part(abi: &Abi, native_only: bool, families: &[libc::c_int]) -> Vec<sock_filter> {
     let mut part = vec![load(NUMBER)];
     if let Some(end) = abi.end {
         part.extend([unless(libc::BPF_JGE, end, 1), fail(libc::ENOSYS)]);
@@ -194,11 +206,10 @@ fn part(abi: &Abi, native_only: bool) -> Vec<sock_filter> {
     for (number, error) in refused {
         part.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
     }
-    let sockets = only_families(&SOCKET_FAMILIES);
-    // Jumps only go forward, so the part is written twice rather than shared.
-    for number in abi.socket {
+    for (number, families) in abi.socket.into_iter().zip([families, &SOCKET_FAMILIES]) {
+        let sockets = only_families(families);
         part.push(unless(libc::BPF_JEQ, number as u32, sockets.len()));
-        part.extend(sockets.iter().copied());
+        part.extend(sockets);
     }
     part.push(give(libc::SECCOMP_RET_ALLOW));
     part
@@ -216,14 +227,14 @@ mod tests {
     #[test]
     fn every_part_can_be_skipped() {
         for abi in &ABIS {
-            assert!(part(abi, true).len() < usize::from(u8::MAX));
+            assert!(part(abi, true, &SOCKET_FAMILIES).len() < usize::from(u8::MAX));
         }
     }
 
     #[test]
     fn calls_of_each_kind_get_their_verdict() {
         for native_only in [false, true] {
-            let program = program(native_only);
+            let program = program(native_only, &SOCKET_FAMILIES);
             for abi in &ABIS {
                 let ask = |number: libc::c_long, argument: libc::c_int| {
                     let argument = argument.unsigned_abs();
@@ -254,12 +265,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn downloaders_have_no_local_sockets_but_pairs() {
+        let program = program(true, &REMOTE_FAMILIES);
+        for abi in &ABIS {
+            let [socket, pair] = abi.socket;
+            let ask = |number: libc::c_long, family: libc::c_int| {
+                let family = family.unsigned_abs();
+                verdict(&program, abi.architecture, number as u32, &[family])
+            };
+            assert_eq!(ask(socket, libc::AF_UNIX), error(libc::EAFNOSUPPORT));
+            assert_eq!(ask(socket, libc::AF_INET), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(ask(pair, libc::AF_UNIX), libc::SECCOMP_RET_ALLOW);
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_kernels_third_kind_of_calls_is_refused() {
         let number = X32_SYSCALL_BIT | libc::SYS_socket as u32;
         assert_eq!(
-            verdict(&program(true), ABIS[0].architecture, number, &[1]),
+            verdict(
+                &program(true, &SOCKET_FAMILIES),
+                ABIS[0].architecture,
+                number,
+                &[1]
+            ),
             error(libc::ENOSYS)
         );
     }

@@ -4,5 +4,5 @@ mod builder;
 mod network;
 mod program;
 
-pub use builder::restrict_builder;
+pub use builder::{restrict_builder, restrict_downloader};
 pub use network::restrict_network_program;
