@@ -41,7 +41,7 @@ pub fn check(findings: &mut Findings) {
         findings.note(
             format!("`{SUBGID}' does not let {user} map the group `kvm': builds do not have it"),
             Some(advice::as_root(&format!(
-                "usermod --add-subgids {gid}-{gid} {user}"
+                "sh -c 'echo {user}:{gid}:1 >>{SUBGID}'"
             ))),
         );
     }

@@ -141,14 +141,21 @@ GUIX_DAEMON_SOCKET=/elsewhere guix-client gc --list-dead >/dev/null 2>&1
 refuses 'a daemon has the store open' --change-owner=guix-daemon
 stop
 
-# An interrupted run leaves the store directory to its former owner, and is repeated.
-last=$(ls -d /gnu/store/*-* | tail -n 1)
-mount --bind "$last" "$last"
-mount -o remount,bind,ro "$last"
-if guix-daemon --change-owner=guix-daemon >/out 2>&1; then fail 'it cannot change a read-only file'; fi
-grep -q "cannot change the owner of .${last##*/}.*: Read-only file system" /out || { cat /out; exit 1; }
-root_has /gnu/store
-umount "$last"
+# A run that is interrupted, wherever, leaves the store directory to its former owner, who serves on; and is
+# repeated.
+for place in "$(find /var/log/guix -type f | head -n 1)" /var/guix/db/db.sqlite \
+        "$(find /gnu/store -mindepth 1 -maxdepth 1 | sort | head -n 1)" "$(find /gnu/store -mindepth 1 -maxdepth 1 | sort | tail -n 1)"; do
+    mount --bind "$place" "$place"
+    mount -o remount,bind,ro "$place"
+    if guix-daemon --change-owner=guix-daemon >/out 2>&1; then fail 'it cannot change a read-only file'; fi
+    grep -q "cannot change the owner of .*${place##*/}.*: Read-only file system" /out || { cat /out; exit 1; }
+    umount "$place"
+    root_has /gnu/store
+    [ "$(stat -c %U "$place")" = root ]
+    serve guix-daemon --build-users-group=guixbuild --no-offload
+    builds
+    stop
+done
 # It does not mind that the store is shown read-only to everybody, as by gnu-store.mount.
 mount --bind /gnu/store /gnu/store
 mount -o remount,bind,ro /gnu/store
@@ -183,12 +190,15 @@ guix-client gc >/dev/null 2>&1
 [ -e "$item" ] || fail 'the page is wrong: permission to enter is not enough'
 stop
 
-# And back.
+# And back; where Guix's installer has given the directory around the store away, that is told.
+chown guix-daemon /gnu
 . /work/back >/out || { cat /out; fail 'the commands fail'; }
 grep -q ' 0 wrong' /out || { cat /out; fail 'the set-up is wrong'; }
 root_has /etc/guix /etc/guix/*
 [ -z "$(find /gnu/store ! -user root)" ] || { ls -lR /gnu/store; exit 1; }
 [ "$(stat -c '%a %G' /gnu/store)" = '1775 guixbuild' ]
+grep -q "left as it is: ./gnu', which belongs to guix-daemon; chown root:root /gnu" /out || { cat /out; exit 1; }
+chown root:root /gnu
 unchanged
 serve guix-daemon --build-users-group=guixbuild --no-offload
 builds

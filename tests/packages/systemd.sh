@@ -59,6 +59,24 @@ capabilities=$(within sed -n 's/^CapEff:[[:blank:]]*//p' "/proc/$(main_pid)/stat
 said 'built in' within runuser -u alice -- guix-client build --hello
 [ "$(within stat -c %U /var/guix/profiles/per-user/alice)" = alice ]
 
+say 'the group kvm for builds'
+checked() { within runuser -u guix-daemon -- guix-daemon --check-setup; }
+kvm=$(sed -n 's/^kvm:[^:]*:\([0-9]*\):.*/\1/p' "$root/etc/group")
+within sh -c 'grep "^Groups:.*\<$1\>" "/proc/$2/status"' sh "$kvm" "$(main_pid)" >/dev/null || die 'the daemon is not in kvm'
+if within sh -c 'command -v newgidmap' >/dev/null; then
+    said "sh -c 'echo guix-daemon:$kvm:1 >>/etc/subgid'" checked
+    said "program \`newgidmap' failed" client build --hello
+    block=$(sed -n '/^## What it needs/,/^## /p' doc/src/own-user.md | grep -n -e '^```$' -e '>>/etc/subgid' |
+        sed '/subgid/q' | grep -c '```')
+    manual own-user.md 'What it needs' $(((block + 1) / 2))
+    said "right  builds can have the group \`kvm'" checked
+    said 'built in' client build --hello
+    if grep newgidmap "$work/said"; then die 'the group is still not mapped'; fi
+else
+    say 'SKIPPED: newgidmap is missing'
+    said "no \`newgidmap'" checked
+fi
+
 say 'garbage collection and repairs'
 add kept
 within runuser -u alice -- guix-client build "$item" --root=/home/alice/kept >/dev/null
