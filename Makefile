@@ -53,7 +53,7 @@ export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir do
   sysconfdir localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
   sysusersdir tmpfilesdir shepherdservicedir storedir DESTDIR release
 
-.PHONY: all demo check compliance bench install install-strip uninstall clean distclean dist doc packages
+.PHONY: all static demo check compliance bench install install-strip uninstall clean distclean dist doc packages
 
 # All that `install' needs: the programs, their debug information, man pages and shell completions.
 # Installs nothing: what is missing is named, before anything is compiled.
@@ -76,6 +76,26 @@ endif
 	fi
 	@OBJCOPY="$(OBJCOPY)" ./autoconf-compat/split-debug $(release) guix-daemon guix-offload guix-client guix-fetch
 	@mv $(complete).new $(complete)
+
+# Programs that run on any Linux of this processor, whatever its C library: all but guix-fetch, in
+# `static' where Cargo builds.  They look users and groups up in /etc/passwd and /etc/group alone.
+static_target  = $(or $(CARGO_TARGET),$(shell rustc -vV | sed -n 's/^host: //p'))
+static_flags   = CARGO_TARGET_$(shell echo $(static_target) | tr a-z- A-Z_)_RUSTFLAGS
+static         = $(CARGO_TARGET_DIR)/static
+
+# By pkg-config, static libraries are taken only from outside of SYSROOT, which would be /usr.  Random
+# numbers are to come from the C library's function: looked up at run time, in a static program,
+# `getrandom' is that of the kernel's vDSO, which is another.
+static:
+	@$(packages) build
+	$(static_flags)='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"' SYSROOT=/none PKG_CONFIG_ALL_STATIC=1 LIBCURL_DYNAMIC=1 \
+	  LIBSQLITE3_FLAGS=-DSQLITE_OMIT_LOAD_EXTENSION \
+	  $(cargo_build) --target $(static_target) --features static --bin guix-daemon --bin guix-offload --bin guix-client
+	@mkdir -p $(static)/bin $(static)/libexec/guix
+	@$(OBJCOPY) --strip-debug $(CARGO_TARGET_DIR)/$(static_target)/release/guix-daemon $(static)/bin/guix-daemon
+	@$(OBJCOPY) --strip-debug $(CARGO_TARGET_DIR)/$(static_target)/release/guix-client $(static)/bin/guix-client
+	@$(OBJCOPY) --strip-debug $(CARGO_TARGET_DIR)/$(static_target)/release/guix-offload $(static)/libexec/guix/offload
+	@echo $(static)
 
 # A real program, built by two build machines that live as long as the demonstration.
 # As root on Debian, this and `check' install the packages that are missing.

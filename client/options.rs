@@ -102,7 +102,7 @@ impl BuildOptions {
             "substitute-urls",
             urls.map(|urls| urls.split_whitespace().collect::<Vec<_>>().join(" ")),
         );
-        let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        let user = system::ids::user_by_id(nix::unistd::getuid().as_raw())
             .ok()
             .flatten();
         text(

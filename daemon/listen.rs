@@ -9,7 +9,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -21,6 +21,7 @@ use anyhow::{Context, Result, anyhow};
 use listenfd::ListenFd;
 use protocol::client::DEFAULT_PORT;
 use system::errno;
+use system::host_names;
 use system::poll::wait_readable;
 use system::socket::{self, BindError};
 
@@ -196,14 +197,11 @@ fn closes(connection: &UnixStream, deadline: Instant) -> bool {
 }
 
 fn open_tcp(endpoint: &str, host: &str, port: u16) -> Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| {
-            let text = error.to_string();
-            let reason = text.strip_prefix("failed to lookup address information: ");
-            lookup_failed(endpoint, reason.unwrap_or(&text))
-        })?
-        .collect();
+    let addresses = host_names::resolve(host, port).map_err(|error| {
+        let text = error.to_string();
+        let reason = text.strip_prefix("failed to lookup address information: ");
+        lookup_failed(endpoint, reason.unwrap_or(&text))
+    })?;
     let address = addresses
         .first()
         .ok_or_else(|| lookup_failed(endpoint, "No address"))?;

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use formats::StoreDir;
-use nix::unistd::{Uid, User};
 use store::Directories;
+use system::ids;
 
 use crate::machines::Machine;
 
@@ -23,11 +23,11 @@ pub struct HookDirectories {
 impl HookDirectories {
     /// The hook's directories for a daemon's directories.
     pub fn new(daemon: &Directories) -> io::Result<HookDirectories> {
-        let account = User::from_uid(Uid::effective())?;
+        let account = ids::user_by_id(ids::effective_uid())?;
         Ok(HookDirectories {
             state: daemon.state.join("offload"),
             store: daemon.store.clone(),
-            user_home: account.map_or_else(|| "/".into(), |account| account.dir),
+            user_home: account.map_or_else(|| "/".into(), |account| account.home),
         })
     }
 

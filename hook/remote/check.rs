@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 use formats::export::{Fields, read_marker, read_signature};
 use formats::{StoreDir, StorePath, nar};
 use protocol::client::{self, Connection};
+use system::host_names;
 
 use super::destination::Destination;
 use super::error::{Error, KeyFault, SshFailure};
@@ -178,11 +178,16 @@ impl Checker<'_> {
             return Some(());
         }
         let name = self.machine.name.as_str();
-        match (name, self.machine.port).to_socket_addrs() {
+        match host_names::resolve(name, self.machine.port) {
             Ok(addresses) => {
-                let addresses: BTreeSet<_> = addresses.map(|a| a.ip().to_string()).collect();
+                let addresses = addresses.iter().map(|address| address.ip().to_string());
+                let addresses: BTreeSet<_> = addresses.collect();
                 let addresses: Vec<_> = addresses.into_iter().collect();
                 self.passed("name", addresses.join(", "));
+                Some(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.passed("name", format!("left to ssh ({error})"));
                 Some(())
             }
             Err(error) => {

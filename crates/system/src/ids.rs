@@ -1,9 +1,11 @@
 //! Users and groups, and dropping privileges.
 
-use std::ffi::CString;
 use std::io;
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Uid};
+
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+use super::account_files as database;
 
 /// A user in the system's user database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +36,12 @@ pub const NOBODY: u32 = 65534;
 
 /// The user with this name.
 pub fn user_by_name(name: &str) -> io::Result<Option<Account>> {
-    Ok(User::from_name(name)?.map(Into::into))
+    database::user_by_name(name)
 }
 
 /// The user with this id.
 pub fn user_by_id(uid: u32) -> io::Result<Option<Account>> {
-    Ok(User::from_uid(Uid::from_raw(uid))?.map(Into::into))
+    database::user_by_id(uid)
 }
 
 /// The name of the user with this id, or the id where it has none, for messages.
@@ -52,14 +54,12 @@ pub fn user_name(uid: u32) -> String {
 
 /// The group with this name.
 pub fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
-    Ok(Group::from_name(name)?.map(Into::into))
+    database::group_by_name(name)
 }
 
-/// All groups of a user (including the given primary group), according to `getgrouplist`.
+/// All groups of a user (including the given primary group), according to the system's database.
 pub fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
-    let name = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let groups = nix::unistd::getgrouplist(&name, Gid::from_raw(primary))?;
-    Ok(groups.into_iter().map(Gid::as_raw).collect())
+    database::groups_of(user, primary)
 }
 
 /// The first of the ids for processes that need one of their own, one for each process: above those
@@ -165,23 +165,45 @@ fn verify(holds: bool) -> io::Result<()> {
     }
 }
 
-impl From<User> for Account {
-    fn from(user: User) -> Account {
+/// The system's database, as the C library reads it (`nsswitch.conf(5)`).
+#[cfg(not(all(target_env = "gnu", target_feature = "crt-static")))]
+mod database {
+    use std::ffi::CString;
+    use std::io;
+
+    use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+    use super::{Account, GroupEntry};
+
+    pub(super) fn user_by_name(name: &str) -> io::Result<Option<Account>> {
+        Ok(User::from_name(name)?.map(account))
+    }
+
+    pub(super) fn user_by_id(uid: u32) -> io::Result<Option<Account>> {
+        Ok(User::from_uid(Uid::from_raw(uid))?.map(account))
+    }
+
+    pub(super) fn group_by_name(name: &str) -> io::Result<Option<GroupEntry>> {
+        let group = Group::from_name(name)?;
+        Ok(group.map(|group| GroupEntry {
+            name: group.name,
+            gid: group.gid.as_raw(),
+            members: group.mem,
+        }))
+    }
+
+    pub(super) fn groups_of(user: &str, primary: u32) -> io::Result<Vec<u32>> {
+        let name = CString::new(user).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let groups = getgrouplist(&name, Gid::from_raw(primary))?;
+        Ok(groups.into_iter().map(Gid::as_raw).collect())
+    }
+
+    fn account(user: User) -> Account {
         Account {
             name: user.name,
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
             home: user.dir,
-        }
-    }
-}
-
-impl From<Group> for GroupEntry {
-    fn from(group: Group) -> GroupEntry {
-        GroupEntry {
-            name: group.name,
-            gid: group.gid.as_raw(),
-            members: group.mem,
         }
     }
 }

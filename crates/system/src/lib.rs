@@ -18,6 +18,7 @@
 //! | [`signal`] | names and descriptions of signals, ignoring and restoring them |
 //! | [`tree`] | operations on file trees that never follow links, through directory descriptors |
 //! | [`ids`] | users, groups, and dropping privileges |
+//! | [`host_names`] | the addresses of hosts |
 //! | [`socket`] | Unix sockets: long names, credentials, descriptor passing, activation |
 //! | [`busy`] | store items in use by the machine's processes, from `/proc` |
 //! | [`namespace`] | namespaces and the id maps of user namespaces |
@@ -36,12 +37,15 @@
 //! | [`seccomp`] | filtering system calls |
 //! | [`terminal`] | the width of a terminal |
 
+#[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
+mod account_files;
 pub mod busy;
 mod call_numbers;
 pub mod caps;
 pub mod clock;
 pub mod companion;
 pub mod errno;
+pub mod host_names;
 pub mod ids;
 pub mod ipc;
 mod kernel_list;

@@ -13,7 +13,7 @@ use super::program::{
     ARCHITECTURE, NUMBER, argument, fail, give, install, load, only_families, skip_if, unless,
 };
 #[cfg(target_arch = "aarch64")]
-use crate::call_AUDIT_ARCH_AARCH64;
+use crate::call_numbers::AUDIT_ARCH_AARCH64;
 use crate::call_numbers::new;
 #[cfg(target_arch = "x86_64")]
 use crate::call_numbers::{AUDIT_ARCH_X86_64, X32_SYSCALL_BIT};

@@ -1,0 +1,146 @@
+#!/bin/sh
+# `make static': the programs run where there is nothing else, not even a C library, and know users and
+# groups from /etc/passwd and /etc/group.
+#
+# Usage: tests/packages/static.sh      as root; builds them, which takes some minutes
+#
+# The root directory of the test has the three programs, two files in /etc, /proc and some devices.  It is
+# on a file system in memory, in namespaces that end with this script.
+set -u
+export LC_ALL=C
+top=$(cd "$(dirname "$0")/../.." && pwd -P)
+
+if [ "${1-}" != inside ]; then
+    [ "$(id -u)" = 0 ] || { echo 'static: needs root' >&2; exit 1; }
+    cd "$top" || exit 1
+    output=$(make -s static) || exit 1
+    static=$(cd "$(printf '%s\n' "$output" | tail -n 1)" && pwd -P) || exit 1
+    work=$(mktemp -d) || exit 1
+    child=
+    finish() {
+        if [ -n "$child" ]; then kill -KILL "$child" 2>/dev/null; wait "$child" 2>/dev/null; fi
+        rm -rf "$work"
+    }
+    trap finish EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    unshare --mount --net --pid --ipc --fork --kill-child "$0" inside "$static" "$work" &
+    child=$!
+    status=0
+    wait "$child" || status=$?
+    child=
+    exit "$status"
+fi
+
+static=$2 work=$3
+chroot=$(command -v chroot) || exit 1
+passed=0 failed=0
+# check NAME COMMAND...: one test; shows what it printed if it failed.
+check() {
+    name=$1; shift
+    if "$@" >"$work/said" 2>&1; then
+        passed=$((passed + 1))
+        echo "PASS: static/$name"
+    else
+        failed=$((failed + 1))
+        cat "$work/said"
+        echo "FAIL: static/$name"
+    fi
+}
+
+mount --make-rprivate /
+root=$work/root
+mkdir "$root"
+mount -t tmpfs -o mode=755 static "$root"
+mkdir "$root/bin" "$root/libexec" "$root/libexec/guix" "$root/etc" "$root/proc" "$root/dev" "$root/dev/shm" \
+    "$root/dev/pts" "$root/var" "$root/gnu"
+mkdir -m 1777 "$root/tmp"
+cp "$static"/bin/* "$root/bin"
+cp "$static/libexec/guix/offload" "$root/libexec/guix"
+for device in null zero full random urandom tty; do
+    : >"$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount -t proc proc "$root/proc"
+cat >"$root/etc/passwd" <<'END'
+root:x:0:0:root:/:/bin/sh
+guixbuilder1:x:30001:30000:builder:/var/empty:/bin/false
+guixbuilder2:x:30002:30000:builder:/var/empty:/bin/false
+END
+cat >"$root/etc/group" <<'END'
+root:x:0:
+guixbuild:x:30000:guixbuilder1,guixbuilder2
+END
+# Nobody has these; a program that asks them nevertheless fails, or says so.
+printf 'passwd: nonesuch\ngroup: nonesuch\nhosts: nonesuch\n' >"$root/etc/nsswitch.conf"
+
+# within COMMAND...
+within() { (PATH=/bin && exec "$chroot" "$root" "$@"); }
+
+daemon=
+# start OPTION...: the daemon, until it serves.
+start() {
+    PATH=/bin "$chroot" "$root" guix-daemon "$@" >"$work/daemon" 2>&1 &
+    daemon=$!
+    tries=0
+    until grep -q '^listening on' "$work/daemon"; do
+        tries=$((tries + 1))
+        if [ $tries = 600 ] || ! kill -0 "$daemon" 2>/dev/null; then cat "$work/daemon"; return 1; fi
+        sleep 0.1
+    done
+}
+# By the signal, as programs end that clean up first.
+stop() {
+    kill "$daemon" || return 1
+    wait "$daemon"
+    [ $? = 143 ]
+}
+
+is_static() {
+    for program in "$root/bin/guix-daemon" "$root/bin/guix-client" "$root/libexec/guix/offload"; do
+        if readelf -d "$program" | grep NEEDED; then return 1; fi
+        if readelf -l "$program" | grep INTERP; then return 1; fi
+    done
+}
+says_version() { within guix-daemon --version && within guix-client --version && within /libexec/guix/offload --version; }
+builds() {
+    within guix-client build --hello || { cat "$work/daemon"; return 1; }
+    within guix-client gc --verify=contents
+}
+knows_members() {
+    within guix-daemon --check-setup --build-users-group=guixbuild >"$work/setup" 2>&1
+    cat "$work/setup"
+    grep -q '2 build users' "$work/setup"
+}
+lacks_a_group() {
+    within guix-daemon --build-users-group=nobody-has-it --check-setup >"$work/setup" 2>&1
+    cat "$work/setup"
+    grep -q 'nobody-has-it' "$work/setup"
+}
+# Only ssh is missing, and that is what it says.
+asks_for_ssh() {
+    mkdir -p "$root/etc/guix"
+    cat >"$root/etc/guix/machines.toml" <<'END'
+[[machine]]
+name = "worker"
+systems = ["x86_64-linux", "aarch64-linux"]
+user = "offload"
+host-key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEHSUyPdQf4DXy5yB3hTyqYvVfGQgOyUcP2Qr3+1m0Qs"
+END
+    within guix-client offload test >"$work/test" 2>&1
+    cat "$work/test"
+    grep -q 'ssh' "$work/test"
+}
+
+check 'they need no library' is_static
+check 'they start' says_version
+check 'the daemon starts, with build users of the files' start --build-users-group=guixbuild
+check 'it builds in a sandbox' builds
+check 'it ends' stop
+check 'members of a group are known' knows_members
+check 'a group that does not exist is missed' lacks_a_group
+check 'addresses are understood, and localhost' start --listen=/tmp/socket --listen=127.0.0.1:0 --listen=localhost:0
+check 'it ends again' stop
+check 'the client asks for ssh' asks_for_ssh
+echo "$passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ]
