@@ -53,7 +53,7 @@ export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir do
   sysconfdir localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
   sysusersdir tmpfilesdir shepherdservicedir storedir DESTDIR release
 
-.PHONY: all static demo check compliance bench install install-strip uninstall clean distclean dist doc packages
+.PHONY: all static demo check check-packages compliance bench install install-strip uninstall clean distclean dist doc packages
 
 # All that `install' needs: the programs, their debug information, man pages and shell completions.
 # Installs nothing: what is missing is named, before anything is compiled.
@@ -110,6 +110,13 @@ check:
 	@$(packages) --install check
 	@./tests/check
 
+# The Debian packages, made and tried on fresh machines.  Takes long, root and a network; not part of `check'.
+# make check-packages PACKAGES_CACHE=DIRECTORY STEPS="build lintian"
+PACKAGES_CACHE = $(CARGO_TARGET_DIR)/packages
+STEPS =
+check-packages:
+	@./tests/packages/check --cache $(PACKAGES_CACHE) $(STEPS)
+
 # The tests of the programs, driving another daemon.  Those that Guix's own daemon passes ask for the
 # right thing.  GUIX_DAEMON_UNDER_TEST=PROGRAM make compliance
 compliance:
@@ -146,8 +153,8 @@ distclean: clean
 	rm -f config.status.toml config.mk config.log config.cache
 
 version        = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+tarball        = $(CARGO_TARGET_DIR)/guix-daemon-$(version).tar.gz
+# What is committed, with the sources of all crates.
 dist:
-	@mkdir -p $(CARGO_TARGET_DIR)
-	git archive --format=tar --prefix=guix-daemon-$(version)/ HEAD \
-	  | gzip -9n > $(CARGO_TARGET_DIR)/guix-daemon-$(version).tar.gz
-	@echo $(CARGO_TARGET_DIR)/guix-daemon-$(version).tar.gz
+	@./autoconf-compat/patiently 8 'making the tarball' ./autoconf-compat/source-tarball $(tarball)
+	@echo $(tarball)

@@ -151,7 +151,7 @@ AWK
 # wrong_in TREE: what leads nowhere there.  Names without blanks are a rule of this tree.
 wrong_in() {
     cd "$1"
-    find . \( -name target -o -name .git -o -name corpus \) -prune -o -type f -print |
+    find . \( -name target -o -name vendor -o -name .git -o -name corpus \) -prune -o -type f -print |
         sed 's|^\./||' | sort >"$work/tree"
     {
         grep -E '\.(rs|md|c|m4|in|toml)$|(^|/)Makefile$' "$work/tree"
