@@ -233,7 +233,15 @@ impl Checker<'_> {
             }
             SshFailure::NoKey(file) => ("login", format!("ssh-keygen -t ed25519 -N '' -f {file}")),
             SshFailure::Unreachable | SshFailure::TimedOut(_) => {
-                ("connection", format!("ssh-keyscan -p {port} {name}"))
+                ("connection", format!("ping -c 3 {name}"))
+            }
+            SshFailure::Refused => {
+                let command = "systemctl start ssh || systemctl start sshd; sshd -T | grep '^port'";
+                ("connection", self.as_root(command))
+            }
+            SshFailure::Closed => {
+                let command = "journalctl -n 30 -u ssh -u sshd; sshd -T | grep -i maxstartups";
+                ("connection", self.as_root(command))
             }
             SshFailure::Other => ("connection", self.there("true")),
         };

@@ -139,6 +139,12 @@ pub enum SshFailure {
     /// No machine answers at its address.
     #[error("it cannot be reached")]
     Unreachable,
+    /// A machine answers, but no program listens at the port.
+    #[error("it cannot be reached: nothing listens at its port")]
+    Refused,
+    /// What listens there hangs up before the login.
+    #[error("it cannot be reached: it closes the connection")]
+    Closed,
     /// It took too long.
     #[error("no answer within {0} s")]
     TimedOut(u64),
@@ -232,7 +238,13 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         match self {
             Error::Ssh { failure, .. } => {
-                matches!(failure, SshFailure::TimedOut(_) | SshFailure::Unreachable)
+                matches!(
+                    failure,
+                    SshFailure::TimedOut(_)
+                        | SshFailure::Unreachable
+                        | SshFailure::Refused
+                        | SshFailure::Closed
+                )
             }
             Error::Lost { reason, .. } => reason == NO_ANSWER,
             _ => false,

@@ -268,14 +268,15 @@ fn classify(stderr: &str) -> SshFailure {
         SshFailure::HostKey
     } else if says(&["Permission denied", "Too many authentication failures"]) {
         SshFailure::Login
+    } else if says(&["Connection refused"]) {
+        SshFailure::Refused
+    } else if says(&["Connection reset", "Connection closed"]) {
+        SshFailure::Closed
     } else if says(&[
-        "Connection refused",
         "Connection timed out",
         "Operation timed out",
         "No route to host",
         "unreachable",
-        "Connection reset",
-        "Connection closed",
         "Connection to",
     ]) {
         SshFailure::Unreachable
@@ -330,7 +331,15 @@ mod tests {
             ),
             (
                 "ssh: connect to host 127.0.0.1 port 1: Connection refused",
+                SshFailure::Refused,
+            ),
+            (
+                "ssh: connect to host 10.0.0.1 port 22: No route to host",
                 SshFailure::Unreachable,
+            ),
+            (
+                "kex_exchange_identification: read: Connection reset by peer",
+                SshFailure::Closed,
             ),
             ("Bad configuration option: x", SshFailure::Other),
         ] {

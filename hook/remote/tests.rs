@@ -164,5 +164,5 @@ fn wrong_keys_and_forbidden_forwarding_are_named() {
     assert!(matches!(failure(&machine), SshFailure::NoKey(_)));
     let mut machine = server.machine.clone();
     machine.port = 1;
-    assert_eq!(failure(&machine), SshFailure::Unreachable);
+    assert_eq!(failure(&machine), SshFailure::Refused);
 }
