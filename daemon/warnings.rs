@@ -1,14 +1,18 @@
-//! What is logged at the start about options that will make builds fail, or unsafe.
+//! What is logged at the start about options that will make builds fail, or unsafe, and about
+//! substitutes that nobody will get.
 //!
 //! The daemon serves all the same: a group may become known, and a directory appear, later.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use authority::Keys;
 use bstr::ByteSlice;
+use substitutes::settings::is_unauthenticated;
 use system::{errno, ids};
 
 use crate::building::sandbox::group_of_build_users;
+use crate::fetcher::Fetcher;
 use crate::settings::Settings;
 
 /// Logs the warnings.
@@ -39,6 +43,16 @@ pub fn log(settings: &Settings) {
                 "warning: the store `{}' belongs to {owner}, and this daemon is {user}; \
                  `guix-daemon --check-setup' tells how to change either",
                 store.display()
+            );
+        }
+    }
+    let own = matches!(settings.fetcher, Fetcher::GuixFetch(_)) && settings.fetcher.is_available();
+    if session.use_substitutes && own && !is_unauthenticated() {
+        let authorised = Keys::new(&settings.directories.configuration).authorised();
+        if authorised.is_ok_and(|authorised| authorised.is_at_most_own()) {
+            tracing::info!(
+                "no substitute server is asked before `guix-client archive --authorize' has \
+                 authorised its key"
             );
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use authority::Keys;
 use store::Directories;
 use substitutes::survey::key_name;
 
@@ -54,7 +55,7 @@ fn acl(directory: &Path, findings: &mut Findings) {
     let file = directory.join("acl");
     let Ok(metadata) = fs::metadata(&file) else {
         return findings.note(
-            "no ACL: only what is signed by this machine is imported",
+            "no ACL: only what is signed by this machine is imported, and no substitute server is asked",
             Some("guix-client archive --authorize < KEY.pub".to_owned()),
         );
     };
@@ -67,11 +68,18 @@ fn acl(directory: &Path, findings: &mut Findings) {
             format!("chmod 644 {}", file.display()),
         );
     }
-    match gcrypt::Acl::load(directory) {
-        Ok(acl) => {
+    match Keys::new(directory).authorised() {
+        Ok(authorised) => {
+            let acl = authorised.acl();
             let names: Vec<String> = acl.keys().iter().filter_map(key_name).collect();
             let text = format!("the ACL accepts {} keys: {}", acl.len(), names.join(", "));
             findings.right(text);
+            if authorised.is_at_most_own() {
+                findings.note(
+                    "no substitute server is asked: no key is authorised but this machine's own",
+                    Some("guix-client archive --authorize < KEY.pub".to_owned()),
+                );
+            }
         }
         Err(error) => findings.wrong(
             format!("the ACL `{}': {error}", file.display()),

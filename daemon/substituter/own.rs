@@ -19,7 +19,7 @@ use substitutes::lookup::Lookup;
 use substitutes::network::{self, Network};
 use substitutes::servers::{self, ListedBy, Place};
 use substitutes::settings::{self, wants_traces};
-use substitutes::{Choice, Preference, Server, Trust, Unreachable};
+use substitutes::{Choice, Learned, Preference, Server, Trust, Unreachable};
 use system::clock::unix_time;
 use system::sync::Mutex;
 
@@ -41,6 +41,8 @@ pub struct OwnSubstituter {
     cache: Cache,
     /// Whether the network program was prepared, or isn't needed.
     is_prepared: AtomicBool,
+    /// Which files are fetched first, for all clients.
+    learned: Learned,
     /// Whether old answers were removed from the cache since the daemon was started.
     is_cache_expired: Mutex<bool>,
 }
@@ -58,6 +60,7 @@ impl OwnSubstituter {
             trust: Trust::new(keys, settings::is_unauthenticated()),
             cache: Cache::new(Cache::place(state, cache_home.as_deref())),
             is_prepared: AtomicBool::default(),
+            learned: Learned::default(),
             is_cache_expired: Mutex::default(),
         }
     }
@@ -70,7 +73,7 @@ impl OwnSubstituter {
         }
         let is_on_network = |server: &Arc<Server>| matches!(server.place(), Place::Network);
         let believed = self.trust.judge();
-        let is_needed = believed.is_ok_and(|judge| !judge.believes_only_us())
+        let is_needed = believed.is_ok_and(|judge| !judge.believes_nobody())
             && (self.servers(asker)).is_ok_and(|servers| servers.iter().any(is_on_network));
         // What fails now is tried again for the first question, and said then.
         if is_needed {
@@ -118,7 +121,7 @@ impl OwnSubstituter {
             substitutes::Waiter::say(conversation, &format!("warning: {warning}"));
             conversation.flush();
         }
-        if judge.believes_only_us() {
+        if judge.believes_nobody() {
             return Ok(None);
         }
         let servers = self.servers(asker)?;
@@ -166,7 +169,7 @@ impl OwnSubstituter {
         let item = Item {
             choice: &offer.choice,
             lookup: &self.lookup(&offer.scope),
-            preference: Preference::default(),
+            learned: &self.learned,
             traces: wants_traces(&|name| session.get(name).map(ToString::to_string)),
         };
         let fetched = item.fetch(conversation, &mut Unreachable::default(), receive);

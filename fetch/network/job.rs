@@ -476,7 +476,7 @@ impl Job {
         if self.decoder.as_ref().is_none_or(|it| it.number != decoder) {
             return;
         }
-        self.decoder = None;
+        let waited = self.decoder.take().map_or(0, |it| it.stream.waited());
         self.resume_at = None;
         let transfer = self.transfer.take();
         let then = self.then.take();
@@ -484,8 +484,12 @@ impl Job {
             if let Some(token) = transfer {
                 tools.engine.drain(token);
             }
-            let (source, received) = (self.at, self.tally.borrow().received);
-            return self.end(Event::Finished { source, received }, tools);
+            let finished = Event::Finished {
+                source: self.at,
+                received: self.tally.borrow().received,
+                waited,
+            };
+            return self.end(finished, tools);
         }
         if let Some(token) = transfer {
             tools.engine.stop(token);

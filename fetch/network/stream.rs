@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use system::sync::{Condvar, Mutex};
 
@@ -24,6 +25,9 @@ struct State {
     /// Whether the transfer waits for room.
     is_paused: bool,
     end: Option<End>,
+    /// When reading began, and for how much of the time since there was nothing to read.
+    begun: Option<Instant>,
+    waited: Duration,
 }
 
 /// How a stream has ended.
@@ -66,6 +70,17 @@ impl Stream {
         self.state.lock().end == Some(End::Abandoned)
     }
 
+    /// For how much of the time since reading began there was nothing to read, in percent.
+    pub fn waited(&self) -> u32 {
+        let state = self.state.lock();
+        let time = state.begun.map(|begun| begun.elapsed());
+        let share = match time {
+            Some(time) if !time.is_zero() => state.waited.as_secs_f64() / time.as_secs_f64(),
+            _ => 0.0,
+        };
+        (100.0 * share.min(1.0)) as u32
+    }
+
     fn end(&self, end: End) {
         let mut state = self.state.lock();
         if end == End::Abandoned {
@@ -81,6 +96,7 @@ impl Stream {
     /// for room, which there is now.
     fn take(&self) -> io::Result<(Vec<u8>, bool)> {
         let mut state = self.state.lock();
+        state.begun.get_or_insert_with(Instant::now);
         loop {
             if state.end == Some(End::Abandoned) {
                 return Err(io::Error::other("the transfer was given up"));
@@ -96,7 +112,9 @@ impl Stream {
             if state.end.is_some() {
                 return Ok((Vec::new(), false));
             }
+            let since = Instant::now();
             state = self.changed.wait(state);
+            state.waited += since.elapsed();
         }
     }
 }

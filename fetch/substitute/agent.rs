@@ -14,7 +14,7 @@ use substitutes::lookup::{Found, Lookup};
 use substitutes::network::{self, Network};
 use substitutes::servers::ListedBy;
 use substitutes::settings;
-use substitutes::{Choice, Judge, Preference, Server, Trust, Unreachable, Waiter};
+use substitutes::{Choice, Judge, Learned, Server, Trust, Unreachable, Waiter};
 use system::clock::unix_time;
 
 use super::log::Log;
@@ -46,6 +46,7 @@ struct Resources {
     network: Network,
     trust: Trust,
     cache: Cache,
+    learned: Learned,
 }
 
 impl Agent {
@@ -140,7 +141,7 @@ impl Agent {
         let item = Item {
             choice,
             lookup: &resources.lookup(scope),
-            preference: Preference::default(),
+            learned: &resources.learned,
             traces: settings::wants_traces(&|name| resources.options.get(name)),
         };
         let options = ReceiveOptions {
@@ -184,6 +185,7 @@ impl Resources {
             network,
             trust: Trust::new(keys, settings::is_unauthenticated()),
             cache: Cache::new(cache),
+            learned: Learned::default(),
         }
     }
 
@@ -194,8 +196,7 @@ impl Resources {
         // Clients that the daemon trusts set what administrators set.
         let (by, state) = (ListedBy::User, &self.directories.state);
         let servers = settings::servers(&|name| self.options.get(name), by, state)?;
-        let is_anybody_believed = !judge.believes_only_us();
-        Ok(is_anybody_believed.then_some(Scope { servers, judge }))
+        Ok((!judge.believes_nobody()).then_some(Scope { servers, judge }))
     }
 
     fn lookup<'a>(&'a self, scope: &'a Scope) -> Lookup<'a> {

@@ -47,6 +47,9 @@ look 0 ' 0 wrong'
 grep -q 'right  all of the 1 valid items are in the store' "$work/said"
 grep -q 'right  the keys for signing' "$work/said"
 grep -q 'right  the ACL accepts 1 keys' "$work/said"
+# That is its own.
+grep -q 'no substitute server is asked: no key is authorised but' "$work/said"
+grep -q 'no substitute server is asked before' "$work/daemon.log"
 
 chmod 644 "$work/etc/signing-key.sec"; look 1 'chmod 400'; chmod 400 "$work/etc/signing-key.sec"
 chmod 666 "$work/etc/acl"; look 1 "others can change whose signatures"; chmod 644 "$work/etc/acl"

@@ -141,8 +141,15 @@ impl Program {
             "get large" => body = vec![b'x'; 3 << 20],
             "get binary" => body = (0..=255).cycle().take(10_000).collect(),
             "get finished" => {
-                let (source, received) = (0, 0);
-                return self.tell(id, Event::Finished { source, received });
+                let (source, received, waited) = (0, 0, 0);
+                return self.tell(
+                    id,
+                    Event::Finished {
+                        source,
+                        received,
+                        waited,
+                    },
+                );
             }
             "get twice" => {
                 let (status, max_age) = (404, None);
@@ -247,8 +254,15 @@ impl Program {
             },
             "fetch lost source" => {
                 let source = 17;
-                let received = u64::MAX;
-                self.tell(id, Event::Finished { source, received })?;
+                let (received, waited) = (u64::MAX, u32::MAX);
+                self.tell(
+                    id,
+                    Event::Finished {
+                        source,
+                        received,
+                        waited,
+                    },
+                )?;
             }
             "fetch response" => {
                 let (status, max_age, body) = (200, None, nar);
@@ -279,7 +293,14 @@ impl Program {
             }
         }
         drop(pipe);
-        let received = size;
-        self.tell(id, Event::Finished { source, received })
+        let (received, waited) = (size, 0);
+        self.tell(
+            id,
+            Event::Finished {
+                source,
+                received,
+                waited,
+            },
+        )
     }
 }

@@ -11,7 +11,7 @@ use formats::{StoreDir, StorePath};
 use protocol::client::{Address, Connection, Error, Options};
 use protocol::operations::{BuildMode, SetOptions, Target};
 
-use crate::harness::substitutes::{Item, Publisher, Tree};
+use crate::harness::substitutes::{Draft, Item, Publisher, Tree};
 use crate::harness::{Daemon, Site};
 
 /// A running daemon, its directories, and what is published for it.
@@ -45,6 +45,11 @@ impl Fixture {
     /// Publishes an item.
     pub fn publish(&self, item: &Item) -> StorePath {
         self.publisher.publish(&self.store(), item)
+    }
+
+    /// Publishes an item, with a narinfo that was changed before it was signed.
+    pub fn publish_with(&self, item: &Item, change: impl FnOnce(&mut Draft)) -> StorePath {
+        self.publisher.publish_with(&self.store(), item, change)
     }
 
     /// Forgets what servers said.

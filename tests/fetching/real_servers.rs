@@ -3,14 +3,17 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use formats::StorePath;
+use gcrypt::Acl;
 use substitutes::Compression;
 
 use crate::fixture::{Fixture, free_port, text_item, write_script};
-use crate::harness::Site;
 use crate::harness::substitutes::{Item, Publisher, Tree};
 use crate::harness::web_server::{Protocol, WebServer};
+use crate::harness::{Site, eventually};
+use crate::network::fixture::noise;
 
 /// A daemon with our program, and these substitute servers, of which `PUBLISHER` is a web server that
 /// serves what the fixture publishes.
@@ -115,6 +118,95 @@ fn a_busy_server_is_no_server_without_the_item() {
     assert_eq!(client.substitutable(&[&path]), [path.clone()].into());
     client.ensure(&path).succeeded();
     fixture.assert_holds([&path]);
+}
+
+#[test]
+fn from_a_slow_server_small_files_are_fetched() {
+    let site = Site::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let root = site.path("server");
+    fs::create_dir_all(&root).unwrap();
+    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let mut client = fixture.client();
+    // The first one shows how slow the server is, the second one shows nothing.
+    for (name, size, fetched) in [("a", 400_000, "zstd"), ("b", 10, "lzip"), ("c", 10, "lzip")] {
+        let item = Item::new(name, Tree::file(noise(size)));
+        let item = item.compressed(&[Compression::Zstd, Compression::Lzip]);
+        let path = fixture.publish_with(&item, |draft| {
+            // zstd makes larger files of larger contents.
+            for file in &mut draft.files {
+                file.size = Some(if file.compression == "zstd" {
+                    1000
+                } else {
+                    900
+                });
+            }
+        });
+        client.ensure(&path).succeeded();
+        let nar = format!("GET /nar/{fetched}/{} ", path.base_name());
+        let log = server.log();
+        assert!(log.last().unwrap().contains(&nar), "{log:#?}");
+    }
+}
+
+#[test]
+fn clients_that_want_no_traces_see_how_a_download_goes_on() {
+    let site = Site::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let root = site.path("server");
+    fs::create_dir_all(&root).unwrap();
+    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let item = Item::new("x", Tree::file(noise(400_000))).compressed(&[Compression::None]);
+    let path = fixture.publish(&item);
+    let mut client = fixture.client();
+    client.set(|options| options.set("print-extended-build-trace", "0"));
+    let done = client.ensure(&path);
+    done.succeeded();
+    done.said(&format!("Downloading {}/nar/", server.address()));
+    done.said("\r\u{1b}[K x      0.");
+    done.said(" MiB/s 100.0%\n\n");
+    done.did_not_say("@ download-");
+}
+
+/// The ACL counts as it is at each request, and one that fetches goes on with the one it began with.
+#[test]
+fn an_acl_may_be_rewritten_at_any_time() {
+    let site = Site::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let root = site.path("server");
+    fs::create_dir_all(&root).unwrap();
+    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let configuration = fixture.site.configuration();
+    let large = Item::new("x", Tree::file(noise(600_000))).compressed(&[Compression::None]);
+    let large = fixture.publish(&large);
+    let small = fixture.publish(&text_item("small", "text"));
+    let mut client = fixture.client();
+    assert_eq!(client.substitutable(&[&small]), [small.clone()].into());
+    let done = thread::scope(|scope| {
+        let fetching = scope.spawn(|| fixture.client().ensure(&large));
+        let names = || fs::read_dir(fixture.site.store()).unwrap().count();
+        assert!(eventually(|| names() > 0));
+        Acl::default().save(&configuration).unwrap();
+        assert_eq!(client.substitutable(&[&small]), [].into());
+        assert!(!fetching.is_finished());
+        fetching.join().unwrap()
+    });
+    done.succeeded();
+    // Where nobody is authorised, nobody is asked, and the client is told why.
+    let asked = server.log().len();
+    let mut later = fixture.client();
+    later.set(|_| ());
+    let done = later.ensure(&small);
+    done.failed();
+    done.said("substitute: warning: ACL for archive imports seems to be uninitialized");
+    assert_eq!(server.log().len(), asked);
+    fixture.publisher.authorise(&configuration);
+    assert_eq!(client.substitutable(&[&small]), [small.clone()].into());
+    later.ensure(&small).succeeded();
+    fixture.assert_holds([&large, &small]);
 }
 
 #[test]

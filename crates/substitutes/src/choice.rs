@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use store::ExpectedItem;
+use system::sync::Mutex;
 
 use crate::compression::Compression;
 use crate::narinfo::{Narinfo, Variant};
@@ -85,17 +86,15 @@ pub enum Preference {
 }
 
 impl Preference {
-    /// The preference for the next item, when `cpu_share` of the time that the last one took was
-    /// spent computing: whoever waits for the network wants small files, and whoever waits for the
-    /// processor wants those that take little work.
+    /// The preference for the next item, when the last one waited for the network for this much of
+    /// its time, in percent: whoever waits for the network wants small files, and whoever waits for
+    /// anything else wants those that take little work.
     #[must_use]
-    pub fn after(self, cpu_share: f64) -> Preference {
-        if cpu_share > 0.8 {
-            Preference::Fast
-        } else if cpu_share < 0.2 {
-            Preference::Small
-        } else {
-            self
+    pub fn after(self, waited: u32) -> Preference {
+        match waited {
+            0..20 => Preference::Fast,
+            81.. => Preference::Small,
+            _ => self,
         }
     }
 
@@ -110,6 +109,29 @@ impl Preference {
             }),
         }
         ordered
+    }
+}
+
+/// A smaller file, in bytes, says nothing about what it is worth to wait for.
+const TELLING_SIZE: u64 = 256 << 10;
+
+/// The preference of all who fetch over the same network. It follows what the last items have shown.
+#[derive(Debug, Default)]
+pub struct Learned(Mutex<Preference>);
+
+impl Learned {
+    /// The preference for the next item.
+    pub fn preference(&self) -> Preference {
+        *self.0.lock()
+    }
+
+    /// A file of so many bytes has arrived, and waited for the network for so much of its time, in
+    /// percent.
+    pub(crate) fn received(&self, bytes: u64, waited: u32) {
+        if bytes >= TELLING_SIZE {
+            let mut preference = self.0.lock();
+            *preference = preference.after(waited);
+        }
     }
 }
 
@@ -182,15 +204,23 @@ mod tests {
             [Gzip, Xz, Zstd, Plain, Lzip]
         );
         assert_eq!(Preference::default(), Preference::Fast);
-        for (share, expected) in [
-            (0.1, Preference::Small),
-            (0.5, Preference::Fast),
-            (0.9, Preference::Fast),
+    }
+
+    #[test]
+    fn whoever_waits_for_the_network_wants_small_files() {
+        let learned = Learned::default();
+        for (bytes, waited, expected) in [
+            (1 << 30, 80, Preference::Fast),
+            (1000, 100, Preference::Fast),
+            (1 << 30, 81, Preference::Small),
+            (1 << 30, 20, Preference::Small),
+            (1000, 0, Preference::Small),
+            (1 << 30, 19, Preference::Fast),
+            (1 << 30, u32::MAX, Preference::Small),
         ] {
-            assert_eq!(Preference::Fast.after(share), expected);
+            learned.received(bytes, waited);
+            assert_eq!(learned.preference(), expected, "{bytes}, {waited} %");
         }
-        assert_eq!(Preference::Small.after(0.5), Preference::Small);
-        assert_eq!(Preference::Small.after(0.9), Preference::Fast);
     }
 
     /// What one server says of the same item: a number each for what can differ, and whether it

@@ -18,10 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use formats::hash::Hash;
-use formats::printable::printable_word;
-use protocol::trace::Trace;
 
-use crate::choice::{Choice, Preference};
+use crate::choice::{Choice, Learned};
 use crate::compression::Compression;
 use crate::lookup::{self, Lookup};
 use crate::narinfo::{Location, Narinfo};
@@ -29,6 +27,7 @@ use crate::network::{
     ErrorKind, Event, Exchange, FILES_LIMIT, Fetch, Network, NetworkError, RequestId,
     SOURCES_LIMIT, Source,
 };
+use crate::progress::Progress;
 use crate::servers::Server;
 use crate::unreachable::Unreachable;
 use crate::waiter::{Stop, Waiter, wait};
@@ -71,8 +70,8 @@ pub struct Item<'a> {
     pub choice: &'a Choice,
     /// Finds other places when these fail.
     pub lookup: &'a Lookup<'a>,
-    /// Which files are fetched first.
-    pub preference: Preference,
+    /// Which files are fetched first; it learns from this item.
+    pub learned: &'a Learned,
     /// Whether progress is told, as trace lines.
     pub traces: bool,
 }
@@ -149,7 +148,7 @@ impl Item<'_> {
             url: narinfo.url_of(variant),
         };
         choice
-            .variants(self.preference)
+            .variants(self.learned.preference())
             .into_iter()
             .map(place)
             .collect()
@@ -205,23 +204,22 @@ impl Item<'_> {
                 }
             }
         }
-        let mut body = Body::start(self.lookup.network, sources, believed.nar_size(), waiter)?;
-        body.progress = Some(Progress {
-            path: believed.path().as_str(),
+        let course = Course {
             places,
-            traces: self.traces,
             current: 0,
-            has_started: false,
-            total: None,
-        });
+            progress: Progress::new(believed.path(), self.traces),
+            learned: self.learned,
+        };
+        let fetch = Fetch {
+            sources,
+            size: believed.nar_size(),
+        };
+        let mut body = Body::start(self.lookup.network, fetch, course, waiter)?;
         let result = receive(&mut body);
         if let Some(stop) = body.stopped {
             return Err(stop.into());
         }
-        let place = body
-            .progress
-            .as_ref()
-            .map_or(0, |progress| progress.current);
+        let place = body.course.current;
         let error = match result {
             Ok(received) => {
                 body.finish();
@@ -290,47 +288,38 @@ struct Body<'a> {
     exchange: Exchange,
     request: RequestId,
     waiter: &'a mut dyn Waiter,
-    progress: Option<Progress<'a>>,
+    course: Course<'a>,
     /// Whether the last event has come.
     has_ended: bool,
     failure: Option<NetworkError>,
     stopped: Option<Stop>,
 }
 
-/// What the user is told of a download.
-struct Progress<'a> {
-    path: &'a str,
+/// The places that the network program was given, and what it says of them.
+struct Course<'a> {
     places: &'a [Place],
-    traces: bool,
     /// The place that delivers.
     current: usize,
-    has_started: bool,
-    /// The compressed size.
-    total: Option<u64>,
+    progress: Progress<'a>,
+    learned: &'a Learned,
 }
 
 impl<'a> Body<'a> {
     fn start(
         network: &Network,
-        sources: Vec<Source>,
-        limit: u64,
+        fetch: Fetch,
+        course: Course<'a>,
         waiter: &'a mut dyn Waiter,
     ) -> io::Result<Body<'a>> {
         let mut exchange = Exchange::new(network)?;
         let (reader, writer) = system::pipe::pipe()?;
-        let request = exchange.fetch(
-            Fetch {
-                sources,
-                size: limit,
-            },
-            writer,
-        );
+        let request = exchange.fetch(fetch, writer);
         Ok(Body {
             pipe: reader.into(),
             exchange,
             request,
             waiter,
-            progress: None,
+            course,
             has_ended: false,
             failure: None,
             stopped: None,
@@ -346,8 +335,8 @@ impl<'a> Body<'a> {
             self.has_ended |= event.is_last();
             if let Event::Failed(error) = event {
                 self.failure = Some(error);
-            } else if let Some(progress) = &mut self.progress {
-                progress.handle(event, self.waiter);
+            } else {
+                self.course.handle(event, self.waiter);
             }
         }
     }
@@ -388,15 +377,11 @@ impl<'a> Body<'a> {
                 break;
             }
         }
-        if let Some(progress) = &mut self.progress {
-            progress.succeeded(self.waiter);
-        }
+        self.course.succeeded(self.waiter);
     }
 
     fn say_failed(&mut self, place: usize, reason: &str) {
-        if let Some(progress) = &self.progress {
-            progress.failed(place, reason, self.waiter);
-        }
+        self.course.failed(place, reason, self.waiter);
     }
 }
 
@@ -421,76 +406,51 @@ impl Read for Body<'_> {
     }
 }
 
-impl Progress<'_> {
+impl Course<'_> {
     fn handle(&mut self, event: Event, waiter: &mut dyn Waiter) {
         match event {
-            Event::Started { source, total } => {
-                self.current = source.min(self.places.len() - 1);
-                self.total = total.or(self.places[self.current].size);
-                self.started(waiter);
-            }
+            Event::Started { source, total } => self.delivers(source, total, waiter),
             Event::Progress { done, total } => {
-                self.total = total.or(self.total);
-                self.started(waiter);
-                self.progressed(done, waiter);
+                self.delivers(self.current, total, waiter);
+                self.progress.progressed(done, waiter);
             }
             Event::SourceFailed { source, error } => {
                 let source = source.min(self.places.len() - 1);
                 self.failed(source, error.text(), waiter);
                 self.current = self.current.max(source);
             }
-            Event::Finished { source, received } => {
-                self.current = source.min(self.places.len() - 1);
-                self.total = Some(received);
+            Event::Finished {
+                source,
+                received,
+                waited,
+            } => {
+                self.delivers(source, Some(received), waiter);
+                if let Location::Url(_) = self.places[self.current].location {
+                    self.learned.received(received, waited);
+                }
             }
             Event::Response { .. } | Event::Failed(_) => {}
         }
     }
 
-    fn url(&self) -> &str {
-        &self.places[self.current].url
+    /// A place delivers a file of this size.
+    fn delivers(&mut self, source: usize, size: Option<u64>, waiter: &mut dyn Waiter) {
+        self.current = source.min(self.places.len() - 1);
+        let place = &self.places[self.current];
+        self.progress
+            .started(&place.url, size.or(place.size), waiter);
     }
 
-    /// Tells once that the download has begun.
-    fn started(&mut self, waiter: &mut dyn Waiter) {
-        if std::mem::replace(&mut self.has_started, true) {
-            return;
-        }
-        let (file, url, size) = (self.path, self.url(), self.total);
-        waiter.say(&match self.traces {
-            true => format!("{}\n", Trace::DownloadStarted { file, url, size }),
-            false => format!("Downloading {}...\n", printable_word(url)),
-        });
-    }
-
-    fn progressed(&self, done: u64, waiter: &mut dyn Waiter) {
-        // Several downloads run at once, so that nothing can be drawn for one of them.
-        if self.traces {
-            let trace = Trace::DownloadProgress {
-                file: self.path,
-                url: self.url(),
-                size: self.total,
-                transferred: done,
-            };
-            waiter.say(&format!("{trace}\n"));
-        }
-    }
-
+    /// Everything has arrived.
     fn succeeded(&mut self, waiter: &mut dyn Waiter) {
-        self.started(waiter);
-        if self.traces {
-            let (file, url, size) = (self.path, self.url(), self.total);
-            let trace = Trace::DownloadSucceeded { file, url, size };
-            waiter.say(&format!("{trace}\n\n"));
-        }
+        let url = &self.places[self.current].url;
+        self.progress.started(url, None, waiter);
+        self.progress.succeeded(waiter);
     }
 
-    fn failed(&self, place: usize, reason: &str, waiter: &mut dyn Waiter) {
-        let url = printable_word(&self.places[place].url);
-        let rest = match place + 1 < self.places.len() {
-            true => ", trying next URL",
-            false => "",
-        };
-        waiter.warn(&format!("download from '{url}' failed: {reason}{rest}\n"));
+    fn failed(&mut self, place: usize, reason: &str, waiter: &mut dyn Waiter) {
+        let has_next = place + 1 < self.places.len();
+        let url = &self.places[place].url;
+        self.progress.failed(url, reason, has_next, waiter);
     }
 }

@@ -27,6 +27,7 @@ pub mod item;
 pub mod lookup;
 pub mod narinfo;
 pub mod network;
+mod progress;
 mod reports;
 pub mod servers;
 pub mod settings;
@@ -35,7 +36,7 @@ pub mod trust;
 pub mod unreachable;
 pub mod waiter;
 
-pub use choice::{Choice, Preference, choose};
+pub use choice::{Choice, Learned, Preference, choose};
 pub use compression::Compression;
 pub use narinfo::{Location, Narinfo, Variant};
 pub use servers::Server;

@@ -22,7 +22,7 @@ pub fn is_unauthenticated() -> bool {
 pub fn warning(judge: &Judge) -> Option<&'static str> {
     if judge.believes_everybody() {
         Some("authentication and authorization of substitutes disabled!\n")
-    } else if judge.believes_only_us() {
+    } else if judge.believes_nobody() {
         Some(
             "ACL for archive imports seems to be uninitialized, \
              substitutes may be unavailable\n",

@@ -70,15 +70,10 @@ struct Bench {
 }
 
 impl Judge {
-    /// Whether nothing can be believed, since no key is authorised: then there is no reason to ask
-    /// any server.
+    /// Whether no server is believed, so that there is no reason to ask any: at most this machine's
+    /// own key is authorised, as before an administrator has authorised any other. Guix then warns
+    /// that substitutes may be unavailable.
     pub fn believes_nobody(&self) -> bool {
-        !self.0.unauthenticated && self.0.authorised.acl().is_empty()
-    }
-
-    /// Whether at most this machine's own key is authorised, as it is before an administrator has
-    /// authorised any other: Guix then warns that substitutes may be unavailable.
-    pub fn believes_only_us(&self) -> bool {
         !self.0.unauthenticated && self.0.authorised.is_at_most_own()
     }
 

@@ -2,6 +2,6 @@
 
 mod bad_servers;
 mod contents;
-mod fixture;
+pub mod fixture;
 mod interruptions;
 mod small_bodies;

@@ -164,6 +164,7 @@ fn whatever_the_program_must_not_say_ends_it() {
             let finished = Event::Finished {
                 source: 0,
                 received: 1,
+                waited: 0,
             };
             framed(event(id, finished))
         }),
@@ -264,6 +265,7 @@ fn a_flood_of_progress_takes_no_memory() {
     let finished = Event::Finished {
         source: 0,
         received: 7,
+        waited: 0,
     };
     played.say(&[event(id, finished.clone())]);
     // Once the last event is there, so are all others that are kept.
@@ -381,6 +383,7 @@ fn what_is_cancelled_is_told_and_says_nothing_any_more() {
     let finished = Event::Finished {
         source: 0,
         received: 0,
+        waited: 0,
     };
     played.say(&[event(id, finished)]);
     assert_eq!(exchange.wait(None).unwrap(), None);

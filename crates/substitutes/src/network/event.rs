@@ -47,6 +47,9 @@ pub enum Event {
         source: usize,
         /// The number of compressed bytes that arrived from it.
         received: u64,
+        /// For how much of the time since its first bytes the network had brought nothing that could
+        /// be decompressed, in percent.
+        waited: u32,
     },
     /// The request failed; nothing more will be written to the pipe.
     Failed(NetworkError),

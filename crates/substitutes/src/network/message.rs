@@ -22,7 +22,7 @@ use super::request::RequestId;
 use crate::compression::Compression;
 
 /// The version of the protocol.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 
 /// The longest description of an error, in bytes.
 const TEXT_LIMIT: u64 = 4 << 10;
@@ -286,10 +286,15 @@ impl Reply {
                 out.write_u64(*source as u64)?;
                 write_error(out, error)
             }
-            Event::Finished { source, received } => {
+            Event::Finished {
+                source,
+                received,
+                waited,
+            } => {
                 begin(FINISHED)?;
                 out.write_u64(*source as u64)?;
-                out.write_u64(*received)
+                out.write_u64(*received)?;
+                out.write_u64((*waited).into())
             }
             Event::Failed(error) => {
                 begin(FAILED)?;
@@ -329,6 +334,7 @@ impl Reply {
             FINISHED => Event::Finished {
                 source: read_index(input)?,
                 received: input.read_u64()?,
+                waited: input.read_int()?,
             },
             FAILED => Event::Failed(read_error(input)?),
             number => return Err(unknown("the number", number)),

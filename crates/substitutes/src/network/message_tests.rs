@@ -97,7 +97,13 @@ fn event() -> impl Strategy<Value = Event> {
         (index.clone(), total.clone()).prop_map(|(source, total)| Event::Started { source, total }),
         (any::<u64>(), total).prop_map(|(done, total)| Event::Progress { done, total }),
         (index.clone(), error()).prop_map(|(source, error)| Event::SourceFailed { source, error }),
-        (index, any::<u64>()).prop_map(|(source, received)| Event::Finished { source, received }),
+        (index, any::<u64>(), any::<u32>()).prop_map(|(source, received, waited)| {
+            Event::Finished {
+                source,
+                received,
+                waited,
+            }
+        }),
         error().prop_map(Event::Failed),
     ]
 }
