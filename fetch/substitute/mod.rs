@@ -18,7 +18,6 @@ mod agent;
 mod log;
 mod options;
 mod replies;
-mod request;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,12 +25,12 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use store::Directories;
+use substitutes::agent_request::{self, Request, Requests};
 
 use agent::Agent;
 use log::Log;
 use options::Options;
 use replies::Replies;
-use request::{Request, Requests};
 
 /// Which of its two agents the daemon has started.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +82,7 @@ fn serve(mode: Mode) -> anyhow::Result<()> {
             (Mode::Substitute, Some(Request::Substitute { path, destination })) => {
                 replies.status(&agent.substitute(&path, &destination)?)?;
             }
-            _ => bail!("unknown request: {}", request::shown(&line)),
+            _ => bail!("unknown request: {}", agent_request::shown(&line)),
         }
     }
     Ok(())

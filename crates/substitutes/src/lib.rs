@@ -20,6 +20,7 @@
 //! | [`survey`] | what each of several servers says, for people who want to know |
 //! | [`network`] | the conversation with the program that touches the network |
 
+pub mod agent_request;
 pub mod cache;
 pub mod choice;
 pub mod compression;

@@ -1,4 +1,14 @@
-//! What the daemon asks: one line each, on descriptor 0.
+//! What Guix's daemon asks `guix substitute`: one line each (`doc/spec/substitutes.md`, section 2).
+//!
+//! ```
+//! use formats::StoreDir;
+//! use substitutes::agent_request::Request;
+//!
+//! let store = StoreDir::new("/gnu/store").unwrap();
+//! let item = "/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-x";
+//! let request = Request::parse(format!("have {item} \n").as_bytes(), &store);
+//! assert_eq!(request, Some(Request::Have(vec![store.parse(item).unwrap()])));
+//! ```
 
 use std::io::{self, BufRead, Read};
 
@@ -49,7 +59,7 @@ impl Request {
     }
 }
 
-/// The lines of a stream.
+/// The lines of a stream, each of 64 MiB at most.
 pub struct Requests<R>(R);
 
 impl<R: BufRead> Requests<R> {
@@ -59,6 +69,9 @@ impl<R: BufRead> Requests<R> {
     }
 
     /// The next line; `None` at the end.
+    ///
+    /// # Errors
+    /// The stream can't be read, or the line is too long.
     pub fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         let stream = &mut self.0;
@@ -79,6 +92,8 @@ pub fn shown(line: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -114,6 +129,63 @@ mod tests {
             format!("substitute {a} {b} {a}\n"),
         ] {
             assert_eq!(parse(&odd), None, "{odd}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is read names items of the store only, and is read again as it would be written.
+        #[test]
+        fn what_is_read_is_a_request(line in line()) {
+            let store = StoreDir::new("/gnu/store").unwrap();
+            if let Some(request) = Request::parse(&line, &store) {
+                let written = written(&request);
+                prop_assert_eq!(Request::parse(written.as_bytes(), &store), Some(request));
+            }
+            let shown = shown(&line);
+            prop_assert!(!shown.chars().any(char::is_control), "{:?}", shown);
+        }
+
+        #[test]
+        fn streams_are_cut_into_lines(stream in proptest::collection::vec(0u8..20, 0..200)) {
+            let mut requests = Requests::new(&stream[..]);
+            let mut read = Vec::new();
+            while let Some(line) = requests.next_line().unwrap() {
+                prop_assert!(!line[..line.len() - 1].contains(&b'\n'));
+                read.extend(line);
+            }
+            prop_assert_eq!(read, stream);
+        }
+    }
+
+    /// Words that a request may have, and others, in any order.
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        let item = format!("/gnu/store/{}-a", "0".repeat(32));
+        let word = prop_oneof![
+            Just("have".to_owned()),
+            Just("info".to_owned()),
+            Just("substitute".to_owned()),
+            Just(item.clone()),
+            Just(format!("{item}/b")),
+            Just("/gnu/store/".to_owned()),
+            Just("\n".to_owned()),
+            "\\PC{0,8}",
+            ".{0,4}",
+        ];
+        let words = proptest::collection::vec(word, 0..6);
+        let bytes = proptest::collection::vec(any::<u8>(), 0..40);
+        prop_oneof![words.prop_map(|words| words.join(" ").into_bytes()), bytes]
+    }
+
+    fn written(request: &Request) -> String {
+        let words = |paths: &[StorePath]| -> String {
+            paths.iter().map(|path| format!("{path} ")).collect()
+        };
+        match request {
+            Request::Have(paths) => format!("have {}\n", words(paths)),
+            Request::Info(paths) => format!("info {}\n", words(paths)),
+            Request::Substitute { path, destination } => {
+                format!("substitute {path} {destination}\n")
+            }
         }
     }
 
