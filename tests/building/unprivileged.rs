@@ -312,3 +312,40 @@ fn a_group_without_members_is_an_error_of_the_build() {
         .failed(1, "the build users group `root' has no members");
     assert!(!client.is_valid(drv.out()));
 }
+
+#[test]
+fn a_download_cannot_act_as_the_daemon_whose_user_it_is() {
+    if !is_ours() {
+        return; // Guix's is restricted by nothing
+    }
+    let site = Site::new();
+    let guix = site.path("guix");
+    let script = format!(
+        "#!/bin/sh
+         for file in $NIX_STORE/*-busybox {state}/db/db.sqlite {state}/db; do
+             chmod 777 $file && echo could open $file to everybody
+             touch -d @12345 $file && echo could change the time of $file
+         done
+         export GUIX_DAEMON_SOCKET={socket}
+         {client} gc --verify && echo could talk to the daemon
+         grep CapEff:.*[1-9a-f] /proc/self/status && echo could use capabilities
+         echo temporary >x && cat x && echo >/dev/null && echo good >$3",
+        state = site.state().display(),
+        socket = site.socket().display(),
+        client = site
+            .for_everybody(env!("CARGO_BIN_EXE_guix-client"))
+            .display(),
+    );
+    fs::write(&guix, script).unwrap();
+    fs::set_permissions(&guix, fs::Permissions::from_mode(0o755)).unwrap();
+    let setup = unprivileged_in(site.env("GUIX", guix), BuildUsers::claim(), &[]);
+    let mut client = setup.client();
+    client.busybox();
+    let hash = formats::Hash::sha256("good\n");
+    let file = Script::new("file", "").builder("builtin:download");
+    let drv = client.write(file.fixed(false, hash));
+    let built = client.build(&[&drv]);
+    built.succeeded();
+    built.said("temporary\n");
+    built.did_not_say("could ");
+}

@@ -72,6 +72,7 @@ fn become_builder(
         phase("setHostAndDomain", namespace::set_domain_name("(none)"))?;
         mounts::change_root(chroot)?;
     }
+    execute::restrict_view(&plan);
     phase("chdir", std::env::set_current_dir(plan.directory.as_path()))?;
     phase("setPersonality", execute::set_personality(&plan))?;
     // When memory runs out, the kernel should kill builders first. This may not be permitted.

@@ -14,7 +14,9 @@ use system::process::execute_file;
 use system::{errno, landlock, personality, seccomp};
 
 use super::build_log::log;
+use super::identity::Identity;
 use super::plan::{Plan, Program};
+use super::read_only;
 use crate::platform::{is_32_bit_counterpart, runs_natively};
 
 /// The subcommand of `guix-fetch` and `guix` that implements all builtin builders.
@@ -123,7 +125,8 @@ fn cannot_execute(plan: &Plan, error: &io::Error) -> String {
 
 /// Restricts the builder: it can't use dangerous system calls (see [`seccomp`]) or, without
 /// namespaces, access other processes (see [`landlock`]). A builtin can only write to its own
-/// directories, and so neither to the store nor to the daemon's state.
+/// directories, and so neither to the store nor to the daemon's state, and uses no local sockets, as
+/// the daemon's is one.
 pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
     match (&plan.program, &plan.chroot) {
         (_, Some(_)) => {}
@@ -134,11 +137,24 @@ pub(super) fn restrict(plan: &Plan) -> io::Result<()> {
             let _ = landlock::confine(Some(&own))?;
         }
     }
-    let is_32_bit = match &plan.program {
-        Program::Builder { platform, .. } => is_32_bit_counterpart(platform, &plan.own_system),
-        Program::Builtin { .. } => false,
+    match &plan.program {
+        Program::Builder { platform, .. } => {
+            seccomp::restrict_builder(!is_32_bit_counterpart(platform, &plan.own_system))
+        }
+        Program::Builtin { .. } => seccomp::restrict_downloader(),
+    }
+}
+
+/// Makes everything read-only for a builtin that runs as the daemon's own user, but its own
+/// directories: it could otherwise change the modes and times of what the daemon has. Where that
+/// isn't permitted, Landlock has to suffice.
+pub(super) fn restrict_view(plan: &Plan) {
+    let (Program::Builtin { output, .. }, Identity::Own) = (&plan.program, &plan.identity) else {
+        return;
     };
-    seccomp::restrict_builder(!is_32_bit)
+    let around = output.as_path().parent().unwrap_or(Path::new("/"));
+    let writable = [around, plan.directory.as_path()];
+    let _ = read_only::enter_namespaces().and_then(|()| read_only::restrict_view(&writable));
 }
 
 fn run_builtin(

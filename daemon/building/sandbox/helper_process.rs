@@ -16,12 +16,12 @@ use std::path::Path;
 use std::process::{Command, exit};
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
-use system::namespace::{self, IdMap};
 use system::{caps, landlock, limits, mount, pipe, seccomp, signal};
 
 use super::error_context::context;
 use super::fork_request::Isolation;
 use super::helper_plan::HelperPlan;
+use super::read_only;
 
 /// The report that the program is about to be executed, restricted by Landlock.
 pub(super) const READY: &str = "ready";
@@ -34,16 +34,6 @@ pub(super) const CANNOT_EXECUTE: &str = "cannot execute ";
 const REPLIES: i32 = 4;
 /// Other descriptors are moved to this number or above.
 const OTHERS: i32 = 10;
-
-/// The devices that the helper can use.
-const DEVICES: [&str; 6] = [
-    "/dev/full",
-    "/dev/null",
-    "/dev/random",
-    "/dev/tty",
-    "/dev/urandom",
-    "/dev/zero",
-];
 
 /// Becomes the helper, or reports an error. `ids` are the daemon's user and group.
 pub(super) fn run(
@@ -68,7 +58,7 @@ fn become_helper(
 ) -> io::Result<Infallible> {
     limits::die_with_parent()?;
     if isolation == Isolation::UserNamespace {
-        map_ids(ids)?;
+        read_only::map_same(ids)?;
     }
     let mut text = Vec::new();
     control.read_to_end(&mut text)?;
@@ -76,11 +66,8 @@ fn become_helper(
     // The process may be the leader of a session already.
     let _ = setsid();
     let writable: Vec<&Path> = plan.writable.iter().map(|path| path.as_path()).collect();
-    let devices = DEVICES.map(Path::new);
     if isolation != Isolation::None {
-        // The daemon may have been started in a chroot.
-        mount::make_chroot_the_root()?;
-        mount::make_read_only(&writable, &devices)?;
+        read_only::restrict_view(&writable)?;
         for file in &plan.hidden {
             let file = file.as_path();
             context(mount::hide_file(file), "hide", file)?;
@@ -90,6 +77,7 @@ fn become_helper(
     context(std::env::set_current_dir("/"), "change to", Path::new("/"))?;
     caps::drop_bounding();
     caps::drop_all()?;
+    let devices = read_only::DEVICES.map(Path::new);
     let confined = landlock::confine(Some(&[&writable[..], &devices[..]].concat()))?;
     seccomp::restrict_downloader()?;
     signal::restore_broken_pipes()?;
@@ -114,13 +102,4 @@ fn place(descriptors: [OwnedFd; 3]) -> io::Result<()> {
     dup2_stdout(&output)?;
     dup2_stderr(output)?;
     pipe::pass_on(replies, REPLIES)
-}
-
-/// Makes the ids of the new user namespace those outside.
-fn map_ids((uid, gid): (u32, u32)) -> io::Result<()> {
-    let same = |id| IdMap {
-        inside: id,
-        outside: id,
-    };
-    namespace::write_own_maps(same(uid), same(gid))
 }

@@ -40,6 +40,7 @@ mod network;
 mod output_directory;
 mod phase;
 mod plan;
+mod read_only;
 mod root;
 mod start;
 
