@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use store::Directories;
 use system::lock::{LockFile, Mode};
 use system::pipe;
 use system::tree::Dir;
@@ -20,18 +19,20 @@ const LISTENS: u32 = 1 << 16;
 
 /// Takes the lock that keeps all daemons out, or says what to stop. `None` if there is no database that
 /// a daemon could have open.
-pub fn lock(directories: &Directories) -> Result<Option<LockFile>> {
-    let socket = directories.socket();
+pub fn lock(socket: &Path, database: Option<&Path>) -> Result<Option<LockFile>> {
     let sockets = fs::read_to_string("/proc/net/unix").context("cannot read /proc/net/unix")?;
-    if listens(&sockets, &socket) {
+    if listens(&sockets, socket) {
         bail!(
             "a daemon serves `{}', or systemd does for it; stop it first: systemctl stop \
              guix-daemon-rs.socket guix-daemon-rs guix-daemon.socket guix-daemon",
             socket.display()
         );
     }
-    let path = directories.database.join("big-lock");
-    let Some(database) = directory::open(&directories.database)? else {
+    let Some(database) = database else {
+        return Ok(None);
+    };
+    let path = database.join("big-lock");
+    let Some(database) = directory::open(database)? else {
         return Ok(None);
     };
     let lock = open(&database).with_context(|| format!("cannot open `{}'", path.display()))?;

@@ -21,7 +21,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use bstr::{BStr, ByteSlice};
-use store::Directories;
 use system::ids::{self, Account};
 use system::tree::Kind;
 
@@ -38,21 +37,28 @@ pub fn run(settings: &Settings, user: &OsStr) -> Result<ExitCode> {
     let group = settings.session.build_users_group.as_ref();
     let account = check(group, user)?;
     let store_group = store_group(&account, group)?;
-    let _locked = idle::lock(directories)?;
+    let state = trusted(&directories.state)?;
+    let database = match directories.database.strip_prefix(&directories.state) {
+        Ok(inside) => state.as_ref().map(|state| state.join(inside)),
+        Err(_) => trusted(&directories.database)?,
+    };
+    let log = trusted(&directories.log)?;
+    let configuration = trusted(&directories.configuration)?;
+    let _locked = idle::lock(&directories.socket(), database.as_deref())?;
     store::writable::make_writable(directories)?;
     let store = directory::open(directories.store.as_path())?;
     let former = match &store {
         Some(store) => store.stat()?.uid(),
         None => 0,
     };
-    let private = state_directories(directories)?;
     let mut giver = Giver::new(&account, former);
-    keys(&directories.configuration, &account, former)?;
-    let profiles = fs::canonicalize(&directories.state)
-        .unwrap_or_else(|_| directories.state.clone())
-        .join("profiles/per-user");
-    for directory in &private {
-        giver.give_private(directory, &profiles)?;
+    if let Some(configuration) = &configuration {
+        keys(configuration, &account, former)?;
+    }
+    let profiles = state.as_ref().map(|state| state.join("profiles/per-user"));
+    let private = [log, state, database];
+    for directory in private.iter().flatten() {
+        giver.give_private(directory, profiles.as_deref())?;
     }
     if let Some(store) = &store {
         giver.give_store(store, directories.store.as_path())?;
@@ -123,35 +129,27 @@ fn parent(store: &Path, new: u32, giver: &mut Giver) -> Result<()> {
     Ok(())
 }
 
-/// The directories besides the store, without those that are inside another of them. Links on the way to
-/// them count if they are root's.
-fn state_directories(directories: &Directories) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for path in [&directories.log, &directories.state, &directories.database] {
-        let path = match fs::canonicalize(path) {
-            Ok(path) => path,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
-        if found.iter().any(|other| path.starts_with(other)) {
-            continue;
+/// The directory that a name leads to, if it exists. Links on the way count if only root could make them.
+fn trusted(path: &Path) -> Result<Option<PathBuf>> {
+    let found = match fs::canonicalize(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    for above in found.ancestors().skip(1).chain(path.ancestors().skip(1)) {
+        let owner = fs::metadata(above)
+            .with_context(|| above.display().to_string())?
+            .uid();
+        if owner != 0 {
+            bail!(
+                "`{}' belongs to {}, who can move `{}' away; give it to root",
+                above.display(),
+                ids::user_name(owner),
+                path.display()
+            );
         }
-        for above in path.ancestors().skip(1) {
-            let owner = fs::symlink_metadata(above)
-                .with_context(|| above.display().to_string())?
-                .uid();
-            if owner != 0 {
-                bail!(
-                    "`{}' belongs to {}, who can move `{}' away; give it to root",
-                    above.display(),
-                    ids::user_name(owner),
-                    path.display()
-                );
-            }
-        }
-        found.push(path);
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Gives away the key pair, which the daemon reads. A user's daemon needs to own nothing else in the

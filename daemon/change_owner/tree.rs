@@ -56,7 +56,7 @@ impl Giver {
     }
 
     /// Gives away a directory of the daemon with all that is in it, except the contents of `keep`.
-    pub fn give_private(&mut self, path: &Path, keep: &Path) -> Result<()> {
+    pub fn give_private(&mut self, path: &Path, keep: Option<&Path>) -> Result<()> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
             anyhow::bail!(
                 "`{}' is not a directory that can be given away",
@@ -74,7 +74,7 @@ impl Giver {
             above,
             device: stat.identity().0,
             linked: false,
-            keep: Some(keep),
+            keep,
         };
         walk(&parent, name, &mut tree).with_context(|| format!("in `{}'", above.display()))
     }

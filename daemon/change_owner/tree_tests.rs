@@ -29,13 +29,15 @@ fn trees_are_walked_without_following_links() {
     symlink(top.join("elsewhere"), top.join("state/link")).unwrap();
     let mut giver = giver(&top);
     let keep = top.join("state/profiles/per-user");
-    giver.give_private(&top.join("state"), &keep).unwrap();
+    giver.give_private(&top.join("state"), Some(&keep)).unwrap();
     // state, file, link, profiles, per-user.
     assert_eq!((giver.changed, giver.right), (0, 5));
     assert!(giver.left.is_empty());
     let missing = top.join("missing");
-    giver.give_private(&missing, &keep).unwrap();
-    giver.give_private(&missing.join("state"), &keep).unwrap();
+    giver.give_private(&missing, Some(&keep)).unwrap();
+    giver
+        .give_private(&missing.join("state"), Some(&keep))
+        .unwrap();
     assert_eq!(giver.right, 5);
 }
 
@@ -47,7 +49,7 @@ fn files_with_other_names_stay_outside_of_the_store() {
     fs::write(top.join("precious"), "").unwrap();
     fs::hard_link(top.join("precious"), top.join("state/name")).unwrap();
     let mut giver = giver(&top);
-    giver.give_private(&top.join("state"), &top).unwrap();
+    giver.give_private(&top.join("state"), None).unwrap();
     assert_eq!(giver.right, 1);
     let shown = top.join("state/name").display().to_string();
     assert_eq!(

@@ -207,8 +207,17 @@ guix-client gc --verify=contents
 [ "$(stat -c %U /var/guix/profiles/per-user/alice)" = alice ]
 stop
 
-# And there again.
+# And there again, with links that root has made; those of others do not count.
+mv /var/guix /var/moved
+ln -s moved /var/guix
+mkdir /theirs
+ln -s /var/log/guix /theirs/log
+chown -R --no-dereference guix-daemon /theirs
+export GUIX_LOG_DIRECTORY=/theirs/log
+refuses "\`/theirs' belongs to guix-daemon, who can move" --change-owner=guix-daemon
+unset GUIX_LOG_DIRECTORY
 . /work/give-again >/out || { cat /out; fail 'the commands fail'; }
+[ -z "$(find /var/moved/db ! -user guix-daemon)" ] || { ls -l /var/moved/db; exit 1; }
 serve runuser -u guix-daemon -- guix-daemon --no-offload
 builds
 guix-client gc --verify=contents
@@ -219,7 +228,8 @@ stop
 # A new machine.
 mkdir /old /old/var /old/log
 mv /gnu /old
-mv /var/guix /old/var
+rm /var/guix
+mv /var/moved /old/var/guix
 mv /var/log/guix /old/log
 . /work/new
 runuser -u guix-daemon -- guix-daemon --check-setup >/out || { cat /out; fail 'the set-up is wrong'; }

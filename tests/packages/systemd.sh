@@ -49,7 +49,6 @@ say 'a new machine, by the manual'
 manual setting-up.md 'With systemd'
 right_setup
 within guix-client archive --generate-key >/dev/null 2>&1
-within chown guix-daemon /etc/guix/signing-key.sec
 said 'built in' client build --hello
 runs_as guix-daemon
 hello=$(sed -n 's|^\(/gnu/store/[^ ]*-guix-client-hello\)$|\1|p' "$work/said")
@@ -138,7 +137,6 @@ printf 'User=guix-daemon\nExecStart=/usr/local/bin/guix-daemon\n' >>"$root/etc/s
 echo 'ExecStart=/usr/sbin/sshd -D -e -f /srv/sshd_config' >>"$root/etc/systemd/system/worker-sshd.service"
 at_worker() { within env GUIX_CONFIGURATION_DIRECTORY=$worker/etc/guix "$@"; }
 at_worker guix-client archive --generate-key >/dev/null 2>&1
-within chown guix-daemon $worker/etc/guix/signing-key.sec
 within sh -c "guix-client archive --authorize <$worker/etc/guix/signing-key.pub"
 at_worker sh -c 'guix-client archive --authorize </etc/guix/signing-key.pub'
 cat >"$root/etc/guix/machines.scm" <<MACHINES
