@@ -18,7 +18,6 @@ stated=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # The dependencies that don't say which Rust they need, as they were when they were compiled with Rust
 # 1.85.0.  With other versions of them: cargo +1.85.0 check --workspace --all-targets
 cat >"$work/tried" <<'END'
-adler2 2.0.1
 anes 0.1.6
 cast 0.3.0
 cfg_aliases 0.2.2
@@ -32,11 +31,9 @@ libsqlite3-sys 0.38.2
 libz-sys 1.1.31
 listenfd 1.0.2
 memoffset 0.9.1
-miniz_oxide 0.9.1
 oorandom 11.1.5
 rusqlite 0.40.2
 same-file 1.0.6
-simd-adler32 0.3.10
 smallvec 1.16.6
 tinytemplate 1.2.1
 unarray 0.1.4
