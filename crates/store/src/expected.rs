@@ -2,8 +2,9 @@
 //!
 //! The nar comes from somebody whom nobody trusts. It is read up to the announced size and no
 //! further, kept in memory or unpacked under a temporary name (see `receive`), and hashed
-//! meanwhile. Only if hash and size are right, it can be moved to its path, in one step, and
-//! registered. A nar that is anything else leaves nothing.
+//! meanwhile. Only if the hash is right, it can be moved to its path, in one step, and registered.
+//! A nar that is anything else leaves nothing. A nar that is shorter than announced is the item,
+//! too, if it has the hash; what is registered is the announced size, as Guix has it.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
@@ -29,7 +30,7 @@ pub struct ExpectedItem {
     pub path: StorePath,
     /// The hash of its nar, by any algorithm.
     pub hash: Hash,
-    /// The size of its nar in bytes.
+    /// The announced size of its nar in bytes; it has no more.
     pub nar_size: u64,
     /// What it refers to, with itself if it does.
     pub references: BTreeSet<StorePath>,
@@ -54,14 +55,16 @@ pub struct ReceivedItem<'a> {
     item: &'a ExpectedItem,
     /// SHA-256 of its nar.
     hash: Hash,
+    /// The size of its nar.
+    size: u64,
 }
 
 impl Store {
     /// Reads the nar of `item` from `source`, not necessarily to the end of `source`.
     ///
     /// # Errors
-    /// [`Error::BadInput`] or [`Error::DeepArchive`] if it isn't the nar of an item of that size,
-    /// or `source` fails; [`Error::WrongHash`] if it is the nar of something else; otherwise the
+    /// [`Error::BadInput`] or [`Error::DeepArchive`] if it isn't a nar of at most that size, or
+    /// `source` fails; [`Error::WrongHash`] if it is the nar of something else; otherwise the
     /// reason why it can't be received.
     pub fn receive<'a>(
         &'a self,
@@ -90,12 +93,6 @@ impl Store {
                 actual: Box::new(actual),
             });
         }
-        if size != item.nar_size {
-            let (path, announced) = (&item.path, item.nar_size);
-            return Err(Error::BadInput(format!(
-                "the nar of `{path}' has {size} bytes instead of {announced}"
-            )));
-        }
         // What has been received is also unpacked as far as it was not kept in memory, so that a
         // full disk is noticed here.
         let unpacked = receiver.wait(usize::MAX);
@@ -105,6 +102,7 @@ impl Store {
             receiver,
             item,
             hash,
+            size,
         })
     }
 }
@@ -120,7 +118,7 @@ impl ReceivedItem<'_> {
     pub fn move_to(mut self, place: &StorePath) -> Result<()> {
         let unpacked = self.receiver.unpack().map(drop);
         unpacked.map_err(|error| from_io(error, || format!("unpacking `{}'", self.item.path)))?;
-        self.receiver.settle(place, &self.hash, self.item.nar_size)
+        self.receiver.settle(place, &self.hash, self.size)
     }
 
     /// Moves the item to its path, replacing what is there, and registers it. Its path has to be
@@ -129,8 +127,7 @@ impl ReceivedItem<'_> {
     pub fn register(self) -> Result<()> {
         let item = self.item;
         let was_valid = self.store.is_valid(&item.path)?;
-        self.receiver
-            .settle(&item.path, &self.hash, item.nar_size)?;
+        self.receiver.settle(&item.path, &self.hash, self.size)?;
         let mut leftover = Leftover::new(self.store, item.path.base_name().to_owned());
         if was_valid {
             leftover.keep();

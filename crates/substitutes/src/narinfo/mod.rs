@@ -126,7 +126,7 @@ impl Narinfo {
             server: server.clone(),
             path: wanted.clone(),
             nar_hash: parse_hash(nar_hash).ok_or_else(|| invalid("NarHash", nar_hash))?,
-            nar_size: parse_size(nar_size).ok_or_else(|| invalid("NarSize", nar_size))?,
+            nar_size: parse_number(nar_size).ok_or_else(|| invalid("NarSize", nar_size))?,
             references: record
                 .required("References")?
                 .split_whitespace()
@@ -293,9 +293,14 @@ fn parse_hash(text: &str) -> Option<Hash> {
 
 /// A number of bytes that the database can hold.
 fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let size = text.parse().ok().filter(|_| digits)?;
+    let size = parse_number(text)?;
     i64::try_from(size).is_ok().then_some(size)
+}
+
+/// A number of 64 bits. Guix's client takes all of them as the size of a nar.
+fn parse_number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 fn digest(data: &[u8]) -> [u8; 32] {
