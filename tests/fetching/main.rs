@@ -11,6 +11,7 @@ mod download;
 mod evil;
 mod evil_program;
 mod fixture;
+mod guixs_daemon;
 mod guixs_own;
 mod guixs_program;
 mod network;
