@@ -18,7 +18,7 @@ use system::process::Child;
 use super::fork_request::Isolation;
 use super::fork_server::{ForkServer, retry_if_ended};
 use super::helper_plan::HelperPlan;
-use super::helper_process::{ALONE, CANNOT_EXECUTE, READY};
+use super::helper_process::{ALONE, CANNOT_EXECUTE, READY, TEMPORARY, is_temporary};
 
 /// The maximum length of a report, in bytes.
 const REPORT_LIMIT: u64 = 64 << 10;
@@ -105,8 +105,7 @@ fn attempt(
     drop(other);
     let child = match forked {
         Ok(child) => child,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(error),
-        Err(error) => return Ok(Attempt::Refused(error)),
+        Err(error) => return refused_or_failed(error),
     };
     let text = serde_json::to_vec(plan)?;
     // If the process has ended, its report says why.
@@ -123,10 +122,21 @@ fn attempt(
             let reason = error.strip_prefix(CANNOT_EXECUTE).unwrap_or(error);
             Err(io::Error::other(reason.to_owned()))
         }
-        (Some(error), _) => Ok(Attempt::Refused(io::Error::other(error.to_owned()))),
-        (None, _) => Ok(Attempt::Refused(io::Error::other(
-            "the process ended without saying why",
-        ))),
+        (Some(error), _) => match error.strip_prefix(TEMPORARY) {
+            Some(reason) => Err(io::Error::other(reason.to_owned())),
+            None => Ok(Attempt::Refused(io::Error::other(error.to_owned()))),
+        },
+        (None, _) => Err(io::Error::other("the process ended without saying why")),
+    }
+}
+
+/// Whether less is tried after an error: not if the same could have succeeded at another time, or
+/// whoever takes all memory would have the next helper less restricted.
+fn refused_or_failed(error: io::Error) -> io::Result<Attempt> {
+    let is_temporary = is_temporary(&error) || error.kind() == io::ErrorKind::UnexpectedEof;
+    match is_temporary {
+        true => Err(error),
+        false => Ok(Attempt::Refused(error)),
     }
 }
 

@@ -30,6 +30,17 @@ pub(super) const ALONE: &str = "ready without Landlock";
 /// What an error begins with if the program can't be executed.
 pub(super) const CANNOT_EXECUTE: &str = "cannot execute ";
 
+/// What another error begins with if the same may succeed at another time.
+pub(super) const TEMPORARY: &str = "at the moment: ";
+
+/// Whether something has failed that may succeed at another time: for lack of memory or descriptors.
+pub(super) fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock
+    ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// The descriptor that Guix's programs write replies to.
 const REPLIES: i32 = 4;
 /// Other descriptors are moved to this number or above.
@@ -45,7 +56,9 @@ pub(super) fn run(
     let control = pipe::renumber(control.into(), OTHERS).map(File::from);
     if let Ok(mut control) = control {
         let Err(error) = become_helper(isolation, ids, descriptors, &mut control);
-        let _ = writeln!(control, "{}", error.to_string().replace('\n', " "));
+        let start = if is_temporary(&error) { TEMPORARY } else { "" };
+        let text = error.to_string().replace('\n', " ");
+        let _ = writeln!(control, "{start}{text}");
     }
     exit(1)
 }
