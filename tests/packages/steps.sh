@@ -227,16 +227,18 @@ step_obstacles() {
 }
 # try_install: what it says is in $work/dpkg.
 try_install() {
+    on plain dpkg --purge guix-daemon-rs guix-client-rs >/dev/null 2>&1
     packages "$work/plain/root"
     on plain sh -c 'dpkg -i /packages/*.deb' >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; exit 1; }
     not on plain systemctl -q is-enabled guix-daemon-rs.socket
     not on plain systemctl -q is-active guix-daemon-rs.socket
 }
 other_daemon() {
-    # Our program plays Guix's, in Guix's place and with its unit.
-    guix=/var/guix/profiles/per-user/root/current-guix/bin
+    # Our program plays Guix's, with its unit.
+    guix=/opt/guix/bin
     mkdir -p "$work/plain/root$guix"
     cp "$work/installed/root/usr/sbin/guix-daemon" "$work/plain/root$guix"
+    on plain rm -rf /gnu /var/guix /var/log/guix
     on plain install -d -o guix-daemon -g guix-daemon /gnu/store /var/guix /var/log/guix
     cat >"$work/plain/root/etc/systemd/system/guix-daemon.service" <<UNIT
 [Service]
@@ -261,7 +263,7 @@ UNIT
     on plain dpkg --purge guix-daemon-rs >"$work/dpkg" 2>&1
     on plain guix-client gc --references "$item"
     on plain sh -c 'systemctl -q disable --now guix-daemon.service; rm /etc/systemd/system/guix-daemon.service
-        rm -r /var/guix/profiles/per-user/root; systemctl daemon-reload; dpkg --purge guix-client-rs' >/dev/null
+        systemctl daemon-reload' >/dev/null
 }
 foreign_store() {
     on plain chown -R --no-dereference 4321:4321 /gnu/store
@@ -380,4 +382,11 @@ bookworm_scripts() {
     [ -e "$root/gnu/store/item" ]
     [ ! -L "$root/etc/systemd/system/sockets.target.wants/guix-daemon-rs.socket" ]
     no_overlay twelve
+}
+
+# --- the other scripts of this directory
+
+# They need no package, but what they take is as long.
+step_scripts() {
+    for script in systemd takeover static cross; do try "$script.sh" "tests/packages/$script.sh"; done
 }
