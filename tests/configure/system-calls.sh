@@ -16,7 +16,8 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 numbers=$top/crates/system/src/call_numbers.rs
 cd "$top"
 libc=$($CARGO metadata --format-version 1 --offline --locked | tr ',' '\n' |
-    sed -n 's/.*"manifest_path":"\(.*\/libc-0[^"]*\)\/Cargo.toml".*/\1/p')
+    sed -n -e 's/.*"manifest_path":"\(.*\/libc\)\/Cargo.toml".*/\1/p' \
+        -e 's/.*"manifest_path":"\(.*\/libc-0[^"]*\)\/Cargo.toml".*/\1/p')
 [ -d "$libc" ] || { echo "cannot find the sources of the crate libc: '$libc'"; exit 1; }
 abis=$libc/src/unix/linux_like/linux/gnu/b64
 

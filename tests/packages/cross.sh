@@ -1,7 +1,6 @@
 #!/bin/sh
 # Built for arm64 by Debian 13's own cross tools, and tried under qemu-user: the tests of what is read and
-# written, a daemon that builds, and an x86-64 daemon that offloads to it; each daemon then takes over
-# the other's store.
+# written; the checks of build machines, from and of arm64; and daemons that take over each other's stores.
 #
 # Usage: tests/packages/cross.sh [--cache DIRECTORY]
 #
@@ -11,8 +10,8 @@
 # script; binfmt_misc(5), by which the kernel starts qemu, is the one of a user namespace, so that nothing
 # is registered on the machine.
 #
-# qemu-user has threads of its own in each process, and neither namespaces nor filters of system calls as
-# a kernel has them: sandboxes can't be tried by it.
+# qemu-user has threads of its own in each process, can't fork a sibling, and has no filters of system calls:
+# what forks builders, with or without a sandbox, can't be tried by it.
 set -u
 export LC_ALL=C
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -182,13 +181,14 @@ check 'tests of formats, protocol and signatures' tests_pass -p guix-formats -p 
 check 'tests of the store' tests_pass -p guix-store --lib
 check 'tests of filters' tests_pass -p guix-system --lib seccomp
 
-# Two machines that have the same store directory: `here', of this processor and root's, and `there', of
-# arm64 and of an ordinary user.  Each has a mount namespace with its own store.
+# Two machines that have the same store directory: `here', where the daemon is root's, and `there', where it
+# is an ordinary user's, in a mount namespace with a store of its own.
 useradd --create-home worker && usermod -p '*' worker || exit 1
-mkdir -p /tmp/store /tmp/here/etc /tmp/there/store /tmp/there/etc /tmp/programs
-cp $cross/guix-daemon $cross/guix-client $cross/guix-offload /tmp/programs
-ln -s guix-client /tmp/programs/guix
-chmod 755 /tmp/programs
+mkdir -p /tmp/store /tmp/here/etc /tmp/there/store /tmp/there/etc
+arm64=/tmp/arm64 x86=/tmp/x86
+mkdir -m 755 $arm64 $x86
+cp $cross/guix-daemon $cross/guix-client $cross/guix-offload $arm64
+cp $native/guix-daemon $native/guix-client $native/guix-offload $x86
 # as MACHINE: whose directories, and whose socket.
 as() {
     export NIX_STORE_DIR=/tmp/store GUIX_STATE_DIRECTORY="/tmp/$1/state" GUIX_LOG_DIRECTORY="/tmp/$1/log" \
@@ -228,21 +228,20 @@ ends() {
     wait "$1"
     [ $? = 143 ]
 }
+# have_keys: each machine's own key is the other architecture's work.
 have_keys() {
-    (as here && $native/guix-client archive --generate-key &&
-        $native/guix-client archive --authorize <"/tmp/there/etc/signing-key.pub")
-}
-there_begins() {
-    (as there && /tmp/programs/guix-client archive --generate-key) && have_keys &&
-        (as there && /tmp/programs/guix-client archive --authorize </tmp/here/etc/signing-key.pub) &&
+    (as there && $arm64/guix-client archive --generate-key) && (as here && $x86/guix-client archive --generate-key) &&
+        (as here && $arm64/guix-client archive --authorize </tmp/there/etc/signing-key.pub) &&
+        (as there && $x86/guix-client archive --authorize </tmp/here/etc/signing-key.pub) &&
         chown -R worker: /tmp/there
 }
 there() { unshare --mount sh -c 'mount --bind /tmp/there/store /tmp/store && exec "$@"' sh "$@"; }
+# there_serves PROGRAMS
 there_serves() {
     as there
     unshare --mount sh -c 'mount --bind /tmp/there/store /tmp/store &&
         exec setpriv --reuid worker --regid worker --clear-groups "$@"' sh \
-        /tmp/programs/guix-daemon --disable-chroot --no-offload --listen=/tmp/there/socket >/tmp/there/log.daemon 2>&1 &
+        "$1/guix-daemon" --disable-chroot --no-offload --listen=/tmp/there/socket >/tmp/there/log.daemon 2>&1 &
     there=$!
     tries=0
     until grep -q '^listening on' /tmp/there/log.daemon; do
@@ -251,55 +250,48 @@ there_serves() {
         sleep 0.1
     done
 }
-builds_there() { (as there && there /tmp/programs/guix-client build --hello) && grep -q 'Hello from' "$said"; }
+builds_there() { (as there && there $x86/guix-client build --hello) && grep -q 'Hello from' "$said"; }
 # machine TRANSPORT
 machine() {
     cat >/tmp/here/etc/machines.toml <<END
 [[machine]]
 name = "127.0.0.1"
 port = 2222
-systems = ["aarch64-linux"]
+systems = ["x86_64-linux"]
 user = "worker"
 private-key = "/tmp/key"
 host-key = "$(cut -d' ' -f1,2 /tmp/host-key.pub)"
 daemon-socket = "/tmp/there/socket"
 transport = "$1"
-program = "/tmp/programs/guix-client"
+program = "$arm64/guix-client"
 overload-threshold = false
 END
 }
-examines() { machine "$1" && (as here && $native/guix-client offload test) && not_wrong; }
-not_wrong() { ! grep -q '  wrong  ' "$said"; }
-# The client is arm64's, so that what it builds needs arm64.
-offloads() {
-    machine "$1"
-    (as here && /tmp/programs/guix-client build --hello) || { cat /tmp/here/log.daemon; return 1; }
-    grep -q "built in .* by the build machine '127.0.0.1'" "$said" && grep -q 'Its output is right' "$said"
-}
+# examines TRANSPORT PROGRAMS
+examines() { machine "$1" && (as here && "$2/guix-client" offload test) && ! grep -q '  wrong  ' "$said"; }
 # verifies MACHINE CLIENT: contents and database
 verifies() { (as "$1" && "$2" gc --verify=contents) && ! grep -q 'modified\|corrupt\|disappeared' "$said"; }
 
-check 'the machine there gets keys' there_begins
-check 'a daemon of arm64 starts' there_serves
-/usr/sbin/sshd -D -e -f /tmp/sshd_config >/tmp/sshd.log 2>&1 &
-check 'it builds, without a sandbox, for its own user' builds_there
-export NIX_BUILD_HOOK=$native/guix-offload
-check 'a daemon of x86-64 starts' serves here $native/guix-daemon
+check 'keys are made and authorised' have_keys
+check 'a daemon of arm64 starts, without root' there_serves $arm64
+there /usr/sbin/sshd -D -e -f /tmp/sshd_config >/tmp/sshd.log 2>&1 &
+tries=0
+until grep -q '^Server listening' /tmp/sshd.log || [ $tries = 600 ]; do
+    tries=$((tries + 1))
+    sleep 0.1
+done
+check 'as a build machine, it passes all checks of x86-64, by its socket' examines socket $x86
+check 'it ends' ends "$there"
+check 'a daemon of x86-64 takes over its store' there_serves $x86
+check 'x86-64 finds it whole' verifies there $x86/guix-client
+check 'it builds' builds_there
+check 'a daemon of x86-64 starts' serves here $x86/guix-daemon --no-offload
 here=$daemon
-check 'the machine passes all checks, by its socket' examines socket
-check 'a build is offloaded by its socket' offloads socket
-check 'the machine passes all checks, by commands' examines commands
-check 'a build is offloaded by commands' offloads commands
-check 'x86-64 finds its store whole' verifies here $native/guix-client
-check 'it ends' ends "$here"
-# The database and the store of x86-64, with what came from arm64.
-check 'a daemon of arm64 takes over the store of x86-64' serves here /tmp/programs/guix-daemon --no-offload
-check 'arm64 finds it whole' verifies here /tmp/programs/guix-client
-check 'it ends, too' ends "$daemon"
-kill "$there"
-wait "$there"
-mount --bind /tmp/there/store /tmp/store
-check 'a daemon of x86-64 takes over the store of arm64' serves there $native/guix-daemon --no-offload
-check 'x86-64 finds it whole' verifies there $native/guix-client
+for transport in socket commands; do
+    check "the x86-64 machine passes all checks of arm64, with transport $transport" examines $transport $arm64
+done
+check 'it ends, too' ends "$here"
+check 'a daemon of arm64 takes over its store, with what was built' serves here $arm64/guix-daemon --no-offload
+check 'arm64 finds it whole' verifies here $arm64/guix-client
 check 'it ends as well' ends "$daemon"
 done_
