@@ -280,13 +280,13 @@ until grep -q '^Server listening' /tmp/sshd.log || [ $tries = 600 ]; do
     tries=$((tries + 1))
     sleep 0.1
 done
+check 'a daemon of x86-64 starts' serves here $x86/guix-daemon --no-offload
+here=$daemon
 check 'as a build machine, it passes all checks of x86-64, by its socket' examines socket $x86
 check 'it ends' ends "$there"
 check 'a daemon of x86-64 takes over its store' there_serves $x86
 check 'x86-64 finds it whole' verifies there $x86/guix-client
 check 'it builds' builds_there
-check 'a daemon of x86-64 starts' serves here $x86/guix-daemon --no-offload
-here=$daemon
 for transport in socket commands; do
     check "the x86-64 machine passes all checks of arm64, with transport $transport" examines $transport $arm64
 done
