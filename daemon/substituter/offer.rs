@@ -50,6 +50,6 @@ pub struct OwnOffer {
 impl OwnOffer {
     /// What has to arrive.
     pub fn expected(&self) -> store::ExpectedItem {
-        self.choice.expected()
+        self.choice.expected(&self.scope.judge)
     }
 }

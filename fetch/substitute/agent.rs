@@ -137,7 +137,7 @@ impl Agent {
         };
         // For this item only: the daemon kills this process when it needs it no more.
         let temp_roots = store.temp_roots();
-        let expected = choice.expected();
+        let expected = choice.expected(&scope.judge);
         let item = Item {
             choice,
             lookup: &resources.lookup(scope),
@@ -154,9 +154,8 @@ impl Agent {
         });
         match fetched {
             Ok(received) => {
-                let hash = *received.hash();
+                let (hash, nar_size) = (*received.hash(), received.nar_size());
                 received.move_to(destination)?;
-                let nar_size = expected.nar_size;
                 Ok(Status::Success { hash, nar_size })
             }
             Err(item::Error::NotFound) => Ok(Status::NotFound),

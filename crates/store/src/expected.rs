@@ -2,9 +2,8 @@
 //!
 //! The nar comes from somebody whom nobody trusts. It is read up to the announced size and no
 //! further, kept in memory or unpacked under a temporary name (see `receive`), and hashed
-//! meanwhile. Only if the hash is right, it can be moved to its path, in one step, and registered.
-//! A nar that is anything else leaves nothing. A nar that is shorter than announced is the item,
-//! too, if it has the hash; what is registered is the announced size, as Guix has it.
+//! meanwhile. Only if hash and size are right, it can be moved to its path, in one step, and
+//! registered. A nar that is anything else leaves nothing.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
@@ -30,8 +29,11 @@ pub struct ExpectedItem {
     pub path: StorePath,
     /// The hash of its nar, by any algorithm.
     pub hash: Hash,
-    /// The announced size of its nar in bytes; it has no more.
+    /// The announced size of its nar in bytes.
     pub nar_size: u64,
+    /// Whether its nar may be smaller than that; its real size is what is registered. It is never
+    /// larger.
+    pub may_be_smaller: bool,
     /// What it refers to, with itself if it does.
     pub references: BTreeSet<StorePath>,
     /// The derivation that built it, if known.
@@ -63,8 +65,8 @@ impl Store {
     /// Reads the nar of `item` from `source`, not necessarily to the end of `source`.
     ///
     /// # Errors
-    /// [`Error::BadInput`] or [`Error::DeepArchive`] if it isn't a nar of at most that size, or
-    /// `source` fails; [`Error::WrongHash`] if it is the nar of something else; otherwise the
+    /// [`Error::BadInput`] or [`Error::DeepArchive`] if it isn't the nar of an item of that size,
+    /// or `source` fails; [`Error::WrongHash`] if it is the nar of something else; otherwise the
     /// reason why it can't be received.
     pub fn receive<'a>(
         &'a self,
@@ -93,6 +95,12 @@ impl Store {
                 actual: Box::new(actual),
             });
         }
+        if size != item.nar_size && !item.may_be_smaller {
+            let (path, announced) = (&item.path, item.nar_size);
+            return Err(Error::BadInput(format!(
+                "the nar of `{path}' has {size} bytes instead of {announced}"
+            )));
+        }
         // What has been received is also unpacked as far as it was not kept in memory, so that a
         // full disk is noticed here.
         let unpacked = receiver.wait(usize::MAX);
@@ -111,6 +119,11 @@ impl ReceivedItem<'_> {
     /// The SHA-256 of its nar.
     pub fn hash(&self) -> &Hash {
         &self.hash
+    }
+
+    /// The size of its nar in bytes.
+    pub fn nar_size(&self) -> u64 {
+        self.size
     }
 
     /// Moves the item to `place` in one step, replacing what is there, for whoever has that locked
@@ -135,7 +148,7 @@ impl ReceivedItem<'_> {
         self.store.register_valid_paths(&[NewPath {
             path: item.path.clone(),
             hash: self.hash,
-            nar_size: item.nar_size,
+            nar_size: self.size,
             references: item.references.clone(),
             deriver: item.deriver.clone(),
             registration_time: None,

@@ -27,6 +27,7 @@ fn item(path: &StorePath, nar: &[u8]) -> ExpectedItem {
         path: path.clone(),
         hash: Hash::sha256(nar),
         nar_size: nar.len() as u64,
+        may_be_smaller: false,
         references: BTreeSet::new(),
         deriver: None,
     }
@@ -191,24 +192,40 @@ fn contents_that_are_not_those_expected_leave_nothing() {
 }
 
 #[test]
-fn a_nar_may_be_shorter_than_announced_and_not_longer() {
+fn a_size_that_was_announced_wrongly_is_refused() {
     let fixture = Fixture::new();
     let nar = Tree::File(false, noise(1, 1000)).nar();
-    let mut longer = item(&path(&fixture, "x"), &nar);
-    longer.nar_size -= 8;
-    receive(&fixture, &longer, &mut nar.as_slice()).unwrap_err();
-    assert!(!fixture.store.is_valid(&longer.path).unwrap());
+    let mut item = item(&path(&fixture, "x"), &nar);
+    item.nar_size += 8;
+    let refused = receive(&fixture, &item, &mut nar.as_slice().chain(io::repeat(0)));
+    let Err(Error::BadInput(reason)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(reason.contains("instead of"), "{reason}");
+    item.nar_size -= 16;
+    receive(&fixture, &item, &mut nar.as_slice()).unwrap_err();
+    assert!(!fixture.store.is_valid(&item.path).unwrap());
+}
+
+#[test]
+fn a_size_that_nobody_has_signed_is_a_bound() {
+    let fixture = Fixture::new();
+    let nar = Tree::File(false, noise(1, 1000)).nar();
+    let mut larger = item(&path(&fixture, "x"), &nar);
+    larger.nar_size -= 8;
+    larger.may_be_smaller = true;
+    receive(&fixture, &larger, &mut nar.as_slice()).unwrap_err();
+    assert!(!fixture.store.is_valid(&larger.path).unwrap());
 
     for announced in [nar.len() as u64 + 8, 1 << 40, u64::MAX] {
-        let mut shorter = item(&path(&fixture, &format!("x-{announced}")), &nar);
-        shorter.nar_size = announced;
+        let mut smaller = item(&path(&fixture, &format!("x-{announced}")), &nar);
+        smaller.nar_size = announced;
+        smaller.may_be_smaller = true;
         // What follows the nar is not read.
-        receive(&fixture, &shorter, &mut nar.as_slice().chain(io::repeat(0))).unwrap();
-        let info = fixture.store.path_info(&shorter.path).unwrap();
+        receive(&fixture, &smaller, &mut nar.as_slice().chain(io::repeat(0))).unwrap();
+        let info = fixture.store.path_info(&smaller.path).unwrap();
         assert_eq!(info.hash, Hash::sha256(&nar));
-        // The database holds no more than 63 bits.
-        let registered = if announced == u64::MAX { 0 } else { announced };
-        assert_eq!(info.nar_size, registered);
+        assert_eq!(info.nar_size, nar.len() as u64);
     }
 }
 

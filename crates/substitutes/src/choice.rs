@@ -9,6 +9,7 @@ use system::sync::Mutex;
 
 use crate::compression::Compression;
 use crate::narinfo::{Narinfo, Variant};
+use crate::trust::Judge;
 
 /// What is believed of an item, and who can deliver it.
 #[derive(Clone, Debug)]
@@ -37,13 +38,15 @@ pub fn choose(
 }
 
 impl Choice {
-    /// What has to arrive.
-    pub fn expected(&self) -> ExpectedItem {
+    /// What has to arrive. Its size is a bound only if the judge believes everybody: then nobody has
+    /// signed it, and Guix goes by the hash.
+    pub fn expected(&self, judge: &Judge) -> ExpectedItem {
         let believed = &self.believed;
         ExpectedItem {
             path: believed.path().clone(),
             hash: *believed.nar_hash(),
             nar_size: believed.nar_size(),
+            may_be_smaller: judge.believes_everybody(),
             references: believed.references().clone(),
             deriver: believed.deriver().cloned(),
         }

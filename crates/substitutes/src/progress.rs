@@ -186,7 +186,7 @@ mod tests {
         assert!(said.contains("\ndownload from 'http://a/' failed: 404, trying next URL\n"));
         assert!(said.ends_with("MiB/s 100.0%\n\n"), "{said:?}");
         assert!(said.matches(ERASE).count() < 900, "{said:?}");
-        assert!(!said.contains("[2J") && !said.contains('@'), "{said:?}");
+        assert!(!said.contains("\x1b[2J") && !said.contains('@'), "{said:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use bstr::{BString, ByteSlice};
 use formats::hash::{Algorithm, Hash};
 use formats::store_path::StorePath;
 use store::{ExpectedItem, Mentions, Progress, ReceiveOptions, ReceivedItem};
+use substitutes::settings;
 
 use super::super::attempt::Attempt;
 use super::super::files;
@@ -109,6 +110,7 @@ impl Fetch {
             path: path.clone(),
             hash: parse_hash(said)?,
             nar_size: said_size,
+            may_be_smaller: settings::is_unauthenticated(),
             references: info.references.clone(),
             deriver: info.deriver.clone(),
         };
