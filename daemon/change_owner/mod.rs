@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow, bail};
 use bstr::{BStr, ByteSlice};
 use system::ids::{self, Account};
-use system::tree::Kind;
+use system::tree::{Kind, look_up};
 
 use self::tree::Giver;
 use crate::output;
@@ -148,6 +148,19 @@ fn trusted(path: &Path) -> Result<Option<PathBuf>> {
                 path.display()
             );
         }
+    }
+    // A link can lead to others.  The directory itself is the last that is searched for this name.
+    let mut owners = Vec::new();
+    look_up(&path.join("-"), |directory| owners.push(directory.uid()))
+        .with_context(|| path.display().to_string())?;
+    owners.pop();
+    if let Some(owner) = owners.into_iter().find(|owner| *owner != 0) {
+        bail!(
+            "`{}' leads through a directory of {}, who can have it lead elsewhere; name `{}' instead",
+            path.display(),
+            ids::user_name(owner),
+            found.display()
+        );
     }
     Ok(Some(found))
 }

@@ -178,6 +178,15 @@ as_alice guix-client gc --verify=contents
 as_alice guix-client gc >/dev/null 2>&1
 [ -e "$item" ] || fail 'a root was not heeded'
 [ "$(stat -c %U /var/guix/profiles/per-user/alice)" = alice ]
+# A link of root's that leads to one of somebody else's.
+as_alice ln -s /precious /home/alice/log
+ln -s /home/alice/log /log-of-alice
+stop
+export GUIX_LOG_DIRECTORY=/log-of-alice
+refuses 'leads through a directory of alice' --change-owner=guix-daemon
+unset GUIX_LOG_DIRECTORY
+rm /log-of-alice /home/alice/log
+serve runuser -u guix-daemon -- guix-daemon --no-offload
 # A root that the daemon cannot read keeps nothing.
 chmod 700 /home/alice
 guix-client gc >/out 2>&1
