@@ -42,7 +42,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     subordinate::check(&mut findings);
     sandbox::check(settings, &mut findings);
     helper::check(settings, &mut findings);
-    programs::check(directories, &mut findings);
+    programs::check(settings, &mut findings);
     let (report, anything_wrong) = findings.report();
     output::print(&report)?;
     Ok(if anything_wrong {

@@ -8,6 +8,7 @@ use system::process::find_program;
 
 use super::advice;
 use super::findings::Findings;
+use crate::settings::Settings;
 
 /// A `guix` where Guix puts it, or in PATH.
 fn elsewhere(directories: &Directories) -> Option<PathBuf> {
@@ -18,20 +19,16 @@ fn elsewhere(directories: &Directories) -> Option<PathBuf> {
     candidates.find(|guix| access(guix, AccessFlags::X_OK).is_ok())
 }
 
-pub fn check(directories: &Directories, findings: &mut Findings) {
-    let guix = &directories.guix;
-    if access(guix, AccessFlags::X_OK).is_ok() {
-        findings.right(format!(
-            "`{}', for substitutes and downloads",
-            guix.display()
-        ));
+pub fn check(settings: &Settings, findings: &mut Findings) {
+    let fetcher = &settings.fetcher;
+    let program = fetcher.program().display();
+    if fetcher.is_available() {
+        findings.right(format!("`{program}', for substitutes and downloads"));
     } else {
+        let guix = elsewhere(&settings.directories);
         findings.note(
-            format!(
-                "no `{}': no substitutes, and no `builtin:download' derivations",
-                guix.display()
-            ),
-            elsewhere(directories).map(|guix| format!("GUIX={}", guix.display())),
+            format!("no `{program}': no substitutes, and no `builtin:download' derivations"),
+            guix.map(|guix| format!("GUIX={}", guix.display())),
         );
     }
     if find_program("slirp4netns").is_none() {

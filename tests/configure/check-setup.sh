@@ -81,15 +81,19 @@ PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1
 grep -q -- '-> apt-get install slirp4netns' "$work/said" || { cat "$work/said"; exit 1; }
 
 # Nor a file that is not there.
-without_guix() { GUIX=$work/no-guix PATH=$work/programs "$program" --check-setup >"$work/said" 2>&1; }
-without_guix
+without_guix() { GUIX=$work/no-guix PATH=$work/programs "$program" --check-setup "$@" >"$work/said" 2>&1; }
+without_guix --fetcher=guix
 grep -q "no .$work/no-guix': no substitutes" "$work/said" || { cat "$work/said"; exit 1; }
 if grep -q -e '-> GUIX=' "$work/said" && [ ! -x /run/current-system/profile/bin/guix ]; then cat "$work/said"; exit 1; fi
 guix=$GUIX_STATE_DIRECTORY/profiles/per-user/root/current-guix/bin/guix
 mkdir -p "${guix%/*}"
 ln -s /bin/true "$guix"
-without_guix
+without_guix --fetcher=guix
 grep -qF -- "-> GUIX=$guix" "$work/said" || { cat "$work/said"; exit 1; }
+# guix-fetch needs none.
+GUIX_FETCH=${program%/*}/guix-fetch without_guix --fetcher=guix-fetch
+grep -q "right .*/guix-fetch', for substitutes and downloads" "$work/said" || { cat "$work/said"; exit 1; }
+if grep -q no-guix "$work/said"; then cat "$work/said"; exit 1; fi
 rm -r "$GUIX_STATE_DIRECTORY/profiles/per-user/root"
 
 # A damaged database, and what is said to do about it.
