@@ -65,7 +65,11 @@ impl Setup {
 
     /// Like [`Setup::at`], with substitutes.
     fn with_substitutes(site: Site, options: &[&str]) -> Setup {
-        let users = BuildUsers::claim();
+        Setup::with_users(BuildUsers::claim(), site, options)
+    }
+
+    /// Like [`Setup::with_substitutes`], with build users that were claimed before.
+    fn with_users(users: Option<BuildUsers>, site: Site, options: &[&str]) -> Setup {
         let group = users
             .as_ref()
             .map(|users| format!("--build-users-group={}", users.group));

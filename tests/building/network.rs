@@ -151,6 +151,7 @@ fn names_are_resolved_where_resolv_conf_is_a_link() {
         return;
     }
     // As with systemd-resolved. This thread and its daemon have a network and an /etc of their own.
+    let users = BuildUsers::claim();
     let etc = tempfile::tempdir().unwrap();
     let copied = std::process::Command::new("cp")
         .args(["-a", "/etc/.", etc.path().to_str().unwrap()])
@@ -169,7 +170,7 @@ fn names_are_resolved_where_resolv_conf_is_a_link() {
     system::mount::bind(etc.path(), Path::new("/etc")).unwrap();
     system::network::bring_up_loopback().unwrap();
     serve_names();
-    let setup = Setup::new(&[]);
+    let setup = Setup::with_users(users, Site::new(), &["--no-substitutes"]);
     let mut client = setup.client();
     let script =
         "nslookup host.test 10.0.2.3 >found; cat found; grep 192.0.2.7 found && echo >$out";

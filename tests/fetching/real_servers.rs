@@ -187,8 +187,9 @@ fn an_acl_may_be_rewritten_at_any_time() {
     assert_eq!(client.substitutable(&[&small]), [small.clone()].into());
     let done = thread::scope(|scope| {
         let fetching = scope.spawn(|| fixture.client().ensure(&large));
-        let names = || fs::read_dir(fixture.site.store()).unwrap().count();
-        assert!(eventually(|| names() > 0));
+        // The item is locked once it was found, and before it is fetched.
+        let lock = format!("{large}.lock");
+        assert!(eventually(|| Path::new(&lock).exists()));
         Acl::default().save(&configuration).unwrap();
         assert_eq!(client.substitutable(&[&small]), [].into());
         assert!(!fetching.is_finished());
@@ -196,6 +197,8 @@ fn an_acl_may_be_rewritten_at_any_time() {
     });
     done.succeeded();
     // Where nobody is authorised, nobody is asked, and the client is told why.
+    // The server notes a request when it has answered it: those of two narinfos, and of a nar.
+    assert!(eventually(|| server.log().len() == 3));
     let asked = server.log().len();
     let mut later = fixture.client();
     later.set(|_| ());

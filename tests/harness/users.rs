@@ -40,10 +40,18 @@ pub struct BuildUsers {
 impl BuildUsers {
     /// Reserves a free group, which exists for this thread and for what it starts from now on;
     /// `None` for a user other than root, who can't use one.
+    ///
+    /// The locks are in a network namespace: a thread that wants one of its own enters it later.
     pub fn claim() -> Option<BuildUsers> {
         if !nix::unistd::geteuid().is_root() {
             return None;
         }
+        let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).unwrap();
+        assert_eq!(
+            network("thread-self"),
+            network("self"),
+            "build users are claimed before a network namespace is entered"
+        );
         let deadline = Instant::now() + super::TEST_TIMEOUT;
         while Instant::now() < deadline {
             for number in 0..GROUPS {

@@ -1,9 +1,11 @@
 #!/bin/sh
 # The substitutes of a machine's daemon, which runs this as `guix': for each ITEM in
-# @SITE@/substitutes there are ITEM.info and ITEM.status, what `guix substitute' answers. Writes there
-# what it fetches, to the file `fetched'. If there is a file `dead' or `mute' there, it dies when it
-# should fetch or when it is asked; if there is `stuck', it does not fetch, and never ends.
+# @SITE@/substitutes there are ITEM.info and ITEM.status, what `guix substitute' answers. Writes what it
+# fetches to the file `fetched' in its cache: our daemon lets it write nowhere else. If there is a file
+# `dead' or `mute' beside the items, it dies when it should fetch or when it is asked; if there is
+# `stuck', it does not fetch, makes a file `waiting' in its cache, and never ends.
 items=@SITE@/substitutes
+cache=@SITE@/state/substitute/cache
 case "$*" in
     "substitute --query")
         while read -r question paths; do
@@ -20,8 +22,8 @@ case "$*" in
         while read -r _ path destination; do
             item=$items/${path##*/}
             [ ! -e $items/dead ] || exit 1
-            if [ -e $items/stuck ]; then echo >$items/waiting; exec sleep 1000; fi
-            echo "$path" >>$items/fetched
+            if [ -e $items/stuck ]; then mkdir -p $cache; echo >$cache/waiting; exec sleep 1000; fi
+            mkdir -p $cache; echo "$path" >>$cache/fetched
             cp -a "$item" "$destination"
             echo "success $(cat "$item.status")" >&4
         done;;

@@ -64,6 +64,14 @@ fn substitutes(farm: &Farm, index: usize) -> PathBuf {
     farm.machines[index].files.join("substitutes")
 }
 
+/// A file that the substituter of a machine makes.
+fn made(farm: &Farm, index: usize, name: &str) -> PathBuf {
+    farm.machines[index]
+        .files
+        .join("state/substitute/cache")
+        .join(name)
+}
+
 /// Gives a machine a substitute for an item of the head.
 fn offer(farm: &Farm, index: usize, client: &mut Client, item: &StorePath) {
     let info = client.info(item);
@@ -104,7 +112,7 @@ fn finish(file: &std::path::Path, info: &str, hash: &Hash, size: u64) {
 
 /// What a machine has fetched.
 fn fetched(farm: &Farm, index: usize) -> Vec<String> {
-    let text = fs::read_to_string(substitutes(farm, index).join("fetched")).unwrap_or_default();
+    let text = fs::read_to_string(made(farm, index, "fetched")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
@@ -332,7 +340,7 @@ fn fetching_ends_with_the_client_and_with_the_time_limit() {
     let (item, _) = noise(&mut client, "item", MIB);
     offer(&farm, 0, &mut client, &item);
     fs::write(substitutes(&farm, 0).join("stuck"), "").unwrap();
-    let waiting = substitutes(&farm, 0).join("waiting");
+    let waiting = made(&farm, 0, "waiting");
     let drv = concatenation(&farm, &mut client, "x", &[&item]);
     let building = client.start(&[&drv]);
     assert!(eventually(|| waiting.exists()), "{}", building.said());
