@@ -30,11 +30,6 @@ not grep guix-daemon "$work/verify"
 # The profile that allows user namespaces is one, for the program that was installed.
 profile=$work/p/share/guix-daemon/apparmor/guix-daemon-rs
 grep -q "^profile guix-daemon-rs $work/p/bin/guix-daemon " "$profile"
-if [ -e /etc/apparmor.d/abi/4.0 ] && command -v apparmor_parser >/dev/null; then
-    apparmor_parser --skip-kernel-load --skip-cache --stdout "$profile" >/dev/null
-else
-    echo 'SKIPPED: the AppArmor profile (needs apparmor_parser 4)'
-fi
 
 # What ExecStart says, woken by the socket that ListenStream would name.
 export NIX_STORE_DIR=$work/store GUIX_STATE_DIRECTORY=$work/var/guix \

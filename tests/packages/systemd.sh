@@ -45,6 +45,14 @@ chown 1000:1000 "$root/home/alice"
 boot
 within systemctl start systemd-journald
 
+say 'the profile for AppArmor, as far as its parser goes here'
+profile=$root/usr/local/share/guix-daemon/apparmor/guix-daemon-rs
+if [ -e /etc/apparmor.d/abi/4.0 ] && command -v apparmor_parser >/dev/null; then
+    apparmor_parser --skip-kernel-load --skip-cache --stdout "$profile" >/dev/null
+else
+    echo 'SKIPPED: it takes apparmor_parser 4'
+fi
+
 say 'a new machine, by the manual'
 manual setting-up.md 'With systemd'
 right_setup
