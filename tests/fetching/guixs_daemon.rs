@@ -37,7 +37,7 @@ fn script(fetch: &Path, guix: &Path) -> String {
 }
 
 #[test]
-#[ignore = "takes Guix's own programs: see the manual, Contributing"]
+#[ignore = "not a test of make check: takes Guix's own programs"]
 fn the_manuals_script_has_guixs_daemon_fetch_by_our_program() {
     let [theirs, guix] = ["GUIX_REFERENCE_DAEMON", "GUIX_REFERENCE_GUIX"]
         .map(|name| std::env::var_os(name).expect(name));

@@ -61,7 +61,7 @@ fn tree() -> Tree {
 }
 
 #[test]
-#[ignore = "takes Guix's own programs: see the manual, Contributing"]
+#[ignore = "not a test of make check: takes Guix's own programs"]
 fn guix_substitute_works_where_it_can_write_to_little() {
     for unprivileged in [false, true] {
         let guix = guix();
@@ -95,7 +95,7 @@ fn guix_substitute_works_where_it_can_write_to_little() {
 }
 
 #[test]
-#[ignore = "takes Guix's own programs: see the manual, Contributing"]
+#[ignore = "not a test of make check: takes Guix's own programs"]
 fn names_that_lead_elsewhere_lead_guix_substitute_nowhere() {
     let guix = guix();
     let (fixture, _server) = with(guix, None);
