@@ -31,7 +31,7 @@ pub fn clear_failed_paths(session: &mut Session<'_>, request: ClearFailedPaths) 
 pub fn optimise_store(session: &mut Session<'_>, request: OptimiseStore) -> HandlerResult {
     session.run_interruptibly(request, |session, _| {
         let stats = session.store.optimise(&session.temp_roots, &*session.log)?;
-        let freed = Aligned(i64::try_from(stats.bytes_freed).unwrap_or(i64::MAX));
+        let freed = Aligned::new(stats.bytes_freed);
         let files = stats.files_linked;
         let text = format!("{freed} freed by hard-linking {files} files");
         session.log.message(Level::Error, &text);

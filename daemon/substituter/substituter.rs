@@ -77,7 +77,8 @@ impl Substituter {
 
     /// Has what is needed for the asker's first question started in the background.
     pub fn prepare(&self, asker: Asker<'_>) {
-        if matches!(self.fetcher, Fetcher::GuixFetch(_)) && self.is_available(asker) {
+        // (Every handshake comes here; whether the program is there need not be looked up each time.)
+        if matches!(self.fetcher, Fetcher::GuixFetch(_)) && asker.settings.use_substitutes {
             self.own.prepare(asker);
         }
     }

@@ -14,6 +14,14 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aligned(pub i64);
 
+impl Aligned {
+    /// A size that can't be negative; what no message can show is shown as the largest.
+    #[must_use]
+    pub fn new(bytes: u64) -> Aligned {
+        Aligned(i64::try_from(bytes).unwrap_or(i64::MAX))
+    }
+}
+
 /// A number of bytes in whole units, rounded to even where it is halfway.
 ///
 /// ```

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use super::ids::{Account, GroupEntry};
+use super::account::{Account, GroupEntry};
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -155,24 +155,5 @@ mod tests {
         assert_eq!(groups_in(&file, "alice", 100).unwrap(), [100, 36, 60]);
         std::fs::write(&file, vec![b'x'; 2 << 20]).unwrap();
         assert!(groups_in(&file, "alice", 100).is_err());
-    }
-
-    #[test]
-    fn the_c_library_says_the_same() {
-        let root = user_by_name("root").unwrap().unwrap();
-        assert_eq!(
-            super::super::ids::user_by_name("root").unwrap().unwrap(),
-            root
-        );
-        assert_eq!(user_by_id(0).unwrap().unwrap(), root);
-        let name = "root";
-        let group = super::super::ids::group_by_name(name).unwrap();
-        assert_eq!(group_by_name(name).unwrap(), group);
-        let of_library = super::super::ids::groups_of(name, 0).unwrap();
-        let all = groups_of(name, 0).unwrap();
-        assert!(
-            all.iter().all(|group| of_library.contains(group)),
-            "{all:?}"
-        );
     }
 }

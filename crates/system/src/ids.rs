@@ -4,32 +4,9 @@ use std::io;
 
 use nix::unistd::{Gid, Uid};
 
+pub use super::account::{Account, GroupEntry};
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 use super::account_files as database;
-
-/// A user in the system's user database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// The login name.
-    pub name: String,
-    /// The user id.
-    pub uid: u32,
-    /// The primary group.
-    pub gid: u32,
-    /// The home directory.
-    pub home: std::path::PathBuf,
-}
-
-/// A group in the system's group database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupEntry {
-    /// The group's name.
-    pub name: String,
-    /// The group id.
-    pub gid: u32,
-    /// The names of its members, in the order of the database.
-    pub members: Vec<String>,
-}
 
 /// The user that owns nothing: the kernel's overflow id (`/proc/sys/kernel/overflowuid`).
 pub const NOBODY: u32 = 65534;
@@ -234,5 +211,23 @@ mod tests {
         assert!(groups_of("root", 0).unwrap().contains(&0));
         assert!(user_by_name("no-such-user-here").unwrap().is_none());
         assert!(group_by_name("no-such-group-here").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_c_library_and_the_files_say_the_same() {
+        use crate::account_files;
+
+        let root = user_by_name("root").unwrap();
+        assert!(root.is_some());
+        assert_eq!(account_files::user_by_name("root").unwrap(), root);
+        assert_eq!(account_files::user_by_id(0).unwrap(), root);
+        let group = group_by_name("root").unwrap();
+        assert_eq!(account_files::group_by_name("root").unwrap(), group);
+        let of_library = groups_of("root", 0).unwrap();
+        let all = account_files::groups_of("root", 0).unwrap();
+        assert!(
+            all.iter().all(|group| of_library.contains(group)),
+            "{all:?}"
+        );
     }
 }

@@ -37,6 +37,7 @@
 //! | [`seccomp`] | filtering system calls |
 //! | [`terminal`] | the width of a terminal |
 
+mod account;
 #[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
 mod account_files;
 pub mod busy;

@@ -20,6 +20,17 @@ pub struct IdMap {
     pub outside: u32,
 }
 
+impl IdMap {
+    /// The id that has the same number inside and outside.
+    #[must_use]
+    pub fn same(id: u32) -> IdMap {
+        IdMap {
+            inside: id,
+            outside: id,
+        }
+    }
+}
+
 /// Writes the id maps of this process's new user namespace, with one user and one group, and denies
 /// `setgroups` (as the kernel requires of unprivileged writers).
 pub fn write_own_maps(user: IdMap, group: IdMap) -> io::Result<()> {
@@ -47,20 +58,12 @@ fn write(path: &str, text: &str) -> io::Result<()> {
 ///
 /// Fails if this process has several threads.
 pub fn enter_with_same_ids(others: Namespaces) -> io::Result<()> {
-    let uid = crate::ids::effective_uid();
-    let user = IdMap {
-        inside: uid,
-        outside: uid,
-    };
+    let user = IdMap::same(crate::ids::effective_uid());
     let groups = identity_map(&fs::read_to_string("/proc/self/gid_map")?)?;
     let namespaces = others | Namespaces::CLONE_NEWUSER;
     if let [(gid, 1)] = groups[..] {
         unshare(namespaces)?;
-        let group = IdMap {
-            inside: gid,
-            outside: gid,
-        };
-        return write_own_maps(user, group);
+        return write_own_maps(user, IdMap::same(gid));
     }
     // Several groups can be mapped only by a process that stays behind.
     let map: String = groups

@@ -27,11 +27,7 @@ pub(super) fn enter_namespaces() -> io::Result<()> {
 
 /// Makes the ids of this process's new user namespace those outside: `ids`, its user and group.
 pub(super) fn map_same((uid, gid): (u32, u32)) -> io::Result<()> {
-    let same = |id| IdMap {
-        inside: id,
-        outside: id,
-    };
-    namespace::write_own_maps(same(uid), same(gid))
+    namespace::write_own_maps(IdMap::same(uid), IdMap::same(gid))
 }
 
 /// Makes everything read-only but `writable`, for this process, which has a mount namespace of its own.

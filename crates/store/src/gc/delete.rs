@@ -222,7 +222,7 @@ impl<'a> Deleter<'a> {
         let name = name.to_string_lossy();
         let store = self.store.dir();
         if self.max_freed == u64::MAX {
-            let freed = Aligned(i64::try_from(freed).unwrap_or(i64::MAX));
+            let freed = Aligned::new(freed);
             format!("[{freed}] deleting '{store}/{name}'")
         } else {
             let percent = (freed as f64 / self.max_freed as f64).min(1.0) * 100.0;
