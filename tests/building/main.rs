@@ -68,6 +68,19 @@ impl Setup {
         Setup::with_users(BuildUsers::claim(), site, options)
     }
 
+    /// Another daemon after this one has ended, with the same directories and build users.
+    fn restarted(self, options: &[&str]) -> Setup {
+        let Setup {
+            daemon,
+            site,
+            users,
+        } = self;
+        drop(daemon);
+        fs::remove_dir(site.path("gate")).unwrap();
+        let options = [&["--no-substitutes"], options].concat();
+        Setup::with_users(users, site, &options)
+    }
+
     /// Like [`Setup::with_substitutes`], with build users that were claimed before.
     fn with_users(users: Option<BuildUsers>, site: Site, options: &[&str]) -> Setup {
         let group = users

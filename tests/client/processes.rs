@@ -1,8 +1,10 @@
 //! `guix-client processes`.
 
 use std::fs;
+use std::process::Child;
 
 use crate::fixture::{Fixture, GUIX_CLIENT, wait, wait_for_file};
+use crate::harness::derivations::Drv;
 use crate::harness::{is_ours, program, skip};
 
 /// The printed records of the sessions of one client process.
@@ -17,23 +19,29 @@ fn records_of(fixture: &Fixture, client: u32) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn a_session_is_listed_with_its_client_and_what_is_built() {
-    if program().file_name() != Some("guix-daemon".as_ref()) {
-        return skip("daemons are found by their name, and the one under test has another");
-    }
-    let fixture = Fixture::new();
+/// A build that has started, and goes on until the gate `go' is opened, with its client.
+fn building(fixture: &Fixture) -> (Drv, Child) {
     let started = fixture.gate("started");
     let script = format!(
         "echo >{}; {}; echo >$out",
         started.display(),
         fixture.await_gate("go")
     );
-    let (_client, drv) = fixture.derivation("slow", &script);
+    let (_, drv) = fixture.derivation("slow", &script);
     let words = ["build", "-q", drv.path.as_str()];
     let child = fixture.command(&words).spawn().unwrap();
-    let pid = child.id();
     wait_for_file(&started);
+    (drv, child)
+}
+
+#[test]
+fn a_session_is_listed_with_its_client_and_what_is_built() {
+    if program().file_name() != Some("guix-daemon".as_ref()) {
+        return skip("daemons are found by their name, and the one under test has another");
+    }
+    let fixture = Fixture::new();
+    let (drv, child) = building(&fixture);
+    let pid = child.id();
 
     let records = records_of(&fixture, pid);
     assert_eq!(records.len(), 1, "{records:?}");
@@ -69,17 +77,7 @@ fn guix_processes_finds_no_session_of_ours_and_no_fault() {
         return;
     }
     let fixture = Fixture::new();
-    let started = fixture.gate("started");
-    let script = format!(
-        "echo >{}; {}; echo >$out",
-        started.display(),
-        fixture.await_gate("go")
-    );
-    let (client, drv) = fixture.derivation("slow", &script);
-    drop(client);
-    let words = ["build", "-q", drv.path.as_str()];
-    let child = fixture.command(&words).spawn().unwrap();
-    wait_for_file(&started);
+    let (_, child) = building(&fixture);
     // What it looks for: processes named `guix-daemon' with a number as their first argument. Of the
     // daemon's children, the fork server and the builder, none looks like that.
     let own = fixture.daemon.pid();

@@ -117,6 +117,15 @@ impl Program {
         self.reply(Reply::Event { id, event })
     }
 
+    fn finish(&self, id: RequestId, source: usize, received: u64, waited: u32) -> io::Result<()> {
+        let finished = Event::Finished {
+            source,
+            received,
+            waited,
+        };
+        self.tell(id, finished)
+    }
+
     fn get(&self, id: RequestId, url: &str) -> io::Result<()> {
         let name = url.rsplit('/').next().unwrap();
         let mut body = fs::read(self.directory.join("server").join(name)).unwrap_or_default();
@@ -253,16 +262,7 @@ impl Program {
                 self.tell(id, Event::Progress { done, total })?;
             },
             "fetch lost source" => {
-                let source = 17;
-                let (received, waited) = (u64::MAX, u32::MAX);
-                self.tell(
-                    id,
-                    Event::Finished {
-                        source,
-                        received,
-                        waited,
-                    },
-                )?;
+                self.finish(id, 17, u64::MAX, u32::MAX)?;
             }
             "fetch response" => {
                 let (status, max_age, body) = (200, None, nar);
@@ -293,14 +293,6 @@ impl Program {
             }
         }
         drop(pipe);
-        let (received, waited) = (size, 0);
-        self.tell(
-            id,
-            Event::Finished {
-                source,
-                received,
-                waited,
-            },
-        )
+        self.finish(id, source, size, 0)
     }
 }

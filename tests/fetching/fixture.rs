@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 
 use formats::{StoreDir, StorePath};
 use protocol::client::{Address, Connection, Error, Options};
@@ -33,6 +34,17 @@ impl Fixture {
         let options = [&[urls.as_str(), "--fetcher=guix-fetch"], options].concat();
         Fixture {
             daemon: site.start(&options),
+            site,
+            publisher,
+        }
+    }
+
+    /// A daemon that is started by this command in `site`.
+    pub fn launch(site: Site, command: Command, publisher: Publisher) -> Fixture {
+        let daemon = site.launch_command(command);
+        daemon.wait_to_serve();
+        Fixture {
+            daemon,
             site,
             publisher,
         }

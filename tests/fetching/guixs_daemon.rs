@@ -68,13 +68,7 @@ fn the_manuals_script_has_guixs_daemon_fetch_by_our_program() {
         .env("GUIX", &wrapper)
         .arg(format!("--substitute-urls={}", server.address()))
         .arg(format!("--build-users-group={}", users.group));
-    let daemon = site.launch_command(command);
-    daemon.wait_to_serve();
-    let fixture = Fixture {
-        daemon,
-        site,
-        publisher,
-    };
+    let fixture = Fixture::launch(site, command, publisher);
     // Substitutes, with their references.
     let item = |name| text_item(name, name).compressed(&[Compression::Zstd]);
     let first = fixture.publish(&item("first"));

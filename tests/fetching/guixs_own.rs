@@ -40,13 +40,7 @@ fn with(guix: PathBuf, users: Option<&BuildUsers>) -> (Fixture, WebServer) {
         }
         command.uid(users.uids[0]).gid(users.gid);
     }
-    let daemon = site.launch_command(command);
-    daemon.wait_to_serve();
-    let fixture = Fixture {
-        daemon,
-        site,
-        publisher,
-    };
+    let fixture = Fixture::launch(site, command, publisher);
     (fixture, server)
 }
 

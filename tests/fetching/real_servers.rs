@@ -27,6 +27,21 @@ fn with(site: Site, urls: &str, options: &[&str]) -> (Fixture, WebServer) {
     (fixture, server)
 }
 
+/// What makes nginx slow.
+const SLOW: &str = "limit_rate 200k;";
+
+/// A daemon with our program, and a web server that serves what the fixture publishes, with these
+/// directives of nginx.
+fn with_nginx(directives: &str) -> (Fixture, WebServer) {
+    let site = Site::new();
+    let directory = site.path("server");
+    fs::create_dir_all(&directory).unwrap();
+    let server = WebServer::with(&directory, Protocol::Http, directives);
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let fixture = Fixture::with(site, program, server.address(), &[]);
+    (fixture, server)
+}
+
 /// A tree of some files.
 fn tree(size: usize) -> Tree {
     let contents: Vec<u8> = (0..size).map(|n| (n * n % 251) as u8).collect();
@@ -97,13 +112,9 @@ fn a_busy_server_is_no_server_without_the_item() {
         error_page 503 /busy;
         add_header Retry-After 0 always;
     }";
-    let site = Site::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-    let root = site.path("server");
-    fs::create_dir_all(&root).unwrap();
-    fs::write(root.join("busy"), "").unwrap();
-    let server = WebServer::with(&root, Protocol::Http, BUSY);
-    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let (fixture, server) = with_nginx(BUSY);
+    let busy = fixture.site.path("server/busy");
+    fs::write(&busy, "").unwrap();
     let path = fixture.publish(&text_item("x", "text"));
     let mut client = fixture.client();
     client.set(|_| ());
@@ -113,7 +124,7 @@ fn a_busy_server_is_no_server_without_the_item() {
     // It was asked a few times.
     assert_eq!(server.log().len(), 4);
     // It is not taken for an answer by those who ask later.
-    fs::remove_file(root.join("busy")).unwrap();
+    fs::remove_file(busy).unwrap();
     let mut client = fixture.client();
     assert_eq!(client.substitutable(&[&path]), [path.clone()].into());
     client.ensure(&path).succeeded();
@@ -122,12 +133,7 @@ fn a_busy_server_is_no_server_without_the_item() {
 
 #[test]
 fn from_a_slow_server_small_files_are_fetched() {
-    let site = Site::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-    let root = site.path("server");
-    fs::create_dir_all(&root).unwrap();
-    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
-    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let (fixture, server) = with_nginx(SLOW);
     let mut client = fixture.client();
     // The first one shows how slow the server is, the second one shows nothing.
     for (name, size, fetched) in [("a", 400_000, "zstd"), ("b", 10, "lzip"), ("c", 10, "lzip")] {
@@ -152,12 +158,7 @@ fn from_a_slow_server_small_files_are_fetched() {
 
 #[test]
 fn clients_that_want_no_traces_see_how_a_download_goes_on() {
-    let site = Site::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-    let root = site.path("server");
-    fs::create_dir_all(&root).unwrap();
-    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
-    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let (fixture, server) = with_nginx(SLOW);
     let item = Item::new("x", Tree::file(noise(400_000))).compressed(&[Compression::None]);
     let path = fixture.publish(&item);
     let mut client = fixture.client();
@@ -173,12 +174,7 @@ fn clients_that_want_no_traces_see_how_a_download_goes_on() {
 /// The ACL counts as it is at each request, and one that fetches goes on with the one it began with.
 #[test]
 fn an_acl_may_be_rewritten_at_any_time() {
-    let site = Site::new();
-    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-    let root = site.path("server");
-    fs::create_dir_all(&root).unwrap();
-    let server = WebServer::with(&root, Protocol::Http, "limit_rate 200k;");
-    let fixture = Fixture::with(site, program, server.address(), &[]);
+    let (fixture, server) = with_nginx(SLOW);
     let configuration = fixture.site.configuration();
     let large = Item::new("x", Tree::file(noise(600_000))).compressed(&[Compression::None]);
     let large = fixture.publish(&large);

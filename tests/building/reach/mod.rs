@@ -280,10 +280,7 @@ fn files_of_the_host_below_directories_that_are_shown() {
     client
         .build(&[&drv])
         .failed(1, "the symbolic link `/shown/link' leads nowhere inside");
-    let Setup { daemon, site, .. } = setup;
-    drop(daemon);
-    fs::remove_dir(site.path("gate")).unwrap();
-    let setup = Setup::at(site, &options[..2]);
+    let setup = setup.restarted(&options[..2]);
     let mut client = setup.client();
     let drv = client.write(Script::new("shown", "cat /shown/there; echo; echo >$out"));
     let built = client.build(&[&drv]);
@@ -313,10 +310,7 @@ fn what_is_at_the_place_of_a_file_that_is_shown_stays() {
     built.succeeded();
     built.said("shown instead\n");
     assert_eq!(fs::read_to_string(shown.join("there")).unwrap(), "precious");
-    let Setup { daemon, site, .. } = setup;
-    drop(daemon);
-    fs::remove_dir(site.path("gate")).unwrap();
-    let setup = Setup::at(site, &[&whole, &directory]);
+    let setup = setup.restarted(&[&whole, &directory]);
     let mut client = setup.client();
     let drv = client.write(Script::new("refused", "echo >$out"));
     let built = client.build(&[&drv]);
