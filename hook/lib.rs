@@ -12,6 +12,7 @@ pub mod bounded_pipe;
 pub mod check_machines;
 pub mod choose;
 pub mod directories;
+pub mod frames;
 pub mod health;
 pub mod host_locks;
 pub mod machines;
