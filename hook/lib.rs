@@ -17,6 +17,7 @@ pub mod health;
 pub mod host_locks;
 pub mod machines;
 pub mod parallel;
+pub mod pool;
 pub mod remote;
 pub mod request;
 pub mod run;

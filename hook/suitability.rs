@@ -18,11 +18,8 @@ const LOAD_STEP: f64 = 0.25;
 
 /// Whether a machine could ever build what is requested: it has the system and the features.
 fn can_build(machine: &Machine, request: &Request) -> bool {
-    let has = |feature: &String| {
-        machine.features.contains(feature) || machine.mandatory_features.contains(feature)
-    };
     machine.systems.contains(&request.system)
-        && request.features.iter().all(has)
+        && (request.features.iter()).all(|feature| machine.offers(feature))
         && machine
             .mandatory_features
             .iter()

@@ -26,6 +26,7 @@ pub fn machine(name: &str) -> Machine {
         cores: None,
         program: None,
         use_substitutes: false,
+        pool: None,
         place: Place::default(),
     }
 }

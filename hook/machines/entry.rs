@@ -1,12 +1,17 @@
 //! Conversion of an entry's fields to a [`Machine`]: default, type and limits of every field, for
 //! all formats of machine files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use data_encoding::BASE64;
 
 use super::machine::{Machine, TransportChoice};
+use super::pool::Pool;
+use super::pool_fields;
 use super::problem::{Place, Problem};
+use super::values::{
+    FieldResult, absolute, choice, integer, positive, string, truth, user_name, word, words,
+};
 use formats::datum::{Datum, Position, Value};
 
 /// One entry as written.
@@ -28,9 +33,6 @@ pub struct Field {
     /// Its value.
     pub value: Datum,
 }
-
-/// A value, or a message with what was expected instead.
-type FieldResult<T> = Result<T, String>;
 
 impl Entry {
     /// The machine that the fields describe, or all mistakes in them.
@@ -58,8 +60,10 @@ impl Entry {
             cores: None,
             program: None,
             use_substitutes: false,
+            pool: None,
             place: place(self.position),
         };
+        let mut pool = Pool::default();
         let mut problems = Vec::new();
         let mut seen: Vec<&str> = Vec::new();
         for field in &self.fields {
@@ -68,19 +72,24 @@ impl Entry {
                 field: Some(field.name.clone()),
                 message,
             };
+            let result = match pool_fields::FIELDS.contains(&field.name.as_str()) {
+                true => pool_fields::set(&mut pool, &field.name, &field.value),
+                false => set(&mut machine, field),
+            };
             if seen.contains(&field.name.as_str()) {
                 problems.push(problem("given twice".into()));
-            } else if let Err(message) = set(&mut machine, field) {
+            } else if let Err(message) = result {
                 problems.push(problem(message));
             }
             seen.push(&field.name);
         }
+        let is_pool = machine.transport == TransportChoice::Command;
         let either = |a, b| seen.contains(&a) || seen.contains(&b);
         for (name, given) in [
             ("name", seen.contains(&"name")),
             ("systems", either("systems", "system")),
-            ("user", seen.contains(&"user")),
-            ("host-key", seen.contains(&"host-key")),
+            ("user", is_pool || seen.contains(&"user")),
+            ("host-key", is_pool || seen.contains(&"host-key")),
         ] {
             if !given {
                 let field = Some(name.to_string());
@@ -90,6 +99,26 @@ impl Entry {
                     field,
                     message,
                 });
+            }
+        }
+        if is_pool {
+            if let Err((name, message)) = pool_fields::check(&pool) {
+                problems.push(Problem {
+                    place: place(self.position),
+                    field: Some(name.into()),
+                    message,
+                });
+            }
+            machine.pool = Some(Box::new(pool));
+        } else {
+            for field in &self.fields {
+                if pool_fields::FIELDS.contains(&field.name.as_str()) {
+                    problems.push(Problem {
+                        place: place(field.position),
+                        field: Some(field.name.clone()),
+                        message: "has a meaning only with the transport `command'".into(),
+                    });
+                }
             }
         }
         if problems.is_empty() {
@@ -145,15 +174,15 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         }
         "compression-level" => drop(integer(value, 0, 9)?),
         "transport" => {
-            machine.transport = match value
-                .symbol()
-                .map_or_else(|| string(value), |s| Ok(s.into()))?
-                .as_str()
-            {
+            machine.transport = match choice(value)?.as_str() {
                 "auto" => TransportChoice::Auto,
                 "socket" => TransportChoice::Socket,
                 "commands" => TransportChoice::Commands,
-                _ => return Err("expected \"auto\", \"socket\" or \"commands\"".into()),
+                "command" => TransportChoice::Command,
+                _ => {
+                    let all = "\"auto\", \"socket\", \"commands\" or \"command\"";
+                    return Err(format!("expected {all}"));
+                }
             }
         }
         "ssh-config" => machine.ssh_config = Some(absolute(value)?),
@@ -169,43 +198,6 @@ fn set(machine: &mut Machine, field: &Field) -> FieldResult<()> {
         _ => return Err("extraneous field initializer".into()),
     }
     Ok(())
-}
-
-fn expected<T>(what: &str, value: &Datum) -> FieldResult<T> {
-    let shown: String = value.to_string().chars().take(80).collect();
-    Err(format!("expected {what}, got {shown}"))
-}
-
-fn string(value: &Datum) -> FieldResult<String> {
-    match &value.value {
-        Value::String(s) if s.contains(['\0', '\n']) => Err("contains a control character".into()),
-        Value::String(s) if s.is_empty() => Err("is empty".into()),
-        Value::String(s) => Ok(s.clone()),
-        _ => expected("a string", value),
-    }
-}
-
-fn truth(value: &Datum) -> FieldResult<bool> {
-    match value.value {
-        Value::Bool(truth) => Ok(truth),
-        _ => expected("#t or #f (true or false)", value),
-    }
-}
-
-/// Checks a system type or a feature, which is a word of the daemon's questions.
-fn word(value: &Datum) -> FieldResult<String> {
-    let word = string(value)?;
-    if word.contains(|c: char| c.is_whitespace() || c == ',') {
-        return Err(format!("`{word}' has a blank or a comma in it"));
-    }
-    Ok(word)
-}
-
-fn words(value: &Datum) -> FieldResult<Vec<String>> {
-    match value.list() {
-        Some(items) => items.iter().map(word).collect(),
-        None => expected("a list of strings", value),
-    }
 }
 
 /// Checks what Guix's hook would give to libssh: a list of methods, or a word.
@@ -225,15 +217,6 @@ fn host_name(value: &Datum) -> FieldResult<String> {
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
     if name.starts_with(['-', '.']) || !name.chars().all(fine) || name.len() > 253 {
         return Err(format!("`{name}' is not a host name"));
-    }
-    Ok(name)
-}
-
-fn user_name(value: &Datum) -> FieldResult<String> {
-    let name = string(value)?;
-    let fine = |c: char| !c.is_whitespace() && !matches!(c, '\'' | '"' | '`' | '$' | '\\' | ';');
-    if name.starts_with('-') || !name.chars().all(fine) {
-        return Err(format!("`{name}' is not a user name"));
     }
     Ok(name)
 }
@@ -272,39 +255,26 @@ fn is_public_key(kind: &[u8], key: &[u8]) -> bool {
     rest.is_empty() && count > 1
 }
 
-fn absolute(value: &Datum) -> FieldResult<PathBuf> {
-    let name = string(value)?;
-    if !name.starts_with('/') {
-        return Err(format!("`{name}' is not an absolute file name"));
-    }
-    Ok(name.into())
-}
-
-fn integer(value: &Datum, least: i64, most: i64) -> FieldResult<i64> {
-    match value.value {
-        Value::Number(n) if n.fract() == 0.0 && n >= least as f64 && n <= most as f64 => {
-            Ok(n as i64)
-        }
-        _ => expected(&format!("an integer from {least} to {most}"), value),
-    }
-}
-
-fn positive(value: &Datum) -> FieldResult<f64> {
-    match value.value {
-        Value::Number(n) if n.is_finite() && n >= 0.0 => Ok(n),
-        _ => expected("a number that is not negative", value),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use formats::datum;
 
-    /// A machine with the required fields, and one more.
+    /// A machine with the required fields, and one more; a pool, if only pools have that one.
     fn machine_with(name: &str, value: &str) -> Result<Machine, Vec<Problem>> {
-        let required =
-            "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t AAAAAXQAAAABaw==\")";
+        another(is_of_pools(name), name, value)
+    }
+
+    fn another(is_pool: bool, name: &str, value: &str) -> Result<Machine, Vec<Problem>> {
+        let required = match is_pool {
+            true => {
+                "(name \"m\") (systems (\"x\")) (transport \"command\") \
+                 (command (\"srun\" \"{options}\" \"{worker}\"))"
+            }
+            false => {
+                "(name \"m\") (systems (\"x\")) (user \"u\") (host-key \"t AAAAAXQAAAABaw==\")"
+            }
+        };
         let fields = datum::read_all(&format!("{required} ({name} {value})")).unwrap();
         let field = |datum: &Datum| {
             let [name, value] = datum.list().unwrap() else {
@@ -336,6 +306,10 @@ mod tests {
             .collect();
         assert!(fields.len() > 15, "{fields:?}");
         fields
+    }
+
+    fn is_of_pools(name: &str) -> bool {
+        pool_fields::FIELDS.contains(&name)
     }
 
     /// A string, where the text is not a number or a truth value.
@@ -399,7 +373,7 @@ mod tests {
                 continue;
             }
             let given = machine_with(name, &as_value(default));
-            assert_eq!(given, machine_with("port", "22"), "{name}");
+            assert_eq!(given, another(is_of_pools(name), "port", "22"), "{name}");
             checked += 1;
         }
         assert!(checked >= 7, "{checked}");
@@ -429,9 +403,15 @@ mod tests {
             } else if value.contains(" or `") {
                 let words = value.split([',', ' ']).map(|word| word.trim_matches('`'));
                 for word in words.filter(|word| !matches!(*word, "or" | "" | "string")) {
-                    assert!(accepts(&as_value(word)), "{name} {word}");
+                    // A pool needs more than the name of its transport.
+                    let is_pool = word == "command";
+                    let given = another(is_pool || is_of_pools(name), name, &as_value(word));
+                    assert!(given.is_ok(), "{name} {word}");
                 }
                 assert!(!accepts("17"), "{name}");
+            } else if range == "lists of strings by feature" {
+                assert!(accepts("((\"gpu\" \"--gres=gpu:1\") (\"big\"))") && accepts("()"));
+                assert!(!accepts("(\"gpu\")") && !accepts("(())") && !accepts("(((\"a\")))"));
             } else if range == "TYPE BASE64" {
                 assert!(accepts("\"t AAAAAXQAAAABaw== comment\"") && !accepts("\"a b\""));
             } else {
@@ -454,5 +434,64 @@ mod tests {
             .collect();
         required.sort_unstable();
         assert_eq!(missing, required);
+    }
+
+    /// The messages about a pool with these fields.
+    fn problems_of_pool(fields: &str) -> Vec<String> {
+        let text = format!("[[machine]]\nname = \"m\"\nsystems = [\"x\"]\n{fields}\n");
+        let loaded = super::super::load_text(Path::new("/m.toml"), &text).unwrap();
+        let place = |problem: &Problem| {
+            let field = problem.field.as_deref().unwrap_or("");
+            format!("{field}: {}", problem.message)
+        };
+        loaded.problems.iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_pool_needs_a_command_or_a_scheduler() {
+        let of = |fields: &str| problems_of_pool(&format!("transport = \"command\"\n{fields}"));
+        assert_eq!(of(""), ["command: missing field initializer"]);
+        assert!(of("scheduler = \"slurm\"").is_empty());
+        assert!(of("scheduler = \"podman\"\noptions = [\"--rm\"]").is_empty());
+        assert_eq!(
+            of("command = [\"srun\", \"{worker}\"]\noptions = [\"-p\", \"a b\"]"),
+            ["options: `command' has no word `{options}' for them"]
+        );
+        let command = "command = [\"srun\", \"{options}\", \"{worker}\"]";
+        let table = "[machine.resources]\ngpu = [\"--gres=gpu:1\"]\nbig = []";
+        assert!(of(&format!("{command}\n{table}")).is_empty());
+        for (fields, problem) in [
+            ("command = []", "command: names no program"),
+            (
+                "command = [\"{worker}\"]",
+                "command: its program is a placeholder",
+            ),
+            (
+                "cancel = [\"a\", \"{jobs}\"]",
+                "cancel: `{jobs}' is no placeholder",
+            ),
+            (
+                "command = \"srun\"",
+                "command: expected a list of strings, got \"srun\"",
+            ),
+        ] {
+            assert!(
+                of(fields).contains(&problem.to_owned()),
+                "{fields}: {:?}",
+                of(fields)
+            );
+        }
+    }
+
+    #[test]
+    fn the_fields_of_pools_are_no_fields_of_hosts() {
+        let problems = problems_of_pool(
+            "user = \"u\"\nhost-key = \"t AAAAAXQAAAABaw==\"\nidle = 3\nscheduler = \"slurm\"",
+        );
+        let message = "has a meaning only with the transport `command'";
+        assert_eq!(
+            problems,
+            [format!("idle: {message}"), format!("scheduler: {message}")]
+        );
     }
 }

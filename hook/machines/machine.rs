@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::pool::Pool;
 use super::problem::Place;
 
 /// How the hook communicates with the build machine's daemon.
@@ -14,6 +15,8 @@ pub enum TransportChoice {
     Socket,
     /// `guix archive` and `guix build`, run over SSH.
     Commands,
+    /// The standard input and output of a command, which reach a worker.
+    Command,
 }
 
 /// One build machine.
@@ -48,7 +51,8 @@ pub struct Machine {
     pub transport: TransportChoice,
     /// A separate `ssh_config` for this machine, for jump hosts and the like.
     pub ssh_config: Option<PathBuf>,
-    /// zstd level of the data sent by [`TransportChoice::Commands`]; `None`: not compressed.
+    /// zstd level of the data sent by [`TransportChoice::Commands`] and [`TransportChoice::Command`];
+    /// `None`: not compressed.
     pub transfer_compression: Option<i32>,
     /// The number of cores for each build (`build-cores`); `None`: the default of its daemon.
     pub cores: Option<u32>,
@@ -56,6 +60,8 @@ pub struct Machine {
     pub program: Option<String>,
     /// Whether its daemon may fetch inputs from its substitute servers, instead of being sent them.
     pub use_substitutes: bool,
+    /// How its jobs are had, if it is a pool: with [`TransportChoice::Command`].
+    pub pool: Option<Box<Pool>>,
     /// The position of its entry.
     pub place: Place,
 }
@@ -64,5 +70,13 @@ impl Machine {
     /// `NAME:PORT`: the name of its directory of locks, as in Guix.
     pub fn key(&self) -> String {
         format!("{}:{}", self.name, self.port)
+    }
+
+    /// Whether it can offer a feature.
+    pub fn offers(&self, feature: &String) -> bool {
+        let by_request = |pool: &Pool| pool.resources.contains_key(feature);
+        self.features.contains(feature)
+            || self.mandatory_features.contains(feature)
+            || self.pool.as_deref().is_some_and(by_request)
     }
 }

@@ -11,9 +11,13 @@ mod guile;
 mod machine;
 mod machine_list;
 mod nix_lines;
+mod pool;
+mod pool_fields;
 mod problem;
 mod scheme;
+pub mod template;
 mod toml_tables;
+mod values;
 
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +25,7 @@ use std::path::Path;
 
 pub use machine::{Machine, TransportChoice};
 pub use machine_list::MachineList;
+pub use pool::{Pool, Queue, Scheduler, Trust};
 pub use problem::{Error, Place, Problem};
 
 /// The environment variable that names a machine file to use instead of the usual ones.

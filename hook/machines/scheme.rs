@@ -289,23 +289,32 @@ fn constant(datum: &Datum) -> Evaluated {
     }
 }
 
-/// Converts a value to the datum of a field, unless it contains machines.
+/// Converts a value to the datum of a field, unless it contains machines: a list may contain lists,
+/// and no field has a value that is nested deeper.
 fn datum_of(evaluated: Evaluated, position: Position) -> Option<Datum> {
+    let list_of = |items: Vec<Evaluated>, item: fn(Evaluated, Position) -> Option<Datum>| {
+        let items = items.into_iter().map(|one| item(one, position));
+        let value = Value::List(items.collect::<Option<_>>()?);
+        Some(Datum { position, value })
+    };
+    let plain = |item: Evaluated, _: Position| match item {
+        Evaluated::Datum(datum) => Some(datum),
+        _ => None,
+    };
     match evaluated {
         Evaluated::Datum(datum) => Some(datum),
-        Evaluated::List(items) => {
-            let items = items
-                .into_iter()
-                .map(|item| match item {
-                    Evaluated::Datum(datum) => Some(datum),
-                    _ => None,
-                })
-                .collect::<Option<Vec<_>>>()?;
-            Some(Datum {
-                position,
-                value: Value::List(items),
-            })
+        Evaluated::List(items) if items.iter().any(|item| matches!(item, Evaluated::List(_))) => {
+            let mut rows = Vec::new();
+            for item in items {
+                rows.push(match item {
+                    Evaluated::List(row) => list_of(row, plain)?,
+                    other => plain(other, position)?,
+                });
+            }
+            let value = Value::List(rows);
+            Some(Datum { position, value })
         }
+        Evaluated::List(items) => list_of(items, plain),
         Evaluated::Machine(_) | Evaluated::NeedsScheme => None,
     }
 }
@@ -461,5 +470,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_pool_has_lists_of_words_for_its_features() {
+        let text = r#"
+(define gpu '("gpu" "--gres=gpu:1"))
+(list (build-machine (name "pool") (systems '("x")) (transport 'command)
+        (command '("srun" "{options}" "{worker}"))
+        (resources (list gpu '("big")))))"#;
+        let loaded = load(Path::new("/m.scm"), text).unwrap();
+        assert_eq!(loaded.problems, []);
+        let pool = loaded.machines[0].pool.as_ref().unwrap();
+        assert_eq!(pool.resources["gpu"], ["--gres=gpu:1"]);
+        assert!(pool.resources["big"].is_empty());
+        assert!(loaded.machines[0].offers(&"gpu".to_owned()));
     }
 }

@@ -78,21 +78,31 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
     Ok(loaded)
 }
 
-/// A field's value: a scalar or a list of scalars. No field has a value that is nested deeper.
+/// A field's value: a scalar, a list of scalars, or a table of such lists, which becomes lists that
+/// begin with a name. No field has a value that is nested deeper.
 fn datum(value: &DeValue<'_>, position: Position) -> Datum {
-    let value = match value {
-        DeValue::Array(items) => Value::List(
-            items
-                .iter()
-                .map(|item| Datum {
-                    position,
-                    value: scalar(item.get_ref()),
-                })
-                .collect(),
-        ),
+    let at = |value| Datum { position, value };
+    let list = |value: &DeValue<'_>| match value {
+        DeValue::Array(items) => {
+            let items = items.iter().map(|item| at(scalar(item.get_ref())));
+            Value::List(items.collect())
+        }
         other => scalar(other),
     };
-    Datum { position, value }
+    at(match value {
+        DeValue::Table(rows) => {
+            let rows = rows.iter().map(|(name, value)| {
+                let name = at(Value::String(name.get_ref().to_string()));
+                let row = match list(value.get_ref()) {
+                    Value::List(items) => [vec![name], items].concat(),
+                    other => vec![name, at(Value::List(vec![at(other)]))],
+                };
+                at(Value::List(row))
+            });
+            Value::List(rows.collect())
+        }
+        other => list(other),
+    })
 }
 
 fn scalar(value: &DeValue<'_>) -> Value {

@@ -22,6 +22,10 @@ pub(super) fn connect(
         TransportChoice::Socket => by_socket(destination, deadline),
         TransportChoice::Commands => by_commands(destination, deadline),
         TransportChoice::Auto => automatically(destination, deadline),
+        TransportChoice::Command => Err(Error::NoDaemon {
+            machine: destination.name().to_owned(),
+            reason: "it is a pool, which is not reached by SSH".to_owned(),
+        }),
     }
 }
 

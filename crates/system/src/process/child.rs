@@ -16,7 +16,8 @@ use crate::signal::Signal;
 /// A child process, which only this value waits for.
 ///
 /// Dropping it kills the process (with its group, if it leads one) and reaps it, unless it has
-/// been waited for: a build or a helper never outlives the code that looks after it.
+/// been waited for: a build or a helper never outlives the code that looks after it, unless it is
+/// left to itself ([`Child::leave`]).
 #[derive(Debug)]
 pub struct Child {
     pid: i32,
@@ -82,6 +83,21 @@ impl Child {
         }
         // Until we reap the child, its number can't be reused.
         ignore_gone(kill(Pid::from_raw(self.pid), signal))
+    }
+
+    /// Sends a signal to the child, and to every process of its group if it leads one. Until the child
+    /// has been waited for, its group's number can't be reused.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        if self.leads_group && self.status.is_none() {
+            ignore_gone(killpg(Pid::from_raw(self.pid), signal))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the process go on without this one.
+    pub fn leave(mut self) {
+        // Its status is none that anybody waits for.
+        self.status = Some(ExitStatus::default());
     }
 
     /// Kills the child, and every process of its group if it leads one.

@@ -24,6 +24,7 @@ pub(super) enum Step {
     Chdir = 3,
     Exec = 4,
     ParentDeath = 5,
+    User = 6,
 }
 
 impl Step {
@@ -35,6 +36,7 @@ impl Step {
             Step::Chdir => "change to directory",
             Step::Exec => "execute",
             Step::ParentDeath => "tie to this process",
+            Step::User => "change the user of",
         }
     }
 }
@@ -47,9 +49,43 @@ pub(super) fn decode_report(report: &[u8; 8]) -> (Step, c_int) {
         2 => Step::Descriptors,
         3 => Step::Chdir,
         5 => Step::ParentDeath,
+        6 => Step::User,
         _ => Step::Exec,
     };
     (step, c_int::from_ne_bytes(errno))
+}
+
+/// The system calls that take ids of 32 bits.
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const SET_IDS: [libc::c_long; 3] = [
+    libc::SYS_setgroups32,
+    libc::SYS_setresgid32,
+    libc::SYS_setresuid32,
+];
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const SET_IDS: [libc::c_long; 3] = [
+    libc::SYS_setgroups,
+    libc::SYS_setresgid,
+    libc::SYS_setresuid,
+];
+
+/// The user that a child becomes.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// What the child's process is, besides the program that it runs.
+#[derive(Debug, Default)]
+pub(super) struct Properties {
+    /// Whether it leads a session of its own.
+    pub setsid: bool,
+    /// The user that it becomes.
+    pub identity: Option<Identity>,
+    /// The signal that it gets when the thread that has started it ends.
+    pub parent_death: Option<Signal>,
 }
 
 /// The child's stack, in bytes; it needs a few hundred.
@@ -72,6 +108,7 @@ pub(super) struct Setup {
     /// 0, 1, 2 and the targets, sorted, without duplicates.
     kept: Vec<RawFd>,
     setsid: bool,
+    identity: Option<Identity>,
     parent_death: Option<c_int>,
     open_files: Option<libc::rlimit>,
     parent: pid_t,
@@ -87,8 +124,7 @@ impl Setup {
         env: Vec<CString>,
         directory: Option<CString>,
         fds: Vec<(RawFd, RawFd)>,
-        setsid: bool,
-        parent_death: Option<Signal>,
+        properties: Properties,
         report: RawFd,
     ) -> io::Result<Setup> {
         let mut kept: Vec<RawFd> = vec![0, 1, 2];
@@ -111,8 +147,9 @@ impl Setup {
                 .map(|(source, target)| (source, target, -1))
                 .collect(),
             kept,
-            setsid,
-            parent_death: parent_death.map(|signal| signal as c_int),
+            setsid: properties.setsid,
+            identity: properties.identity,
+            parent_death: properties.parent_death.map(|signal| signal as c_int),
             open_files: open_files::original_limit(),
             // Our process id, to compare with the child's getppid().
             parent: std::process::id() as pid_t,
@@ -155,6 +192,10 @@ impl Setup {
         // SAFETY: each is a system call on memory that this structure owns.
         unsafe {
             reset_signals();
+            // Before what is tied to the parent: a change of user unties it.
+            if !self.change_user() {
+                self.fail(Step::User);
+            }
             if let Some(signal) = self.parent_death {
                 if libc::prctl(libc::PR_SET_PDEATHSIG, signal) < 0 {
                     self.fail(Step::ParentDeath);
@@ -184,6 +225,24 @@ impl Setup {
                 self.envp.as_ptr(),
             );
             self.fail(Step::Exec)
+        }
+    }
+
+    /// The C library's functions would change the user of all threads of the parent, whose memory
+    /// this is; the system calls change that of the child alone.
+    ///
+    /// # Safety
+    /// As [`Setup::become_program`].
+    unsafe fn change_user(&self) -> bool {
+        let Some(Identity { uid, gid, groups }) = &self.identity else {
+            return true;
+        };
+        let [set_groups, set_gid, set_uid] = SET_IDS;
+        // SAFETY: the groups are in memory that this structure owns; all else is numbers.
+        unsafe {
+            libc::syscall(set_groups, groups.len(), groups.as_ptr()) == 0
+                && libc::syscall(set_gid, *gid, *gid, *gid) == 0
+                && libc::syscall(set_uid, *uid, *uid, *uid) == 0
         }
     }
 

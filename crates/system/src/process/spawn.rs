@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 
 use super::child::Child;
-use super::setup::Setup;
+use super::setup::{Identity, Properties, Setup};
 use crate::pipe;
 use crate::signal::Signal;
 
@@ -46,8 +46,7 @@ pub struct Spawn {
     env: Vec<(OsString, OsString)>,
     fds: Vec<(OwnedFd, RawFd)>,
     directory: Option<PathBuf>,
-    setsid: bool,
-    parent_death: Option<Signal>,
+    properties: Properties,
 }
 
 impl Spawn {
@@ -61,8 +60,7 @@ impl Spawn {
             env: Vec::new(),
             fds: Vec::new(),
             directory: None,
-            setsid: false,
-            parent_death: None,
+            properties: Properties::default(),
         }
     }
 
@@ -113,14 +111,21 @@ impl Spawn {
     /// Makes the process the leader of its own session and process group, so that
     /// [`Child::kill_group`] reaches all processes that it starts.
     pub fn setsid(mut self) -> Spawn {
-        self.setsid = true;
+        self.properties.setsid = true;
+        self
+    }
+
+    /// Runs the program as this user, with this group and these supplementary groups. Requires the
+    /// privilege to become the user.
+    pub fn user(mut self, uid: u32, gid: u32, groups: Vec<u32>) -> Spawn {
+        self.properties.identity = Some(Identity { uid, gid, groups });
         self
     }
 
     /// Has the process sent this signal when the *thread* that starts it ends: start it from a
     /// thread that lives as long as the process should.
     pub fn parent_death_signal(mut self, signal: Signal) -> Spawn {
-        self.parent_death = Some(signal);
+        self.properties.parent_death = Some(signal);
         self
     }
 
@@ -128,10 +133,12 @@ impl Spawn {
     /// message has the step and the file.
     pub fn spawn(self) -> io::Result<Child> {
         let (report_reader, report_writer) = pipe::pipe()?;
+        let (args, env) = (self.c_args()?, self.c_env()?);
+        let leads_group = self.properties.setsid;
         let setup = Setup::new(
             c_string(self.program.as_os_str())?,
-            self.c_args()?,
-            self.c_env()?,
+            args,
+            env,
             self.directory
                 .as_ref()
                 .map(|d| c_string(d.as_os_str()))
@@ -140,11 +147,10 @@ impl Spawn {
                 .iter()
                 .map(|(fd, target)| (fd.as_raw_fd(), *target))
                 .collect(),
-            self.setsid,
-            self.parent_death,
+            self.properties,
             report_writer.as_raw_fd(),
         )?;
-        let child = Child::new(setup.fork()?, self.setsid)?;
+        let child = Child::new(setup.fork()?, leads_group)?;
         drop(report_writer);
         let mut report = Vec::new();
         File::from(report_reader).take(8).read_to_end(&mut report)?;

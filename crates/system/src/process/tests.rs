@@ -168,3 +168,53 @@ fn spawning_among_busy_threads_does_not_hang() {
 fn root_processes_are_never_killed_wholesale() {
     assert!(kill_user_from_here(0).is_err());
 }
+
+#[test]
+fn a_child_can_become_another_user_and_stay_tied_to_its_thread() {
+    if crate::ids::effective_uid() != 0 {
+        return; // only root can
+    }
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let starter = std::thread::spawn(move || {
+        let script = "echo $(id -u) $(id -g) $(id -G); exec sleep 1000";
+        let (reader, writer) = pipe::pipe().unwrap();
+        let spawn = Spawn::new("/bin/sh").args(["-c", script]);
+        let spawn = spawn.user(12345, 12346, vec![12346, 12347]);
+        let spawn = spawn.parent_death_signal(Signal::SIGTERM);
+        let child = spawn.fd(writer, 1).spawn().unwrap();
+        let mut line = [0; 24];
+        let count = File::from(reader).read(&mut line).unwrap();
+        sender.send((child, line[..count].to_vec())).unwrap();
+    });
+    let (mut child, line) = receiver.recv().unwrap();
+    starter.join().unwrap();
+    assert_eq!(line, b"12345 12346 12346 12347\n");
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    // Nobody else has changed.
+    assert_eq!(crate::ids::effective_uid(), 0);
+}
+
+#[test]
+fn a_signal_reaches_the_whole_group() {
+    let (reader, writer) = pipe::pipe().unwrap();
+    let script = "sleep 1000 & echo; trap : TERM; wait; wait";
+    let spawn = Spawn::new("/bin/sh").args(["-c", script]).setsid();
+    let mut child = spawn.fd(writer, 1).spawn().unwrap();
+    let mut reader = File::from(reader);
+    assert_eq!(reader.read(&mut [0]).unwrap(), 1);
+    child.signal_group(Signal::SIGTERM).unwrap();
+    child.wait().unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_child_that_is_left_to_itself_goes_on() {
+    let (reader, writer) = pipe::pipe().unwrap();
+    let (command, input) = pipe::pipe().unwrap();
+    let spawn = Spawn::new("/bin/cat").setsid().fd(command, 0).fd(writer, 1);
+    spawn.spawn().unwrap().leave();
+    File::from(input).write_all(b"on").unwrap();
+    let mut text = String::new();
+    File::from(reader).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "on");
+}

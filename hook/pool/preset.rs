@@ -1,0 +1,20 @@
+//! What is known about schedulers: their commands, and what they say.
+
+/// What is known about a scheduler. Command lines have placeholders
+/// ([`crate::machines::template`]).
+pub struct Preset {
+    /// The command whose standard input and output reach the worker.
+    pub command: &'static [&'static str],
+    /// The command that ends the job.
+    pub cancel: &'static [&'static str],
+    /// The command whose first line of output is the reason why a job waits; none if jobs never wait.
+    pub pending: &'static [&'static str],
+    /// What the command prints if there is no room.
+    pub busy: &'static [&'static str],
+    /// What the command prints if the scheduler does not answer.
+    pub unreachable: &'static [&'static str],
+    /// What the command prints when the job exceeds its limits.
+    pub exhausted: &'static [&'static str],
+    /// The reasons for which a job would wait for ever.
+    pub hopeless: &'static [&'static str],
+}
