@@ -124,23 +124,8 @@ fi
 
 # The third part: builds, and tries.
 cd /root/source || exit 1
-said=/tmp/said
-passed=0 failed=0
-check() {
-    name=$1; shift
-    if "$@" >"$said" 2>&1; then
-        passed=$((passed + 1))
-        echo "PASS: cross/$name"
-    else
-        failed=$((failed + 1))
-        tail -n 60 "$said"
-        echo "FAIL: cross/$name"
-    fi
-}
-done_() {
-    echo "$passed passed, $failed failed, 0 skipped"
-    if [ "$failed" = 0 ]; then exit 0; else exit 1; fi
-}
+suite=cross said=/tmp/said
+. tests/packages/single.sh
 cross=/root/target/$target/release native=/root/target/release
 
 without_hook() {
@@ -171,10 +156,10 @@ tests_pass() {
 check 'the cache variable leaves offloading out' without_hook
 check 'configure finds the cross tools' configures
 check 'make' make
-[ $failed = 0 ] || done_
+if [ "$failed" != 0 ]; then counted; exit 1; fi
 check 'make install' installs
 check 'programs for this machine' makes_native
-[ $failed = 0 ] || done_
+if [ "$failed" != 0 ]; then counted; exit 1; fi
 check 'numbers of system calls are those of the kernel, for arm64, arm, x86-64 and i386' \
     tests/configure/system-calls.sh --all
 check 'tests of formats, protocol and signatures' tests_pass -p guix-formats -p guix-protocol -p guix-gcrypt
@@ -294,4 +279,4 @@ check 'it ends, too' ends "$here"
 check 'a daemon of arm64 takes over its store, with what was built' serves here $arm64/guix-daemon --no-offload
 check 'arm64 finds it whole' verifies here $arm64/guix-client
 check 'it ends as well' ends "$daemon"
-done_
+counted

@@ -34,19 +34,8 @@ fi
 
 static=$2 work=$3
 chroot=$(command -v chroot) || exit 1
-passed=0 failed=0
-# check NAME COMMAND...: one test; shows what it printed if it failed.
-check() {
-    name=$1; shift
-    if "$@" >"$work/said" 2>&1; then
-        passed=$((passed + 1))
-        echo "PASS: static/$name"
-    else
-        failed=$((failed + 1))
-        cat "$work/said"
-        echo "FAIL: static/$name"
-    fi
-}
+suite=static said=$work/said
+. "$top/tests/packages/single.sh"
 
 mount --make-rprivate /
 root=$work/root
@@ -142,5 +131,4 @@ check 'a group that does not exist is missed' lacks_a_group
 check 'addresses are understood, and localhost' start --listen=/tmp/socket --listen=127.0.0.1:0 --listen=localhost:0
 check 'it ends again' stop
 check 'the client asks for ssh' asks_for_ssh
-echo "$passed passed, $failed failed, 0 skipped"
-[ "$failed" = 0 ]
+counted
