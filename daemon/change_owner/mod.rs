@@ -182,13 +182,13 @@ fn keys(configuration: &Path, account: &Account, former: u32) -> Result<()> {
         _ => &["signing-key.pub", "signing-key.sec"],
     };
     for name in names {
-        let Some(stat) = directory.try_stat_at(name).with_context(|| cannot(name))? else {
-            continue;
+        let held = match directory.hold(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            held => held.with_context(|| cannot(name))?,
         };
+        let stat = held.stat().with_context(|| cannot(name))?;
         if stat.kind() == Kind::Regular && stat.links() == 1 && [0, former].contains(&stat.uid()) {
-            directory
-                .chown_at(name, Some(account.uid), Some(account.gid))
-                .with_context(|| cannot(name))?;
+            (held.chown(account.uid, account.gid)).with_context(|| cannot(name))?;
         }
     }
     if account.uid == 0 && directory.stat()?.uid() == former {

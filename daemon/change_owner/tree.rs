@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use system::ids::Account;
-use system::tree::{Descend, Dir, Kind, Visit, Visited, walk};
+use system::tree::{Descend, Dir, Kind, Stat, Visit, Visited, walk};
 
 use super::directory;
 
@@ -126,8 +126,8 @@ impl Giver {
 
 impl Tree<'_> {
     /// Why a file stays with its owner.
-    fn reason(&self, file: &Visited<'_>) -> Option<&'static str> {
-        let (stat, giver) = (&file.stat, &self.giver);
+    fn reason(&self, stat: &Stat) -> Option<&'static str> {
+        let giver = &self.giver;
         match stat.kind() {
             Kind::Directory if stat.identity().0 != self.device => Some("another file system"),
             Kind::Regular if stat.links() > 1 => {
@@ -147,21 +147,22 @@ impl Tree<'_> {
 
 impl Visit for Tree<'_> {
     fn visit(&mut self, file: &Visited<'_>) -> io::Result<Descend> {
-        let stat = &file.stat;
+        // Whoever can write there may put another file, or a link to one, under the name meanwhile.
+        let held = file.parent.hold(file.name)?;
+        let stat = held.stat()?;
         let path: PathBuf = self.above.join(file.path());
         // Sockets are made anew; pipes and devices are nobody's business here.
         if stat.kind() == Kind::Other {
             return Ok(Descend::Over);
         }
-        if let Some(reason) = self.reason(file) {
+        if let Some(reason) = self.reason(&stat) {
             self.giver.leave_alone(&path, reason);
             return Ok(Descend::Over);
         }
         if (stat.uid(), stat.gid()) == (self.giver.uid, self.giver.gid) {
             self.giver.right += 1;
         } else {
-            file.parent
-                .chown_at(file.name, Some(self.giver.uid), Some(self.giver.gid))?;
+            held.chown(self.giver.uid, self.giver.gid)?;
             self.giver.changed += 1;
         }
         let keep = self.keep == Some(&*path);
