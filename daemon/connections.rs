@@ -175,13 +175,18 @@ impl Drop for Admission {
 mod tests {
     use super::*;
     use crate::shared_limit::ShareLimits;
+    use crate::stream::LocalPeer;
     use std::os::unix::net::UnixStream;
+    use system::socket::PeerCredentials;
 
     fn admit(connections: &Arc<Connections>) -> Result<Admission, Refusal> {
-        let peer = Peer::Local(system::socket::PeerCredentials {
-            pid: 1,
-            uid: 1,
-            gid: 1,
+        let peer = Peer::Local(LocalPeer {
+            process: PeerCredentials {
+                pid: 1,
+                uid: 1,
+                gid: 1,
+            },
+            trusted: false,
         });
         let stream = Arc::new(Stream::Unix(UnixStream::pair().unwrap().0));
         connections.admit(&peer, &stream, &CancellationToken::new())

@@ -24,7 +24,7 @@ use crate::hangup::HangupWatcher;
 use crate::listen::{Listener, Listeners};
 use crate::session;
 use crate::settings::Settings;
-use crate::stream::{Peer, Stream};
+use crate::stream::{LocalPeer, Peer, Stream};
 
 /// The signals that shut the daemon down.
 const SHUTDOWN_SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
@@ -116,7 +116,8 @@ struct Server {
 impl Server {
     /// Starts a session in its own thread, or sends the client the reason why not.
     fn start_session(&mut self, stream: Stream) {
-        let peer = match stream.peer() {
+        let mut shown = self.daemon.settings.session.shown_directories();
+        let peer = match stream.peer(shown.next().is_some()) {
             Ok(peer) => peer,
             Err(error) => {
                 tracing::error!("error processing connection: {error}");
@@ -133,7 +134,7 @@ impl Server {
         tracing::info!("accepted connection from {}", describe(&peer));
         // `guix-client processes' searches for these names.
         let name = match &peer {
-            Peer::Local(peer) => format!("client {}", peer.pid),
+            Peer::Local(peer) => format!("client {}", peer.process.pid),
             Peer::Remote(_) => "remote client".to_owned(),
         };
         let thread = thread::Builder::new().name(name).stack_size(STACK);
@@ -190,9 +191,9 @@ impl RefusedClients {
 
 fn describe(peer: &Peer) -> String {
     match peer {
-        Peer::Local(peer) => {
-            let name = system::ids::user_name(peer.uid);
-            format!("pid {}, user {name}", peer.pid)
+        Peer::Local(LocalPeer { process, .. }) => {
+            let name = system::ids::user_name(process.uid);
+            format!("pid {}, user {name}", process.pid)
         }
         Peer::Remote(address) => address.to_string(),
     }

@@ -3,6 +3,7 @@
 //!
 //! The daemon serves all the same: a group may become known, and a directory appear, later.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -59,9 +60,29 @@ pub fn log(settings: &Settings) {
     for word in session.words("build-extra-chroot-dirs") {
         let word = word.to_str_lossy();
         let outside = word.split_once('=').map_or(&*word, |(_, outside)| outside);
-        if let Err(error) = Path::new(outside).metadata() {
-            let reason = errno::message(&error);
-            tracing::warn!("warning: no build can start: `--chroot-directory={word}': {reason}");
+        match Path::new(outside).metadata() {
+            Err(error) => {
+                let reason = errno::message(&error);
+                tracing::warn!(
+                    "warning: no build can start: `--chroot-directory={word}': {reason}"
+                );
+            }
+            Ok(metadata) if others_can_write(&metadata) => tracing::warn!(
+                "warning: `--chroot-directory={word}': others can write there, and so can lead builders, \
+                 which run as the daemon's user, to the store; see \"What is not promised\" in the manual"
+            ),
+            Ok(_) => {}
         }
     }
+}
+
+/// Whether this daemon isn't root's, and other users than its own can write to a directory. Sockets that
+/// they make there lead builders, which run as the daemon's user, out of their sandboxes.
+fn others_can_write(metadata: &Metadata) -> bool {
+    let own = ids::effective_uid();
+    let owners = [0, own];
+    let group = metadata.mode() & 0o020 != 0 && metadata.gid() != ids::effective_gid();
+    own != 0
+        && metadata.is_dir()
+        && (metadata.mode() & 0o002 != 0 || group || !owners.contains(&metadata.uid()))
 }

@@ -58,9 +58,7 @@ impl Job {
 
     /// The host's files and directories that builds in a chroot see (`--chroot-directory`).
     pub(super) fn host_directories(&self) -> Vec<String> {
-        ["build-chroot-dirs", "build-extra-chroot-dirs"]
-            .into_iter()
-            .flat_map(|setting| self.session.words(setting))
+        (self.session.shown_directories())
             .map(|word| word.to_str_lossy().into_owned())
             .collect()
     }

@@ -83,14 +83,9 @@ fn start(
     directory: &BuildDirectory,
 ) -> Result<(), String> {
     let session = &settings.session;
-    let mut extra = Vec::new();
-    for setting in ["build-chroot-dirs", "build-extra-chroot-dirs"] {
-        extra.extend(
-            session
-                .words(setting)
-                .map(|word| word.to_str_lossy().into_owned()),
-        );
-    }
+    let extra = (session.shown_directories())
+        .map(|word| word.to_str_lossy().into_owned())
+        .collect();
     let store = settings.directories.store.as_path();
     let request = RootRequest {
         store,

@@ -97,8 +97,9 @@ fn open(
     // gives it up itself.
     store.set_reserved_space(hello.reserve_space || !peer.trusted());
     if let Peer::Local(peer) = peer {
-        if let Ok(Some(account)) = system::ids::user_by_id(peer.uid) {
-            if let Err(error) = store.create_user(&account.name, peer.uid, log) {
+        let uid = peer.process.uid;
+        if let Ok(Some(account)) = system::ids::user_by_id(uid) {
+            if let Err(error) = store.create_user(&account.name, uid, log) {
                 // On a full disk, say, where the client may be about to collect garbage.
                 tracing::warn!("warning: {error}");
             }
@@ -119,9 +120,9 @@ fn too_many_roots(exceeded: LimitReached) -> String {
 fn identity(peer: &Peer) -> ClientIdentity {
     match peer {
         Peer::Local(local) => ClientIdentity {
-            uid: Some(local.uid),
-            gid: Some(local.gid),
-            trusted: peer.trusted(),
+            uid: Some(local.process.uid),
+            gid: Some(local.process.gid),
+            trusted: local.trusted,
             ..ClientIdentity::default()
         },
         Peer::Remote(address) => ClientIdentity {
@@ -135,23 +136,21 @@ fn identity(peer: &Peer) -> ClientIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn local(uid: u32) -> Peer {
-        Peer::Local(system::socket::PeerCredentials {
-            pid: 1,
-            uid,
-            gid: 2,
-        })
-    }
+    use crate::stream::LocalPeer;
+    use system::socket::PeerCredentials;
 
     #[test]
-    fn a_local_root_and_the_daemons_own_user_are_trusted() {
-        assert!(identity(&local(0)).trusted);
-        let own = system::ids::real_uid();
-        assert!(identity(&local(own)).trusted);
-        let user = identity(&local(own + 1000));
-        assert_eq!((user.uid, user.gid), (Some(own + 1000), Some(2)));
-        assert!(!user.trusted && !user.remote);
+    fn what_is_known_of_a_client() {
+        let local = identity(&Peer::Local(LocalPeer {
+            process: PeerCredentials {
+                pid: 1,
+                uid: 1000,
+                gid: 2,
+            },
+            trusted: true,
+        }));
+        assert_eq!((local.uid, local.gid), (Some(1000), Some(2)));
+        assert!(local.trusted && !local.remote);
         let remote = identity(&Peer::Remote([127, 0, 0, 1].into()));
         assert_eq!(remote.uid, None);
         assert!(remote.remote && !remote.trusted);

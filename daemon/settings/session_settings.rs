@@ -140,6 +140,14 @@ impl SessionSettings {
         words(text)
     }
 
+    /// The host's files and directories that builds in a chroot see (`--chroot-directory`):
+    /// `INSIDE=OUTSIDE`, or one name for both.
+    pub fn shown_directories(&self) -> impl Iterator<Item = &[u8]> {
+        ["build-chroot-dirs", "build-extra-chroot-dirs"]
+            .into_iter()
+            .flat_map(|setting| self.words(setting))
+    }
+
     /// How many times a build is repeated after the first time (`build-repeat`), at most 10,000. As
     /// in Guix, an invalid value is only an error when something is built.
     pub fn build_repeat(&self) -> Result<u32, Error> {

@@ -8,7 +8,7 @@ use super::harness::derivations::processes_with;
 use super::*;
 
 /// Starts a daemon as another user, in user namespaces of which builds run.
-fn unprivileged() -> Setup {
+pub fn unprivileged() -> Setup {
     unprivileged_in(Site::new(), BuildUsers::claim(), &[])
 }
 

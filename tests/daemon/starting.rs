@@ -54,7 +54,7 @@ fn what_clients_will_meet_is_in_the_log() {
     let directory = "/nonexistent/for-builds";
     let options = [
         "--build-users-group=no-such-group",
-        "--chroot-directory=/tmp",
+        "--chroot-directory=/usr",
         &format!("--chroot-directory=/inside={directory}"),
     ];
     let fixture = Fixture::with(Site::new(), &options);

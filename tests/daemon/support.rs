@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
@@ -335,27 +336,48 @@ pub fn connect_as(user: u32, socket: &Path) -> UnixStream {
 
 /// Several such connections, all from one process.
 pub fn connect_often_as(user: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut child = Command::new("/proc/self/exe")
-        .args(["--exact", "support::other_user", "--nocapture", "--ignored"])
-        .env(SOCKET, socket)
-        .env(COUNT, count.to_string())
-        .uid(user)
-        .gid(user)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let receive = |_| {
-        let (_, mut fds) = system::socket::receive_with_fds(&ours, &mut [0; 4]).unwrap();
-        let stream = UnixStream::from(fds.pop().expect("a connection"));
-        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
-        stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
-        stream
-    };
-    let streams = (0..count).map(receive).collect();
-    assert!(child.wait().unwrap().success());
+    let (mut other, streams) = OtherUser::start(user, socket, count);
+    other.control.shutdown(Shutdown::Both).unwrap();
+    assert!(other.process.0.wait().unwrap().success());
     streams
+}
+
+/// A connection to the daemon from a process of another user, which lives as long as the first value.
+pub fn stay_connected_as(user: u32, socket: &Path) -> (OtherUser, UnixStream) {
+    let (other, mut streams) = OtherUser::start(user, socket, 1);
+    (other, streams.pop().unwrap())
+}
+
+/// A process of another user that has connected to the daemon.
+pub struct OtherUser {
+    process: Process,
+    control: UnixStream,
+}
+
+impl OtherUser {
+    fn start(user: u32, socket: &Path, count: usize) -> (OtherUser, Vec<UnixStream>) {
+        let (control, theirs) = UnixStream::pair().unwrap();
+        let process = Command::new("/proc/self/exe")
+            .args(["--exact", "support::other_user", "--nocapture", "--ignored"])
+            .env(SOCKET, socket)
+            .env(COUNT, count.to_string())
+            .uid(user)
+            .gid(user)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Process(process);
+        let receive = |_| {
+            let (_, mut fds) = system::socket::receive_with_fds(&control, &mut [0; 4]).unwrap();
+            let stream = UnixStream::from(fds.pop().expect("a connection"));
+            stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
+            stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
+            stream
+        };
+        let streams = (0..count).map(receive).collect();
+        (OtherUser { process, control }, streams)
+    }
 }
 
 /// The variables that tell the other user's process the daemon's socket and the number of
@@ -363,18 +385,19 @@ pub fn connect_often_as(user: u32, socket: &Path, count: usize) -> Vec<UnixStrea
 const SOCKET: &str = "DAEMON_TEST_SOCKET";
 const COUNT: &str = "DAEMON_TEST_CONNECTIONS";
 
-/// The process of [`connect_often_as`]. Connects and hands the connections over.
+/// The process of [`OtherUser`]. Connects, hands the connections over, and waits for its end.
 #[test]
 #[ignore = "not a test: the process that other tests start"]
 fn other_user() {
     use std::os::fd::{AsFd, AsRawFd};
     let socket = std::env::var_os(SOCKET).expect("another test starts this");
     let count: usize = std::env::var(COUNT).unwrap().parse().unwrap();
-    let parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut parent = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
     for _ in 0..count {
         let stream = UnixStream::connect(&socket).unwrap();
         system::socket::send_with_fds(&parent, b"here", &[stream.as_raw_fd()]).unwrap();
     }
+    assert_eq!(parent.read(&mut [0]).unwrap(), 0);
 }
 
 /// A process started by a test; killed on drop.

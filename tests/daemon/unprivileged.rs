@@ -26,18 +26,22 @@ macro_rules! only_root {
 fn its_own_user_is_trusted_as_root_is() {
     only_root!();
     let fixture = Fixture::run_by(OWN, None, Site::new());
-    let connect = |user| fixture.greet(connect_as(user, &fixture.site.socket()));
+    let socket = fixture.site.socket();
     let mut options = SetOptions::default();
     options.set("build-use-chroot", "nonsense");
     for user in [OWN, 0] {
-        assert!(!connect(user).verify_store(true, true).unwrap());
+        // The daemon looks at the process, which must not have ended.
+        let (_process, stream) = stay_connected_as(user, &socket);
+        let mut client = fixture.greet(stream);
+        assert!(!client.verify_store(true, true).unwrap());
         // Others' values for such settings are not even checked.
-        let refused = refusal(connect(user).set_options(&options));
+        let refused = refusal(client.set_options(&options));
         assert!(refused.contains("build-use-chroot"), "{refused}");
     }
-    let refused = refusal(connect(NOBODY).verify_store(true, true));
+    let connect = || fixture.greet(connect_as(NOBODY, &socket));
+    let refused = refusal(connect().verify_store(true, true));
     assert_eq!(refused, "you are not privileged to repair paths");
-    connect(NOBODY).set_options(&options).unwrap();
+    connect().set_options(&options).unwrap();
 }
 
 #[test]

@@ -6,9 +6,10 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, sockopt};
 
@@ -132,6 +133,39 @@ pub fn peer(stream: &UnixStream) -> io::Result<PeerCredentials> {
     })
 }
 
+/// Whether the process at the other end is in this process's user namespace. `None` if the kernel can't
+/// say which process that is (before Linux 6.5): the number that it had may be another's by now.
+///
+/// False for a process that has ended, and for one whose namespaces this process may not look at.
+pub fn peer_shares_user_namespace(stream: &UnixStream) -> Option<bool> {
+    let process = match nix::sys::socket::getsockopt(stream, sockopt::PeerPidfd) {
+        Ok(process) => process,
+        Err(nix::errno::Errno::ENOPROTOOPT) => return None,
+        // Its process has ended.
+        Err(_) => return Some(false),
+    };
+    Some(shares_user_namespace(&process).unwrap_or(false))
+}
+
+/// Whether the process of a pidfd runs, in this process's user namespace.
+fn shares_user_namespace(process: &OwnedFd) -> io::Result<bool> {
+    let info = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let info = std::fs::read_to_string(info)?;
+    let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    // 0 or -1 if this `/proc` doesn't have it.
+    let Some(number) = number.and_then(|number| number.trim().parse::<u32>().ok()) else {
+        return Ok(false);
+    };
+    let namespace = |process: &str| {
+        let metadata = std::fs::metadata(format!("/proc/{process}/ns/user"))?;
+        io::Result::Ok((metadata.dev(), metadata.ino()))
+    };
+    let same = namespace(&number.to_string())? == namespace("self")?;
+    // If it still runs, the number was its own all the time.
+    let ended = crate::poll::wait_readable(process, Some(Duration::ZERO))?;
+    Ok(same && !ended)
+}
+
 /// Sends bytes (at least one) together with open files.
 pub fn send_with_fds(stream: &UnixStream, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
     let sent = send(stream, bytes, fds, MsgFlags::empty())?;
@@ -192,8 +226,7 @@ pub fn receive_with_fds(
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::os::unix::fs::MetadataExt;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     fn long_path(base: &Path) -> PathBuf {
         let directory = base.join("x".repeat(100)).join("y".repeat(100));

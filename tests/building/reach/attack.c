@@ -80,24 +80,63 @@ static int access_list (const char *file, uint32_t uid)
   return 0;
 }
 
+static int connect_to (const char *name)
+{
+  struct sockaddr_un address = { .sun_family = AF_UNIX };
+  int stream = socket (AF_UNIX, SOCK_STREAM, 0);
+  strncpy (address.sun_path, name, sizeof address.sun_path - 1);
+  if (result ("connect", connect (stream, (struct sockaddr *) &address, sizeof address)) < 0)
+    exit (1);
+  return stream;
+}
+
+/* A message with place for one descriptor.  */
+struct message { struct msghdr header; struct iovec data; char byte, control[CMSG_SPACE (sizeof (int))]; };
+
+static struct msghdr *empty (struct message *message)
+{
+  memset (message, 0, sizeof *message);
+  message->data.iov_base = &message->byte;
+  message->data.iov_len = 1;
+  message->header.msg_iov = &message->data;
+  message->header.msg_iovlen = 1;
+  message->header.msg_control = message->control;
+  message->header.msg_controllen = sizeof message->control;
+  return &message->header;
+}
+
+static long send_descriptor (int stream, int descriptor)
+{
+  struct message message;
+  struct cmsghdr *control = CMSG_FIRSTHDR (empty (&message));
+  control->cmsg_level = SOL_SOCKET;
+  control->cmsg_type = SCM_RIGHTS;
+  control->cmsg_len = CMSG_LEN (sizeof (int));
+  memcpy (CMSG_DATA (control), &descriptor, sizeof (int));
+  return result ("send", sendmsg (stream, &message.header, 0));
+}
+
 /* Sends a descriptor, with which FILE can be written to, to whoever listens at NAME.  */
 static int hand_out (const char *name, const char *file)
 {
-  char control[CMSG_SPACE (sizeof (int))] = "";
-  struct iovec data = { "x", 1 };
-  struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control,
-                            .msg_controllen = sizeof control };
-  struct cmsghdr *header = CMSG_FIRSTHDR (&message);
-  struct sockaddr_un address = { .sun_family = AF_UNIX };
-  int stream = socket (AF_UNIX, SOCK_STREAM, 0), descriptor = open (file, O_RDWR);
-  strncpy (address.sun_path, name, sizeof address.sun_path - 1);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN (sizeof (int));
-  memcpy (CMSG_DATA (header), &descriptor, sizeof (int));
-  if (result ("connect", connect (stream, (struct sockaddr *) &address, sizeof address)) < 0)
+  int descriptor = open (file, O_RDWR);
+  return send_descriptor (connect_to (name), descriptor) < 0;
+}
+
+/* Whoever listens at NAME sends a directory; sends back a connection to the socket that is there, and
+   stays as long as it is wanted.  */
+static int come_in (const char *name, int stays)
+{
+  struct message message;
+  int stream = connect_to (name), directory;
+  char path[64];
+  if (result ("receive", recvmsg (stream, empty (&message), 0)) < 0 || !CMSG_FIRSTHDR (&message.header))
     return 1;
-  return result ("send", sendmsg (stream, &message, 0)) < 0;
+  memcpy (&directory, CMSG_DATA (CMSG_FIRSTHDR (&message.header)), sizeof (int));
+  snprintf (path, sizeof path, "/proc/self/fd/%d/socket", directory);
+  if (send_descriptor (stream, connect_to (path)) < 0)
+    return 1;
+  return stays && read (stream, path, 1) != 0;
 }
 
 int main (int count, char **words)
@@ -112,6 +151,14 @@ int main (int count, char **words)
     return access_list (words[2], atoi (words[3]));
   if (strcmp (what, "hand-out") == 0)
     return hand_out (words[2], words[3]);
+  if (strcmp (what, "make-socket") == 0)
+    {
+      struct sockaddr_un address = { .sun_family = AF_UNIX };
+      strncpy (address.sun_path, words[2], sizeof address.sun_path - 1);
+      return result ("bind", bind (socket (AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *) &address, sizeof address)) < 0;
+    }
+  if (strcmp (what, "come-in") == 0)
+    return come_in (words[2], strcmp (words[3], "and-stay") == 0);
   if (strcmp (what, "keys") == 0)
     {
       char ticket[16] = "";

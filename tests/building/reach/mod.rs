@@ -1,6 +1,8 @@
 //! What builds must not be able to access: the machine, other users, other builds. Each test is an
 //! attack, by a program that really tries it.
 
+mod led_out;
+
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
