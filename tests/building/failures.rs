@@ -277,7 +277,7 @@ fn the_directory_of_a_failed_build_belongs_to_the_client_who_asked_for_it() {
 }
 
 /// An otherwise unused user id.
-const NOBODY: u32 = 54321;
+pub const NOBODY: u32 = 54321;
 
 /// Builds with `--keep-failed`, in a client that another user runs; returns its output.
 pub fn build_as_nobody(setup: &Setup, drv: &formats::StorePath) -> String {

@@ -146,7 +146,7 @@ fn serve_names() {
 }
 
 #[test]
-fn names_are_resolved_where_resolv_conf_is_a_link() {
+fn names_are_resolved_where_resolv_conf_and_hosts_are_links() {
     if !is_possible() || !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -157,8 +157,14 @@ fn names_are_resolved_where_resolv_conf_is_a_link() {
         .args(["-a", "/etc/.", etc.path().to_str().unwrap()])
         .status();
     assert!(copied.unwrap().success());
-    let _ = fs::remove_file(etc.path().join("resolv.conf"));
-    symlink("../run/resolve/stub", etc.path().join("resolv.conf")).unwrap();
+    for (name, target) in [("resolv.conf", "stub"), ("hosts", "hosts")] {
+        let _ = fs::remove_file(etc.path().join(name));
+        symlink(
+            Path::new("../run/resolve").join(target),
+            etc.path().join(name),
+        )
+        .unwrap();
+    }
     let spaces = Namespaces::CLONE_NEWNET | Namespaces::CLONE_NEWNS;
     system::namespace::unshare(spaces).unwrap();
     system::mount::make_private(Path::new("/")).unwrap();
@@ -166,16 +172,28 @@ fn names_are_resolved_where_resolv_conf_is_a_link() {
     system::mount::mount_new("tmpfs", Path::new("/run"), none, "mode=755").unwrap();
     fs::create_dir("/run/resolve").unwrap();
     fs::write("/run/resolve/stub", "nameserver 127.0.0.1\n").unwrap();
+    fs::write(
+        "/run/resolve/hosts",
+        "127.0.0.1 localhost\n192.0.2.8 known.test\n",
+    )
+    .unwrap();
     fs::set_permissions(etc.path(), fs::Permissions::from_mode(0o755)).unwrap();
     system::mount::bind(etc.path(), Path::new("/etc")).unwrap();
     system::network::bring_up_loopback().unwrap();
     serve_names();
     let setup = Setup::with_users(users, Site::new(), &["--no-substitutes"]);
-    let mut client = setup.client();
+    let hosts = "cat /etc/hosts; grep '^192.0.2.8 known.test' /etc/hosts; echo >$out";
     let script =
-        "nslookup host.test 10.0.2.3 >found; cat found; grep 192.0.2.7 found && echo >$out";
-    let names = Script::new("names", script).fixed(false, Hash::sha256("\n"));
-    let drv = client.write(names);
+        format!("nslookup host.test 10.0.2.3 >found; cat found; grep 192.0.2.7 found; {hosts}");
+    resolves(&setup, Script::new("names", &script));
+    // The file itself is shown then.
+    let setup = setup.restarted(&["--isolate-host-loopback"]);
+    resolves(&setup, Script::new("hosts", hosts));
+}
+
+fn resolves(setup: &Setup, script: Script) {
+    let mut client = setup.client();
+    let drv = client.write(script.fixed(false, Hash::sha256("\n")));
     client.build(&[&drv]).succeeded();
 }
 
