@@ -14,7 +14,8 @@ inside() {
     set -- env -i HOME=/root TERM=dumb LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         ${http_proxy+"http_proxy=$http_proxy"} ${https_proxy+"https_proxy=$https_proxy"} \
-        ${no_proxy+"no_proxy=$no_proxy"} "$@"
+        ${no_proxy+"no_proxy=$no_proxy"} \
+        ${CARGO_PROFILE_RELEASE_OPT_LEVEL+"CARGO_PROFILE_RELEASE_OPT_LEVEL=$CARGO_PROFILE_RELEASE_OPT_LEVEL"} "$@"
     unshare --mount --pid --fork --kill-child ${offline:+--net} sh -euc '
         root=$1; shift
         mount -t proc proc "$root/proc"
