@@ -47,6 +47,7 @@ pub const TASKS: &[(Duration, &[Task<Served>])] = &[
             Task::new("builtin:download of a small file", download),
             Task::new("look for 2000 substitutes", look_up).rounds(2),
             Task::new("substitute 300 small items", small).rounds(2),
+            Task::new("substitute a chain of 40 small items", chain),
             Task::new("substitute 1 GiB as zstd", |on, round| {
                 large(on, round, Compression::Zstd)
             })
@@ -87,6 +88,7 @@ pub const TASKS: &[(Duration, &[Task<Served>])] = &[
         &[
             Task::new("look for 2000 substitutes, 20 ms away", look_up).rounds(2),
             Task::new("substitute 300 small items, 20 ms away", small).rounds(2),
+            Task::new("substitute a chain of 40 small items, 20 ms away", chain),
         ],
     ),
 ];
@@ -185,6 +187,27 @@ fn fetch(on: &Served, paths: BTreeSet<StorePath>) -> Result<Duration> {
 
 fn small(on: &Served, round: usize) -> Result<Duration> {
     fetch(on, on.small_items("small", round, 300))
+}
+
+/// Each of the items refers to the one before.
+fn chain(on: &Served, round: usize) -> Result<Duration> {
+    let mut paths: Vec<StorePath> = Vec::new();
+    for number in 0..40 {
+        let contents = format!("link {number} of round {round}\n").repeat(100);
+        let mut item = Item::new(&format!("link-{number}"), Tree::file(contents));
+        if let Some(last) = paths.last() {
+            item = item.reference(last);
+        }
+        let item = item.compressed(&[Compression::Zstd]);
+        paths.push(on.publisher.publish(on.host.store(), &item));
+    }
+    let wanted = paths.last().cloned();
+    let time = fetch(on, wanted.into_iter().collect())?;
+    ensure!(
+        paths.iter().all(|path| path.as_path().exists()),
+        "not all of the chain is there"
+    );
+    Ok(time)
 }
 
 fn download(on: &Served, round: usize) -> Result<Duration> {

@@ -30,6 +30,8 @@ pub(super) enum AttemptKey {
     Build(StorePath, BuildMode),
     /// Substituting an item; `repair` replaces a damaged one.
     Substitution { path: StorePath, repair: bool },
+    /// Receiving an item that can't be registered yet.
+    Prefetch(StorePath),
 }
 
 /// A request's goal that shares an attempt.

@@ -60,6 +60,29 @@ impl Attempts {
         requests.push(Arc::downgrade(queue));
     }
 
+    /// Joins the attempt at `key` if there is one that can be joined.
+    pub(super) fn join_existing(
+        &self,
+        key: &AttemptKey,
+        queue: &Arc<EventQueue>,
+        goal: GoalId,
+    ) -> Option<Participation> {
+        let running = self.running();
+        let attempt = running
+            .get(key)
+            .filter(|one| !one.cancel().is_cancelled())?;
+        let joined = attempt.join(Subscriber {
+            queue: queue.clone(),
+            goal,
+            is_starter: false,
+        });
+        joined.then(|| Participation {
+            attempt: attempt.clone(),
+            queue: queue.clone(),
+            goal,
+        })
+    }
+
     /// Joins the attempt at `key`, or creates one for the caller to start.
     pub(super) fn join(&self, key: AttemptKey, queue: &Arc<EventQueue>, goal: GoalId) -> Joined {
         let mut running = self.running();

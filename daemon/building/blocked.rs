@@ -9,6 +9,8 @@ use super::goal::GoalId;
 pub(super) enum Blocker {
     /// The end of its attempt.
     Attempt(#[expect(dead_code, reason = "leaves the attempt when dropped")] Participation),
+    /// The same of an attempt to receive its item beforehand. The goal may still wait for others.
+    Prefetch(#[expect(dead_code, reason = "leaves the attempt when dropped")] Participation),
     /// The end of an attempt that is being stopped, and can't be joined any more.
     StoppedAttempt,
     /// One of the request's slots, or its limit of attempts.
@@ -52,6 +54,7 @@ pub(super) struct Blocked {
 #[derive(Default)]
 struct Counts {
     attempts: usize,
+    prefetches: usize,
     stopped_attempts: usize,
     slots: usize,
     retries: usize,
@@ -61,6 +64,7 @@ impl Counts {
     fn of(&mut self, blocker: &Blocker) -> &mut usize {
         match blocker {
             Blocker::Attempt(_) => &mut self.attempts,
+            Blocker::Prefetch(_) => &mut self.prefetches,
             Blocker::StoppedAttempt => &mut self.stopped_attempts,
             Blocker::Slot => &mut self.slots,
             Blocker::Retry(_) => &mut self.retries,
@@ -90,7 +94,7 @@ impl Blocked {
 
     /// The number of attempts that the request shares.
     pub(super) fn attempts(&self) -> usize {
-        self.counts.attempts
+        self.counts.attempts + self.counts.prefetches
     }
 
     /// Whether a goal waits for a retry.

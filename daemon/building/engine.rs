@@ -8,6 +8,7 @@ use store::Store;
 use super::agents;
 use super::attempts::Attempts;
 use super::build_users::BuildUsers;
+use super::prefetched::PrefetchedItems;
 use super::sandbox::ForkServer;
 use crate::client_limits::ClientLimits;
 use crate::settings::Settings;
@@ -28,6 +29,8 @@ pub(super) struct Engine {
     pub(super) descriptors: Arc<SharedLimit>,
     /// The memory that requests may have, in bytes.
     pub(super) request_memory: Arc<SharedLimit>,
+    /// Items that were received and wait for their references.
+    pub(super) prefetched: PrefetchedItems,
     /// The attempts in progress.
     pub(super) attempts: Attempts,
 }
@@ -53,6 +56,7 @@ impl Engine {
             build_users: BuildUsers::default(),
             descriptors: limits.build_descriptors.clone(),
             request_memory: limits.request_memory.clone(),
+            prefetched: PrefetchedItems::default(),
             attempts: Attempts::default(),
         }
     }

@@ -9,6 +9,7 @@ use protocol::operations::BuildMode;
 
 use super::input_closure::InputClosure;
 use super::outcome::Failure;
+use super::prefetched::Prefetched;
 use crate::substituter::Offer;
 
 /// Identifies a derivation to build, within its request.
@@ -161,6 +162,7 @@ pub(super) struct SubstitutionGoal {
     /// Whether the item is valid, but damaged.
     pub(super) repair: bool,
     pub(super) state: SubstitutionState,
+    pub(super) prefetch: Prefetch,
 }
 
 impl SubstitutionGoal {
@@ -176,4 +178,16 @@ pub(super) enum SubstitutionState {
     New,
     /// There is a substitute. It is fetched when its references are valid.
     Found(Arc<Offer>),
+}
+
+/// What has come of receiving an item before its references are valid.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Prefetch {
+    /// Nothing yet.
+    #[default]
+    Untried,
+    /// It waits.
+    Received(Arc<Prefetched>),
+    /// It could not be received. It is fetched when its references are valid.
+    Postponed,
 }

@@ -6,7 +6,7 @@ use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 
 use super::goal::{
-    BuildGoal, BuildId, GoalId, GoalIds, GoalResult, SubstitutionGoal, SubstitutionId,
+    BuildGoal, BuildId, GoalId, GoalIds, GoalResult, Prefetch, SubstitutionGoal, SubstitutionId,
     SubstitutionState,
 };
 use super::outcome::Failure;
@@ -47,6 +47,8 @@ pub(super) struct Goals {
     substitution_ids: HashMap<StorePath, SubstitutionId>,
     graph: WaitGraph,
     awake: BTreeSet<Priority>,
+    /// The items that may be received while they wait for their references.
+    prefetchable: BTreeSet<SubstitutionId>,
     /// Failed goals, which are not tried again in the same request.
     failures: HashMap<(GoalKind, StorePath), Failure>,
     /// Goals dropped since [`Goals::take_dropped`].
@@ -64,6 +66,7 @@ impl Goals {
             substitution_ids: HashMap::new(),
             graph: WaitGraph::new(keep_going),
             awake: BTreeSet::new(),
+            prefetchable: BTreeSet::new(),
             failures: HashMap::new(),
             dropped: Vec::new(),
         }
@@ -101,6 +104,7 @@ impl Goals {
             path: path.clone(),
             repair,
             state: SubstitutionState::New,
+            prefetch: Prefetch::default(),
         };
         self.substitutions.insert(id, goal);
         self.substitution_ids.insert(path.clone(), id);
@@ -189,6 +193,17 @@ impl Goals {
         self.awake.pop_first().map(|priority| priority.id)
     }
 
+    /// Allows that an item is received while it waits for its references.
+    pub(super) fn allow_prefetch(&mut self, id: SubstitutionId) {
+        self.prefetchable.insert(id);
+    }
+
+    /// Takes the next item that may be received while it waits for its references: the last that was
+    /// found to be needed, which in a chain is the first that is needed.
+    pub(super) fn next_prefetch(&mut self) -> Option<SubstitutionId> {
+        self.prefetchable.pop_last()
+    }
+
     /// Marks a goal as requested by the client.
     pub(super) fn set_top(&mut self, id: impl Into<GoalId>) {
         self.graph.set_top(id.into());
@@ -264,6 +279,7 @@ impl Goals {
                 }
             }
             GoalId::Substitution(id) => {
+                self.prefetchable.remove(&id);
                 if let Some(goal) = self.substitutions.remove(&id) {
                     self.substitution_ids.remove(&goal.path);
                 }
@@ -350,6 +366,22 @@ mod tests {
         assert!(goals.take_dropped().is_empty());
         assert_eq!(awake(&mut goals), [top.into()]);
         assert!(goals.build(other).is_none());
+    }
+
+    #[test]
+    fn the_last_item_is_received_first_unless_it_was_dropped() {
+        let mut goals = Goals::new(false);
+        let items = ["top", "middle", "low"].map(|name| goals.add_substitution(&path(name), false));
+        goals.set_top(items[0]);
+        goals.wait_for(items[0], items[1]);
+        goals.wait_for(items[1], items[2]);
+        for item in items {
+            goals.allow_prefetch(item);
+        }
+        assert_eq!(goals.next_prefetch(), Some(items[2]));
+        goals.end(items[1].into(), Err(Failure::Misc));
+        assert_eq!(goals.next_prefetch(), Some(items[0]));
+        assert_eq!(goals.next_prefetch(), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@
 //! 3. When the last goal that it waits for ends, the goal is woken, and advances further. If one of
 //!    them fails, the goal is woken immediately, and the goals that only it waited for are dropped
 //!    (unless the client requested `--keep-going`).
+//!    Meanwhile an item whose references aren't all valid may be *prefetched*, if nothing else needs
+//!    the slots: received by an attempt of its own, and kept (`prefetched`) until its turn comes.
 //! 4. A goal that needs nothing more joins the attempt that another request has started, or starts
 //!    one. It is now *blocked* by the attempt.
 //! 5. The outcome of the attempt ends the goal, or blocks it by something else.
@@ -44,13 +46,16 @@
 //! |---|---|---|
 //! | other goals | `WaitGraph` | the end of the last one, or the failure of one |
 //! | its attempt | `Blocker::Attempt` | [`AttemptEnded`](event_queue::Event::AttemptEnded), from the attempt's thread |
+//! | the attempt that prefetches its item | `Blocker::Prefetch` | the same |
 //! | the end of an attempt that is being stopped | `Blocker::StoppedAttempt` | [`StoppedAttemptEnded`](event_queue::Event::StoppedAttemptEnded), from the same |
 //! | a slot (`--max-jobs`) | `Blocker::Slot` | [`SlotFreed`](event_queue::Event::SlotFreed), when a local build or a fetch of this request ends |
 //! | a lock of another process, or a hook that is busy | `Blocker::Retry` | [`BuildEnded`](event_queue::Event::BuildEnded), when any build of the daemon ends (one goal), and the clock (all goals) |
 //!
 //! There is no other polling than by the clock: there is no notification when another process
 //! unlocks a file or when a build machine becomes free (see `postponement`). A goal is blocked by
-//! one thing at a time (`blocked`), and a goal that waits for goals is not blocked.
+//! one thing at a time (`blocked`), and a goal that waits for goals is not blocked, unless its item is
+//! prefetched meanwhile. A prefetched item that waits is no blocker: nothing of it runs, so goals that
+//! wait for each other are found out with or without it.
 //!
 //! # Attempts and sharing
 //!
@@ -99,7 +104,7 @@
 //! | `job`, `fetch` | what an attempt's thread needs to know |
 //! | `hook/` | hook processes, and asking them |
 //! | `monitor`, `log_file`, `files`, `slots`, `build_users` | what attempts use |
-//! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt` | starting, sharing and ending attempts |
+//! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt`, `prefetched` | starting, sharing and ending attempts, and what they have received |
 //! | `goals`, `wait_graph`, `postponement` | the request's goals, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
 //! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
@@ -134,6 +139,7 @@ mod outcome;
 mod outputs;
 mod planner;
 mod postponement;
+mod prefetched;
 mod references_graph;
 mod request;
 pub mod sandbox;

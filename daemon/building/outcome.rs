@@ -1,6 +1,9 @@
 //! The results of attempts and goals, and the resulting status of the request
 //! (`doc/spec/build-environment.md`, section 13).
 
+use std::sync::Arc;
+
+use super::prefetched::Prefetched;
 use crate::request_error::RequestError;
 
 /// Why a goal failed.
@@ -58,13 +61,15 @@ impl Failure {
 pub(super) enum Outcome {
     /// The outputs, or the item, are valid now.
     Done,
+    /// The item has been received, and waits until its references are valid.
+    Received(Arc<Prefetched>),
     /// They are not, and will not be.
     Failed(Failure),
     /// Another process holds a lock: try again later.
     Locked,
     /// The hook asked to be asked again later, perhaps with the reason.
     Postponed(Option<String>),
-    /// It has to be built locally, and all slots of the request are taken.
+    /// It has to be built locally or fetched after all, for which it needs a slot of the request.
     NeedsSlot,
     /// The hook (not the build) failed: try again, perhaps without it.
     HookFailed,

@@ -12,7 +12,7 @@ use super::goal::{SubstitutionId, SubstitutionState};
 use super::outcome::Failure;
 use super::planner::{Advance, Planner};
 use crate::request_error::RequestError;
-use crate::substituter::{Asker, Conversation, Error, Offer};
+use crate::substituter::{Asker, Conversation, Error, Offer, Origin};
 
 /// Takes steps until the goal waits for others, can be attempted, or has ended.
 pub(super) fn advance(
@@ -65,8 +65,12 @@ fn wait_for_references(
         let goal = goals.add_substitution(reference, false);
         goals.wait_for(id, goal);
     }
+    let may_be_prefetched = matches!(offer.origin, Origin::Own(_)) && goals.is_waiting(id);
     if let Some(goal) = goals.substitution_mut(id) {
         goal.state = SubstitutionState::Found(offer.clone());
+        if may_be_prefetched && !goal.repair {
+            goals.allow_prefetch(id);
+        }
     }
 }
 

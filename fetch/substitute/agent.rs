@@ -136,7 +136,7 @@ impl Agent {
             None => self.store.insert(resources.open_store()?),
         };
         // For this item only: the daemon kills this process when it needs it no more.
-        let temp_roots = store.temp_roots();
+        let temp_roots = Arc::new(store.temp_roots());
         let expected = choice.expected(&scope.judge);
         let item = Item {
             choice,

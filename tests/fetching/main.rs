@@ -7,6 +7,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod chains;
 mod download;
 mod evil;
 mod evil_program;

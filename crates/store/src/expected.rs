@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
+use std::sync::Arc;
 
 use formats::hash::{Algorithm, Hash, HashReader};
 use formats::nar;
@@ -14,7 +15,7 @@ use formats::store_path::StorePath;
 
 use crate::error::{Error, Result, from_io, from_nar};
 use crate::progress::Progress;
-use crate::receive::{Leftover, Receiver};
+use crate::receive::{Leftover, Received, Receiver};
 use crate::registration::NewPath;
 use crate::store::Store;
 use crate::temp_roots::TempRoots;
@@ -23,7 +24,7 @@ use crate::temp_roots::TempRoots;
 const BUFFER: usize = 64 * 1024;
 
 /// What an item has to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedItem {
     /// Its path.
     pub path: StorePath,
@@ -42,8 +43,8 @@ pub struct ExpectedItem {
 
 /// How an item is received.
 pub struct ReceiveOptions<'a> {
-    /// Protects it from the collector under its temporary name.
-    pub temp_roots: &'a TempRoots,
+    /// Protect it from the collector under its temporary name.
+    pub temp_roots: &'a Arc<TempRoots>,
     /// Whether its files are replaced by links to equal ones of other items.
     pub deduplicate: bool,
     /// Can interrupt.
@@ -53,11 +54,24 @@ pub struct ReceiveOptions<'a> {
 /// A received item with the right contents, not at its path yet. Dropping it deletes it.
 pub struct ReceivedItem<'a> {
     store: &'a Store,
+    temp_roots: &'a Arc<TempRoots>,
     receiver: Receiver<'a>,
     item: &'a ExpectedItem,
     /// SHA-256 of its nar.
     hash: Hash,
     /// The size of its nar.
+    size: u64,
+}
+
+/// A received item that waits for something before it can be registered: its references, say. It
+/// has no descriptors and no thread. Dropping it deletes it.
+pub struct WaitingItem {
+    // Deleted before the roots that protect it.
+    received: Received,
+    temp_roots: Arc<TempRoots>,
+    store: Store,
+    item: ExpectedItem,
+    hash: Hash,
     size: u64,
 }
 
@@ -107,6 +121,7 @@ impl Store {
         unpacked.map_err(|error| from_io(error, || format!("unpacking `{}'", item.path)))?;
         Ok(ReceivedItem {
             store: self,
+            temp_roots: options.temp_roots,
             receiver,
             item,
             hash,
@@ -124,6 +139,18 @@ impl ReceivedItem<'_> {
     /// The size of its nar in bytes.
     pub fn nar_size(&self) -> u64 {
         self.size
+    }
+
+    /// Keeps the item until it can be registered.
+    pub fn wait(self) -> WaitingItem {
+        WaitingItem {
+            received: self.receiver.pause(),
+            temp_roots: self.temp_roots.clone(),
+            store: self.store.clone(),
+            item: self.item.clone(),
+            hash: self.hash,
+            size: self.size,
+        }
     }
 
     /// Moves the item to `place` in one step, replacing what is there, for whoever has that locked
@@ -155,5 +182,25 @@ impl ReceivedItem<'_> {
         }])?;
         leftover.keep();
         Ok(())
+    }
+}
+
+impl WaitingItem {
+    /// What the item is.
+    pub fn item(&self) -> &ExpectedItem {
+        &self.item
+    }
+
+    /// See [`ReceivedItem::register`].
+    pub fn register(self, progress: &dyn Progress) -> Result<()> {
+        let received = ReceivedItem {
+            store: &self.store,
+            temp_roots: &self.temp_roots,
+            receiver: Receiver::resume(&self.store, &self.temp_roots, progress, self.received),
+            item: &self.item,
+            hash: self.hash,
+            size: self.size,
+        };
+        received.register()
     }
 }

@@ -61,7 +61,7 @@ pub use add::AddOptions;
 pub use canonical::InodesSeen;
 pub use directories::{Defaults, Directories};
 pub use error::{Error, Result};
-pub use expected::{ExpectedItem, ReceiveOptions, ReceivedItem};
+pub use expected::{ExpectedItem, ReceiveOptions, ReceivedItem, WaitingItem};
 pub use export::Authority;
 pub use gc::{GcAction, GcRequest, GcResult};
 pub use import::ImportOptions;

@@ -35,6 +35,14 @@ pub(crate) struct Receiver<'a> {
     unpacking: Option<(Unpacker, Leftover)>,
 }
 
+/// What a [`Receiver`] has received, for a later one to go on with. Dropping it deletes it.
+pub(crate) struct Received {
+    deduplicate: bool,
+    events: Vec<Event>,
+    held: usize,
+    unpacking: Option<(Unpacker, Leftover)>,
+}
+
 impl<'a> Receiver<'a> {
     pub(crate) fn new(
         store: &'a Store,
@@ -49,6 +57,34 @@ impl<'a> Receiver<'a> {
             events: Vec::new(),
             held: 0,
             unpacking: None,
+        }
+    }
+
+    /// Keeps what has been received, without the rest.
+    pub(crate) fn pause(self) -> Received {
+        Received {
+            deduplicate: self.deduplicate,
+            events: self.events,
+            held: self.held,
+            unpacking: self.unpacking,
+        }
+    }
+
+    /// Goes on with what has been received. `temp_roots` must protect what they protected before.
+    pub(crate) fn resume(
+        store: &'a Store,
+        temp_roots: &'a TempRoots,
+        progress: &'a dyn Progress,
+        received: Received,
+    ) -> Receiver<'a> {
+        Receiver {
+            store,
+            temp_roots,
+            progress,
+            deduplicate: received.deduplicate,
+            events: received.events,
+            held: received.held,
+            unpacking: received.unpacking,
         }
     }
 

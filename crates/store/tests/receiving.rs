@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use common::*;
 use formats::hash::{Algorithm, Hash};
 use formats::store_path::StorePath;
 use formats::wire::WriteExt;
 use store::{
-    Error, ExpectedItem, PathLocks, Progress, Quiet, ReceiveOptions, Result, StoreOptions,
-    TempRoots,
+    Error, ExpectedItem, GcAction, PathLocks, Progress, Quiet, ReceiveOptions, Result,
+    StoreOptions, TempRoots,
 };
 
 fn path(fixture: &Fixture, name: &str) -> StorePath {
@@ -33,7 +34,7 @@ fn item(path: &StorePath, nar: &[u8]) -> ExpectedItem {
     }
 }
 
-fn options<'a>(temp_roots: &'a TempRoots, progress: &'a dyn Progress) -> ReceiveOptions<'a> {
+fn options<'a>(temp_roots: &'a Arc<TempRoots>, progress: &'a dyn Progress) -> ReceiveOptions<'a> {
     ReceiveOptions {
         temp_roots,
         deduplicate: true,
@@ -43,7 +44,7 @@ fn options<'a>(temp_roots: &'a TempRoots, progress: &'a dyn Progress) -> Receive
 
 /// Receives and registers an item, as the daemon does.
 fn receive(fixture: &Fixture, item: &ExpectedItem, source: &mut dyn Read) -> Result<()> {
-    let roots = fixture.store.temp_roots();
+    let roots = Arc::new(fixture.store.temp_roots());
     roots.add(&item.path, &Quiet)?;
     let _lock = PathLocks::acquire(&fixture.store, [&item.path], "", &Quiet)?;
     let received = fixture
@@ -253,7 +254,7 @@ fn files_are_deduplicated_if_that_is_wanted() {
             Tree::Directory(vec![("g", Tree::File(false, noise(1, 10_000)))]),
             Tree::File(false, noise(1, 10_000)),
         ];
-        let roots = fixture.store.temp_roots();
+        let roots = Arc::new(fixture.store.temp_roots());
         let mut inodes = BTreeSet::new();
         for (number, tree) in trees.iter().enumerate() {
             let nar = tree.nar();
@@ -311,9 +312,75 @@ fn an_interruption_leaves_nothing() {
     let before = names(&fixture);
     let nar = Tree::File(false, noise(1, 1_000_000)).nar();
     let item = item(&path(&fixture, "x"), &nar);
-    let roots = fixture.store.temp_roots();
+    let roots = Arc::new(fixture.store.temp_roots());
     let options = options(&roots, &Impatient);
     let refused = fixture.store.receive(&mut nar.as_slice(), &item, &options);
     assert!(matches!(refused, Err(Error::Interrupted)));
+    assert_untouched(&fixture, &before);
+}
+
+#[test]
+fn a_received_item_waits_for_its_references_through_collections() {
+    for size in [100, 1_000_000] {
+        let fixture = Fixture::new();
+        let session = fixture.store.temp_roots();
+        let reference = path(&fixture, "reference");
+        let nar = Tree::File(false, noise(1, size)).nar();
+        let mut item = item(&path(&fixture, "x"), &nar);
+        item.references = [reference.clone()].into();
+        let waiting = {
+            let roots = Arc::new(fixture.store.temp_roots());
+            let options = options(&roots, &Quiet);
+            let received = fixture
+                .store
+                .receive(&mut nar.as_slice(), &item, &options)
+                .unwrap();
+            received.wait()
+        };
+        assert_eq!(waiting.item(), &item);
+        fixture.collect(GcAction::DeleteDead);
+        assert!(!fixture.store.is_valid(&item.path).unwrap());
+        let reference = fixture.add(&session, "reference", "y", &[]);
+        item.references = [reference].into();
+        session.add(&item.path, &Quiet).unwrap();
+        let _lock = PathLocks::acquire(&fixture.store, [&item.path], "", &Quiet).unwrap();
+        // It refers to an item that is still missing: nothing comes of it.
+        waiting.register(&Quiet).unwrap_err();
+        assert!(fs::symlink_metadata(item.path.as_path()).is_err());
+        // With references that are there, it becomes valid.
+        let roots = Arc::new(fixture.store.temp_roots());
+        let options = options(&roots, &Quiet);
+        let received = fixture
+            .store
+            .receive(&mut nar.as_slice(), &item, &options)
+            .unwrap();
+        let waiting = received.wait();
+        drop(roots);
+        fixture.collect(GcAction::DeleteDead);
+        waiting.register(&Quiet).unwrap();
+        assert!(fixture.store.is_valid(&item.path).unwrap());
+        assert_eq!(fs::read(item.path.as_path()).unwrap(), noise(1, size));
+        assert_canonical(item.path.as_path());
+    }
+}
+
+#[test]
+fn a_received_item_that_nobody_waits_for_any_more_leaves_nothing() {
+    let fixture = Fixture::new();
+    let before = names(&fixture);
+    for size in [100, 1_000_000] {
+        let nar = Tree::File(false, noise(1, size)).nar();
+        let item = item(&path(&fixture, "x"), &nar);
+        let roots = Arc::new(fixture.store.temp_roots());
+        let options = options(&roots, &Quiet);
+        let received = fixture
+            .store
+            .receive(&mut nar.as_slice(), &item, &options)
+            .unwrap();
+        let waiting = received.wait();
+        let is_unpacked = size > 100;
+        assert_eq!(!fixture.entries().is_empty(), is_unpacked);
+        drop(waiting);
+    }
     assert_untouched(&fixture, &before);
 }

@@ -114,11 +114,7 @@ impl Fetch {
             references: info.references.clone(),
             deriver: info.deriver.clone(),
         };
-        let options = ReceiveOptions {
-            temp_roots: &self.temp_roots,
-            deduplicate: self.session.auto_optimise_store,
-            progress: attempt,
-        };
+        let options = self.options(attempt);
         let mut mentions = self.engine.store.mentions();
         let copied = self.copy(destination, &expected, &options, &mut mentions);
         let received = match copied {

@@ -3,6 +3,9 @@
 //!
 //! Who has found it fetches it: the daemon (`own`) or Guix's program (`by_guix`). Here is what both
 //! have in common: the lock, and what clients are told.
+//!
+//! The daemon may receive an item before its references are valid. That takes no lock: what is received
+//! has a name of its own, and another attempt, which has the lock, registers it later.
 
 mod by_guix;
 mod idle_agents;
@@ -12,14 +15,16 @@ use std::sync::Arc;
 
 use formats::store_path::StorePath;
 use protocol::trace::Trace;
-use store::{Checked, Level, PathLocks, TempRoots};
+use store::{Checked, Level, PathLocks, ReceiveOptions, TempRoots};
 
 use super::attempt::Attempt;
 use super::engine::Engine;
 use super::log_sink::LogRecord;
 use super::outcome::{Failure, Outcome};
+use super::prefetched::Prefetched;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
+use crate::shared_limit::Share;
 use crate::substituter::{Conversation, Error, Offer, Origin};
 
 pub(super) use idle_agents::IdleAgents;
@@ -28,12 +33,15 @@ pub(super) use idle_agents::IdleAgents;
 pub(super) struct Fetch {
     pub(super) engine: Arc<Engine>,
     pub(super) session: Arc<SessionSettings>,
+    /// Protect what is received, until it is registered.
     pub(super) temp_roots: Arc<TempRoots>,
     pub(super) agents: Arc<IdleAgents>,
     pub(super) path: StorePath,
     /// Whether the item is valid, but damaged.
     pub(super) repair: bool,
     pub(super) offer: Arc<Offer>,
+    /// The item, if it has been received already.
+    pub(super) prefetched: Option<Arc<Prefetched>>,
     /// The request's cache of checks of valid items' contents.
     pub(super) checked: Arc<Checked>,
 }
@@ -42,6 +50,27 @@ impl Fetch {
     /// The attempt: fetches and registers the item.
     pub(super) fn run(&self, attempt: &Attempt) -> Outcome {
         self.with_lock(attempt).unwrap_or_else(Outcome::Error)
+    }
+
+    /// Another attempt: receives the item, which is registered later, and has `share` meanwhile.
+    pub(super) fn prefetch(&self, attempt: &Attempt, share: Share) -> Outcome {
+        let Origin::Own(offer) = &self.offer.origin else {
+            return Outcome::Locked;
+        };
+        match self.engine.store.is_valid(&self.path) {
+            Ok(false) => {}
+            Ok(true) => return Outcome::Done,
+            Err(error) => return Outcome::Error(error.into()),
+        }
+        self.announce(attempt);
+        let expected = offer.expected();
+        match self.receive_own(offer, &expected, &self.options(attempt), attempt) {
+            Ok(received) => {
+                let items = &self.engine.prefetched;
+                Outcome::Received(items.add(received.wait(), share))
+            }
+            Err(failure) => Outcome::Failed(failure),
+        }
     }
 
     fn with_lock(&self, attempt: &Attempt) -> Result<Outcome, RequestError> {
@@ -53,10 +82,19 @@ impl Fetch {
             lock.set_deletion(true);
             return Ok(Outcome::Done);
         }
-        attempt.message(Level::Info, format!("fetching path `{path}'..."));
-        let fetched = match &self.offer.origin {
-            Origin::Own(offer) => self.fetch_own(offer, attempt)?,
-            Origin::Guix => self.fetch_by_guix(attempt)?,
+        let fetched = match (&self.prefetched, &self.offer.origin) {
+            (Some(prefetched), _) => match prefetched.take() {
+                Some(item) => self.register(attempt, item.register(attempt)),
+                None => return Ok(Outcome::NeedsSlot),
+            },
+            (None, Origin::Own(offer)) => {
+                self.announce(attempt);
+                self.fetch_own(offer, attempt)
+            }
+            (None, Origin::Guix) => {
+                self.announce(attempt);
+                self.fetch_by_guix(attempt)?
+            }
         };
         if let Err(failure) = fetched {
             return Ok(Outcome::Failed(failure));
@@ -93,6 +131,19 @@ impl Fetch {
             limit(self.session.build_timeout),
         );
         Ok(work(&mut conversation))
+    }
+
+    fn options<'a>(&'a self, attempt: &'a Attempt) -> ReceiveOptions<'a> {
+        ReceiveOptions {
+            temp_roots: &self.temp_roots,
+            deduplicate: self.session.auto_optimise_store,
+            progress: attempt,
+        }
+    }
+
+    fn announce(&self, attempt: &Attempt) {
+        let path = &self.path;
+        attempt.message(Level::Info, format!("fetching path `{path}'..."));
     }
 
     fn started(&self, attempt: &Attempt) {

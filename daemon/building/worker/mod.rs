@@ -4,6 +4,8 @@
 //! request belongs to this one thread, so nothing here needs a lock, and the client sees everything
 //! in order. The documentation of [`super`] describes how goals, attempts and events interact.
 
+mod fetching;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +14,15 @@ use formats::derivation::Derivation;
 use formats::store_path::StorePath;
 use protocol::frames::status;
 use protocol::operations::BuildMode;
+use store::TempRoots;
 
 use super::attempt::{Attempt, AttemptKey};
 use super::attempt_thread::join_or_start;
 use super::blocked::{Blocked, Blocker, Obstacle};
 use super::engine::Engine;
 use super::event_queue::{Event, EventQueue};
-use super::fetch::{Fetch, IdleAgents};
-use super::goal::{BuildId, BuildState, GoalId, GoalResult, SubstitutionId};
+use super::fetch::IdleAgents;
+use super::goal::{BuildId, BuildState, GoalId, GoalResult};
 use super::hook::HookPool;
 use super::job::Job;
 use super::outcome::{Failure, Outcome};
@@ -32,7 +35,6 @@ use super::{build_steps, substitution_steps};
 use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
 use crate::shared_limit::Share;
-use crate::substituter::Offer;
 
 /// After this many failures of hooks while they build a derivation, it is built without hooks.
 const HOOK_FAILURE_LIMIT: u32 = 3;
@@ -51,6 +53,8 @@ pub(super) struct Worker<'a> {
     fetch_slots: Arc<Slots>,
     hooks: Option<Arc<HookPool>>,
     fetch_agents: Arc<IdleAgents>,
+    /// Protect items that were received before their turn, as long as a request may register them.
+    prefetch_roots: Arc<TempRoots>,
     failures: Failures,
     /// What the client knows that it waits for.
     explained: BTreeSet<Obstacle>,
@@ -105,6 +109,7 @@ impl<'a> Worker<'a> {
             events,
             hooks: HookPool::for_session(engine, session).map(Arc::new),
             fetch_agents: Arc::default(),
+            prefetch_roots: Arc::new(engine.store.temp_roots()),
             failures: Failures::default(),
             explained: BTreeSet::new(),
         }
@@ -175,6 +180,7 @@ impl<'a> Worker<'a> {
             if self.planner.goals.are_done() {
                 return Ok(());
             }
+            self.start_prefetches();
             self.check_standstill()?;
             let is_postponed = self.blocked.has_retries();
             let deadline = is_postponed.then(|| self.postponement.next_try());
@@ -266,13 +272,23 @@ impl<'a> Worker<'a> {
     }
 
     fn attempt_ended(&mut self, id: GoalId, outcome: Outcome) -> Result<(), RequestError> {
-        let Some(Blocker::Attempt(_)) = self.blocked.get(id) else {
-            return Ok(());
-        };
-        let was_at_limit = self.blocked.attempts() == ATTEMPT_LIMIT;
+        let was_at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;
+        match self.blocked.get(id) {
+            Some(Blocker::Attempt(_)) => self.settle(id, outcome)?,
+            Some(Blocker::Prefetch(_)) => self.prefetch_ended(id, outcome),
+            _ => return Ok(()),
+        }
+        if was_at_limit {
+            self.wake_for_slots();
+        }
+        Ok(())
+    }
+
+    /// The attempt that the goal was for has ended.
+    fn settle(&mut self, id: GoalId, outcome: Outcome) -> Result<(), RequestError> {
         self.blocked.remove(id);
         match outcome {
-            Outcome::Done => self.end(id, Ok(())),
+            Outcome::Done | Outcome::Received(_) => self.end(id, Ok(())),
             Outcome::Failed(failure) => self.end(id, Err(failure)),
             Outcome::Locked => self.postpone(id, Obstacle::Lock),
             Outcome::Postponed(reason) => {
@@ -280,6 +296,10 @@ impl<'a> Worker<'a> {
                     self.postponement.postponed_by_hook(requirements, reason);
                 }
                 self.postpone(id, Obstacle::Machine);
+            }
+            // What was received has gone to an attempt that has failed.
+            Outcome::NeedsSlot if matches!(id, GoalId::Substitution(_)) => {
+                self.planner.goals.wake(id);
             }
             Outcome::NeedsSlot => {
                 self.blocked.insert(id, Blocker::Slot);
@@ -296,9 +316,6 @@ impl<'a> Worker<'a> {
                 self.planner.goals.wake(id);
             }
             Outcome::Error(error) => return Err(error),
-        }
-        if was_at_limit {
-            self.wake_for_slots();
         }
         Ok(())
     }
@@ -467,43 +484,6 @@ impl<'a> Worker<'a> {
         let mut share = self.planner.engine.descriptors.share(client);
         let needed = ClientLimits::descriptors_of_build(outputs);
         share.take(needed).ok().map(|()| share)
-    }
-
-    /// Starts to fetch an item whose references are valid, on a new thread.
-    fn start_fetch(&mut self, item: SubstitutionId, offer: Arc<Offer>) {
-        let id = GoalId::Substitution(item);
-        let Some(goal) = self.planner.goals.substitution(item) else {
-            return;
-        };
-        let fetch = Fetch {
-            engine: self.planner.engine.clone(),
-            session: self.planner.request.settings.clone(),
-            temp_roots: self.planner.request.temp_roots.clone(),
-            agents: self.fetch_agents.clone(),
-            path: goal.path.clone(),
-            repair: goal.repair,
-            offer,
-            checked: self.planner.checked.clone(),
-        };
-        let Some(descriptors) = self.descriptors_of_build(1) else {
-            self.postpone(id, Obstacle::Descriptors);
-            return;
-        };
-        let at_limit = self.blocked.attempts() >= ATTEMPT_LIMIT;
-        let slot = (!at_limit).then(|| self.fetch_slots.take(true)).flatten();
-        let Some(slot) = slot else {
-            self.blocked.insert(id, Blocker::Slot);
-            return;
-        };
-        let key = AttemptKey::Substitution {
-            path: fetch.path.clone(),
-            repair: fetch.repair,
-        };
-        self.join_or_start(id, key, move |attempt| {
-            let outcome = fetch.run(attempt);
-            drop((slot, descriptors));
-            outcome
-        });
     }
 
     fn join_or_start(
