@@ -10,7 +10,7 @@ use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::load::Load;
 use super::queue::FairQueue;
-use super::rests::{Rests, is_busy};
+use super::rests::{MAX_ATTEMPTS, Rests, is_busy};
 use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, redirection};
 
 /// How many of them run at once for one server: as many connections where it has HTTP/1.1 only. With
@@ -18,8 +18,6 @@ use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, r
 const PER_SERVER: usize = 64;
 /// How many run at once.
 const IN_ALL: usize = 256;
-/// How often a server that is busy is asked for the same.
-const MAX_ATTEMPTS: u32 = 4;
 
 /// The requests for small bodies.
 pub struct Gets {

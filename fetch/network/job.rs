@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 use substitutes::Compression;
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
 
+use super::address::server;
 use super::decode::{self, Input};
 use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::notes::NoteSender;
 use super::outcome::Outcome;
 use super::output::{Output, OutputError};
+use super::rests::{MAX_ATTEMPTS, Rests, is_busy};
 use super::stream::Stream;
 use super::transfer::{
     Patience, Sink, Tally, ask_for_rest, delivers, described, failure, has_answer, prepare,
@@ -56,6 +58,7 @@ pub struct Tools<'a> {
     pub engine: &'a mut Engine,
     pub link: &'a mut Link,
     pub notes: &'a NoteSender,
+    pub rests: &'a mut Rests,
 }
 
 /// An item that is fetched.
@@ -74,6 +77,8 @@ pub struct Job {
     /// The address of the transfer, after redirections.
     url: String,
     redirections: u32,
+    /// How often the server was busy.
+    busy: u32,
     transfer: Option<Token>,
     tally: Rc<RefCell<Tally>>,
     /// How often the transfer was continued, and how much was received then.
@@ -129,6 +134,7 @@ impl Job {
             written_before: 0,
             url: String::new(),
             redirections: 0,
+            busy: 0,
             transfer: None,
             tally: Rc::default(),
             fruitless: 0,
@@ -216,7 +222,8 @@ impl Job {
     /// Starts with the current place.
     fn try_place(&mut self, tools: &mut Tools<'_>) -> Result<(), NetworkError> {
         self.tally = Rc::default();
-        (self.redirections, self.fruitless, self.received_before) = (0, 0, 0);
+        (self.redirections, self.busy) = (0, 0);
+        (self.fruitless, self.received_before) = (0, 0);
         self.total = None;
         self.decoders += 1;
         self.decoder = Some(Decoder {
@@ -227,7 +234,7 @@ impl Job {
         let result = match &mut self.places[self.at] {
             Place::Url { url, .. } => {
                 self.url.clone_from(url);
-                self.start_transfer(tools)
+                self.start_when_rested(tools)
             }
             Place::File { file, .. } => match file.take() {
                 Some(file) => self.read_file(file, tools),
@@ -278,9 +285,47 @@ impl Job {
         Ok(())
     }
 
+    /// Starts a transfer, after the server's rest if it was busy a moment ago.
+    fn start_when_rested(&mut self, tools: &mut Tools<'_>) -> Result<(), NetworkError> {
+        let server = server(&self.url)?;
+        let Some(until) = tools.rests.until(&server, Instant::now()) else {
+            return self.start_transfer(tools);
+        };
+        if self.has_other_server(&server) {
+            let text = "the server is busy";
+            return Err(described(ErrorKind::Status(503), &self.url, text));
+        }
+        self.resume_at = Some(until);
+        Ok(())
+    }
+
+    /// Whether one of the places after the current one is not at this server.
+    fn has_other_server(&self, name: &str) -> bool {
+        self.places[self.at + 1..].iter().any(|place| match place {
+            Place::Url { url, .. } => server(url).is_ok_and(|other| other != name),
+            Place::File { .. } => true,
+        })
+    }
+
+    /// The server is busy: leaves it alone, and asks once more afterwards. `false` if that would take
+    /// too long, or another server has the same.
+    fn wait_for_server(&mut self, retry_after: Option<u64>, tools: &mut Tools<'_>) -> bool {
+        let Ok(server) = server(&self.url) else {
+            return false;
+        };
+        self.busy += 1;
+        let now = Instant::now();
+        let rests = tools.rests.add(&server, retry_after, self.busy, now);
+        let waits = rests && self.busy < MAX_ATTEMPTS && !self.has_other_server(&server);
+        if waits {
+            self.resume_at = Some(tools.rests.until(&server, now).unwrap_or(now));
+        }
+        waits
+    }
+
     /// Starts a transfer from where the last one broke off.
     fn start_transfer(&mut self, tools: &mut Tools<'_>) -> Result<(), NetworkError> {
-        super::address::server(&self.url)?;
+        server(&self.url)?;
         let Some(decoder) = &self.decoder else {
             return Ok(());
         };
@@ -356,6 +401,7 @@ impl Job {
         self.transfer = None;
         let Some(decoder) = &self.decoder else { return };
         let head = &ended.easy.get_ref().head;
+        let (status, retry_after) = (head.status, head.retry_after);
         let mut tally = self.tally.borrow_mut();
         let from = tally.received;
         if !tally.is_accepted && ended.result.is_ok() && delivers(head, from) {
@@ -376,7 +422,7 @@ impl Job {
             Err(_) if is_accepted && is_whole => decoder.stream.finish(),
             Err(error) if !is_accepted && has_answer(error, &ended.easy) => {
                 // It was ended because nobody wants its body, which is long.
-                self.refused(head.status, from, tools);
+                self.refused(status, retry_after, from, tools);
             }
             Err(error) if is_accepted || from > 0 => {
                 let error = failure(error, &ended.easy, &self.url);
@@ -394,7 +440,7 @@ impl Job {
                     }
                 }
                 Some(Err(error)) => self.fail(error, tools),
-                None => self.refused(head.status, from, tools),
+                None => self.refused(status, retry_after, from, tools),
             },
         }
     }
@@ -409,10 +455,13 @@ impl Job {
     }
 
     /// The server answers something else.
-    fn refused(&mut self, status: u32, from: u64, tools: &mut Tools<'_>) {
+    fn refused(&mut self, status: u32, retry_after: Option<u64>, from: u64, tools: &mut Tools<'_>) {
         if from > 0 && matches!(status, 200 | 206 | 416) {
             // It has another body now, or doesn't continue any: from the beginning.
             return self.abandon(Step::Begin, tools);
+        }
+        if is_busy(status) && self.wait_for_server(retry_after, tools) {
+            return;
         }
         let text = format!("the server answers with status {status}");
         let error = described(ErrorKind::Status(status), &self.url, &text);

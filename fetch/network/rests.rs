@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+/// How often a server that is busy is asked for the same.
+pub const MAX_ATTEMPTS: u32 = 4;
 /// The first wait for a server that doesn't say how long it needs; the next ones are longer.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// How long a server is waited for altogether, until it has had its peace for [`MEMORY`].
@@ -61,7 +63,13 @@ impl Rests {
 
     /// Whether a server may be asked.
     pub fn may_ask(&self, server: &str, now: Instant) -> bool {
-        self.0.get(server).is_none_or(|rest| rest.until <= now)
+        self.until(server, now).is_none()
+    }
+
+    /// Until when a server is left alone.
+    pub fn until(&self, server: &str, now: Instant) -> Option<Instant> {
+        let rest = self.0.get(server)?;
+        (rest.until > now).then_some(rest.until)
     }
 
     /// When the next of them may be asked again.
@@ -87,6 +95,7 @@ mod tests {
         // What it says to the next one counts from then on, and is not waited for twice.
         assert!(rests.add("a", Some(10), 1, start + seconds(5)));
         assert_eq!(rests.next_end(start), Some(start + seconds(15)));
+        assert_eq!(rests.until("a", start), Some(start + seconds(15)));
         assert!(!rests.may_ask("a", start + seconds(14)) && rests.may_ask("b", start));
         assert!(rests.may_ask("a", start + seconds(15)));
         assert_eq!(rests.next_end(start + seconds(15)), None);

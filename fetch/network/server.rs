@@ -14,6 +14,7 @@ use super::gets::{Get, Gets};
 use super::job::{Job, Place, Tools};
 use super::link::Link;
 use super::notes::Notes;
+use super::rests::Rests;
 
 /// How many requests are taken at once; whoever asks gives fewer.
 const REQUESTS: usize = 16 << 10;
@@ -26,6 +27,8 @@ struct Server {
     notes: Notes,
     gets: Gets,
     fetches: Fetches,
+    /// The servers that were too busy to deliver items. They may well answer questions.
+    rests: Rests,
 }
 
 /// Serves requests until the other side hangs up.
@@ -36,6 +39,7 @@ pub fn serve(socket: UnixStream) -> anyhow::Result<()> {
         notes: Notes::new()?,
         gets: Gets::new(),
         fetches: Fetches::new(),
+        rests: Rests::default(),
     };
     while server.step()? {}
     Ok(())
@@ -58,6 +62,7 @@ impl Server {
             engine: &mut self.engine,
             link: &mut self.link,
             notes: &sender,
+            rests: &mut self.rests,
         };
         for note in self.notes.take() {
             self.fetches.note(note, &mut tools);

@@ -1,6 +1,7 @@
 //! `guix-fetch network`, asked as the daemon asks it.
 
 mod bad_servers;
+mod busy;
 mod contents;
 pub mod fixture;
 mod interruptions;
