@@ -4,7 +4,7 @@
 //! list of authorities, unless `--insecure` is given. How large the contents
 //! are is told by a trace line on standard error before they begin, and why they can't be had as a
 //! message there. It runs as the user, who asked for it, and gives up what it doesn't need: it can
-//! write nothing but what is open already.
+//! write nothing but what is open already, and use no local sockets.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     curl::init();
     landlock::confine(Some(&[Path::new("/dev")]))
-        .and_then(|_| seccomp::restrict_builder(true))
+        .and_then(|_| seccomp::restrict_downloader())
         .context("cannot give up privileges")?;
     let mut easy = Easy2::new(Output {
         url: url.to_owned(),

@@ -8,7 +8,8 @@ use system::{landlock, seccomp};
 use super::request::Refusal;
 
 /// From here on, this process and the programs that it runs can write beneath the directory of the
-/// output and the working directory only, and use no dangerous system calls.
+/// output and the working directory only, and use neither local sockets, by which the machine's services
+/// are reached, nor dangerous system calls.
 pub fn confine(output: &Path) -> Result<(), Refusal> {
     if geteuid().is_root() {
         let reason = "refusing to run with elevated privileges (UID 0)";
@@ -19,6 +20,6 @@ pub fn confine(output: &Path) -> Result<(), Refusal> {
         .map_err(|error| Refusal(format!("cannot find the working directory: {error}")))?;
     let around = output.parent().unwrap_or(Path::new("/"));
     landlock::confine(Some(&[around, &directory, Path::new("/dev")]))
-        .and_then(|_| seccomp::restrict_builder(true))
+        .and_then(|_| seccomp::restrict_downloader())
         .map_err(|error| Refusal(format!("cannot give up privileges: {error}")))
 }

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 
 use formats::{Algorithm, Hash};
 use nix::mount::{MntFlags, MsFlags};
@@ -623,4 +625,48 @@ fn the_superuser_downloads_nothing() {
         said.contains("fixed-output derivation and output file name expected"),
         "{said}"
     );
+}
+
+/// Under Guix's daemon, and for users, there is nothing around the program that keeps it from the
+/// machine's services. libcurl can have a proxy at a local socket.
+#[test]
+fn the_program_itself_gives_up_local_sockets() {
+    let site = Site::new();
+    let socket = site.path("proxy");
+    let listener = UnixListener::bind(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
+    let program = site.for_everybody(env!("CARGO_BIN_EXE_guix-fetch"));
+    let start = |arguments: &[&str]| {
+        let mut command = site.command(&program);
+        let proxy = format!("socks5h://localhost{}", socket.display());
+        command.args(arguments).env("http_proxy", proxy);
+        command
+    };
+    let url = "http://127.0.0.1:1/x";
+    let output = start(&["get", url]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains(url), "{said}");
+    let reached = || listener.accept().is_ok();
+    assert!(!reached());
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root, to be somebody else");
+    }
+    let store = site.store();
+    fs::create_dir(&store).unwrap();
+    let (drv, output) = ["x.drv", "x"]
+        .map(|name| store.join(format!("{}-{name}", "0".repeat(32))))
+        .into();
+    let text = format!(
+        "Derive([(\"out\",\"{}\",\"sha256\",\"{}\")],[],[],\"x86_64-linux\",\"builtin:download\",[],[(\"download-methods\",\"(upstream)\"),(\"url\",\"\\\"{url}\\\"\")])",
+        output.display(),
+        Hash::sha256("x").hex()
+    );
+    fs::write(&drv, text).unwrap();
+    let mut command = start(&["perform-download"]);
+    command.args([&drv, &output]).uid(65534).gid(65534);
+    let output = command.current_dir("/").output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(said.contains(url), "{said}");
+    assert!(!reached());
 }
