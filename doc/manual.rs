@@ -136,7 +136,17 @@ fn hook() -> Command {
         .long_about(
             "Started by guix-daemon, which writes one line for each derivation to its standard \
              input; answers on standard output, and copies the log of the build to descriptor 4. \
-             People use `guix-client offload'.",
+             People use `guix-client offload'.\n\n\
+             `guix-offload worker' is what a scheduler or a container engine runs on a node: a build \
+             machine for as long as its standard input stays open, with a store of its own, which it \
+             removes at its end. It needs no privilege where user namespaces are allowed, and starts \
+             the `guix-daemon' that lies beside it, or in ../../bin. Options of a worker: \
+             --daemon=FILE, the daemon's program; --key=PREFIX, sign by the keys in PREFIX.sec and \
+             PREFIX.pub instead of new ones; --directory=DIR, make the worker's directory in DIR \
+             instead of $TMPDIR or /tmp; --socket=FILE, pass connections on to the daemon that \
+             serves on this socket, with its store and its keys; --patience=N, wait for the head's \
+             first words for N seconds instead of 60. Its exit status is 0 when the head wanted no \
+             more.",
         )
         .disable_help_flag(true)
         .arg(argument("SYSTEM", "the daemon's system type"))

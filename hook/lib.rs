@@ -33,3 +33,4 @@ pub mod suitability;
 mod test_data;
 pub mod transfer;
 mod transfer_progress;
+pub mod worker;

@@ -12,19 +12,29 @@ use hook::remote::BuildLimits;
 use hook::request::Input;
 use hook::selection::Selection;
 use hook::status::{self, Format};
-use hook::{check_machines, run};
+use hook::{check_machines, run, worker};
 use store::Directories;
 
 const USAGE: &str = "\
 Usage: guix-offload [offload] SYSTEM MAX-SILENT-TIME PRINT-BUILD-TRACE? BUILD-TIMEOUT
        guix-offload test [FILE [REGEXP]]
        guix-offload status [FILE [REGEXP]]
+       guix-offload worker [OPTION...]
 
 Process build offload requests written on the standard input, possibly offloading builds to the
 machines listed in `machines.scm'.
 
 FILE is read instead of the usual machine files.  REGEXP, an extended regular expression (as of
 `grep -E'), selects the machines in whose names it matches anywhere.
+
+`worker' is what a scheduler or a container engine runs on a node: a build machine for as long as its
+standard input stays open, with a store of its own that it removes at its end.
+
+  --daemon=FILE     the daemon's program; by default `guix-daemon' beside this program
+  --key=PREFIX      sign by the keys in PREFIX.sec and PREFIX.pub instead of new ones
+  --directory=DIR   make the worker's directory in DIR instead of $TMPDIR or /tmp
+  --socket=FILE     use the daemon that serves on this socket, and nothing of the above
+  --patience=N      wait for the head's first words for N seconds instead of 60
 
 This tool is meant to be used internally by `guix-daemon'.  People use `guix-client offload'.
 
@@ -77,6 +87,7 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
             print(&text)?;
             Ok(0)
         }
+        ["worker", rest @ ..] => worker::run(rest),
         ["offload", system, silence, trace, timeout] | [system, silence, trace, timeout] => {
             match BuildLimits::parse(silence, trace, timeout) {
                 Some(limits) => serve(run::Arguments {

@@ -179,8 +179,13 @@ impl Client {
 
     /// Like [`Client::connect`], with these options.
     pub fn connect_with(daemon: &Daemon, options: &Options) -> Client {
-        let store = StoreDir::new(daemon.store.to_str().unwrap()).unwrap();
-        let stream = daemon.connect();
+        let store = daemon.store.to_str().unwrap();
+        Client::over(daemon.connect(), store, options)
+    }
+
+    /// Like [`Client::connect_with`], over a connection to a daemon with this store.
+    pub fn over(stream: UnixStream, store: &str, options: &Options) -> Client {
+        let store = StoreDir::new(store).unwrap();
         let (reader, writer) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
         let mut connection =
             Connection::over(Box::new(reader), Box::new(writer), &store, options).unwrap();

@@ -22,6 +22,8 @@
 //! | `files.rs` | machine files |
 //! | `client.rs` | `guix-client offload` |
 //! | `faults.rs` | everything breaks at random |
+//! | `worker.rs`, `worker_job.rs` | `guix-offload worker`, at the end of a command |
+//! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
 //! under it. With `GUIX_MACHINE_DAEMON_UNDER_TEST` the machines' daemons are.
@@ -51,3 +53,6 @@ mod namespaces;
 mod requests;
 mod sharing;
 mod substitutes;
+mod worker;
+mod worker_ends;
+mod worker_job;

@@ -48,19 +48,25 @@ const PROCESS_FIRST: u32 = 0x7100_0000;
 /// has, and removes its supplementary groups. Returns `false`, and changes nothing, in a user namespace that
 /// has no such id.
 pub fn become_nobody_else() -> io::Result<bool> {
-    let pid = std::process::id();
-    let maps = ["uid_map", "gid_map"].map(|map| {
-        let map = std::fs::read_to_string(format!("/proc/self/{map}"))?;
-        Ok::<_, io::Error>(choose_id(&map, pid))
-    });
-    let [uid, gid] = maps;
-    let (Some(uid), Some(gid)) = (uid?, gid?) else {
+    let Some((uid, gid)) = nobody_else()? else {
         return Ok(false);
     };
     set_groups(&[])?;
     set_gid(gid)?;
     set_uid(uid)?;
     Ok(true)
+}
+
+/// A user and a group for this process, or for one that it starts, which no other process has; `None` in a
+/// user namespace that has no such id.
+pub fn nobody_else() -> io::Result<Option<(u32, u32)>> {
+    let pid = std::process::id();
+    let maps = ["uid_map", "gid_map"].map(|map| {
+        let map = std::fs::read_to_string(format!("/proc/self/{map}"))?;
+        Ok::<_, io::Error>(choose_id(&map, pid))
+    });
+    let [uid, gid] = maps;
+    Ok(uid?.zip(gid?))
 }
 
 /// An id for the process with this number, of those that a map in `/proc` has

@@ -124,6 +124,28 @@ pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<i32>> {
     fork(namespaces | Namespaces::CLONE_PARENT)
 }
 
+/// Writes the id maps of a process that is in a new user namespace and is this one's child, with one
+/// user and one group. Only root may map other ids than its own; for others, `setgroups` is denied
+/// there, as the kernel requires.
+pub fn write_maps_of(pid: i32, user: IdMap, group: IdMap) -> io::Result<()> {
+    if crate::ids::effective_uid() != 0 {
+        write(&format!("/proc/{pid}/setgroups"), "deny")?;
+    }
+    for (map, ids) in [("uid_map", user), ("gid_map", group)] {
+        let line = format!("{} {} 1", ids.inside, ids.outside);
+        write(&format!("/proc/{pid}/{map}"), &line)?;
+    }
+    Ok(())
+}
+
+/// Forks this process, which has to have a single thread, into new namespaces. Returns the new
+/// process's id, or `None` in the new process.
+///
+/// Fails if this process has several threads: the copy would not have them.
+pub fn fork_into(namespaces: Namespaces) -> io::Result<Option<i32>> {
+    fork(namespaces)
+}
+
 /// Forks this process, which has to have a single thread. Returns the new process's id, or `None` in the
 /// new process.
 fn fork(flags: Namespaces) -> io::Result<Option<i32>> {

@@ -37,6 +37,12 @@ pub fn expect_children() -> io::Result<()> {
     Ok(())
 }
 
+/// Has this process sent a signal when the thread that started it ends. A change of the user takes that
+/// away, so this is to be called after it.
+pub fn on_end_of_parent(signal: Signal) -> io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(signal)?)
+}
+
 /// Blocks signals in this thread and in those that it starts later, so that one thread can wait for
 /// them with [`wait_for`].
 pub fn block(signals: &[Signal]) -> io::Result<()> {

@@ -1,0 +1,248 @@
+//! The directories of workers on a node: one for all of a user's (`guix-worker-UID@HOST`), which has one for
+//! each worker, `NAME`, and beside it a file, `NAME.lock`, whose lock the worker holds as long as it
+//! lives. A worker that was killed leaves both; the next one sweeps them.
+//!
+//! The host's name is in there because a temporary directory may be on a network file system, where locks
+//! of other nodes may not be seen. A lock on the file `lock` is held while directories are made or
+//! looked at. Nothing here follows links, and a directory of somebody else is refused.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use system::lock::{LockFile, Mode};
+use system::tree::{Dir, remove_tree};
+
+use crate::frames::{Class, Failure};
+
+/// The lock of the directory of all.
+const LOCK: &str = "lock";
+/// What the names of locks of workers end with.
+const LOCK_SUFFIX: &str = ".lock";
+/// How often to begin anew when the last worker removes the directory of all meanwhile.
+const ATTEMPTS: u32 = 100;
+
+/// A worker's directory.
+pub(super) struct WorkerDirectory {
+    all: PathBuf,
+    name: String,
+    /// Held as long as this lives, and by the processes forked from this one.
+    lock: LockFile,
+}
+
+/// A failure of the disk.
+pub(super) fn disk(doing: &str, path: &Path, error: &io::Error) -> Failure {
+    let text = format!("cannot {doing} `{}': {error}", path.display());
+    Failure::new(Class::Disk, text)
+}
+
+/// Whether an error is that there is no space left.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    let full = [libc::ENOSPC, libc::EDQUOT].map(Some);
+    full.contains(&error.raw_os_error())
+}
+
+impl WorkerDirectory {
+    /// Makes one in `within`. Other users may enter it if `open`, but not see what there is beside it.
+    pub fn make(within: &Path, open: bool) -> Result<WorkerDirectory, Failure> {
+        let uid = system::ids::effective_uid();
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let host: String = host.to_string_lossy().chars().filter(is_plain).collect();
+        let all = within.join(format!("guix-worker-{uid}@{host}"));
+        let failed = |error: io::Error| disk("make a worker's directory in", &all, &error);
+        for _ in 0..ATTEMPTS {
+            if let Some(made) = try_to_make(&all, uid, open)? {
+                return Ok(made);
+            }
+        }
+        Err(failed(io::ErrorKind::ResourceBusy.into()))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        self.all.join(&self.name)
+    }
+
+    /// The directory of all workers.
+    pub fn of_all(&self) -> &Path {
+        &self.all
+    }
+
+    /// Removes it with all that is in it, and the directory of all if nobody else has anything there.
+    pub fn remove(self) -> io::Result<()> {
+        let all = Dir::open(&self.all)?;
+        remove(&all, &self.name, &self.lock)?;
+        let Some(lock) = lock_all(&self.all)? else {
+            return Ok(());
+        };
+        if all.names()? == [LOCK] {
+            lock.delete()?;
+            fs::remove_dir(&self.all)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_plain(character: &char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')
+}
+
+/// `None` if the directory of all was removed meanwhile.
+fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Option<WorkerDirectory>, Failure> {
+    let failed = |error: io::Error| disk("make a worker's directory in", all, &error);
+    match fs::create_dir(all) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let directory = match Dir::open(all) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let status = directory.stat().map_err(failed)?;
+    if status.uid() != uid {
+        let owner = system::ids::user_name(status.uid());
+        let text = format!("`{}' belongs to {owner}", all.display());
+        return Err(Failure::new(Class::Disk, text));
+    }
+    directory
+        .chmod(if open { 0o711 } else { 0o700 })
+        .map_err(failed)?;
+    let Some(_lock) = lock_all(all).map_err(failed)? else {
+        return Ok(None);
+    };
+    let name = format!("{:016x}", rand::random::<u64>());
+    let lock = LockFile::open(all.join(format!("{name}{LOCK_SUFFIX}"))).map_err(failed)?;
+    if !lock.try_lock(Mode::Exclusive).map_err(failed)? {
+        return Ok(None); // a name that exists
+    }
+    directory.create_dir(&name, 0o755).map_err(failed)?;
+    let own = directory.open_dir(&name).map_err(failed)?;
+    own.chmod(0o755).map_err(failed)?;
+    Ok(Some(WorkerDirectory {
+        all: all.to_owned(),
+        name,
+        lock,
+    }))
+}
+
+/// Locks the directory of all; `None` if it was removed meanwhile.
+fn lock_all(all: &Path) -> io::Result<Option<LockFile>> {
+    let lock = match LockFile::open(all.join(LOCK)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    lock.lock(Mode::Exclusive)?;
+    Ok((!lock.is_stale()?).then_some(lock))
+}
+
+fn remove(all: &Dir, name: &str, lock: &LockFile) -> io::Result<()> {
+    match remove_tree(all, name) {
+        Err(error) if all.try_stat_at(name)?.is_some() => {
+            return Err(io::Error::other(error.to_string()));
+        }
+        _ => {}
+    }
+    lock.delete()
+}
+
+/// Removes what workers that were killed have left.
+pub(super) fn sweep(all: &Path) -> io::Result<()> {
+    let directory = Dir::open(all)?;
+    let mut left = Vec::new();
+    {
+        let Some(_lock) = lock_all(all)? else {
+            return Ok(());
+        };
+        for name in directory.names()? {
+            let Some(worker) = worker_of(&name) else {
+                continue;
+            };
+            let lock = LockFile::open(all.join(&name))?;
+            if lock.try_lock(Mode::Exclusive)? {
+                left.push((worker, lock));
+            }
+        }
+    }
+    for (worker, lock) in left {
+        remove(&directory, &worker, &lock)?;
+    }
+    Ok(())
+}
+
+/// The worker that the lock file with this name is of.
+fn worker_of(name: &OsString) -> Option<String> {
+    let name = std::str::from_utf8(name.as_bytes()).ok()?;
+    let worker = name.strip_suffix(LOCK_SUFFIX)?;
+    (worker.len() == 16 && worker.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .then(|| worker.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_a_dead_worker_leaves_is_swept_and_nothing_else() {
+        let scratch = tempfile::tempdir().unwrap();
+        let within = scratch.path();
+        let living = WorkerDirectory::make(within, false).unwrap();
+        let dead = WorkerDirectory::make(within, false).unwrap();
+        let precious = within.join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "x").unwrap();
+        fs::create_dir_all(dead.path().join("store/x")).unwrap();
+        symlink(&precious, dead.path().join("store/link")).unwrap();
+        let all = dead.of_all().to_owned();
+        let foreign = all.join("notes");
+        fs::write(&foreign, "").unwrap();
+        // Its process has ended.
+        let path = dead.path();
+        drop(dead);
+        sweep(&all).unwrap();
+        assert!(!path.exists() && !path.with_extension("lock").exists());
+        assert!(living.path().exists() && foreign.exists());
+        assert!(precious.join("file").exists());
+        fs::remove_file(&foreign).unwrap();
+        living.remove().unwrap();
+        assert!(!all.exists());
+        WorkerDirectory::make(within, false)
+            .unwrap()
+            .remove()
+            .unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let made = WorkerDirectory::make(scratch.path(), false).unwrap();
+        let all = made.of_all().to_owned();
+        made.remove().unwrap();
+        let elsewhere = scratch.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        symlink(&elsewhere, &all).unwrap();
+        let failure = WorkerDirectory::make(scratch.path(), false).err().unwrap();
+        assert_eq!(failure.class, Class::Disk);
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn many_workers_come_and_go_at_the_same_time() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let made = WorkerDirectory::make(scratch.path(), false).unwrap();
+                        let _ = sweep(made.of_all());
+                        assert!(made.path().exists());
+                        made.remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}
