@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use formats::StoreDir;
+use protocol::client::{Connection, Options};
 use system::process::{Child, Spawn};
 use system::{pipe, signal, socket};
 
@@ -107,20 +109,33 @@ impl Daemon {
         Ok(Daemon { process, log })
     }
 
-    /// Waits until it answers.
-    pub fn wait_to_serve(&mut self) -> Result<(), Failure> {
+    /// Waits until it answers a client, for whom it opens its database: the next client need not wait.
+    pub fn wait_to_serve(&mut self, store: &StoreDir) -> Result<(), Failure> {
         let waited = |error: io::Error| Failure::new(Class::Daemon, error.to_string());
-        while connect().is_err() {
-            if self
-                .process
-                .wait_timeout(INTERVAL)
-                .map_err(waited)?
-                .is_some()
-            {
-                return Err(self.why_it_ended());
+        let stream = loop {
+            match connect() {
+                Ok(stream) => break stream,
+                Err(_) => {
+                    if self
+                        .process
+                        .wait_timeout(INTERVAL)
+                        .map_err(waited)?
+                        .is_some()
+                    {
+                        return Err(self.why_it_ended());
+                    }
+                }
+            }
+        };
+        let reader = stream.try_clone().map_err(waited)?;
+        let (reader, writer) = (Box::new(reader), Box::new(stream));
+        match Connection::over(reader, writer, store, &Options::default()) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let text = format!("the worker's daemon does not serve: {error}");
+                Err(Failure::new(class(), text))
             }
         }
-        Ok(())
     }
 
     /// Waits for its end, and returns why that was.
@@ -135,11 +150,7 @@ impl Daemon {
             Err(error) => error.to_string(),
         };
         let said = tail(&self.log).unwrap_or_default();
-        let class = match has_no_space(Path::new(PLACE)) {
-            true => Class::Disk,
-            false => Class::Daemon,
-        };
-        Failure::new(class, format!("the worker's daemon {ended}: {said}"))
+        Failure::new(class(), format!("the worker's daemon {ended}: {said}"))
     }
 }
 
@@ -156,6 +167,14 @@ fn tail(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).trim().replace('\n', "; "))
+}
+
+/// Why the daemon fails.
+fn class() -> Class {
+    match has_no_space(Path::new(PLACE)) {
+        true => Class::Disk,
+        false => Class::Daemon,
+    }
 }
 
 /// Whether a disk has no space left.

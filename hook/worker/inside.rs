@@ -2,9 +2,10 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use formats::StoreDir;
 use system::{ids, limits, poll, process};
 
 use super::daemon::{self, Daemon, Program};
@@ -72,26 +73,24 @@ fn prepare(plan: Plan) -> impl FnOnce(&KeeperHello) -> Result<Ready, Failure> + 
         pair,
         ..
     } = plan;
-    let making = match pair {
+    let making: Making = match pair {
         Some(pair) => Ok(Pair::Fixed(pair)),
         None => Err(thread::spawn(Pair::generate)),
     };
     move |hello| {
         let store = store_directory(hello)?;
-        root::enter(&directory, &store)?;
+        root::enter(&directory, store.as_path())?;
         let mut daemon = Daemon::start(&program, hello)?;
-        let pair = match making {
-            Ok(pair) => pair,
-            Err(making) => making.join().unwrap_or_else(|_| {
-                let text = "the thread that makes a key has panicked";
-                Err(Failure::new(Class::Key, text))
-            })?,
-        };
-        let key = pair.install(hello.key.as_deref(), &Path::new(PLACE).join("etc"))?;
-        daemon.wait_to_serve()?;
-        let node = Node::new(store);
+        // Both wait for the disk.
+        let (key, serves) = thread::scope(|scope| {
+            let serves = scope.spawn(|| daemon.wait_to_serve(&store));
+            let key = install(making, hello);
+            (key, serves.join().unwrap_or_else(|_| Err(panicked())))
+        });
+        serves?;
+        let node = Node::new(store.as_path().to_owned());
         let mut greeting = node.hello();
-        greeting.key = key;
+        greeting.key = key?;
         Ok(Ready {
             hello: greeting,
             served: Served {
@@ -103,14 +102,30 @@ fn prepare(plan: Plan) -> impl FnOnce(&KeeperHello) -> Result<Ready, Failure> + 
     }
 }
 
+/// A pair, or the thread that makes one.
+type Making = Result<Pair, JoinHandle<Result<Pair, Failure>>>;
+
+/// Puts the keys where the daemon expects them.
+fn install(making: Making, hello: &KeeperHello) -> Result<Option<String>, Failure> {
+    let pair = match making {
+        Ok(pair) => pair,
+        Err(making) => making.join().unwrap_or_else(|_| Err(panicked()))?,
+    };
+    pair.install(hello.key.as_deref(), &Path::new(PLACE).join("etc"))
+}
+
+fn panicked() -> Failure {
+    Failure::new(Class::Other, "a thread of the worker has panicked")
+}
+
 /// The store directory that the head wants.
-fn store_directory(hello: &KeeperHello) -> Result<PathBuf, Failure> {
-    match formats::StoreDir::new(&hello.store) {
+fn store_directory(hello: &KeeperHello) -> Result<StoreDir, Failure> {
+    match StoreDir::new(&hello.store) {
         Ok(store) if store.as_path().starts_with(PLACE) => {
             let text = format!("a store in `{PLACE}' can't be made");
             Err(Failure::new(Class::Protocol, text))
         }
-        Ok(store) => Ok(store.as_path().to_owned()),
+        Ok(store) => Ok(store),
         Err(error) => Err(Failure::new(Class::Protocol, error.to_string())),
     }
 }

@@ -342,14 +342,17 @@ fn a_full_disk_is_named() {
         return;
     }
     let node = Node::new();
-    let script = format!(
-        "exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs -o size=4k full {} && \
-         exec \"$@\"' sh \"$@\"",
-        node.scratch().display()
-    );
-    match Job::fails(&node, node.script(&script), &wishes()) {
-        (NoJob::Failure(failure), _) => assert_eq!(failure.class, Class::Disk, "{failure}"),
-        other => panic!("{other:?}"),
+    // Too small for directories, for keys, and for a database.
+    for size in ["4k", "20k", "120k", "300k"] {
+        let script = format!(
+            "exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs -o size={size} full {} && \
+             exec \"$@\"' sh \"$@\"",
+            node.scratch().display()
+        );
+        match Job::fails(&node, node.script(&script), &wishes()) {
+            (NoJob::Failure(failure), _) => assert_eq!(failure.class, Class::Disk, "{failure}"),
+            other => panic!("{other:?}"),
+        }
     }
     node.has_nothing_left();
 }
