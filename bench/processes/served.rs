@@ -89,6 +89,7 @@ pub const TASKS: &[(Duration, &[Task<Served>])] = &[
             Task::new("look for 2000 substitutes, 20 ms away", look_up).rounds(2),
             Task::new("substitute 300 small items, 20 ms away", small).rounds(2),
             Task::new("substitute a chain of 40 small items, 20 ms away", chain),
+            Task::new("the same, looked for before", chain_looked_for),
         ],
     ),
 ];
@@ -126,6 +127,21 @@ impl Served {
                 .publish(self.host.store(), &item.compressed(&[Compression::Zstd]))
         };
         (0..count).map(item).collect()
+    }
+
+    /// So many small items, each of which refers to the one before.
+    fn chain(&self, name: &str, round: usize, count: usize) -> Vec<StorePath> {
+        let mut paths: Vec<StorePath> = Vec::new();
+        for number in 0..count {
+            let contents = format!("{name} {number} of round {round}\n").repeat(100);
+            let mut item = Item::new(&format!("{name}-{number}"), Tree::file(contents));
+            if let Some(last) = paths.last() {
+                item = item.reference(last);
+            }
+            let item = item.compressed(&[Compression::Zstd]);
+            paths.push(self.publisher.publish(self.host.store(), &item));
+        }
+        paths
     }
 }
 
@@ -189,24 +205,23 @@ fn small(on: &Served, round: usize) -> Result<Duration> {
     fetch(on, on.small_items("small", round, 300))
 }
 
-/// Each of the items refers to the one before.
+/// A chain of items of which nobody knows more than the last one's name: a round trip for each shows
+/// to what it refers.
 fn chain(on: &Served, round: usize) -> Result<Duration> {
-    let mut paths: Vec<StorePath> = Vec::new();
-    for number in 0..40 {
-        let contents = format!("link {number} of round {round}\n").repeat(100);
-        let mut item = Item::new(&format!("link-{number}"), Tree::file(contents));
-        if let Some(last) = paths.last() {
-            item = item.reference(last);
-        }
-        let item = item.compressed(&[Compression::Zstd]);
-        paths.push(on.publisher.publish(on.host.store(), &item));
-    }
-    let wanted = paths.last().cloned();
-    let time = fetch(on, wanted.into_iter().collect())?;
-    ensure!(
-        paths.iter().all(|path| path.as_path().exists()),
-        "not all of the chain is there"
-    );
+    fetch_chain(on, &on.chain("unknown", round, 40))
+}
+
+/// The same after the client has asked about all of them, as `guix build` does.
+fn chain_looked_for(on: &Served, round: usize) -> Result<Duration> {
+    let chain = on.chain("known", round, 40);
+    ask(on, chain.iter().cloned().collect())?;
+    fetch_chain(on, &chain)
+}
+
+fn fetch_chain(on: &Served, chain: &[StorePath]) -> Result<Duration> {
+    let time = fetch(on, chain.last().cloned().into_iter().collect())?;
+    let is_there = |path: &StorePath| path.as_path().exists();
+    ensure!(chain.iter().all(is_there), "not all of the chain is there");
     Ok(time)
 }
 

@@ -4,6 +4,7 @@
 //! The web server is nginx; what it serves of the first item comes from a server that holds it back
 //! until the test lets it go.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
 use std::sync::Mutex;
@@ -13,13 +14,15 @@ use formats::StorePath;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::operations::GcAction;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use substitutes::Compression;
 
-use crate::fixture::{Client, Fixture, Outcome, write_script};
+use crate::fixture::{Client, Fixture, Outcome, SmallDisk, write_script};
 use crate::harness::derivations::{self, Script};
 use crate::harness::substitutes::{Item, Publisher, Tree};
 use crate::harness::web_server::{Protocol, WebServer};
-use crate::harness::{Site, eventually, program};
+use crate::harness::{Site, eventually, program, skip};
 use crate::network::fixture::{HandServer, noise, respond};
 
 /// A daemon, and servers with a chain of items.
@@ -39,7 +42,16 @@ impl Chain {
     /// So many items, each of them a file of that size. The first item is delivered with this status
     /// when the test drops what is returned besides.
     fn new(length: usize, size: usize, status: &'static str, options: &[&str]) -> (Chain, Hold) {
-        let site = Site::new();
+        Chain::at(Site::new(), length, size, status, options)
+    }
+
+    fn at(
+        site: Site,
+        length: usize,
+        size: usize,
+        status: &'static str,
+        options: &[&str],
+    ) -> (Chain, Hold) {
         let directory = site.path("server");
         fs::create_dir_all(&directory).unwrap();
         let (hold, gate) = channel();
@@ -430,4 +442,93 @@ fn few_descriptors_are_enough() {
     }
     fixture.client().ensure(&paths[19]).succeeded();
     fixture.assert_holds(&paths);
+}
+
+#[test]
+fn a_full_disk_ends_the_request_and_nothing_waits_on_it() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("needs root, for a file system of its own");
+    }
+    let site = Site::new();
+    let mounted = SmallDisk::mount(site.store(), "6m");
+    let (chain, hold) = Chain::at(site, 6, 2_000_000, "200 OK", &[]);
+    let done = chain.meanwhile(hold, || ());
+    done.failed();
+    done.said("No space left on device");
+    let valid = |path: &&StorePath| chain.fixture.client().0.is_valid_path(path).unwrap();
+    let valid: Vec<&StorePath> = chain.paths.iter().filter(valid).collect();
+    assert!(valid.len() < 4, "{valid:?}");
+    chain.fixture.assert_holds(valid);
+    // A directory on which something is mounted can't be removed.
+    let Fixture { daemon, site, .. } = chain.fixture;
+    drop((daemon, mounted, site));
+}
+
+/// Clients that want whatever they like, some of which leave again, and items that nobody delivers.
+#[test]
+fn many_requests_for_items_that_refer_to_many() {
+    const ITEMS: usize = 40;
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut chain, hold) = Chain::new(1, 100, "200 OK", &["--max-substitutions=3"]);
+    drop(hold);
+    let lost: BTreeSet<usize> = (0..3).map(|_| random.random_range(5..ITEMS)).collect();
+    let mut can_be_had = vec![true];
+    for number in 1..ITEMS {
+        let size = SIZES[random.random_range(0..SIZES.len())];
+        let mut new = item(number, size);
+        let mut is_usable = !lost.contains(&number);
+        for _ in 0..random.random_range(0..4) {
+            let reference = random.random_range(number.saturating_sub(6)..number);
+            new = new.reference(&chain.paths[reference]);
+            is_usable &= can_be_had[reference];
+        }
+        let path = chain.fixture.publish(&new);
+        if lost.contains(&number) {
+            let nar = format!("nar/{}", path.base_name());
+            fs::remove_file(chain.fixture.publisher.directory().join(nar)).unwrap();
+        }
+        chain.paths.push(path);
+        can_be_had.push(is_usable);
+    }
+    let chain = &chain;
+    let (can_be_had, wanted) = (&can_be_had, &mut random);
+    std::thread::scope(|scope| {
+        for turn in 0..12 {
+            let number = wanted.random_range(ITEMS / 2..ITEMS);
+            let leaves = turn % 3 == 0;
+            let stream = chain.fixture.daemon.connect();
+            let connection = stream.try_clone().unwrap();
+            let mut client = chain.fixture.client_over(connection);
+            client.set(|options| options.set("build-poll-interval", "1"));
+            scope.spawn(move || {
+                let done = client.ensure(&chain.paths[number]);
+                if !leaves {
+                    assert_eq!(
+                        done.result.is_ok(),
+                        can_be_had[number],
+                        "{number}: {done:#?}"
+                    );
+                }
+            });
+            if leaves {
+                let pause = wanted.random_range(0..50);
+                std::thread::sleep(std::time::Duration::from_millis(pause));
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    });
+    // Nothing remains but valid items, with all that they refer to.
+    let store = chain.fixture.store();
+    let is_valid = |name: &String| {
+        let path = store.join(name).unwrap();
+        chain.fixture.client().0.is_valid_path(&path).unwrap()
+    };
+    assert!(eventually(|| chain.names().iter().all(is_valid)));
+    assert!(
+        !(chain.fixture.client().0)
+            .verify_store(true, false)
+            .unwrap()
+    );
 }

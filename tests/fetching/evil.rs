@@ -160,6 +160,22 @@ fn what_it_delivers_instead_leaves_nothing() {
 }
 
 #[test]
+fn nothing_waits_for_what_it_withholds() {
+    for mode in ["fetch hang", "fetch die", "fetch short", "fetch changed"] {
+        println!("{mode}");
+        let fixture = with(mode);
+        let mut last = fixture.publish(&item("first", 0));
+        for seed in 1..5 {
+            last = fixture.publish(&item("next", seed).reference(&last));
+        }
+        let mut client = fixture.client();
+        client.set(|options| options.set("build-max-silent-time", "1"));
+        client.ensure(&last).failed();
+        fixture.assert_holds([]);
+    }
+}
+
+#[test]
 fn other_items_and_names_that_lead_elsewhere_are_not_unpacked() {
     for name in ["instead", "../evil", "..", "/tmp/evil", "a/b", ""] {
         let fixture = with("fetch file");

@@ -5,10 +5,12 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use formats::{StoreDir, StorePath};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
 use protocol::client::{Address, Connection, Error, Options};
 use protocol::operations::{BuildMode, SetOptions, Target};
 
@@ -180,6 +182,28 @@ fn outcome(result: Result<(), Error>, log: &[u8]) -> Outcome {
     Outcome {
         result: result.map_err(|error| error.to_string()),
         log: String::from_utf8_lossy(log).into_owned(),
+    }
+}
+
+/// A store on a small file system of its own, which is unmounted when the test ends, so that its
+/// directory can be deleted.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one, in a mount namespace of this thread.
+    pub fn mount(store: PathBuf, size: &str) -> SmallDisk {
+        system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        system::mount::make_private(Path::new("/")).unwrap();
+        fs::create_dir(&store).unwrap();
+        let options = format!("mode=1775,size={size}");
+        system::mount::mount_new("tmpfs", &store, MsFlags::empty(), &options).unwrap();
+        SmallDisk(store)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = system::mount::unmount(&self.0, MntFlags::MNT_DETACH);
     }
 }
 

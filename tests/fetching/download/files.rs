@@ -6,11 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 
-use formats::{Algorithm, Hash};
-use nix::mount::{MntFlags, MsFlags};
-use nix::sched::CloneFlags;
-
 use super::*;
+use crate::fixture::SmallDisk;
+use formats::{Algorithm, Hash};
 
 /// A download of a file with this SHA-256, from upstream only.
 fn download(name: &str, url: &str, contents: impl AsRef<[u8]>) -> Script {
@@ -549,28 +547,13 @@ fn broken_transfers_from_ftp_servers_are_resumed() {
     assert!(fs::read(drv.out().as_path()).unwrap() == contents);
 }
 
-/// A file system that is unmounted when the test ends, so that its directory can be deleted.
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = system::mount::unmount(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
 #[test]
 fn a_full_disk_ends_a_download_and_nothing_stays() {
     if !nix::unistd::geteuid().is_root() {
         return skip("needs root, for a file system of its own");
     }
     let site = Site::new();
-    system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    system::mount::make_private(Path::new("/")).unwrap();
-    let store = site.store();
-    fs::create_dir(&store).unwrap();
-    let options = "mode=1775,size=8m";
-    system::mount::mount_new("tmpfs", &store, MsFlags::empty(), options).unwrap();
-    let mounted = Mounted(store);
+    let mounted = SmallDisk::mount(site.store(), "8m");
     let setup = Setup::at(site);
     let contents = large().repeat(10);
     let root = setup.served("large", &contents);
