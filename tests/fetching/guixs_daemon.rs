@@ -1,11 +1,13 @@
 //! `guix-fetch` under Guix's own daemon, by the script that the manual has for it, at the place and by
 //! the name that `make install` gives it. `GUIX_REFERENCE_DAEMON` and `GUIX_REFERENCE_GUIX` name Guix's
-//! programs; it runs with `--ignored`.
+//! programs; it runs with `--ignored`. `GUIX_INSTALLED` names the directory of an installation whose
+//! program is used (`DESTDIR` and prefix); without it, that of this build.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use formats::{Algorithm, Hash};
+use gcrypt::{Acl, KeyPair, PublicKey, keys};
 use protocol::operations::GcAction;
 use substitutes::Compression;
 
@@ -14,7 +16,7 @@ use crate::harness::derivations::{self, Script};
 use crate::harness::substitutes::Publisher;
 use crate::harness::users::BuildUsers;
 use crate::harness::web_server::WebServer;
-use crate::harness::{Site, copy_program, skip};
+use crate::harness::{Site, copy_program, eventually, skip};
 
 /// The script of the manual, with other places of the two programs.
 fn script(fetch: &Path, guix: &Path) -> String {
@@ -49,8 +51,17 @@ fn the_manuals_script_has_guixs_daemon_fetch_by_our_program() {
     let libexec = site.path("programs/libexec/guix");
     fs::create_dir_all(&libexec).unwrap();
     site.for_everybody(env!("CARGO_BIN_EXE_guix-fetch"));
-    let (fetch, wrapper) = (libexec.join("fetch"), libexec.join("guix-for-daemon"));
-    copy_program(Path::new(env!("CARGO_BIN_EXE_guix-fetch")), &fetch);
+    let (fetch, wrapper) = match std::env::var_os("GUIX_INSTALLED").map(PathBuf::from) {
+        Some(prefix) => (
+            prefix.join("libexec/guix/fetch"),
+            site.path("programs/guix"),
+        ),
+        None => {
+            let fetch = libexec.join("fetch");
+            copy_program(Path::new(env!("CARGO_BIN_EXE_guix-fetch")), &fetch);
+            (fetch, libexec.join("guix-for-daemon"))
+        }
+    };
     // It notes what it was asked for.
     let asked = site.path("asked");
     let note = format!("echo \"$1\" >>{}\n", asked.display());
@@ -66,8 +77,15 @@ fn the_manuals_script_has_guixs_daemon_fetch_by_our_program() {
     let mut command = site.command(theirs);
     command
         .env("GUIX", &wrapper)
+        .arg("--discover")
         .arg(format!("--substitute-urls={}", server.address()))
         .arg(format!("--build-users-group={}", users.group));
+    let pair = KeyPair::generate(keys::DEFAULT_PARAMETERS).unwrap();
+    pair.save(&site.configuration()).unwrap();
+    let mut acl = Acl::load(&site.configuration()).unwrap();
+    let key = pair.public().as_sexp().to_canonical();
+    acl.authorize(PublicKey::parse(key).unwrap());
+    acl.save(&site.configuration()).unwrap();
     let fixture = Fixture::launch(site, command, publisher);
     // Substitutes, with their references.
     let item = |name| text_item(name, name).compressed(&[Compression::Zstd]);
@@ -98,8 +116,19 @@ fn the_manuals_script_has_guixs_daemon_fetch_by_our_program() {
     let collected =
         (client.0).collect_garbage(GcAction::ReturnDead, [].into(), u64::MAX, &mut |_| ());
     collected.unwrap();
-    let asked = fs::read_to_string(asked).unwrap();
-    for subcommand in ["substitute", "perform-download", "gc"] {
-        assert!(asked.lines().any(|line| line == subcommand), "{asked}");
+    let mut archive = Vec::new();
+    client.0.export_paths([&first], true, &mut archive).unwrap();
+    let imported = client.0.import_paths(&mut archive.as_slice()).unwrap();
+    assert_eq!(imported, [first]);
+    let asked = || fs::read_to_string(&asked).unwrap();
+    for subcommand in [
+        "substitute",
+        "perform-download",
+        "gc",
+        "authenticate",
+        "discover",
+    ] {
+        let was_asked = || asked().lines().any(|line| line == subcommand);
+        assert!(eventually(was_asked), "{subcommand}: {}", asked());
     }
 }
