@@ -1,6 +1,7 @@
 #!/bin/sh
 # `make' installs nothing: it names what is missing in one line, and ends before it compiles.
-# `make demo' and `make check' install, as root only, and Debian's own Rust if it is new enough.
+# `make demo' and `make check' install, as root only, and Debian's own Rust if it is new enough; no
+# service is started by that.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
@@ -29,7 +30,14 @@ SH
 cat >"$work/bin/apt-get" <<'SH'
 #!/bin/sh
 echo "apt-get $*" >>"$WORK/called"
-[ "$1" != install ] || touch "$WORK/installed"
+[ "$1" = install ] || exit 0
+touch "$WORK/installed"
+# What a package asks whether it may start its service, or restart one that runs.
+for action in start restart; do
+    status=0
+    "$DPKG_ROOT/usr/sbin/policy-rc.d" munge.service $action || status=$?
+    echo "$action $status" >>"$WORK/asked"
+done
 SH
 cat >"$work/bin/cargo" <<'SH'
 #!/bin/sh
@@ -49,7 +57,9 @@ printf '#!/bin/sh\necho "$USER_ID"\n' >"$work/bin/id"
 chmod +x "$work"/bin/*
 needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 echo "$needed" >"$work/cargo"
-export WORK="$work" PATH="$work/bin:$PATH" HOME="$work"
+mkdir -p "$work/root/usr/sbin"
+policy=$work/root/usr/sbin/policy-rc.d
+export WORK="$work" DPKG_ROOT="$work/root" PATH="$work/bin:$PATH" HOME="$work"
 unset CARGO CARGO_TARGET_DIR MAKEFLAGS MAKELEVEL || true
 
 only_libgcrypt='missing Debian packages; run as root: apt-get install libgcrypt20-dev'
@@ -84,10 +94,20 @@ for program in guix-manual guix-client; do
     chmod +x target/release/$program
 done
 for group in demo check; do
-    rm -f "$work/installed" "$work/called"
+    rm -f "$work/installed" "$work/called" "$work/asked"
     USER_ID=0 ./autoconf-compat/debian-packages --install $group >"$work/out"
     grep -q '^apt-get install .* libgcrypt20-dev$' "$work/called" || { cat "$work/called"; exit 1; }
+    printf '%s\n' 'start 101' 'restart 0' | diff - "$work/asked" || { echo 'services would start'; exit 1; }
+    [ ! -e "$policy" ] || { echo 'a policy is left'; exit 1; }
 done
+# Somebody's own policy is kept.
+printf '#!/bin/sh\nexit 104\n' >"$policy"
+chmod +x "$policy"
+cp "$policy" "$work/own"
+rm "$work/installed"
+USER_ID=0 ./autoconf-compat/debian-packages --install demo >"$work/out"
+diff "$work/own" "$policy"
+rm "$policy"
 rm "$work/called"
 make -s
 grep -q '^cargo build --release' "$work/called"
