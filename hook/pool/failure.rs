@@ -60,6 +60,8 @@ impl Failure {
             FailureKind::Unreachable
         } else if says(&signs.exhausted) {
             FailureKind::Exhausted
+        } else if says(&signs.lost) {
+            FailureKind::Lost
         } else {
             return None;
         };
@@ -87,6 +89,7 @@ mod tests {
             busy: vec!["nodes are busy".to_owned()],
             unreachable: vec!["controller".to_owned()],
             exhausted: vec!["TIME LIMIT".to_owned()],
+            lost: vec!["Node failure".to_owned()],
             hopeless: Vec::new(),
         };
         for (errors, expected) in [
@@ -102,6 +105,7 @@ mod tests {
                 "CANCELLED AT 12:00 DUE TO TIME LIMIT",
                 Some(FailureKind::Exhausted),
             ),
+            ("Node failure on n1", Some(FailureKind::Lost)),
             ("invalid partition specified: x", None),
         ] {
             let kind = Failure::known(&signs, errors).map(|failure| failure.kind);

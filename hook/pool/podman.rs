@@ -2,7 +2,8 @@
 
 use super::preset::Preset;
 
-/// What is known about Podman. The image is the last of the entry's options.
+/// What is known about Podman. The image is the last of the entry's options, or `--rootfs` and a
+/// directory are.
 pub const PRESET: Preset = Preset {
     command: &[
         "podman",
@@ -10,7 +11,11 @@ pub const PRESET: Preset = Preset {
         "--rm",
         "--interactive",
         "--name={job}",
-        "--cpus={cores}",
+        // Nothing is downloaded while a build waits, and builds have no network.
+        "--pull=never",
+        "--network=none",
+        // (There is no word for cores: control groups for them are often not there, and the worker is
+        // told how many there are.)
         "--memory={memory}m",
         // Builds run in namespaces of their own.
         "--security-opt=unmask=ALL",
@@ -18,10 +23,12 @@ pub const PRESET: Preset = Preset {
         "{options}",
         "{worker}",
     ],
-    cancel: &["podman", "rm", "--force", "--ignore", "{job}"],
+    // The first process of a container does not notice a TERM.
+    cancel: &["podman", "rm", "--force", "--ignore", "--time=0", "{job}"],
     pending: &[],
     busy: &[],
-    unreachable: &[],
+    unreachable: &["Cannot connect to Podman", "unable to connect to Podman"],
     exhausted: &[],
+    lost: &[],
     hopeless: &[],
 };

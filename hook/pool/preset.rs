@@ -15,6 +15,8 @@ pub struct Preset {
     pub unreachable: &'static [&'static str],
     /// What the command prints when the job exceeds its limits.
     pub exhausted: &'static [&'static str],
+    /// What the command prints when the node of the job fails.
+    pub lost: &'static [&'static str],
     /// The reasons for which a job would wait for ever.
     pub hopeless: &'static [&'static str],
 }

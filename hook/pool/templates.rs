@@ -15,6 +15,7 @@ const NONE: Preset = Preset {
     busy: &[],
     unreachable: &[],
     exhausted: &[],
+    lost: &[],
     hopeless: &[],
 };
 
@@ -27,6 +28,8 @@ pub struct Signs {
     pub unreachable: Vec<String>,
     /// When a job exceeds its limits.
     pub exhausted: Vec<String>,
+    /// When the node of a job fails.
+    pub lost: Vec<String>,
     /// If a job would wait for ever.
     pub hopeless: Vec<String>,
 }
@@ -64,6 +67,7 @@ impl Templates {
                 busy: words(&pool.busy, preset.busy),
                 unreachable: owned(preset.unreachable),
                 exhausted: owned(preset.exhausted),
+                lost: owned(preset.lost),
                 hopeless: owned(preset.hopeless),
             },
         }

@@ -24,6 +24,8 @@
 //! | `faults.rs` | everything breaks at random |
 //! | `worker.rs`, `worker_job.rs` | `guix-offload worker`, at the end of a command |
 //! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
+//! | `cluster.rs` | a Slurm cluster |
+//! | `slurm_words.rs` | what Slurm's commands do and say |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
 //! under it. With `GUIX_MACHINE_DAEMON_UNDER_TEST` the machines' daemons are.
@@ -38,6 +40,7 @@ mod building;
 mod cable;
 mod choosing;
 mod client;
+mod cluster;
 mod entry;
 mod failover;
 mod fake_daemon;
@@ -52,6 +55,7 @@ mod machine;
 mod namespaces;
 mod requests;
 mod sharing;
+mod slurm_words;
 mod substitutes;
 mod worker;
 mod worker_ends;
