@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ struct Shared {
     /// The channels whose threads still run, also those that have been closed.
     live: AtomicUsize,
     heard: Mutex<Instant>,
+    /// Whether something could not be sent.
+    broken: AtomicBool,
     settings: Settings,
 }
 
@@ -85,6 +87,7 @@ impl Link {
             channels: Mutex::default(),
             live: AtomicUsize::new(0),
             heard: Mutex::new(Instant::now()),
+            broken: AtomicBool::new(false),
             settings,
         });
         let weak = Arc::downgrade(&shared);
@@ -104,6 +107,11 @@ impl Link {
     /// How long nothing has been heard of the other side.
     pub fn silence(&self) -> Duration {
         self.0.heard.lock().elapsed()
+    }
+
+    /// Whether something could not be sent: the other side reads no more.
+    pub fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Acquire)
     }
 
     /// How many channels are in use.
@@ -259,7 +267,11 @@ fn carry(shared: &Arc<Shared>, channel: &Arc<Channel>) {
 
 impl Shared {
     fn send(&self, kind: Kind, channel: u16, payload: &[u8]) -> io::Result<()> {
-        self.output.lock().write(kind, channel, payload)
+        let sent = self.output.lock().write(kind, channel, payload);
+        if sent.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        sent
     }
 
     /// Sends that a channel has ended, whose number can be used again once both sides have said so.

@@ -103,7 +103,10 @@ fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Option<WorkerDirector
     let status = directory.stat().map_err(failed)?;
     if status.uid() != uid {
         let owner = system::ids::user_name(status.uid());
-        let text = format!("`{}' belongs to {owner}", all.display());
+        let text = format!(
+            "`{}' belongs to {owner}; give another place by --directory=DIR",
+            all.display()
+        );
         return Err(Failure::new(Class::Disk, text));
     }
     directory

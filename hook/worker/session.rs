@@ -237,8 +237,10 @@ impl Watch {
             let (most, passed) = watch.silence();
             if passed >= most {
                 let text = format!("nothing was heard of the head for {} s", most.as_secs_f32());
-                say(&Failure::new(Class::Silence, text));
-                exit_now(1);
+                end_in_silence(text);
+            }
+            if watch.link.get().is_some_and(|(link, _)| link.is_broken()) {
+                end_in_silence("the head reads no more".to_owned());
             }
             // The link may be a shorter one by then.
             thread::sleep((most - passed).min(Duration::from_millis(500)));
@@ -266,6 +268,12 @@ impl Watch {
         }
         exit_now(1)
     }
+}
+
+/// Ends the process without a word to the keeper, which would not hear it.
+fn end_in_silence(text: String) -> ! {
+    say(&Failure::new(Class::Silence, text));
+    exit_now(1)
 }
 
 /// The signals by which a scheduler ends a job.

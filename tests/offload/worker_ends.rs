@@ -7,12 +7,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use hook::frames::{Class, DATA_LIMIT, FrameWriter, Kind};
+use hook::frames::{Class, DATA_LIMIT, FrameReader, FrameWriter, Kind, encode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::derivations::{Building, Script, processes_with};
-use crate::harness::{eventually, is_ours};
+use crate::harness::{TEST_TIMEOUT, eventually, is_ours};
 use crate::worker_job::{Job, Node, wishes};
 
 /// A worker with a build that would not end.
@@ -184,6 +184,36 @@ fn silence_ends_it() {
         .spawn()
         .unwrap();
     let _input = child.stdin.take();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    node.has_nothing_left();
+}
+
+#[test]
+fn a_keeper_that_reads_no_more_ends_it() {
+    if !is_ours() {
+        return;
+    }
+    let node = Node::new();
+    let mut command = node.command(&[]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut writer = FrameWriter::new(child.stdin.take().unwrap());
+    let mut reader = FrameReader::new(child.stdout.take().unwrap());
+    reader.greeting().unwrap();
+    writer.greet().unwrap();
+    writer.write(Kind::Hello, 0, &encode(&wishes())).unwrap();
+    while reader.next().unwrap().unwrap().kind != Kind::Hello {}
+    drop(reader);
+    // It hears that the keeper lives, and can't answer.
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    while child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "it does not end");
+        let _ = writer.write(Kind::Ping, 0, b"");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert_eq!(child.wait().unwrap().code(), Some(1));
     node.has_nothing_left();
 }
