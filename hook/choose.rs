@@ -54,7 +54,8 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn busy(machine: &Machine, reason: String) -> Rejection {
+    /// A machine that works, and has no room.
+    pub fn busy(machine: &Machine, reason: String) -> Rejection {
         Rejection {
             machine: machine.name.clone(),
             reason,
@@ -86,6 +87,9 @@ pub fn choose<'a>(
             let error = health.last_error.as_deref().unwrap_or("it failed");
             let reason = format!("set aside for {wait} s more: {error}");
             rejections.push(Rejection::dead(machine, reason));
+        } else if health.busy_s() > 0 {
+            let reason = health.busy_reason.as_deref().unwrap_or("it has no room");
+            rejections.push(Rejection::busy(machine, reason.to_owned()));
         } else {
             let taken = slots::taken(directories, machine)?.len();
             match suitability::no_slot(machine, taken) {
@@ -97,6 +101,8 @@ pub fn choose<'a>(
     let mut able = ask(able, directories, &mut rejections);
     able.retain(
         |(machine, health)| match suitability::unsuitable(machine, health) {
+            // Its scheduler knows the load.
+            _ if machine.pool.is_some() => true,
             Some(reason) => {
                 if let Unsuitable::LowDiskSpace { .. } = reason {
                     stderr_line!("skipping machine '{}' because {reason}", machine.name);
@@ -177,8 +183,9 @@ fn ask<'a>(
     directories: &HookDirectories,
     rejections: &mut Vec<Rejection>,
 ) -> Vec<(&'a Machine, Health)> {
-    let (mut known, unknown): (Vec<_>, Vec<_>) =
-        able.into_iter().partition(|(_, health)| health.is_fresh());
+    let is_known =
+        |(machine, health): &(&Machine, Health)| machine.pool.is_some() || health.is_fresh();
+    let (mut known, unknown): (Vec<_>, Vec<_>) = able.into_iter().partition(is_known);
     let answers = parallel::map(&unknown, |(machine, _)| {
         let deadline = Instant::now() + PROBE_TIMEOUT;
         catch_unwind(AssertUnwindSafe(|| {

@@ -16,6 +16,8 @@ pub struct HookDirectories {
     pub state: PathBuf,
     /// The store, here and on the build machines.
     pub store: StoreDir,
+    /// Our keys.
+    pub configuration: PathBuf,
     /// The home directory of our user in the password file.
     pub user_home: PathBuf,
 }
@@ -27,6 +29,7 @@ impl HookDirectories {
         Ok(HookDirectories {
             state: daemon.state.join("offload"),
             store: daemon.store.clone(),
+            configuration: daemon.configuration.clone(),
             user_home: account.map_or_else(|| "/".into(), |account| account.home),
         })
     }

@@ -2,7 +2,8 @@
 //! `<state>/offload/NAME:PORT/health.json`.
 //!
 //! Load and free space are valid for a few seconds. After a failure, a machine gets no builds for a
-//! while; that time doubles with each consecutive failure (exponential backoff, with jitter).
+//! while; that time doubles with each consecutive failure (exponential backoff, with jitter). A pool that
+//! had no room is not asked again for a few seconds, however many builds wait.
 
 use std::fs;
 use std::io;
@@ -20,6 +21,8 @@ use crate::stderr_line;
 const FRESH: u64 = 10;
 /// How long a machine gets no builds after its first failure, in seconds.
 const FIRST_BACKOFF: u64 = 10;
+/// How long a pool that had no room is not asked again, in seconds.
+const BUSY_PAUSE: u64 = 5;
 /// The maximum of that time, in seconds, without the jitter.
 const LONGEST_BACKOFF: u64 = 3600;
 
@@ -51,6 +54,10 @@ pub struct Health {
     pub last_error: Option<String>,
     /// Until when it gets no builds, in seconds since the epoch.
     pub aside_until: u64,
+    /// Until when a pool has no room, in seconds since the epoch.
+    pub busy_until: u64,
+    /// Why, in its scheduler's words.
+    pub busy_reason: Option<String>,
 }
 
 impl Health {
@@ -107,7 +114,7 @@ impl Health {
     /// Records a failure of the machine.
     pub fn failed(&mut self, error: &str) {
         self.all_failures += 1;
-        self.last_error = Some(on_one_line(error).chars().take(2000).collect());
+        self.last_error = Some(shortened(error));
         if self.aside_until > unix_time() {
             return; // another hook has met the same failure
         }
@@ -115,6 +122,17 @@ impl Health {
         self.failures = self.failures.saturating_add(1);
         // The jitter prevents machines that failed together from returning together.
         self.aside_until = unix_time() + backoff + rand::random_range(0..=backoff / 4);
+    }
+
+    /// Records that a pool has no room.
+    pub fn is_full(&mut self, reason: &str) {
+        self.busy_reason = Some(shortened(reason));
+        self.busy_until = unix_time() + BUSY_PAUSE + rand::random_range(0..=BUSY_PAUSE / 2);
+    }
+
+    /// For how many more seconds a pool has no room.
+    pub fn busy_s(&self) -> u64 {
+        self.busy_until.saturating_sub(unix_time())
     }
 
     /// Records a failed build, which isn't the machine's failure.
@@ -150,6 +168,10 @@ impl Health {
     pub fn normalized_load(&self) -> f64 {
         (self.load + f64::from(self.given)) / f64::from(self.cores.max(1))
     }
+}
+
+fn shortened(message: &str) -> String {
+    on_one_line(message).chars().take(2000).collect()
 }
 
 /// How long a machine gets no builds, in seconds, after this many earlier consecutive failures.
@@ -223,6 +245,18 @@ mod tests {
         let file = state.path().join("build1:22/health.json");
         fs::write(file, "{").unwrap();
         assert_eq!(Health::load(&directories, &machine), Health::default());
+    }
+
+    #[test]
+    fn a_pool_without_room_is_not_asked_for_some_seconds() {
+        let mut health = Health::default();
+        health.is_full("Requested nodes\nare busy");
+        assert!((5..=7).contains(&health.busy_s()), "{}", health.busy_s());
+        assert_eq!(
+            health.busy_reason.as_deref(),
+            Some("Requested nodes are busy")
+        );
+        assert_eq!((health.set_aside_s(), health.all_failures), (0, 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use hook::pool;
 use hook::remote::BuildLimits;
 use hook::request::Input;
 use hook::selection::Selection;
@@ -73,6 +74,7 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
             print(format!("guix-offload (GNU Guix) {version}\n").as_bytes())?;
             Ok(0)
         }
+        ["keeper"] => pool::keep(),
         ["test", rest @ ..] | ["offload", "test", rest @ ..] if rest.len() <= 2 => {
             let mut text = Vec::new();
             let all_right =

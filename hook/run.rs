@@ -13,7 +13,8 @@ use store::{Directories, Quiet, Store, StoreOptions};
 use crate::choose::{self, Chosen, Rejection};
 use crate::directories::HookDirectories;
 use crate::health::Health;
-use crate::machines::{self, Machine};
+use crate::machines::{self, Machine, Pool, Queue};
+use crate::pool::Wanted;
 use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
 use crate::transfer::{self, BuildTask, LocalHost};
@@ -59,7 +60,9 @@ pub fn run(
         let mut search = MachineSearch {
             directories: &directories,
             request: &request,
+            seconds: arguments.limits.timeout,
             candidates,
+            busy: Vec::new(),
             verbose,
         };
         match search.next()? {
@@ -97,19 +100,24 @@ pub fn run(
     Ok(0)
 }
 
-/// A machine whose daemon has responded, and the connection to it.
-type FoundMachine<'a> = (Chosen<'a>, Box<dyn Transport>);
+/// A machine whose daemon has responded, and the connection to it; or a pool that gets the build
+/// although its job may have to wait, without a connection yet.
+type FoundMachine<'a> = (Chosen<'a>, Option<Box<dyn Transport>>);
 
 /// The search for a machine for a build, and for another one if that fails.
 struct MachineSearch<'a> {
     directories: &'a HookDirectories,
     request: &'a Request,
+    /// The time limit of the build in seconds; 0: none.
+    seconds: u64,
     candidates: Vec<&'a Machine>,
+    /// The pools that were found to have no room.
+    busy: Vec<Rejection>,
     verbose: bool,
 }
 
 impl<'a> MachineSearch<'a> {
-    /// The next machine that can be reached, with a connection to its daemon.
+    /// The next machine that can be reached, with a connection to its daemon; or a pool.
     fn next(&mut self) -> Result<Result<FoundMachine<'a>, Vec<Rejection>>> {
         loop {
             let chosen = choose::choose(
@@ -120,17 +128,68 @@ impl<'a> MachineSearch<'a> {
             )?;
             let chosen = match chosen {
                 Ok(chosen) => chosen,
-                Err(rejections) => return Ok(Err(rejections)),
+                Err(mut rejections) => {
+                    rejections.append(&mut self.busy);
+                    return Ok(Err(rejections));
+                }
             };
-            let machine = chosen.machine;
-            match remote::connect(machine, self.directories, Instant::now() + CONNECT_TIMEOUT) {
-                Ok(transport) => return Ok(Ok((chosen, transport))),
+            let connected = match &chosen.machine.pool {
+                Some(pool) if pool.queue == Queue::Wait => return Ok(Ok((chosen, None))),
+                Some(pool) => self.connect_to_pool(&chosen, pool),
+                None => {
+                    let deadline = Instant::now() + CONNECT_TIMEOUT;
+                    remote::connect(chosen.machine, self.directories, deadline)
+                }
+            };
+            match connected {
+                Ok(transport) => return Ok(Ok((chosen, Some(transport)))),
                 Err(error) if error.is_local() => return Err(error.into()),
                 Err(error) => {
                     stderr_line!("{error}");
-                    self.set_aside(machine, &error.to_string());
+                    self.give_up(chosen.machine, &error);
                 }
             }
+        }
+    }
+
+    /// Waits for a job of a pool, and says so.
+    fn connect_to_pool(
+        &self,
+        chosen: &Chosen<'_>,
+        pool: &Pool,
+    ) -> Result<Box<dyn Transport>, remote::Error> {
+        let machine = chosen.machine;
+        let name = self.request.derivation.rsplit('/').next();
+        let name = name.and_then(|item| Some(item.split_once('-')?.1));
+        let wanted = Wanted {
+            name: name.unwrap_or(""),
+            features: &self.request.features,
+            seconds: self.seconds,
+        };
+        let mut report = |reason: &str, waited: Duration| {
+            let reason = match reason {
+                "" => "no reason is known",
+                reason => reason,
+            };
+            stderr_line!(
+                "waiting for a job of '{}' ({} s): {reason}",
+                machine.name,
+                waited.as_secs()
+            );
+        };
+        let slot = chosen.slot.number;
+        remote::connect_to_pool(machine, pool, self.directories, slot, &wanted, &mut report)
+    }
+
+    /// Goes on without a machine that has failed, or has no room.
+    fn give_up(&mut self, machine: &Machine, error: &remote::Error) {
+        let reason = error.to_string();
+        if error.is_about_room(machine.pool.is_some()) {
+            Health::update(self.directories, machine, |health| health.is_full(&reason));
+            self.busy.push(Rejection::busy(machine, reason));
+            self.candidates.retain(|other| *other != machine);
+        } else {
+            self.set_aside(machine, &reason);
         }
     }
 
@@ -171,7 +230,14 @@ fn offload<'a>(
     loop {
         let (chosen, transport) = found;
         let machine = chosen.machine;
-        let error = match transfer::offload(&host, machine, transport, &task, &mut *log) {
+        let connected = match (transport, &machine.pool) {
+            (None, Some(pool)) => search.connect_to_pool(&chosen, pool).map_err(Into::into),
+            (Some(transport), _) => Ok(transport),
+            (None, None) => bail!("there is no connection to '{}'", machine.name),
+        };
+        let built = connected
+            .and_then(|transport| transfer::offload(&host, machine, transport, &task, &mut *log));
+        let error = match built {
             Ok(()) => {
                 Health::update(search.directories, machine, Health::succeeded);
                 return Ok(0);
@@ -187,7 +253,10 @@ fn offload<'a>(
         if error.is_local() {
             return Err(error).context(format!("offloading '{derivation}' to '{}'", machine.name));
         }
-        search.set_aside(machine, &error.to_string());
+        match &error {
+            transfer::Error::Remote(error) => search.give_up(machine, error),
+            error => search.set_aside(machine, &error.to_string()),
+        }
         drop(chosen);
         stderr_line!("{error}");
         found = match search.next()? {

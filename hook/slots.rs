@@ -14,10 +14,13 @@ use system::lock::{LockFile, Mode};
 
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
+use crate::pool;
 
 /// A slot on a machine; released on drop.
 #[derive(Debug)]
 pub struct Slot {
+    /// Its number.
+    pub number: u32,
     file: LockFile,
 }
 
@@ -50,7 +53,12 @@ pub fn acquire(
     if taken(directories, machine)?.len() >= machine.parallel_builds as usize {
         return Ok(None);
     }
-    for number in 0..machine.parallel_builds {
+    // A pool's slots with a job first.
+    let mut numbers: Vec<u32> = (0..machine.parallel_builds).collect();
+    if machine.pool.is_some() {
+        numbers.sort_by_key(|number| !pool::is_kept(&directory, *number));
+    }
+    for number in numbers {
         let file = LockFile::open(directory.join(number.to_string()))?;
         if !file.try_lock(Mode::Exclusive)? {
             continue;
@@ -63,7 +71,7 @@ pub fn acquire(
         file.file().set_len(0)?;
         let mut writer = file.file();
         writer.write_all(&serde_json::to_vec(&occupant)?)?;
-        return Ok(Some(Slot { file }));
+        return Ok(Some(Slot { number, file }));
     }
     Ok(None)
 }

@@ -97,14 +97,18 @@ pub fn no_slot(machine: &Machine, taken: usize) -> Option<String> {
 pub fn rank(machines: &mut [(&Machine, Health)], random: &mut impl Rng) {
     machines.shuffle(random);
     machines.sort_by(|(a, a_health), (b, b_health)| {
-        load_steps(a_health)
-            .cmp(&load_steps(b_health))
+        load_steps(a, a_health)
+            .cmp(&load_steps(b, b_health))
             .then(b.speed.total_cmp(&a.speed))
     });
 }
 
-fn load_steps(health: &Health) -> u64 {
-    (health.normalized_load() / LOAD_STEP).min(1e6) as u64
+/// The load; none of a pool, each job of which has its own machine.
+fn load_steps(machine: &Machine, health: &Health) -> u64 {
+    match machine.pool {
+        Some(_) => 0,
+        None => (health.normalized_load() / LOAD_STEP).min(1e6) as u64,
+    }
 }
 
 #[cfg(test)]

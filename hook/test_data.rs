@@ -3,7 +3,7 @@
 use formats::StoreDir;
 
 use crate::directories::HookDirectories;
-use crate::machines::{Machine, Place, TransportChoice};
+use crate::machines::{Machine, Place, Pool, TransportChoice};
 
 /// A machine with this name, and the default of every field.
 pub fn machine(name: &str) -> Machine {
@@ -31,12 +31,27 @@ pub fn machine(name: &str) -> Machine {
     }
 }
 
+/// A pool with this name and command, and the default of every other field.
+pub fn pool(name: &str, command: &[&str]) -> (Machine, Pool) {
+    let pool = Pool {
+        command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+        ..Pool::default()
+    };
+    let machine = Machine {
+        transport: TransportChoice::Command,
+        pool: Some(Box::new(pool.clone())),
+        ..machine(name)
+    };
+    (machine, pool)
+}
+
 /// Directories of a hook, with an empty state directory that is removed when dropped.
 pub fn directories() -> (tempfile::TempDir, HookDirectories) {
     let state = tempfile::tempdir().expect("a temporary directory");
     let directories = HookDirectories {
         state: state.path().to_owned(),
         store: StoreDir::new("/gnu/store").expect("a store directory"),
+        configuration: "/nonexistent".into(),
         user_home: "/nonexistent".into(),
     };
     (state, directories)

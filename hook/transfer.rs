@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 
-use authority::Keys;
+use authority::{Keys, SingleKey};
 use formats::StorePath;
 use formats::derivation::FixedHash;
 use nix::sys::statvfs::statvfs;
 use protocol::frames::status;
 use protocol::trace::Trace;
-use store::{ImportOptions, Quiet, Store};
+use store::{Authority, ImportOptions, Quiet, Store};
 
 use crate::bounded_pipe::bounded_pipe;
 use crate::directories::HookDirectories;
 use crate::host_locks::{self, Direction, LastUpload, UploadLock};
-use crate::machines::Machine;
+use crate::machines::{Machine, Pool, Trust};
 use crate::remote::{
     self, BuildLimits, Fetched, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
 };
@@ -310,6 +310,27 @@ fn fixed_hash(store: &Store, derivation: &StorePath) -> Result<Option<FixedHash>
     }
 }
 
+/// What accepts the signatures of a machine: the keys of this host's ACL, or the one key that it has made
+/// for this connection, if its entry says that this will do.
+fn authority_for(
+    store: &Store,
+    machine: &Machine,
+    transport: &dyn Transport,
+) -> Result<Box<dyn Authority>, Error> {
+    let trusts = |pool: &Pool| pool.trust == Trust::Connection;
+    let by_connection = machine.pool.as_deref().is_some_and(trusts);
+    match transport.key() {
+        Some(key) if by_connection => {
+            let key = SingleKey::parse(key).map_err(|reason| Error::Corrupt {
+                machine: machine.name.clone(),
+                source: store::Error::Other(reason),
+            })?;
+            Ok(Box::new(key))
+        }
+        _ => Ok(Box::new(Keys::new(&store.directories().configuration))),
+    }
+}
+
 /// Fetches the outputs and registers them.
 fn retrieve(
     host: &LocalHost<'_>,
@@ -335,14 +356,14 @@ fn retrieve(
         is_exceeded: false,
     };
     let room = reader.left;
-    let keys = Keys::new(&store.directories().configuration);
+    let keys = authority_for(store, machine, transport)?;
     let temp_roots = store.temp_roots();
     let fixed = fixed_hash(store, derivation)?;
     let options = ImportOptions {
         wanted: Some(outputs),
         fixed: fixed.as_ref(),
         temp_roots: &temp_roots,
-        authority: Some(&keys),
+        authority: Some(&*keys),
         // The daemon that runs this hook holds them.
         held_locks: outputs,
         progress: &Quiet,

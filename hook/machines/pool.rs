@@ -54,7 +54,7 @@ pub struct Pool {
     pub run_as: Option<String>,
     /// The file name of `guix-offload` in a job; `None`: the same as here.
     pub worker: Option<String>,
-    /// The directory, in a job, with the key pair of all workers.
+    /// What the names of the files of all workers' key pair begin with, in a job.
     pub worker_key: Option<String>,
     /// The memory of a job in MiB; `None`: the scheduler's default.
     pub memory: Option<u32>,

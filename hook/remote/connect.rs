@@ -22,10 +22,15 @@ pub(super) fn connect(
         TransportChoice::Socket => by_socket(destination, deadline),
         TransportChoice::Commands => by_commands(destination, deadline),
         TransportChoice::Auto => automatically(destination, deadline),
-        TransportChoice::Command => Err(Error::NoDaemon {
-            machine: destination.name().to_owned(),
-            reason: "it is a pool, which is not reached by SSH".to_owned(),
-        }),
+        TransportChoice::Command => Err(not_by_ssh(destination.name())),
+    }
+}
+
+/// The error of who tries to reach a pool as if it was a host.
+fn not_by_ssh(machine: &str) -> Error {
+    Error::NoDaemon {
+        machine: machine.to_owned(),
+        reason: "it is a pool, which is not reached by SSH".to_owned(),
     }
 }
 

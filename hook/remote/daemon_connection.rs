@@ -1,4 +1,5 @@
-//! A connection to a machine's daemon, over its socket, which sshd forwards.
+//! A connection to a machine's daemon: over its socket, which sshd forwards, or through the keeper of a
+//! pool's slot.
 //!
 //! While a connection to the machine is open, this needs neither an SSH handshake nor a process: it
 //! connects to the local end of the socket.
@@ -6,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,12 @@ use protocol::client::{self, Connection, ONE_PIECE, Options, Streams};
 use protocol::operations::QueryPathHash;
 use system::socket;
 
+use crate::pool;
+
 use super::destination::Destination;
 use super::error::{Error, on_one_line, shortened};
 use super::master;
+use super::route::{Route, no_job};
 use super::timed_stream::{TimedStream, Timeouts};
 
 /// The timeout for a handshake over an existing connection, after which a new one is tried.
@@ -43,7 +48,8 @@ const MESSAGES_LIMIT: u64 = 1 << 20;
 
 /// A connection to the daemon there, after the handshake.
 pub(super) struct DaemonConnection {
-    pub destination: Destination,
+    /// How it is reached.
+    pub route: Route,
     pub daemon: Connection,
     pub stream: TimedStream,
 }
@@ -131,28 +137,12 @@ pub(super) fn connect(
 /// Performs the handshake with the daemon. `logged` is the previous length of ssh's log.
 fn handshake(
     destination: &Destination,
-    stream: std::os::unix::net::UnixStream,
+    stream: UnixStream,
     logged: u64,
     deadline: Instant,
 ) -> Result<DaemonConnection, (Retry, Error)> {
-    let stream = TimedStream::new(stream, Timeouts::until(deadline));
-    let (reader, writer) = (Box::new(stream.clone()), Box::new(stream.clone()));
-    match Connection::over(
-        reader,
-        writer,
-        &destination.directories.store,
-        &Options::default(),
-    ) {
-        Ok(mut daemon) => {
-            daemon.set_log(limit_messages(stream.clone()));
-            Ok(DaemonConnection {
-                destination: destination.clone(),
-                daemon,
-                stream,
-            })
-        }
-        Err(error) => Err(explain(destination, logged, error)),
-    }
+    DaemonConnection::over(Route::Ssh(Box::new(destination.clone())), stream, deadline)
+        .map_err(|error| explain(destination, logged, error))
 }
 
 /// Why the handshake failed.
@@ -190,15 +180,64 @@ fn explain(destination: &Destination, logged: u64, error: client::Error) -> (Ret
 }
 
 impl DaemonConnection {
+    /// Performs the handshake on this stream.
+    fn over(
+        route: Route,
+        stream: UnixStream,
+        deadline: Instant,
+    ) -> Result<DaemonConnection, client::Error> {
+        let stream = TimedStream::new(stream, Timeouts::until(deadline));
+        let (reader, writer) = (Box::new(stream.clone()), Box::new(stream.clone()));
+        let store = &route.directories().store;
+        let mut daemon = Connection::over(reader, writer, store, &Options::default())?;
+        daemon.set_log(limit_messages(stream.clone()));
+        Ok(DaemonConnection {
+            route,
+            daemon,
+            stream,
+        })
+    }
+
+    /// Performs the handshake with the daemon of a pool's worker.
+    pub fn over_keeper(
+        route: Route,
+        stream: UnixStream,
+        deadline: Instant,
+    ) -> Result<DaemonConnection, Error> {
+        let failed = route.clone();
+        let connection = DaemonConnection::over(route, stream, deadline).map_err(|error| {
+            let machine = failed.name().to_owned();
+            match error {
+                client::Error::Protocol { .. } | client::Error::Version(_) => Error::NoDaemon {
+                    machine,
+                    reason: error.to_string(),
+                },
+                error => failed.explain(Error::of_daemon(&machine, DOING, error)),
+            }
+        })?;
+        connection.refuse_this_store(deadline)
+    }
+
+    /// Another connection to the same daemon.
+    pub fn another(&self, deadline: Instant) -> Result<DaemonConnection, Error> {
+        match &self.route {
+            Route::Ssh(destination) => connect(destination, deadline),
+            Route::Pool(route) => {
+                let stream = pool::again(&route.plan, deadline)
+                    .map_err(|failure| no_job(self.route.name(), failure))?;
+                DaemonConnection::over_keeper(self.route.clone(), stream, deadline)
+            }
+        }
+    }
+
     /// Adds a temporary root there and looks for it here. A machine that was found to have a
     /// different store is not checked again while its connection is open.
     fn refuse_this_store(mut self, deadline: Instant) -> Result<DaemonConnection, Error> {
-        let mark = self.destination.file("distinct");
-        if mark.exists() {
+        if self.route.distinct_mark().is_some_and(|mark| mark.exists()) {
             return Ok(self);
         }
         let random = formats::Hash::sha256(rand::random::<[u8; 32]>()).base32();
-        let store = self.destination.directories.store.clone();
+        let store = self.route.directories().store.clone();
         let name = format!("{}-offload-check", &random[..32]);
         let root = store.join(&name).map_err(|error| Error::Local {
             doing: "making a store file name".to_owned(),
@@ -208,16 +247,15 @@ impl DaemonConnection {
         self.call("taking a temporary root", timeouts, |daemon| {
             daemon.add_temp_root(&root)
         })?;
-        let state = self.destination.directories.state.parent();
+        let state = self.route.directories().state.parent();
         let roots = state.map(|state| state.join("temproots"));
         if roots.is_some_and(|roots| has_root(&roots, &root).unwrap_or(false)) {
             return Err(Error::SameStore {
-                machine: self.destination.name().to_owned(),
+                machine: self.route.name().to_owned(),
                 store: store.to_string(),
             });
         }
-        // Without the mark, the machine is just checked again.
-        let _ = fs::write(mark, "");
+        self.route.mark_distinct();
         Ok(self)
     }
 
@@ -243,8 +281,10 @@ impl DaemonConnection {
         ask: impl FnOnce(&mut Connection) -> Result<T, client::Error>,
     ) -> Result<T, Error> {
         self.stream.set_timeouts(timeouts);
-        ask(&mut self.daemon)
-            .map_err(|error| Error::of_daemon(self.destination.name(), doing, error))
+        ask(&mut self.daemon).map_err(|error| {
+            self.route
+                .explain(Error::of_daemon(self.route.name(), doing, error))
+        })
     }
 
     /// Returns those of `paths`, in order, that aren't valid there, after taking temporary roots for

@@ -96,6 +96,22 @@ pub enum Error {
         /// Its message.
         message: String,
     },
+    /// A pool has no room for a job now, or not for too long.
+    #[error("'{machine}' has no room: {message}")]
+    Busy {
+        /// The pool.
+        machine: String,
+        /// The scheduler's message.
+        message: String,
+    },
+    /// There is no job of a pool, or no worker in it.
+    #[error("failed to get a worker of '{machine}': {message}")]
+    NoJob {
+        /// The pool.
+        machine: String,
+        /// The message of the scheduler or the worker.
+        message: String,
+    },
     /// It has got an item from its substitute servers that is not ours, and keeps it.
     #[error(
         "'{machine}' has another `{item}' than ours, from its substitute servers, and keeps it: {reason}"
@@ -232,6 +248,16 @@ impl Error {
     /// Whether this host is at fault, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         matches!(self, Error::Local { .. })
+    }
+
+    /// Whether the machine works, and another build may succeed there: a pool has no room, or a job was
+    /// too small.
+    pub fn is_about_room(&self, is_pool: bool) -> bool {
+        match self {
+            Error::Busy { .. } => true,
+            Error::Exhausted { .. } => is_pool,
+            _ => false,
+        }
     }
 
     /// Whether the machine may just be slow: it timed out.

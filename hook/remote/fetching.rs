@@ -16,7 +16,7 @@ use protocol::operations::{BuildMode, BuildPaths, GcAction, SetOptions, Substitu
 use store::PathInfo;
 
 use super::build_limits::BuildLimits;
-use super::daemon_connection::{self, DaemonConnection};
+use super::daemon_connection::DaemonConnection;
 use super::error::Error;
 use super::fetch_progress::{FetchProgress, PATIENCE};
 use super::timed_stream::Timeouts;
@@ -40,7 +40,7 @@ pub(super) fn fetch(
     limits: &BuildLimits,
     report: &mut Report<'_>,
 ) -> Result<Fetched, Error> {
-    let machine = connection.destination.name().to_owned();
+    let machine = connection.route.name().to_owned();
     let mut chosen = Vec::new();
     if let Err(error) = fetch_apart(connection, items, limits, &mut chosen, report) {
         report(&format!("warning: {error}"));
@@ -76,7 +76,7 @@ pub(super) fn fetch(
     connection.stream.close();
     remove(connection, &different)?;
     let deadline = Instant::now() + CONNECT_TIMEOUT;
-    *connection = daemon_connection::connect(&connection.destination, deadline)?;
+    *connection = connection.another(deadline)?;
     Ok(Fetched::Removed)
 }
 
@@ -90,7 +90,7 @@ fn fetch_apart<'a>(
     report: &mut Report<'_>,
 ) -> Result<(), Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let mut other = daemon_connection::connect(&connection.destination, deadline)?;
+    let mut other = connection.another(deadline)?;
     let asked = items.iter().map(|item| item.path.clone()).collect();
     let timeouts = Timeouts {
         most: Some(ANSWER_LIMIT),
@@ -104,7 +104,7 @@ fn fetch_apart<'a>(
     if chosen.is_empty() {
         return Ok(());
     }
-    let machine = other.destination.name().to_owned();
+    let machine = other.route.name().to_owned();
     let bytes: u64 = chosen.iter().map(|item| item.nar_size).sum();
     report(&format!(
         "'{machine}' fetches {} of {} store items ({:.1} MiB) from its substitute servers...",
@@ -175,7 +175,7 @@ fn choose<'a>(
 /// Removes items there, if nobody uses them.
 fn remove(connection: &DaemonConnection, items: &[StorePath]) -> Result<(), Error> {
     let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let mut other = daemon_connection::connect(&connection.destination, deadline)?;
+    let mut other = connection.another(deadline)?;
     let give_up = Instant::now() + REMOVAL_TIMEOUT;
     loop {
         let missing: BTreeSet<_> = other.protect_and_ask(&[], items)?.into_iter().collect();

@@ -21,7 +21,9 @@
 //! | `archive_stream.rs`, `guix_commands.rs` | archives through `guix archive` |
 //! | `root_links.rs` | GC roots without a connection to the daemon |
 //! | `daemon_log.rs`, `command_log.rs`, `build_output.rs` | builder output, told apart from the daemon's own messages |
+//! | `route.rs` | by SSH, or through the keeper of a pool |
 //! | `daemon_connection.rs` | a connection to the daemon's socket |
+//! | `pool_connection.rs` | a connection to the daemon of a pool's worker |
 //! | `fetching.rs`, `fetch_progress.rs` | items that the machine gets from substitute servers |
 //! | `commands_transport.rs`, `socket_transport.rs` | the two transports |
 //! | `connect.rs` | which of them a machine gets |
@@ -42,9 +44,11 @@ mod fetch_progress;
 mod fetching;
 mod guix_commands;
 mod master;
+mod pool_connection;
 mod probe;
 mod remote_command;
 mod root_links;
+mod route;
 mod session_slots;
 mod shell;
 mod socket_transport;
@@ -56,7 +60,8 @@ mod transport;
 use std::time::Instant;
 
 use crate::directories::HookDirectories;
-use crate::machines::Machine;
+use crate::machines::{Machine, Pool};
+use crate::pool::Wanted;
 use destination::Destination;
 
 pub use build_limits::BuildLimits;
@@ -89,6 +94,19 @@ pub fn connect(
     deadline: Instant,
 ) -> Result<Box<dyn Transport>, Error> {
     connect::connect(&Destination::new(machine, directories)?, deadline)
+}
+
+/// Gets a job in a slot of a pool that the caller holds, and connects to the daemon of its worker. Waits
+/// for it as long as the pool's entry says; `report` gets the reasons.
+pub fn connect_to_pool(
+    machine: &Machine,
+    pool: &Pool,
+    directories: &HookDirectories,
+    slot: u32,
+    wanted: &Wanted<'_>,
+    report: &mut crate::pool::Report<'_>,
+) -> Result<Box<dyn Transport>, Error> {
+    pool_connection::connect(machine, pool, directories, slot, wanted, report)
 }
 
 /// Ends the shared connections to a machine, for example before it is shut down.

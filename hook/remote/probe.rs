@@ -92,6 +92,11 @@ pub(super) fn is_full(destination: &Destination) -> bool {
     reply.is_ok_and(|reply| is_full_according_to(&String::from_utf8_lossy(&reply.stdout)))
 }
 
+/// Whether so many free bytes are too few for a build.
+pub(super) fn is_little(free: u64) -> bool {
+    free < FULL
+}
+
 /// From the last lines of `df -Pk` and `df -Pi`.
 fn is_full_according_to(text: &str) -> bool {
     let mut lines = text.lines();

@@ -1,5 +1,5 @@
-//! The `socket` transport: the worker protocol over the daemon's socket, forwarded by sshd
-//! (`daemon_connection.rs`).
+//! The transports `socket` and `command`: the worker protocol over the daemon's socket, forwarded by
+//! sshd, or through the keeper of a pool's slot (`daemon_connection.rs`).
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -15,9 +15,10 @@ use super::daemon_log::DaemonLog;
 use super::destination::Destination;
 use super::error::Error;
 use super::guix_commands::TRANSFER_IDLE_TIMEOUT;
+use super::route::Route;
 use super::timed_stream::Timeouts;
 use super::transport::{Fetched, RemoteBuild, Report, Transport};
-use super::{fetching, guix_commands, probe};
+use super::{fetching, guix_commands};
 
 /// How many bytes a daemon may send while it imports. (Guix's asks for data with 16 bytes for each
 /// 32 KiB.)
@@ -51,13 +52,19 @@ pub(super) fn connect(
     destination: &Destination,
     deadline: Instant,
 ) -> Result<SocketTransport, Error> {
-    Ok(SocketTransport {
-        connection: daemon_connection::connect(destination, deadline)?,
-        pipelined: Vec::new(),
-    })
+    let connection = daemon_connection::connect(destination, deadline)?;
+    Ok(SocketTransport::new(connection))
 }
 
 impl SocketTransport {
+    /// The transport over a connection.
+    pub fn new(connection: DaemonConnection) -> SocketTransport {
+        SocketTransport {
+            connection,
+            pipelined: Vec::new(),
+        }
+    }
+
     fn options(&self, limits: &BuildLimits) -> SetOptions {
         let mut options = SetOptions {
             // Builds an input if its substitution fails.
@@ -65,27 +72,17 @@ impl SocketTransport {
             // Two machines that offload to each other would do so endlessly.
             use_build_hook: Some(false),
             print_build_trace: Some(limits.print_build_trace),
-            build_cores: self.connection.destination.machine.cores,
+            build_cores: self.connection.route.machine().cores,
             max_silent_time: Some(limits.max_silent_time.try_into().unwrap_or(u32::MAX)),
             ..SetOptions::default()
         };
         options.set("multiplexed-build-output", "true");
         options.set("build-max-silent-time", limits.max_silent_time.to_string());
         options.set("build-timeout", limits.timeout.to_string());
-        if let Some(cores) = self.connection.destination.machine.cores {
+        if let Some(cores) = self.connection.route.machine().cores {
             options.set("build-cores", cores.to_string());
         }
         options
-    }
-
-    /// Whether archives are compressed. The protocol doesn't support that, so commands on the
-    /// machine read and write them; this connection still protects the items.
-    fn compresses(&self) -> bool {
-        self.connection
-            .destination
-            .machine
-            .transfer_compression
-            .is_some()
     }
 
     /// Whether these items justify starting a command that compresses them.
@@ -105,7 +102,14 @@ impl SocketTransport {
 
 impl Transport for SocketTransport {
     fn kind(&self) -> &'static str {
-        "socket"
+        match self.connection.route {
+            Route::Ssh(_) => "socket",
+            Route::Pool(_) => "command",
+        }
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.connection.route.key()
     }
 
     fn protect(&mut self, paths: &[StorePath]) -> Result<(), Error> {
@@ -136,8 +140,10 @@ impl Transport for SocketTransport {
     }
 
     fn import(&mut self, archive: &mut dyn Read) -> Result<(), Error> {
-        if self.compresses() {
-            return guix_commands::import(&self.connection.destination, archive);
+        // The protocol doesn't support compression, so commands on the machine read and write
+        // compressed archives; this connection still protects the items.
+        if let Some(destination) = self.connection.route.compressing() {
+            return guix_commands::import(destination, archive);
         }
         let timeouts = sending();
         let doing = "sending store items";
@@ -159,7 +165,8 @@ impl Transport for SocketTransport {
         let mut log = DaemonLog::new(log, derivation.as_str(), is_marked);
         let doing = format!("building '{derivation}'");
         let options = self.options(limits);
-        let named = |error| Error::of_daemon(self.connection.destination.name(), &doing, error);
+        let route = self.connection.route.clone();
+        let named = |error| route.explain(Error::of_daemon(route.name(), &doing, error));
         self.connection.daemon.put_before(&options).map_err(named)?;
         let mut room = (ONE_PIECE - FIXED_REQUESTS_SIZE).saturating_sub(derivation.as_str().len());
         if let Some(inline) = &inline_archive {
@@ -170,7 +177,7 @@ impl Transport for SocketTransport {
         let mode = BuildMode::Normal;
         self.connection.daemon.post(&BuildPaths { targets, mode });
         let needed = |output: &StorePath| output.as_str().len() + EXPORT_REQUEST_SIZE;
-        if !self.compresses() && outputs.iter().map(needed).sum::<usize>() <= room {
+        if route.compressing().is_none() && outputs.iter().map(needed).sum::<usize>() <= room {
             self.pipelined = outputs.to_vec();
         }
         for path in self.pipelined.iter().cloned() {
@@ -213,25 +220,23 @@ impl Transport for SocketTransport {
         match built {
             Ok(_) => Ok(()),
             Err(client::Error::Daemon { message, status }) => {
-                let (name, said) = (self.connection.destination.name(), (status, message));
+                let (name, said) = (route.name(), (status, message));
                 let (remark, says_full) = (log.remark, log.disk_full);
-                let is_full = || probe::is_full(&self.connection.destination);
+                let is_full = || route.is_full();
                 let failed = Error::of_build(name, derivation, said, remark, says_full, is_full);
                 Err(failed)
             }
-            Err(error) => Err(Error::of_daemon(
-                self.connection.destination.name(),
-                &doing,
-                error,
-            )),
+            Err(error) => Err(named(error)),
         }
     }
 
     fn export(&mut self, paths: &[StorePath], sink: &mut dyn Write) -> Result<(), Error> {
         let doing = "retrieving store items";
         let timeouts = Timeouts::transfer(TRANSFER_IDLE_TIMEOUT);
-        if self.compresses() && self.are_worth_compressing(paths)? {
-            return guix_commands::export(&self.connection.destination, paths, sink);
+        if let Some(destination) = self.connection.route.compressing().cloned() {
+            if self.are_worth_compressing(paths)? {
+                return guix_commands::export(&destination, paths, sink);
+            }
         }
         if std::mem::take(&mut self.pipelined) != paths {
             return self.connection.call(doing, timeouts, |daemon| {

@@ -86,6 +86,7 @@ impl Server {
             // Too long for a socket's name.
             state: self.directory.path().join("x".repeat(120)),
             store: StoreDir::new("/gnu/store").unwrap(),
+            configuration: PathBuf::from("/nonexistent"),
             user_home: PathBuf::from("/nonexistent"),
         }
     }

@@ -50,8 +50,14 @@ pub enum Fetched {
 /// A connection to a build machine's daemon, after the handshake. Dropping it releases what it
 /// protects there, as does [`Transport::finish`].
 pub trait Transport: Send {
-    /// `socket` or `commands`.
+    /// `socket`, `commands` or `command`.
     fn kind(&self) -> &'static str;
+
+    /// The public key by which the machine signs, if it was made for this connection and is to be
+    /// trusted because of it.
+    fn key(&self) -> Option<&str> {
+        None
+    }
 
     /// Protects items, whether valid or not, from garbage collection there while this connection
     /// lasts. To be called before [`Transport::missing`].

@@ -244,6 +244,7 @@ fn connections_end_when_they_are_told_to() {
     let directories = HookDirectories {
         state: farm.offload_directory(),
         store: formats::StoreDir::new(farm.site.store().to_str().unwrap()).unwrap(),
+        configuration: farm.site.configuration(),
         user_home: nix::unistd::User::from_uid(nix::unistd::geteuid())
             .unwrap()
             .unwrap()

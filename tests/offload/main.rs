@@ -21,6 +21,8 @@
 //! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
 //! | `client.rs` | `guix-client offload` |
+//! | `pool_farm.rs` | a head with a pool, whose scheduler is a script |
+//! | `pool.rs`, `pool_ends.rs` | builds in jobs, and jobs that end |
 //! | `faults.rs` | everything breaks at random |
 //! | `worker.rs`, `worker_job.rs` | `guix-offload worker`, at the end of a command |
 //! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
@@ -53,6 +55,9 @@ mod inspection;
 mod leftovers;
 mod machine;
 mod namespaces;
+mod pool;
+mod pool_ends;
+mod pool_farm;
 mod requests;
 mod sharing;
 mod slurm_words;

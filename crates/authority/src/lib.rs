@@ -113,6 +113,39 @@ impl Keys {
     }
 }
 
+/// One public key, whose signatures are accepted; nothing is signed.
+pub struct SingleKey(Acl);
+
+impl SingleKey {
+    /// Parses the key, an s-expression.
+    ///
+    /// # Errors
+    /// It is no public key.
+    pub fn parse(text: &str) -> Result<SingleKey, String> {
+        let key = PublicKey::parse(text).map_err(|error| error.to_string())?;
+        let mut acl = Acl::default();
+        acl.authorize(key);
+        Ok(SingleKey(acl))
+    }
+}
+
+impl Authority for SingleKey {
+    fn sign(&self, _: &Hash) -> Result<Vec<u8>, String> {
+        Err("there is only a public key".to_owned())
+    }
+
+    fn verify(&self, signature: &[u8]) -> Result<Hash, String> {
+        verify(signature, &self.0)
+    }
+}
+
+/// The hash that was signed by a key in `acl`.
+fn verify(signature: &[u8], acl: &Acl) -> Result<Hash, String> {
+    let signed = gcrypt::verify(signature, acl).map_err(|error| error.to_string())?;
+    Hash::new(Algorithm::Sha256, &signed)
+        .ok_or_else(|| "signed hash has the wrong length".to_owned())
+}
+
 impl Authority for Keys {
     fn sign(&self, hash: &Hash) -> Result<Vec<u8>, String> {
         let pair = self.current(
@@ -129,10 +162,6 @@ impl Authority for Keys {
     }
 
     fn verify(&self, signature: &[u8]) -> Result<Hash, String> {
-        let authorised = self.authorised()?;
-        let signed =
-            gcrypt::verify(signature, authorised.acl()).map_err(|error| error.to_string())?;
-        Hash::new(Algorithm::Sha256, &signed)
-            .ok_or_else(|| "signed hash has the wrong length".to_owned())
+        verify(signature, self.authorised()?.acl())
     }
 }

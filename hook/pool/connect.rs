@@ -1,0 +1,143 @@
+//! The hook's side: a connection to the worker of a slot, through its keeper, which is started if there
+//! is none.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use system::pipe;
+use system::process::Spawn;
+use system::socket;
+
+use super::failure::{Failure, FailureKind};
+use super::messages::{self, Reply, Request, Worker};
+use super::plan::Plan;
+use super::program;
+use super::record::Record;
+
+/// How often a keeper is started or met again that ends just then.
+const ATTEMPTS: u32 = 4;
+/// How often the hook says that it still waits.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest wait that is worth a message.
+const FIRST_REPORT: Duration = Duration::from_secs(2);
+/// How long a keeper may take to answer what it knows already.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Receives why and how long the build has to wait.
+pub type Report<'a> = dyn FnMut(&str, Duration) + 'a;
+
+/// Connects to the daemon of the slot's worker. The caller holds the slot. Dropping the stream before
+/// the worker answers cancels the job.
+pub fn connect(
+    plan: &Plan,
+    deadline: Option<Instant>,
+    report: &mut Report<'_>,
+) -> Result<(UnixStream, Worker), Failure> {
+    let failed = |error: io::Error| Failure::local("talking to a keeper", &error);
+    for _ in 0..ATTEMPTS {
+        let stream = match existing(plan, &Request::Build(plan.needs.clone())) {
+            Some(stream) => stream,
+            None => start(plan).map_err(|error| Failure::local("starting a keeper", &error))?,
+        };
+        match wait(&stream, deadline, report).map_err(failed)? {
+            Some(Reply::Ready(worker)) => return Ok((stream, worker)),
+            Some(Reply::Failed(failure)) => return Err(failure),
+            // Its keeper ends; the next one waits for that.
+            Some(Reply::Unfit | Reply::Pending { .. }) | None => {}
+        }
+    }
+    Err(Failure::new(
+        FailureKind::Lost,
+        "its keepers end without a word",
+    ))
+}
+
+/// Connects to the same worker again.
+pub fn again(plan: &Plan, deadline: Instant) -> Result<UnixStream, Failure> {
+    let lost = || Failure::new(FailureKind::Lost, "its keeper is gone");
+    let stream = existing(plan, &Request::Again).ok_or_else(lost)?;
+    match messages::read(&stream, Some(deadline)) {
+        Ok(Some(Reply::Ready(_))) => Ok(stream),
+        _ => Err(lost()),
+    }
+}
+
+/// What the keeper of the slot knows about its worker, if that answers.
+pub fn vitals(plan: &Plan) -> Option<Worker> {
+    let stream = existing(plan, &Request::Vitals)?;
+    match messages::read(&stream, Some(Instant::now() + ANSWER_TIMEOUT)) {
+        Ok(Some(Reply::Ready(worker))) => Some(worker),
+        _ => None,
+    }
+}
+
+/// Why the worker of the slot was lost, if its keeper has found out.
+pub fn last_failure(plan: &Plan) -> Option<Failure> {
+    Record::load(&plan.directory, plan.slot)?.failure().cloned()
+}
+
+/// A connection to a keeper that runs.
+fn existing(plan: &Plan, request: &Request) -> Option<UnixStream> {
+    let stream = socket::connect(&plan.file("socket")).ok()?;
+    let ours = system::ids::effective_uid();
+    let is_ours = socket::peer(&stream).is_ok_and(|peer| peer.uid == ours);
+    (is_ours && messages::write(&stream, request).is_ok()).then_some(stream)
+}
+
+/// Starts a keeper, which is not killed with us: it is in a session of its own, and has none of our
+/// files.
+fn start(plan: &Plan) -> io::Result<UnixStream> {
+    let (ours, theirs) = pipe::socket_pair()?;
+    let log = File::create(plan.file("log"))?;
+    Spawn::new(program::find()?)
+        .arg0("guix-offload")
+        .arg("keeper")
+        .current_dir("/")
+        .setsid()
+        .fd(theirs, 0)
+        .fd(log.try_clone()?, 1)
+        .fd(log, 2)
+        .spawn()?
+        .leave();
+    messages::write(&ours, plan)?;
+    Ok(ours)
+}
+
+/// Waits for the keeper's last word, and reports now and then that it waits.
+fn wait(
+    stream: &UnixStream,
+    deadline: Option<Instant>,
+    report: &mut Report<'_>,
+) -> io::Result<Option<Reply>> {
+    let began = Instant::now();
+    let mut next = began + FIRST_REPORT;
+    let mut last = String::new();
+    loop {
+        let until = deadline.map_or(next, |deadline| deadline.min(next));
+        match messages::read(stream, Some(until)) {
+            Ok(Some(Reply::Pending { reason })) => {
+                if reason != last {
+                    last = reason;
+                    report(&last, began.elapsed());
+                    next = Instant::now() + REPORT_INTERVAL;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    let text = match last.as_str() {
+                        "" => "there is still no job".to_owned(),
+                        reason => format!("there is still no job: {reason}"),
+                    };
+                    let minutes = began.elapsed().as_secs() / 60;
+                    let text = format!("{text} (after {minutes} minutes)");
+                    return Ok(Some(Reply::Failed(Failure::new(FailureKind::Busy, text))));
+                }
+                report(&last, began.elapsed());
+                next = Instant::now() + REPORT_INTERVAL;
+            }
+            other => return other,
+        }
+    }
+}

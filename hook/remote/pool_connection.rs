@@ -1,0 +1,50 @@
+//! A connection to the daemon of a pool's worker, through the keeper of a slot.
+
+use std::time::{Duration, Instant};
+
+use super::daemon_connection::DaemonConnection;
+use super::error::Error;
+use super::route::{PoolRoute, Route, no_job};
+use super::socket_transport::SocketTransport;
+use super::transport::Transport;
+use crate::directories::HookDirectories;
+use crate::machines::{Machine, Pool, Queue};
+use crate::pool::{self, Plan, Wanted};
+
+/// How long a job may take to start that is wanted at once.
+const NOW_TIMEOUT: Duration = Duration::from_secs(60);
+/// The timeout for the handshake with the worker's daemon.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Gets a job in a slot of a pool that the caller holds, and connects to its worker. Waits for it as
+/// long as the entry says; `report` gets the reasons.
+pub(super) fn connect(
+    machine: &Machine,
+    pool: &Pool,
+    directories: &HookDirectories,
+    slot: u32,
+    wanted: &Wanted<'_>,
+    report: &mut pool::Report<'_>,
+) -> Result<Box<dyn Transport>, Error> {
+    let plan = Plan::new(machine, pool, directories, slot, wanted).map_err(|source| {
+        let doing = format!("planning a job of '{}'", machine.name);
+        Error::Local { doing, source }
+    })?;
+    let limit = match (pool.queue, pool.queue_limit) {
+        (Queue::Now, _) => Some(NOW_TIMEOUT),
+        (Queue::Wait, 0) => None,
+        (Queue::Wait, minutes) => Some(Duration::from_secs(u64::from(minutes) * 60)),
+    };
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let (stream, worker) =
+        pool::connect(&plan, deadline, report).map_err(|failure| no_job(&machine.name, failure))?;
+    let route = Route::Pool(Box::new(PoolRoute {
+        machine: machine.clone(),
+        directories: directories.clone(),
+        plan,
+        worker,
+    }));
+    let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    let connection = DaemonConnection::over_keeper(route, stream, deadline)?;
+    Ok(Box::new(SocketTransport::new(connection)))
+}
