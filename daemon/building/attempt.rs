@@ -187,24 +187,29 @@ impl Attempt {
     }
 
     /// Notifies every request of the outcome. Those that did not start the attempt try again if the
-    /// outcome may be due to the settings of the one that did.
-    pub(super) fn end(&self, outcome: &Outcome) {
+    /// outcome may be due to the settings of the one that did. Returns the outcome if there is no
+    /// request. Otherwise only the requests have it: whatever it holds is theirs to drop.
+    pub(super) fn end(&self, outcome: Outcome) -> Option<Outcome> {
         let mut state = self.state();
         state.ended = true;
-        for subscriber in state.subscribers.drain(..) {
-            let outcome = match subscriber.is_starter || !outcome.depends_on_settings() {
+        let subscribers = std::mem::take(&mut state.subscribers);
+        let event = |subscriber: &Subscriber| Event::AttemptEnded {
+            goal: subscriber.goal,
+            outcome: match subscriber.is_starter || !outcome.depends_on_settings() {
                 true => outcome.clone(),
                 false => Outcome::Locked,
-            };
-            subscriber.queue.push(Event::AttemptEnded {
-                goal: subscriber.goal,
-                outcome,
-            });
+            },
+        };
+        let events: Vec<Event> = subscribers.iter().map(event).collect();
+        let unwanted = events.is_empty().then_some(outcome);
+        for (subscriber, event) in subscribers.iter().zip(events) {
+            subscriber.queue.push(event);
         }
         for (queue, goal) in state.late.drain(..) {
             queue.push(Event::StoppedAttemptEnded { goal });
         }
         self.ended.notify_all();
+        unwanted
     }
 }
 

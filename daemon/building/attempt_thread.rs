@@ -34,13 +34,13 @@ pub(super) fn join_or_start(
                 let text = "internal error: a build's thread panicked";
                 Outcome::Error(RequestError::new(text))
             });
-            engine.attempts.end(&attempt, &outcome);
+            engine.attempts.end(&attempt, outcome);
         }
     });
     if let Err(error) = started {
         let text = format!("cannot start a thread for a build: {error}");
         let outcome = Outcome::Error(RequestError::new(text));
-        engine.attempts.end(&attempt, &outcome);
+        engine.attempts.end(&attempt, outcome);
     }
     Some(participation)
 }

@@ -108,12 +108,15 @@ impl Attempts {
     }
 
     /// Ends an attempt, and notifies its requests.
-    pub(super) fn end(&self, attempt: &Attempt, outcome: &Outcome) {
+    pub(super) fn end(&self, attempt: &Attempt, outcome: Outcome) {
+        let is_final = outcome.is_final();
         let mut running = self.running();
         running.remove(attempt.key());
-        attempt.end(outcome);
+        let unwanted = attempt.end(outcome);
         drop(running);
-        if outcome.is_final() {
+        // That may take long.
+        drop(unwanted);
+        if is_final {
             let requests = self.requests.lock();
             for queue in requests.iter().filter_map(Weak::upgrade) {
                 queue.push(Event::BuildEnded);
@@ -158,7 +161,7 @@ mod tests {
         let Joined::Existing(_two) = attempts.join(key("x.drv"), &second, goal(9)) else {
             panic!("not shared")
         };
-        attempts.end(&attempt, &Outcome::Done);
+        attempts.end(&attempt, Outcome::Done);
         for (queue, id) in [(first, goal(7)), (second, goal(9))] {
             assert!(
                 matches!(queue.poll(), Some(Event::Log(LogRecord::Message(_, text))) if text == "hello")
@@ -192,7 +195,7 @@ mod tests {
                     attempts.join(key("x.drv"), &late, goal(3)),
                     Joined::Stopping
                 ));
-                attempts.end(&attempt, &Outcome::Failed(Failure::Misc));
+                attempts.end(&attempt, Outcome::Failed(Failure::Misc));
             }
         });
         drop(two);
@@ -233,7 +236,7 @@ mod tests {
             let attempt = attempt.clone();
             move || {
                 paused.join().expect("paused");
-                attempt.end(&Outcome::Failed(Failure::Misc));
+                attempt.end(Outcome::Failed(Failure::Misc));
             }
         });
         drop(one);

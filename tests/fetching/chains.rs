@@ -7,8 +7,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Shutdown;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
 
 use formats::StorePath;
 use nix::sys::signal::{Signal, kill};
@@ -381,6 +382,44 @@ fn items_that_refer_to_each_other_are_refused() {
         );
         fixture.assert_holds(&chain.paths[..1]);
     }
+}
+
+#[test]
+fn no_more_are_received_at_once_than_are_allowed() {
+    const MOST: usize = 3;
+    let site = Site::new();
+    let directory = site.path("server");
+    let running = Arc::new((Mutex::new((0, 0)), Condvar::new()));
+    let (counter, served) = (running.clone(), directory.clone());
+    let server = HandServer::start(move |_, header, stream| {
+        let name = header.split(' ').nth(1).unwrap().trim_start_matches('/');
+        let body = fs::read(served.join(name)).unwrap();
+        if !name.starts_with("nar/") {
+            return respond(stream, "200 OK", "", &body);
+        }
+        // The first ones wait for each other.
+        let (count, changed) = &*counter;
+        let mut count = count.lock().unwrap();
+        *count = (count.0 + 1, count.1.max(count.0 + 1));
+        changed.notify_all();
+        while count.1 < MOST {
+            count = changed.wait(count).unwrap();
+        }
+        drop(count);
+        respond(stream, "200 OK", "", &body);
+        counter.0.lock().unwrap().0 -= 1;
+    });
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let options = format!("--max-substitutions={MOST}");
+    let fixture = Fixture::with(site, program, &server.url(""), &[&options]);
+    let mut paths = vec![fixture.publish(&item(0, 100))];
+    for number in 1..12 {
+        let item = item(number, 100).reference(&paths[number - 1]);
+        paths.push(fixture.publish(&item));
+    }
+    fixture.client().ensure(&paths[11]).succeeded();
+    fixture.assert_holds(&paths);
+    assert_eq!(running.0.lock().unwrap().1, MOST);
 }
 
 #[test]

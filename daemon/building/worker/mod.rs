@@ -85,7 +85,10 @@ impl Failures {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        // Whoever has asked finds nothing left in the store.
+        // Whoever has asked finds nothing left in the store: of attempts that it leaves, of what they
+        // have received meanwhile, and of agents.
+        drop(std::mem::take(&mut self.blocked));
+        while self.events.poll().is_some() {}
         self.fetch_agents.end_all();
         if let Some(hooks) = &self.hooks {
             hooks.close();
