@@ -11,6 +11,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use system::lock::{LockFile, Mode};
 use system::tree::{Dir, remove_tree};
@@ -23,6 +25,9 @@ const LOCK: &str = "lock";
 const LOCK_SUFFIX: &str = ".lock";
 /// How often to begin anew when the last worker removes the directory of all meanwhile.
 const ATTEMPTS: u32 = 100;
+/// How often to try again to remove a directory, and after how long.
+const SWEEPS: u32 = 20;
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A worker's directory.
 pub(super) struct WorkerDirectory {
@@ -150,7 +155,7 @@ fn remove(all: &Dir, name: &str, lock: &LockFile) -> io::Result<()> {
     lock.delete()
 }
 
-/// Removes what workers that were killed have left.
+/// Removes what workers that were killed have left. What can't be removed is left to the next.
 pub(super) fn sweep(all: &Path) -> io::Result<()> {
     let directory = Dir::open(all)?;
     let mut left = Vec::new();
@@ -162,14 +167,19 @@ pub(super) fn sweep(all: &Path) -> io::Result<()> {
             let Some(worker) = worker_of(&name) else {
                 continue;
             };
-            let lock = LockFile::open(all.join(&name))?;
-            if lock.try_lock(Mode::Exclusive)? {
-                left.push((worker, lock));
+            if let Ok(lock) = LockFile::open(all.join(&name)) {
+                if lock.try_lock(Mode::Exclusive)? {
+                    left.push((worker, lock));
+                }
             }
         }
     }
     for (worker, lock) in left {
-        remove(&directory, &worker, &lock)?;
+        let mut attempts = 0..SWEEPS;
+        // Its builders may be about to end, and still write.
+        while remove(&directory, &worker, &lock).is_err() && attempts.next().is_some() {
+            thread::sleep(SWEEP_INTERVAL);
+        }
     }
     Ok(())
 }
@@ -234,7 +244,7 @@ mod tests {
     #[test]
     fn many_workers_come_and_go_at_the_same_time() {
         let scratch = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..20 {

@@ -180,8 +180,8 @@ fn hint() -> &'static str {
         "; the node allows user namespaces to programs with an AppArmor profile only (sysctl \
          kernel.apparmor_restrict_unprivileged_userns is 1)"
     } else {
-        "; in a container, user namespaces may be forbidden by its filter of system calls (podman: \
-         --security-opt seccomp=unconfined)"
+        "; in a chroot, and in a container with a filter of system calls, user namespaces are \
+         forbidden (podman: --security-opt seccomp=unconfined)"
     }
 }
 
