@@ -40,6 +40,22 @@ pub fn run(
         let daemon = Address::from_environment(&daemon_directories.state)
             .and_then(|address| address.connect(&daemon_directories.store, &Options::default()));
         let before = Health::load(&directories, machine);
+        if let Some(pool) = &machine.pool {
+            let mut checks = match slots::acquire(&directories, machine, "offload test") {
+                Ok(Some(slot)) => {
+                    remote::check_pool(machine, pool, &directories, slot.number, daemon)
+                }
+                Ok(None) => vec![slots_check(machine, machine.parallel_builds as usize)],
+                Err(error) => vec![Check {
+                    what: "slots",
+                    verdict: Verdict::Wrong,
+                    found: error.to_string(),
+                    remedy: None,
+                }],
+            };
+            checks.extend(set_aside(machine, &directories, &before, &checks));
+            return checks;
+        }
         let (mut checks, vitals) = remote::check(machine, &directories, CHECK_TIMEOUT, daemon);
         checks.extend(vitals.map(|vitals| load_check(machine, &before, &vitals)));
         checks.extend(

@@ -2,24 +2,28 @@
 //! command that would fix it.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
-use formats::export::{Fields, read_marker, read_signature};
-use formats::{StoreDir, StorePath, nar};
+use formats::{StoreDir, StorePath};
 use protocol::client::{self, Connection};
 use system::host_names;
 
+use super::check_archive::{Limited, is_only, is_signed_by};
 use super::destination::Destination;
 use super::error::{Error, KeyFault, SshFailure};
 use super::probe::{REQUIRED_FREE_BYTES, Vitals};
 use super::transport::Transport;
 use super::{connect, master, probe};
 use crate::directories::HookDirectories;
-use crate::machines::Machine;
+use crate::machines::{Machine, Trust};
 
 /// A larger clock difference, in seconds, confuses `make`, and people who compare logs.
 const CLOCK_TOLERANCE: f64 = 5.0;
+
+/// What to do if this host's daemon does not answer.
+pub(super) const START_DAEMON: &str =
+    "here, as root: systemctl start guix-daemon || systemctl start guix-daemon-rs";
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,23 +58,29 @@ pub fn check(
     timeout: Duration,
     local: Result<Connection, client::Error>,
 ) -> (Vec<Check>, Option<Vitals>) {
-    let mut checker = Checker {
-        machine,
-        checks: Vec::new(),
-        vitals: None,
-    };
+    let mut checker = Checker::new(machine);
     // `None` means that the checks ended early; the failure is among the results.
     let _ = checker.run(directories, timeout, local);
     (checker.checks, checker.vitals)
 }
 
-struct Checker<'a> {
-    machine: &'a Machine,
-    checks: Vec<Check>,
+/// The checks of a machine so far.
+pub(super) struct Checker<'a> {
+    pub machine: &'a Machine,
+    pub checks: Vec<Check>,
     vitals: Option<Vitals>,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    /// None yet.
+    pub fn new(machine: &'a Machine) -> Checker<'a> {
+        Checker {
+            machine,
+            checks: Vec::new(),
+            vitals: None,
+        }
+    }
+
     fn run(
         &mut self,
         directories: &HookDirectories,
@@ -119,17 +129,15 @@ impl Checker<'_> {
         match local {
             Ok(mut local) => self.signing(&mut local, &mut *transport, &directories.store)?,
             Err(error) => {
-                let remedy =
-                    "here, as root: systemctl start guix-daemon || systemctl start guix-daemon-rs"
-                        .to_owned();
-                return self.failed("signing", error, Some(remedy));
+                return self.failed("signing", error, Some(START_DAEMON.to_owned()));
             }
         }
         let _ = transport.finish();
         Some(())
     }
 
-    fn passed(&mut self, what: &'static str, found: impl Into<String>) {
+    /// Adds a check that all is right with.
+    pub fn passed(&mut self, what: &'static str, found: impl Into<String>) {
         self.checks.push(Check {
             what,
             verdict: Verdict::Right,
@@ -139,7 +147,7 @@ impl Checker<'_> {
     }
 
     /// Always `None`, for `?`.
-    fn failed(
+    pub fn failed(
         &mut self,
         what: &'static str,
         why: impl ToString,
@@ -296,6 +304,13 @@ impl Checker<'_> {
         self.failed(what, error, Some(remedy))
     }
 
+    /// The key of a worker, if that is trusted because of its connection.
+    fn key_of_connection(&self, remote: &dyn Transport) -> Option<String> {
+        let pool = self.machine.pool.as_deref()?;
+        let key = remote.key()?;
+        (pool.trust == Trust::Connection).then(|| key.to_owned())
+    }
+
     /// What to do on the machine; the account for offloading may not do it.
     fn as_root(&self, command: &str) -> String {
         format!("{} as root: {command}", self.on())
@@ -326,7 +341,7 @@ impl Checker<'_> {
     }
 
     /// Sends a new item to the machine and fetches it back.
-    fn signing(
+    pub fn signing(
         &mut self,
         local: &mut Connection,
         remote: &mut dyn Transport,
@@ -358,7 +373,7 @@ impl Checker<'_> {
                 return self.failed("signatures there", error, remedy);
             }
         }
-        let mut returned = Limited(Vec::new());
+        let mut returned = Limited::default();
         if let Err(error) = remote.export(std::slice::from_ref(&item), &mut returned) {
             let remedy = match is_about_our_key(&error.to_string()) {
                 true => Some(self.as_root(&self.guix("archive --generate-key"))),
@@ -371,6 +386,16 @@ impl Checker<'_> {
         if !is_only(&archive, store, &item) {
             let error = format!("it sent something else than `{item}', which it was asked for");
             return self.failed("signing there", error, None);
+        }
+        if let Some(key) = self.key_of_connection(remote) {
+            let signed = is_signed_by(&archive, store, &key);
+            return match signed {
+                Ok(()) => {
+                    self.passed("signatures here", "its key for this connection is accepted");
+                    Some(())
+                }
+                Err(error) => self.failed("signatures here", error, None),
+            };
         }
         match local.import_paths(&mut &archive[..]) {
             Ok(_) => self.passed("signatures here", "its signature is accepted"),
@@ -402,37 +427,6 @@ fn is_missing_program(message: &str) -> bool {
     ["not found", "No such file", "Permission denied"]
         .iter()
         .any(|words| message.ends_with(words))
-}
-
-/// An archive in memory: of one small item, so that a machine can't fill the memory.
-struct Limited(Vec<u8>);
-
-impl Write for Limited {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        const MOST: usize = 1 << 20;
-        if self.0.len() + data.len() > MOST {
-            return Err(io::Error::other("more than was asked for"));
-        }
-        self.0.write(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Whether an archive has this item and nothing else.
-fn is_only(mut archive: &[u8], store: &StoreDir, item: &StorePath) -> bool {
-    let mut read = || -> Option<StorePath> {
-        let source = &mut archive;
-        read_marker(source).ok().filter(|follows| *follows)?;
-        nar::copy(source, &mut io::sink()).ok()?;
-        let fields = Fields::read(source, store).ok()?;
-        read_signature(source).ok()?;
-        let follows = read_marker(source).ok()?;
-        (!follows && source.is_empty()).then_some(fields.path)
-    };
-    read().as_ref() == Some(item)
 }
 
 fn export_text(local: &mut Connection) -> Result<(StorePath, Vec<u8>), client::Error> {

@@ -27,12 +27,15 @@
 //! | `fetching.rs`, `fetch_progress.rs` | items that the machine gets from substitute servers |
 //! | `commands_transport.rs`, `socket_transport.rs` | the two transports |
 //! | `connect.rs` | which of them a machine gets |
-//! | `check.rs` | everything that must hold for a machine to work |
+//! | `check.rs`, `check_archive.rs` | everything that must hold for a machine to work |
+//! | `check_pool.rs` | the same for a pool |
 
 mod archive_stream;
 mod build_limits;
 mod build_output;
 mod check;
+mod check_archive;
+mod check_pool;
 mod command_log;
 mod commands_transport;
 mod connect;
@@ -66,6 +69,7 @@ use destination::Destination;
 
 pub use build_limits::BuildLimits;
 pub use check::{Check, Verdict, check};
+pub use check_pool::check_pool;
 pub use error::{Error, KeyFault, SshFailure, on_one_line};
 pub use probe::{PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals};
 pub use transport::{Fetched, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport};

@@ -9,7 +9,7 @@ use super::socket_transport::SocketTransport;
 use super::transport::Transport;
 use crate::directories::HookDirectories;
 use crate::machines::{Machine, Pool, Queue};
-use crate::pool::{self, Plan, Wanted};
+use crate::pool::{self, Plan, Wanted, Worker};
 
 /// How long a job may take to start that is wanted at once.
 const NOW_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,25 +26,39 @@ pub(super) fn connect(
     wanted: &Wanted<'_>,
     report: &mut pool::Report<'_>,
 ) -> Result<Box<dyn Transport>, Error> {
-    let plan = Plan::new(machine, pool, directories, slot, wanted).map_err(|source| {
-        let doing = format!("planning a job of '{}'", machine.name);
-        Error::Local { doing, source }
-    })?;
     let limit = match (pool.queue, pool.queue_limit) {
         (Queue::Now, _) => Some(NOW_TIMEOUT),
         (Queue::Wait, 0) => None,
         (Queue::Wait, minutes) => Some(Duration::from_secs(u64::from(minutes) * 60)),
     };
     let deadline = limit.map(|limit| Instant::now() + limit);
+    let (connection, _) = open(machine, pool, directories, slot, wanted, deadline, report)?;
+    Ok(Box::new(SocketTransport::new(connection)))
+}
+
+/// The same, until `deadline`; returns also what the worker has said of itself.
+pub(super) fn open(
+    machine: &Machine,
+    pool: &Pool,
+    directories: &HookDirectories,
+    slot: u32,
+    wanted: &Wanted<'_>,
+    deadline: Option<Instant>,
+    report: &mut pool::Report<'_>,
+) -> Result<(DaemonConnection, Worker), Error> {
+    let plan = Plan::new(machine, pool, directories, slot, wanted).map_err(|source| {
+        let doing = format!("planning a job of '{}'", machine.name);
+        Error::Local { doing, source }
+    })?;
     let (stream, worker) =
         pool::connect(&plan, deadline, report).map_err(|failure| no_job(&machine.name, failure))?;
     let route = Route::Pool(Box::new(PoolRoute {
         machine: machine.clone(),
         directories: directories.clone(),
         plan,
-        worker,
+        worker: worker.clone(),
     }));
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let connection = DaemonConnection::over_keeper(route, stream, deadline)?;
-    Ok(Box::new(SocketTransport::new(connection)))
+    Ok((connection, worker))
 }

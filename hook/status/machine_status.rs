@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use system::clock::unix_time;
 
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
+use crate::pool::{self, Record, State};
 use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
 use crate::slots::{self, Occupant};
 use crate::suitability::{self, Unsuitable};
@@ -48,6 +50,47 @@ pub struct MachineStatus {
     /// For how many more seconds it gets no builds.
     pub set_aside_s: u64,
     pub building: Vec<Option<Occupant>>,
+    /// The jobs, if it is a pool.
+    pub jobs: Option<Jobs>,
+}
+
+/// The jobs of a pool.
+#[derive(Debug, Default, Serialize)]
+pub struct Jobs {
+    /// How many run.
+    pub running: usize,
+    /// How many wait, or have workers that get ready.
+    pub pending: usize,
+    /// How long the one has waited that waits longest.
+    pub waited_s: u64,
+    /// Why, in the scheduler's words.
+    pub reason: Option<String>,
+    /// The nodes of those that run.
+    pub nodes: Vec<String>,
+}
+
+impl Jobs {
+    fn new(records: &[(u32, Record)]) -> Jobs {
+        let mut jobs = Jobs::default();
+        for (_, record) in records {
+            match &record.state {
+                State::Running { host, .. } => {
+                    jobs.running += 1;
+                    jobs.nodes.push(host.clone());
+                }
+                State::Pending { reason } => {
+                    jobs.pending += 1;
+                    let waited = unix_time().saturating_sub(record.since);
+                    if jobs.reason.is_none() || waited > jobs.waited_s {
+                        jobs.waited_s = waited;
+                        jobs.reason = Some(reason.clone());
+                    }
+                }
+                State::Ending { .. } | State::Ended { .. } => {}
+            }
+        }
+        jobs
+    }
 }
 
 /// What a machine answers about itself, and whether its daemon answers as it must before a hook
@@ -60,6 +103,9 @@ struct Answer {
 /// Asks all machines and their daemons in parallel.
 pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<MachineStatus>> {
     let answers = parallel::map(machines, |machine| {
+        if machine.pool.is_some() {
+            return None; // its keepers have written down what there is to know
+        }
         let deadline = Instant::now() + PROBE_TIMEOUT;
         let vitals = remote::probe(machine, directories, deadline);
         let daemon = match &vitals {
@@ -67,16 +113,57 @@ pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec
                 .and_then(|transport| transport.finish()),
             Err(_) => Ok(()), // not asked
         };
-        Answer { vitals, daemon }
+        Some(Answer { vitals, daemon })
     });
     machines
         .iter()
         .zip(answers)
-        .map(|(machine, answer)| MachineStatus::new(machine, directories, answer))
+        .map(|(machine, answer)| match answer {
+            Some(answer) => MachineStatus::new(machine, directories, answer),
+            None => MachineStatus::of_pool(machine, directories),
+        })
         .collect()
 }
 
 impl MachineStatus {
+    /// What is known about a pool. Nobody is asked: that would take a job.
+    fn of_pool(machine: &Machine, directories: &HookDirectories) -> Result<MachineStatus> {
+        let building = slots::taken(directories, machine).context("looking at build slots")?;
+        let health = Health::load(directories, machine);
+        let records = pool::records(&directories.of_machine(machine), machine.parallel_builds);
+        let set_aside_s = health.set_aside_s();
+        let no_room = health
+            .busy_reason
+            .filter(|_| health.busy_until > unix_time());
+        Ok(MachineStatus {
+            name: machine.name.clone(),
+            port: machine.port,
+            systems: machine.systems.clone(),
+            features: machine.features.clone(),
+            slots: machine.parallel_builds,
+            slots_used: building.len(),
+            up: set_aside_s == 0,
+            reachable: set_aside_s == 0,
+            error: None,
+            unsuitable: no_room,
+            kernel: None,
+            architecture: None,
+            host_name: None,
+            normalized_load: None,
+            overload_threshold: None,
+            free_bytes: None,
+            round_trip_ms: None,
+            clock_offset_s: None,
+            builds: health.builds,
+            failed_builds: health.failed_builds,
+            failures: health.all_failures,
+            last_error: health.last_error,
+            set_aside_s,
+            building,
+            jobs: Some(Jobs::new(&records)),
+        })
+    }
+
     /// Combines a machine's reply with what the hooks of this host know.
     fn new(
         machine: &Machine,
@@ -128,6 +215,7 @@ impl MachineStatus {
             last_error: health.last_error.clone(),
             set_aside_s,
             building,
+            jobs: None,
         })
     }
 }

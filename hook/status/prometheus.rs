@@ -10,7 +10,7 @@ use super::machine_status::MachineStatus;
 pub fn prometheus(machines: &[MachineStatus]) -> String {
     let mut text = String::new();
     type Value = fn(&MachineStatus) -> Option<f64>;
-    let metrics: [(&str, &str, &str, Value); 10] = [
+    let metrics: [(&str, &str, &str, Value); 13] = [
         (
             "up",
             "gauge",
@@ -67,6 +67,18 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
             "counter",
             "Failures of the machine",
             |one| Some(one.failures as f64),
+        ),
+        ("jobs_running", "gauge", "Jobs of a pool that run", |one| {
+            one.jobs.as_ref().map(|jobs| jobs.running as f64)
+        }),
+        ("jobs_pending", "gauge", "Jobs of a pool that wait", |one| {
+            one.jobs.as_ref().map(|jobs| jobs.pending as f64)
+        }),
+        (
+            "jobs_waited_seconds",
+            "gauge",
+            "How long the one has waited that waits longest",
+            |one| one.jobs.as_ref().map(|jobs| jobs.waited_s as f64),
         ),
     ];
     for (name, kind, help, value) in metrics {

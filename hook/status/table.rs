@@ -119,6 +119,24 @@ fn row(one: &MachineStatus) -> Row {
             one.last_error.as_deref().unwrap_or("")
         ),
     };
+    if let Some(jobs) = &one.jobs {
+        if jobs.running > 0 {
+            let _ = write!(
+                state,
+                "\n{} running: {}",
+                jobs.running,
+                jobs.nodes.join(", ")
+            );
+        }
+        if jobs.pending > 0 {
+            let reason = jobs.reason.as_deref().unwrap_or("");
+            let _ = write!(
+                state,
+                "\n{} pending, for {} s: {reason}",
+                jobs.pending, jobs.waited_s
+            );
+        }
+    }
     for occupant in &one.building {
         let _ = match occupant {
             Some(Occupant {
@@ -157,6 +175,7 @@ fn row(one: &MachineStatus) -> Row {
 mod tests {
     use super::*;
     use crate::status::json::json;
+    use crate::status::machine_status::Jobs;
     use crate::status::prometheus::prometheus;
 
     /// A machine about which nothing is known.
@@ -186,7 +205,30 @@ mod tests {
             last_error: None,
             set_aside_s: 0,
             building: Vec::new(),
+            jobs: None,
         }
+    }
+
+    #[test]
+    fn the_jobs_of_a_pool_are_shown() {
+        let jobs = Jobs {
+            running: 2,
+            pending: 1,
+            waited_s: 75,
+            reason: Some("Resources".to_owned()),
+            nodes: vec!["n1".to_owned(), "n2".to_owned()],
+        };
+        let machines = [MachineStatus {
+            jobs: Some(jobs),
+            ..machine("cluster", "x86_64-linux")
+        }];
+        let text = table_of_width(&machines, None);
+        assert!(text.contains("2 running: n1, n2"), "{text}");
+        assert!(text.contains("1 pending, for 75 s: Resources"), "{text}");
+        let text = prometheus(&machines);
+        assert!(text.contains("guix_offload_jobs_pending{machine=\"cluster:22\"} 1\n"));
+        assert!(text.contains("guix_offload_jobs_waited_seconds{machine=\"cluster:22\"} 75\n"));
+        assert!(json(&machines).contains("\"reason\": \"Resources\""));
     }
 
     #[test]

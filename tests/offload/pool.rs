@@ -97,7 +97,9 @@ fn two_pools(mode: &str) -> PoolFarm {
         .list("command", &[crate::farm::HOOK, "worker"])
         .text("trust", "connection")
         .plain("speed", "0.5");
-    pool.farm.configure(&[pool.entry(), works]);
+    // Its scheduler's words are known, though it has other commands.
+    pool.farm
+        .configure(&[pool.entry().text("scheduler", "slurm"), works]);
     pool.set_mode(mode);
     let mut farm = pool.farm;
     farm.start(&["--max-jobs=0"]);
@@ -243,11 +245,11 @@ fn what_signs_for_one_connection_is_not_trusted_otherwise() {
         let acl = std::fs::read_to_string(acl).unwrap_or_default();
         acl.matches("public-key").count()
     };
-    let before = keys_known();
     let built = client.build(&[&drv]);
     built.said("unauthorized public key");
     assert!(built.result.is_err() && !client.is_valid(drv.out()));
     // With keys that this host knows.
+    let before = keys_known();
     let keys = pool.farm.site.path("keys");
     std::fs::create_dir(&keys).unwrap();
     let mut generate = pool.farm.site.command(CLIENT);
@@ -264,5 +266,67 @@ fn what_signs_for_one_connection_is_not_trusted_otherwise() {
     client.build(&[&drv]).succeeded();
     assert_eq!(keys_known(), before + 1);
     drop(client);
+    pool.assert_nothing_left();
+}
+
+#[test]
+fn a_test_tries_a_worker_and_the_status_shows_jobs() {
+    let pool = PoolFarm::new(|entry| entry);
+    let client = pool.client();
+    let (all_right, text) = pool.farm.try_run(CLIENT, &["offload", "test"]);
+    assert!(all_right, "{text}");
+    for (what, found) in [
+        ("job", " on "),
+        ("namespaces", "the worker has a store"),
+        ("system", crate::farm::SYSTEM),
+        ("size", " cores, "),
+        ("disk", " MiB free"),
+        ("signatures there", "our signature is accepted"),
+        ("signatures here", "its key for this connection is accepted"),
+    ] {
+        let line = format!("right  {what:<16} ");
+        let line = text
+            .lines()
+            .find_map(|text| text.trim().strip_prefix(&line));
+        assert!(
+            line.is_some_and(|line| line.contains(found)),
+            "{what}: {text}"
+        );
+    }
+    let jobs = || -> serde_json::Value {
+        let text = pool.farm.run(CLIENT, &["offload", "status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(status[0]["up"], true, "{text}");
+        status[0]["jobs"].clone()
+    };
+    let running = jobs();
+    assert_eq!(
+        (&running["running"], &running["pending"]),
+        (&1.into(), &0.into())
+    );
+    pool.kill_keepers();
+    assert!(eventually(|| jobs()["running"] == 0));
+    pool.set_mode("pending");
+    let mut client = client;
+    let drv = client.write(simple("x"));
+    let building = client.start(&[&drv]);
+    building.wait_for("waiting for a job of 'pool'");
+    let pending = jobs();
+    assert_eq!(pending["pending"], 1);
+    assert_eq!(pending["reason"], "Resources; $HOME");
+    let table = pool.farm.run(CLIENT, &["offload", "status"]);
+    assert!(
+        table.contains("1 pending, for ") && table.contains("Resources; $HOME"),
+        "{table}"
+    );
+    building.hang_up();
+    assert!(eventually(|| pool.keepers().is_empty()));
+    // The words of the scheduler are in the results of the test.
+    pool.set_mode("wrong");
+    let (all_right, text) = pool.farm.try_run(CLIENT, &["offload", "test"]);
+    assert!(
+        !all_right && text.contains("invalid partition specified: x"),
+        "{text}"
+    );
     pool.assert_nothing_left();
 }
