@@ -98,6 +98,12 @@ impl Process {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }
 
+    /// Stops it. It may have ended by itself.
+    pub fn stop(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP);
+    }
+
     /// What its program is called.
     pub fn name(&self) -> &str {
         let program = self.line.split([' ', ':']).next().unwrap_or("");

@@ -330,3 +330,25 @@ fn a_test_tries_a_worker_and_the_status_shows_jobs() {
     );
     pool.assert_nothing_left();
 }
+
+#[test]
+fn the_commands_of_a_scheduler_run_as_another_user() {
+    use std::os::unix::fs::PermissionsExt;
+    let pool = PoolFarm::stopped();
+    let site = &pool.farm.site;
+    let daemon = site.for_everybody(env!("CARGO_BIN_EXE_guix-daemon"));
+    let worker = daemon.with_file_name("guix-offload");
+    let everybody = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(site.path("scheduler"), everybody).unwrap();
+    let entry = pool.entry().text("worker", worker.to_str().unwrap());
+    pool.farm.configure(&[entry.text("run-as", "nobody")]);
+    let mut farm = pool.farm;
+    farm.start(&["--max-jobs=0"]);
+    let pool = PoolFarm { farm };
+    let mut client = pool.client();
+    let drv = client.write(simple("x"));
+    client.build(&[&drv]).succeeded();
+    assert_eq!(pool.users(), ["nobody"]);
+    drop(client);
+    pool.assert_nothing_left();
+}

@@ -109,3 +109,22 @@ fn a_worker_that_is_lost_fails_the_hook_and_not_the_build() {
     pool.kill_keepers();
     pool.farm.assert_nothing_left();
 }
+
+#[test]
+fn a_worker_that_is_silent_is_given_up() {
+    let pool = PoolFarm::new(|entry| entry.plain("heartbeat", "1"));
+    let building = endless(&pool, "x");
+    building.wait_for("it runs");
+    let stopped = pool.workers();
+    for worker in &stopped {
+        worker.stop();
+    }
+    building.wait_for("nothing was heard of the worker for ");
+    building.hang_up();
+    // The command and its group are killed, since they ignore the first signal.
+    let is_left = |pid: i32| stopped.iter().any(|process| process.pid == pid);
+    let left = || pool.workers().iter().any(|process| is_left(process.pid));
+    assert!(eventually(|| !left()), "{:#?}", pool.workers());
+    pool.kill_keepers();
+    pool.farm.assert_nothing_left();
+}

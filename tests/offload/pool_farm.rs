@@ -14,6 +14,7 @@ use crate::namespaces::Process;
 const LAUNCHER: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >>"$here/launched"
+id -un >>"$here/users"
 case $(cat "$here/mode") in
     busy) echo 'srun: error: Requested nodes are busy' >&2; exit 1 ;;
     wrong) echo 'srun: error: invalid partition specified: x' >&2; exit 1 ;;
@@ -100,6 +101,11 @@ impl PoolFarm {
     /// The words of each job that was started.
     pub fn launched(&self) -> Vec<String> {
         self.lines("launched")
+    }
+
+    /// The users as whom jobs were started.
+    pub fn users(&self) -> Vec<String> {
+        self.lines("users")
     }
 
     /// The names of the jobs that were cancelled.
