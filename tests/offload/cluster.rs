@@ -11,6 +11,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::farm::Farm;
 use crate::harness::{Site, eventually};
 use crate::inspection::names;
@@ -116,14 +119,21 @@ impl Cluster {
             .launch(&command, &self.files.join("slurmctld.out"));
     }
 
-    /// Kills the controller's daemon.
+    /// Kills the controller's daemon, which may have forgotten then that jobs have ended.
     pub fn kill_controller(&mut self) {
+        self.end_controller(Signal::SIGKILL);
+    }
+
+    /// Ends the controller's daemon by a signal.
+    pub fn end_controller(&mut self, signal: Signal) {
         let running = || {
             let mut all = processes_in(&self.controller.namespaces);
             all.retain(|process| process.name() == "slurmctld");
             all
         };
-        running().iter().for_each(Process::kill);
+        for process in running() {
+            let _ = kill(Pid::from_raw(process.pid), signal);
+        }
         assert!(eventually(|| running().is_empty()));
     }
 
@@ -199,6 +209,21 @@ impl Cluster {
     /// Checks that there is no job, no process of one, and no file of one.
     #[track_caller]
     pub fn assert_nothing_left(&self, farm: &Farm) {
+        self.assert_no_jobs(farm);
+        for node in &self.nodes {
+            let files = || node.files_of_jobs();
+            assert!(
+                eventually(|| files().is_empty()),
+                "on {}: {:?}",
+                node.name,
+                files()
+            );
+        }
+    }
+
+    /// Checks that there is no job, and no process of one.
+    #[track_caller]
+    pub fn assert_no_jobs(&self, farm: &Farm) {
         let jobs = || self.jobs(farm);
         assert!(eventually(|| jobs().is_empty()), "jobs: {:#?}", jobs());
         for (index, node) in self.nodes.iter().enumerate() {
@@ -208,13 +233,6 @@ impl Cluster {
                 "on {}: {:#?}",
                 node.name,
                 left()
-            );
-            let files = || node.files_of_jobs();
-            assert!(
-                eventually(|| files().is_empty()),
-                "on {}: {:?}",
-                node.name,
-                files()
             );
         }
     }

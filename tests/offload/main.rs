@@ -27,6 +27,7 @@
 //! | `worker.rs`, `worker_job.rs` | `guix-offload worker`, at the end of a command |
 //! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
 //! | `cluster.rs` | a Slurm cluster |
+//! | `slurm_farm.rs`, `slurm.rs` | builds through Slurm |
 //! | `slurm_words.rs` | what Slurm's commands do and say |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
@@ -60,6 +61,8 @@ mod pool_ends;
 mod pool_farm;
 mod requests;
 mod sharing;
+mod slurm;
+mod slurm_farm;
 mod slurm_words;
 mod substitutes;
 mod worker;

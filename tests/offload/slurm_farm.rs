@@ -1,0 +1,110 @@
+//! A head whose pool is a Slurm cluster.
+
+use std::fs;
+
+use crate::cluster::{Cluster, NodeKind, USER};
+use crate::entry::Entry;
+use crate::farm::{Farm, HOOK, SYSTEM};
+use crate::harness::derivations::Client;
+use crate::harness::{eventually, program};
+use crate::namespaces::Process;
+
+/// A head and its cluster.
+pub struct SlurmFarm {
+    pub cluster: Cluster,
+    pub farm: Farm,
+}
+
+impl SlurmFarm {
+    /// A head that builds nothing itself, and a cluster of nodes with this entry.
+    pub fn new(nodes: usize, change: impl FnOnce(Entry) -> Entry) -> SlurmFarm {
+        let mut slurm = SlurmFarm::stopped(nodes);
+        slurm.farm.configure(&[change(slurm.entry())]);
+        slurm.farm.start(&["--max-jobs=0"]);
+        slurm
+    }
+
+    /// The same, with another pool that works, for what the cluster cannot do.
+    pub fn with_spare(nodes: usize, change: impl FnOnce(Entry) -> Entry) -> SlurmFarm {
+        let mut slurm = SlurmFarm::stopped(nodes);
+        let spare = Entry::default()
+            .text("name", "spare")
+            .list("systems", &[SYSTEM])
+            .text("transport", "command")
+            .list("command", &[HOOK, "worker"])
+            .text("trust", "connection")
+            .plain("idle", "0")
+            .plain("speed", "0.5");
+        slurm.farm.configure(&[change(slurm.entry()), spare]);
+        slurm.farm.start(&["--max-jobs=0"]);
+        slurm
+    }
+
+    /// The same, without a machine file and a daemon.
+    pub fn stopped(nodes: usize) -> SlurmFarm {
+        let farm = Farm::with(&[]);
+        farm.site.for_everybody(program());
+        let cluster = Cluster::start(&farm, &vec![NodeKind::default(); nodes]);
+        SlurmFarm { cluster, farm }
+    }
+
+    /// The entry of the cluster, whose jobs are those of an ordinary user.
+    pub fn entry(&self) -> Entry {
+        let worker = self.farm.site.path("programs/guix-offload");
+        Entry::default()
+            .text("name", "cluster")
+            .list("systems", &[SYSTEM])
+            .text("transport", "command")
+            .text("scheduler", "slurm")
+            .text("worker", worker.to_str().unwrap())
+            .text("run-as", USER)
+            .text("trust", "connection")
+            .plain("parallel-builds", "2")
+            .plain("cores", "1")
+            .plain("memory", "600")
+            // Clients' own limit, a day, is more than the partition allows.
+            .plain("job-minutes", "30")
+            .plain("heartbeat", "1")
+            .plain("idle", "1")
+            .plain("speed", "2.0")
+    }
+
+    /// A client that requests offloading.
+    pub fn client(&self) -> Client {
+        self.farm.client()
+    }
+
+    /// Deletes what the hook knows about the cluster.
+    pub fn forget(&self) {
+        let file = self.farm.offload_directory().join("cluster:22/health.json");
+        let _ = fs::remove_file(file);
+    }
+
+    /// The node on which a program with this text in its command line runs, once one does.
+    #[track_caller]
+    pub fn node_of(&self, text: &str) -> usize {
+        let runs = |index: &usize| {
+            let all = self.cluster.processes(*index);
+            all.iter().any(|process| process.line.contains(text))
+        };
+        let find = || (0..self.cluster.nodes.len()).find(runs);
+        assert!(eventually(|| find().is_some()), "`{text}' runs nowhere");
+        find().unwrap()
+    }
+
+    /// The processes on the head with this program, or with this as their last word.
+    pub fn on_head(&self, program: &str) -> Vec<Process> {
+        let mut all = self.farm.head_processes();
+        all.retain(|process| {
+            process.name() == program || process.line.ends_with(&format!(" {program}"))
+        });
+        all
+    }
+
+    /// Checks that all jobs end, and that nothing is left of them on the head and the nodes.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        self.farm.assert_nothing_left();
+        self.cluster.assert_nothing_left(&self.farm);
+    }
+}
