@@ -28,6 +28,7 @@
 //! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
 //! | `cluster.rs` | a Slurm cluster |
 //! | `slurm_farm.rs`, `slurm.rs` | builds through Slurm |
+//! | `slurm_faults.rs` | builds through Slurm, while everything is killed at random |
 //! | `slurm_words.rs` | what Slurm's commands do and say |
 //!
 //! With `GUIX_DAEMON_UNDER_TEST` (and `GUIX`) the head's daemon is Guix's own, and our hook runs
@@ -63,6 +64,7 @@ mod requests;
 mod sharing;
 mod slurm;
 mod slurm_farm;
+mod slurm_faults;
 mod slurm_words;
 mod substitutes;
 mod worker;
