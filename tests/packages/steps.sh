@@ -388,5 +388,5 @@ bookworm_scripts() {
 
 # They need no package, but what they take is as long.
 step_scripts() {
-    for script in systemd takeover static cross; do try "$script.sh" "tests/packages/$script.sh"; done
+    for script in systemd takeover static cross guix; do try "$script.sh" "tests/packages/$script.sh"; done
 }
