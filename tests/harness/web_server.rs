@@ -13,6 +13,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use system::process::{Child, Spawn, find_program};
 
 /// How a server is spoken to.
@@ -26,7 +27,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// A running nginx, which is killed on drop.
+/// A running nginx, which is killed on drop, and ends with the thread that started it.
 pub struct WebServer {
     address: String,
     own: tempfile::TempDir,
@@ -99,6 +100,7 @@ impl WebServer {
             .fd(fs::File::create(own.path().join("output")).unwrap(), 1)
             .fd(fs::File::create(own.path().join("messages")).unwrap(), 2)
             .setsid()
+            .parent_death_signal(Signal::SIGTERM)
             .spawn()
             .unwrap_or_else(|error| panic!("nginx: {error}"));
         WebServer {

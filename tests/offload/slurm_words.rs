@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use hook::machines::{Pool, Scheduler};
 use hook::pool::command_line::{Values, expand};
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::cluster::{Cluster, NodeKind, UID, USER};
 use crate::farm::Farm;
-use crate::harness::eventually;
+use crate::harness::{TEST_TIMEOUT, eventually};
 use crate::namespaces::output;
 
 /// What a job asks for.
@@ -322,10 +323,15 @@ fn what_slurm_says_when_a_job_does_not_end_well() {
             true => cluster.switch_off(1),
             false => cluster.set_cable(1, false),
         }
-        let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
-        let lost = lines.any(|line| kind(&line.unwrap()) == Some(FailureKind::Lost));
-        assert!(lost, "srun has ended without a word");
+        let lines = BufReader::new(child.0.stderr.take().unwrap()).lines();
+        let (sender, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lines = lines.map_while(Result::ok);
+            sender.send(lines.any(|line| kind(&line) == Some(FailureKind::Lost)))
+        });
+        let lost = said.recv_timeout(10 * TEST_TIMEOUT);
         drop(child);
+        assert_eq!(lost, Ok(true), "srun says nothing of it, or has ended");
         match switched_off {
             true => cluster.switch_on(1),
             false => cluster.set_cable(1, true),
