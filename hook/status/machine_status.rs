@@ -126,16 +126,14 @@ pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec
 }
 
 impl MachineStatus {
-    /// What is known about a pool. Nobody is asked: that would take a job.
-    fn of_pool(machine: &Machine, directories: &HookDirectories) -> Result<MachineStatus> {
-        let building = slots::taken(directories, machine).context("looking at build slots")?;
-        let health = Health::load(directories, machine);
-        let records = pool::records(&directories.of_machine(machine), machine.parallel_builds);
+    /// What this host knows about a machine that it has not asked.
+    pub(super) fn unasked(
+        machine: &Machine,
+        health: Health,
+        building: Vec<Option<Occupant>>,
+    ) -> MachineStatus {
         let set_aside_s = health.set_aside_s();
-        let no_room = health
-            .busy_reason
-            .filter(|_| health.busy_until > unix_time());
-        Ok(MachineStatus {
+        MachineStatus {
             name: machine.name.clone(),
             port: machine.port,
             systems: machine.systems.clone(),
@@ -145,7 +143,7 @@ impl MachineStatus {
             up: set_aside_s == 0,
             reachable: set_aside_s == 0,
             error: None,
-            unsuitable: no_room,
+            unsuitable: None,
             kernel: None,
             architecture: None,
             host_name: None,
@@ -160,7 +158,20 @@ impl MachineStatus {
             last_error: health.last_error,
             set_aside_s,
             building,
+            jobs: None,
+        }
+    }
+
+    /// What is known about a pool. Nobody is asked: that would take a job.
+    fn of_pool(machine: &Machine, directories: &HookDirectories) -> Result<MachineStatus> {
+        let building = slots::taken(directories, machine).context("looking at build slots")?;
+        let health = Health::load(directories, machine);
+        let records = pool::records(&directories.of_machine(machine), machine.parallel_builds);
+        let is_busy = health.busy_until > unix_time();
+        Ok(MachineStatus {
+            unsuitable: health.busy_reason.clone().filter(|_| is_busy),
             jobs: Some(Jobs::new(&records)),
+            ..MachineStatus::unasked(machine, health, building)
         })
     }
 
@@ -191,12 +202,6 @@ impl MachineStatus {
         let set_aside_s = health.set_aside_s();
         let known = |get: fn(&Vitals) -> String| vitals.as_ref().map(get);
         Ok(MachineStatus {
-            name: machine.name.clone(),
-            port: machine.port,
-            systems: machine.systems.clone(),
-            features: machine.features.clone(),
-            slots: machine.parallel_builds,
-            slots_used: building.len(),
             up: error.is_none() && !is_full && set_aside_s == 0,
             reachable: error.is_none(),
             error,
@@ -209,13 +214,7 @@ impl MachineStatus {
             free_bytes: vitals.as_ref().map(|vitals| vitals.free_bytes),
             round_trip_ms: vitals.as_ref().map(|_| health.round_trip),
             clock_offset_s: vitals.as_ref().map(|vitals| vitals.clock_offset),
-            builds: health.builds,
-            failed_builds: health.failed_builds,
-            failures: health.all_failures,
-            last_error: health.last_error.clone(),
-            set_aside_s,
-            building,
-            jobs: None,
+            ..MachineStatus::unasked(machine, health, building)
         })
     }
 }

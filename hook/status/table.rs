@@ -174,38 +174,23 @@ fn row(one: &MachineStatus) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Health;
+    use crate::machines::Machine;
     use crate::status::json::json;
     use crate::status::machine_status::Jobs;
     use crate::status::prometheus::prometheus;
+    use crate::test_data;
 
     /// A machine about which nothing is known.
     fn machine(name: &str, system: &str) -> MachineStatus {
-        MachineStatus {
-            name: name.to_owned(),
-            port: 22,
+        let machine = Machine {
             systems: vec![system.to_owned()],
-            features: Vec::new(),
-            slots: 1,
-            slots_used: 0,
+            ..test_data::machine(name)
+        };
+        MachineStatus {
             up: false,
             reachable: false,
-            unsuitable: None,
-            error: None,
-            kernel: None,
-            architecture: None,
-            host_name: None,
-            normalized_load: None,
-            overload_threshold: None,
-            free_bytes: None,
-            round_trip_ms: None,
-            clock_offset_s: None,
-            builds: 0,
-            failed_builds: 0,
-            failures: 0,
-            last_error: None,
-            set_aside_s: 0,
-            building: Vec::new(),
-            jobs: None,
+            ..MachineStatus::unasked(&machine, Health::default(), Vec::new())
         }
     }
 
