@@ -141,3 +141,44 @@ fn wait(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_does_not_start_in_time_is_given_up_as_busy() {
+        let (ours, theirs) = pipe::socket_pair().unwrap();
+        let reason = "Priority".to_owned();
+        messages::write(&theirs, &Reply::Pending { reason }).unwrap();
+        let mut reports = Vec::new();
+        let mut report = |reason: &str, _| reports.push(reason.to_owned());
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let reply = wait(&ours, Some(deadline), &mut report).unwrap();
+        let Some(Reply::Failed(failure)) = reply else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(failure.kind, FailureKind::Busy);
+        assert_eq!(
+            failure.text,
+            "there is still no job: Priority (after 0 minutes)"
+        );
+        assert_eq!(reports, ["Priority"]);
+    }
+
+    #[test]
+    fn a_worker_that_answers_in_time_ends_the_wait() {
+        let (ours, theirs) = pipe::socket_pair().unwrap();
+        for reason in ["", "Resources", "Resources"] {
+            let reason = reason.to_owned();
+            messages::write(&theirs, &Reply::Pending { reason }).unwrap();
+        }
+        messages::write(&theirs, &Reply::Ready(Worker::default())).unwrap();
+        let mut reports = Vec::new();
+        let mut report = |reason: &str, _| reports.push(reason.to_owned());
+        let deadline = Instant::now() + Duration::from_secs(600);
+        let reply = wait(&ours, Some(deadline), &mut report).unwrap();
+        assert_eq!(reply, Some(Reply::Ready(Worker::default())));
+        assert_eq!(reports, ["Resources"], "the same is said once");
+    }
+}
