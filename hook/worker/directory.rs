@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -84,10 +85,21 @@ impl WorkerDirectory {
         };
         if all.names()? == [LOCK] {
             lock.delete()?;
-            fs::remove_dir(&self.all)?;
+            match fs::remove_dir(&self.all) {
+                // A worker that comes just then has made a lock anew, and may have gone again.
+                Err(error) if !is_in_use_or_gone(&error) => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
+}
+
+fn is_in_use_or_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+    )
 }
 
 fn is_plain(character: &char) -> bool {
@@ -120,6 +132,11 @@ fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Option<WorkerDirector
     let Some(_lock) = lock_all(all).map_err(failed)? else {
         return Ok(None);
     };
+    // The lock may be in another one that has been made since.
+    let there = fs::symlink_metadata(all).map_err(failed)?;
+    if (there.dev(), there.ino()) != status.identity() {
+        return Ok(None);
+    }
     let name = format!("{:016x}", rand::random::<u64>());
     let lock = LockFile::open(all.join(format!("{name}{LOCK_SUFFIX}"))).map_err(failed)?;
     if !lock.try_lock(Mode::Exclusive).map_err(failed)? {
