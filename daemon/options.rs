@@ -125,7 +125,7 @@ const TABLE: &[Row] = &[
     row(Name::Fetcher, "fetcher", One("PROGRAM"),
         "fetch substitutes and downloads with PROGRAM: guix-fetch or guix"),
     row(Name::MaxSubstitutions, "max-substitutions", One("N"),
-        "fetch at most N substitutes at once for each client"),
+        "fetch at most N substitutes at once for each request"),
     row(Name::NoOffload, "no-offload", Nothing,
         "do not attempt to offload builds"),
     row(Name::NoOffload, "no-build-hook", Nothing,
