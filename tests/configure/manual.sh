@@ -63,8 +63,8 @@ for variable in GUIX_OFFLOAD_MACHINES GUIX_OFFLOAD_VERBOSE; do
 done
 # Fields of the machine file: those that are understood are those that are told.  (That their limits
 # and defaults are right is a test of hook/machines/entry.rs.)
-sed -n '/^fn set(/,/^}/s/^        "\([a-z-]*\)" => .*/\1/p' "$top/hook/machines/entry.rs" |
-    sort -u >"$work/program"
+cat "$top/hook/machines/entry.rs" "$top/hook/machines/pool_fields.rs" |
+    sed -n '/^\(pub \)*fn set(/,/^}/s/^        "\([a-z-]*\)" => .*/\1/p' | sort -u >"$work/program"
 sed -n 's/^| `\([a-z-]*\)` |.*/\1/p' machine-files.md | sort >"$work/manual"
 [ "$(wc -l <"$work/program")" -ge 15 ]
 same 'fields of the machine file'
