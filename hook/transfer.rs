@@ -139,7 +139,9 @@ pub fn offload(
         false => send(host, machine, &mut *transport, missing, &last_upload)?,
     };
     let name = &machine.name;
-    stderr_line!("offloading '{}' to '{name}'...", task.derivation);
+    let place = transport.place();
+    let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+    stderr_line!("offloading '{}' to '{name}'{place}...", task.derivation);
     let trace = Trace::BuildRemote {
         derivation: task.derivation.as_str(),
         machine: name,

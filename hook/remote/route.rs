@@ -97,6 +97,20 @@ impl Route {
         }
     }
 
+    /// The worker's job and node.
+    pub fn place(&self) -> Option<String> {
+        match self {
+            Route::Ssh(_) => None,
+            Route::Pool(route) => {
+                let Worker { host, job, .. } = &route.worker;
+                Some(match job {
+                    Some(job) => format!("job {job} on {host}"),
+                    None => format!("on {host}"),
+                })
+            }
+        }
+    }
+
     /// A lost connection, with what the keeper knows about the reason.
     pub fn explain(&self, error: Error) -> Error {
         match (self, error) {

@@ -112,6 +112,10 @@ impl Transport for SocketTransport {
         self.connection.route.key()
     }
 
+    fn place(&self) -> Option<String> {
+        self.connection.route.place()
+    }
+
     fn protect(&mut self, paths: &[StorePath]) -> Result<(), Error> {
         self.connection.ask("taking temporary roots", |daemon| {
             daemon.add_temp_roots(paths)

@@ -59,6 +59,11 @@ pub trait Transport: Send {
         None
     }
 
+    /// Where the build is, if the machine is one of many that a scheduler lends: `job 12 on node-3`.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
     /// Protects items, whether valid or not, from garbage collection there while this connection
     /// lasts. To be called before [`Transport::missing`].
     fn protect(&mut self, paths: &[StorePath]) -> Result<(), Error>;

@@ -19,6 +19,7 @@ fn a_build_gets_a_job_and_the_next_one_the_same() {
     let built = client.build(&[&first]);
     built.succeeded();
     built.said("built here\n");
+    built.said("to 'pool' (on ");
     built.said("done with offloaded");
     let text = std::fs::read_to_string(first.out().as_str()).unwrap();
     assert_eq!(text, "contents\n");

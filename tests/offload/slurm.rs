@@ -15,6 +15,7 @@ fn builds_get_a_job_of_slurm_which_is_kept() {
     let first = client.write(simple("first"));
     let built = client.build(&[&first]);
     built.succeeded();
+    built.said(" on node-1)...\n");
     built.said("done with offloaded");
     let text = std::fs::read_to_string(first.out().as_str()).unwrap();
     assert_eq!(text, "contents\n");
