@@ -53,7 +53,7 @@ export prefix exec_prefix bindir libexecdir libdir datarootdir datadir mandir do
   sysconfdir localstatedir bashcompletiondir zshcompletiondir fishcompletiondir systemdservicedir \
   sysusersdir tmpfilesdir shepherdservicedir storedir DESTDIR release
 
-.PHONY: all static demo check check-packages compliance bench install install-strip uninstall clean distclean dist doc packages
+.PHONY: all static demo demo-slurm check check-packages compliance bench install install-strip uninstall clean distclean dist doc packages
 
 # All that `install' needs: the programs, their debug information, man pages and shell completions.
 # Installs nothing: what is missing is named, before anything is compiled.
@@ -104,6 +104,13 @@ demo:
 	@$(packages) --install demo
 	$(cargo_build) $(programs) --bin guix-demo
 	@./demo/run
+
+# The same program, built by jobs of a Slurm cluster that lives as long as the demonstration.
+demo-slurm:
+	@./demo/namespaces slurm
+	@$(packages) --install demo-slurm
+	$(cargo_build) $(programs) --bin guix-demo
+	@./demo/run slurm
 
 # Everything that must hold; ends with `N passed, N failed, N skipped'.
 check:

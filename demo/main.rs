@@ -1,7 +1,7 @@
 //! The part of `make demo` that is easier in Rust than in a shell: it finds Lua's source, writes the
 //! derivations, and reports at the end which machine built what.
 //!
-//! `demo/run` and `demo/inside`, which call it, contain the rest.
+//! `demo/run`, and `demo/inside` and `demo/inside-slurm`, which call it, contain the rest.
 
 mod connection;
 mod fresh;
@@ -9,6 +9,7 @@ mod picture;
 mod plan;
 mod publish;
 mod report;
+mod report_slurm;
 mod source;
 mod step;
 mod writer;
@@ -45,6 +46,10 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["report", plan, machines, seconds] => {
             report::print(&step::load(Path::new(plan))?, Path::new(machines), seconds)?;
         }
+        ["report-slurm", plan, messages, jobs, seconds] => {
+            let steps = step::load(Path::new(plan))?;
+            report_slurm::print(&steps, Path::new(messages), Path::new(jobs), seconds)?;
+        }
         ["publish", directory, list, items @ ..] => {
             let mut store = connection::Connection::open()?;
             let items = items.iter().map(|item| store.directory().parse(item));
@@ -71,7 +76,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         _ => bail!(
             "usage: guix-demo system | source-of CRATE | in-mount-namespace COMMAND... | \
-             derive GATHERED PLAN | report PLAN MACHINES SECONDS | publish DIRECTORY LIST ITEM... | \
+             derive GATHERED PLAN | report PLAN MACHINES SECONDS | \
+             report-slurm PLAN MESSAGES JOBS SECONDS | publish DIRECTORY LIST ITEM... | \
              derive-fresh GATHERED LIST URL SOURCE PLAN | report-fresh PLAN LIST MACHINE SECONDS | \
              picture OUTPUT"
         ),

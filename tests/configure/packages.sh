@@ -76,6 +76,9 @@ missing() {
 missing 1000 make
 missing 0 make
 missing 0 make bench
+line="demo: Slurm's daemons have to be root: run \`make demo-slurm' as root"
+missing 1000 make demo-slurm
+line=$only_libgcrypt
 missing 1000 make demo
 missing 1000 make check
 # In a new container, apt can install nothing before it has lists.
@@ -86,20 +89,33 @@ missing 0 make
 rm "$work/no-lists"
 line=$only_libgcrypt
 
-# Root's `make demo' and `make check' install; with all there, make compiles.
+# Root's `make demo', `make demo-slurm' and `make check' install; with all there, make compiles.
 # The programs that make the manual.
 mkdir -p target/release
 for program in guix-manual guix-client; do
     printf '#!/bin/sh\n' >target/release/$program
     chmod +x target/release/$program
 done
-for group in demo check; do
+for group in demo demo-slurm check; do
     rm -f "$work/installed" "$work/called" "$work/asked"
     USER_ID=0 ./autoconf-compat/debian-packages --install $group >"$work/out"
     grep -q '^apt-get install .* libgcrypt20-dev$' "$work/called" || { cat "$work/called"; exit 1; }
     printf '%s\n' 'start 101' 'restart 0' | diff - "$work/asked" || { echo 'services would start'; exit 1; }
     [ ! -e "$policy" ] || { echo 'a policy is left'; exit 1; }
 done
+# Slurm is only for those who want to see it.
+mv "$work/bin/dpkg-query" "$work/dpkg-query"
+cat >"$work/bin/dpkg-query" <<'SH'
+#!/bin/sh
+for package; do :; done
+[ "$package" != slurm-wlm ] || exit 1
+echo 'installed '
+SH
+chmod +x "$work/bin/dpkg-query"
+USER_ID=1000 ./autoconf-compat/debian-packages demo
+USER_ID=1000 ./autoconf-compat/debian-packages demo-slurm 2>"$work/out" || :
+echo 'missing Debian packages; run as root: apt-get install slurm-wlm' | diff - "$work/out"
+mv "$work/dpkg-query" "$work/bin/dpkg-query"
 # Somebody's own policy is kept.
 printf '#!/bin/sh\nexit 104\n' >"$policy"
 chmod +x "$policy"

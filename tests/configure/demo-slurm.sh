@@ -1,0 +1,21 @@
+#!/bin/sh
+# make demo-slurm, with installed programs, and without access to the build tree.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd -P)
+cd "$top"
+[ "$(id -u)" = 0 ] || { echo 'needs root'; exit 77; }
+export PATH="$PATH:/usr/sbin:/sbin"
+command -v slurmctld >/dev/null || { echo 'Slurm is not installed'; exit 77; }
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+make -s install prefix="$work/p" >/dev/null
+"${CARGO:-cargo}" build --release --quiet --bin guix-demo
+# Its directories are made here, so that what it leaves can be seen.
+mkdir "$work/tmp"
+export DEMO_PREFIX=$work/p TMPDIR=$work/tmp
+left() { ls -A "$work/tmp"; grep -las "work=$work/tmp/guix-demo" /proc/[0-9]*/environ || true; }
+
+timeout 600 demo/run slurm >"$work/out" 2>&1 || { tail -n 90 "$work/out"; exit 1; }
+grep -q '^50! = 30414093201713378043612608166064768844377641568960512000000000000' "$work/out"
+grep -q "waiting for a job of 'cluster' .*: Resources" "$work/out"
+grep -q ' derivations, [0-9]* s, by [0-9]* jobs of Slurm; the head built none, and no job is left.' "$work/out"
+[ -z "$(left)" ] || { echo "left behind:"; left; exit 1; }
