@@ -26,7 +26,7 @@ pub enum Placeholder {
 }
 
 /// Their names.
-pub const PLACEHOLDERS: [(&str, Placeholder); 9] = [
+const PLACEHOLDERS: [(&str, Placeholder); 9] = [
     ("cores", Placeholder::Cores),
     ("minutes", Placeholder::Minutes),
     ("memory", Placeholder::Memory),
