@@ -4,13 +4,13 @@
 //! (`guix-offload worker`), which has a store and a daemon of its own. The hook that takes a slot
 //! starts a *keeper* for it, a process (`guix-offload keeper`) that runs the command, and outlives the
 //! hook: the next build in that slot needs no new job. A hook reaches the worker's daemon through the
-//! keeper's socket; on one connection, after a few lines of JSON ([`messages`]), it speaks the worker
+//! keeper's socket; on one connection, after a few lines of JSON (`messages.rs`), it speaks the worker
 //! protocol.
 //!
 //! No job is left behind: when a hook is killed, its keeper sees the end of the connection, and cancels
 //! a job that has not started, or ends the build. When a keeper is killed, its command gets a signal,
 //! the worker hears nothing any more, and whoever takes the slot next runs the scheduler's cancelling
-//! command for the job that the slot's [`record`] names.
+//! command for the job that the slot's `record.rs` names.
 //!
 //! | file | |
 //! |---|---|

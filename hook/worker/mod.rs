@@ -4,11 +4,11 @@
 //! standard input and output (`doc/spec/worker-frames.md`). [`run`] tells the whole run:
 //!
 //! * With `--socket`, it passes connections on to a daemon that runs there anyway.
-//! * Otherwise there are two processes. The first one ([`supervisor`]) makes a directory
-//!   ([`directory`]), starts the second one in namespaces of its own, waits for its end, whatever
-//!   that comes from, and removes the directory. The second one ([`inside`]) is the first process of
+//! * Otherwise there are two processes. The first one (`supervisor.rs`) makes a directory
+//!   (`directory.rs`), starts the second one in namespaces of its own, waits for its end, whatever
+//!   that comes from, and removes the directory. The second one (`inside.rs`) is the first process of
 //!   its namespace, so that its end is the end of everything in it. It makes a root directory with a
-//!   store ([`root`]), starts a daemon ([`daemon`]) with keys ([`keys`]), and serves ([`session`]).
+//!   store (`root.rs`), starts a daemon (`daemon.rs`) with keys (`keys.rs`), and serves (`session.rs`).
 //!
 //! Both are the same for root, but that root gives the second one a user id that nobody else has.
 
