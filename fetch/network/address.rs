@@ -15,9 +15,11 @@ pub fn server(url: &str) -> Result<String, NetworkError> {
         let text = format!("{scheme}: unsupported server URI scheme");
         return Err(refused(text));
     }
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
-    if host.is_empty() || url.chars().any(|c| c.is_control() || c == ' ') {
+    // What libcurl could take for another server than this does: it would be called by the wrong name.
+    let is_ambiguous = authority.contains('\\') || authority.matches('@').count() > 1;
+    if host.is_empty() || is_ambiguous || url.chars().any(|c| c.is_control() || c == ' ') {
         return Err(refused(format!("{}: invalid URL", without_password(url))));
     }
     Ok(format!("{scheme}://{}", host.to_ascii_lowercase()))
@@ -59,6 +61,9 @@ mod tests {
             "http://me@/x",
             "http://a b/",
             "http://a/\nb",
+            "http://a\\@b/",
+            "http://a@b@c/",
+            "http://a\\b",
             "",
         ] {
             assert_eq!(

@@ -166,10 +166,11 @@ pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
     valid.then_some((scheme, rest))
 }
 
-/// Whether `url` can be requested and printed as it is: printable ASCII without blanks, of a
-/// reasonable length.
+/// Whether `url` can be requested and printed as it is: printable ASCII of a reasonable length,
+/// without blanks, and without backslashes, which programs understand differently.
 pub(crate) fn is_plain(url: &str) -> bool {
-    url.len() <= MAX_URL && !url.is_empty() && url.bytes().all(|byte| byte.is_ascii_graphic())
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+    url.len() <= MAX_URL && !url.is_empty() && url.bytes().all(is_plain)
 }
 
 /// The servers in `list`, whose URLs are separated by white space; each is listed once.
@@ -277,6 +278,7 @@ mod tests {
             "http:///x",
             "http://:80",
             "http://user@",
+            "http://a\\@b",
             "file:",
             "file:srv",
             "file://srv/x",
