@@ -322,7 +322,8 @@ impl Keeper {
                 "nothing was heard of the worker for {} s",
                 silence.as_secs()
             );
-            return Err(Failure::new(FailureKind::Lost, self.with_errors(text)));
+            let text = with_errors(text, &self.last_words());
+            return Err(Failure::new(FailureKind::Lost, text));
         }
         if self.worker.is_none() {
             let late = |since: Instant| since.elapsed() > READY_TIMEOUT;
@@ -345,7 +346,7 @@ impl Keeper {
     /// Why the stream of the worker has ended. Its exit status tells nothing: that of a node which
     /// fails is 0.
     fn why(&mut self, end: StreamEnd) -> Failure {
-        let errors = self.job.as_ref().map(Job::last_words).unwrap_or_default();
+        let errors = self.last_words();
         let known = Failure::known(&self.plan.signs, &errors);
         match end {
             StreamEnd::NoWorker(failure) if failure.kind == FailureKind::NoWorker => failure,
@@ -359,17 +360,14 @@ impl Keeper {
             },
             StreamEnd::Bye | StreamEnd::Cut => known.unwrap_or_else(|| {
                 let text = "the job has ended".to_owned();
-                Failure::new(FailureKind::Lost, self.with_errors(text))
+                Failure::new(FailureKind::Lost, with_errors(text, &errors))
             }),
         }
     }
 
-    fn with_errors(&self, text: String) -> String {
-        let errors = self.job.as_ref().map(Job::last_words).unwrap_or_default();
-        match last_lines(&errors) {
-            errors if errors.is_empty() => text,
-            errors => format!("{text}: {errors}"),
-        }
+    /// What the command has printed as errors, once it has had a moment to end.
+    fn last_words(&self) -> String {
+        self.job.as_ref().map(Job::last_words).unwrap_or_default()
     }
 
     /// Ends the job and tells everybody.
@@ -414,5 +412,13 @@ impl Keeper {
         if std::thread::Builder::new().spawn(bye).is_ok() {
             job.wait(BYE_TIMEOUT);
         }
+    }
+}
+
+/// A reason, with the last of a command's errors, if there are any.
+fn with_errors(text: String, errors: &str) -> String {
+    match last_lines(errors) {
+        errors if errors.is_empty() => text,
+        errors => format!("{text}: {errors}"),
     }
 }

@@ -42,8 +42,6 @@ pub struct Wanted<'a> {
 /// One job of a pool.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// The name of the pool.
-    pub pool: String,
     /// The directory of its slots.
     pub directory: PathBuf,
     /// The number of the slot.
@@ -104,7 +102,6 @@ impl Plan {
         let store = directories.store.as_path();
         let entry = format!("{:?}", (pool, machine.cores, machine.transfer_compression));
         Ok(Plan {
-            pool: machine.name.clone(),
             slot,
             needs: Needs {
                 entry: Hash::sha256(entry).base32(),

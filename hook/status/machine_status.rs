@@ -167,7 +167,7 @@ impl MachineStatus {
         let building = slots::taken(directories, machine).context("looking at build slots")?;
         let health = Health::load(directories, machine);
         let records = pool::records(&directories.of_machine(machine), machine.parallel_builds);
-        let is_busy = health.busy_until > unix_time();
+        let is_busy = health.busy_s() > 0;
         Ok(MachineStatus {
             unsuitable: health.busy_reason.clone().filter(|_| is_busy),
             jobs: Some(Jobs::new(&records)),
