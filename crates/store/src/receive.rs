@@ -28,11 +28,7 @@ pub(crate) struct Receiver<'a> {
     store: &'a Store,
     temp_roots: &'a TempRoots,
     progress: &'a dyn Progress,
-    deduplicate: bool,
-    events: Vec<Event>,
-    held: usize,
-    /// The thread is joined before its files are removed.
-    unpacking: Option<(Unpacker, Leftover)>,
+    received: Received,
 }
 
 /// What a [`Receiver`] has received, for a later one to go on with. Dropping it deletes it.
@@ -40,6 +36,7 @@ pub(crate) struct Received {
     deduplicate: bool,
     events: Vec<Event>,
     held: usize,
+    /// The thread is joined before its files are removed.
     unpacking: Option<(Unpacker, Leftover)>,
 }
 
@@ -49,25 +46,18 @@ impl<'a> Receiver<'a> {
         temp_roots: &'a TempRoots,
         progress: &'a dyn Progress,
     ) -> Receiver<'a> {
-        Receiver {
-            store,
-            temp_roots,
-            progress,
+        let received = Received {
             deduplicate: store.options().deduplicate,
             events: Vec::new(),
             held: 0,
             unpacking: None,
-        }
+        };
+        Receiver::resume(store, temp_roots, progress, received)
     }
 
     /// Keeps what has been received, without the rest.
     pub(crate) fn pause(self) -> Received {
-        Received {
-            deduplicate: self.deduplicate,
-            events: self.events,
-            held: self.held,
-            unpacking: self.unpacking,
-        }
+        self.received
     }
 
     /// Goes on with what has been received. `temp_roots` must protect what they protected before.
@@ -81,31 +71,28 @@ impl<'a> Receiver<'a> {
             store,
             temp_roots,
             progress,
-            deduplicate: received.deduplicate,
-            events: received.events,
-            held: received.held,
-            unpacking: received.unpacking,
+            received,
         }
     }
 
     /// Whether files are replaced by links to equal ones, if not as the store's options say.
     pub(crate) fn deduplicating(mut self, deduplicate: bool) -> Self {
-        self.deduplicate = deduplicate;
+        self.received.deduplicate = deduplicate;
         self
     }
 
     /// The number of bytes kept in memory.
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.received.held
     }
 
     /// Called when everything has been received and has to wait: keeps at most `memory` bytes in
     /// memory, and otherwise unpacks the item.
     pub(crate) fn wait(&mut self, memory: usize) -> io::Result<()> {
-        if self.held > memory {
+        if self.received.held > memory {
             self.unpack()?;
         }
-        match &mut self.unpacking {
+        match &mut self.received.unpacking {
             Some((unpacker, _)) => unpacker.finish().map(drop),
             None => Ok(()),
         }
@@ -120,17 +107,17 @@ impl<'a> Receiver<'a> {
         let existing = root
             .try_stat_at(name)
             .map_err(|error| Error::io(moving(), error))?;
-        if existing.is_some() && self.unpacking.is_none() {
+        if existing.is_some() && self.received.unpacking.is_none() {
             self.unpack().map_err(|error| from_io(error, moving))?;
         }
-        let Some((mut unpacker, leftover)) = self.unpacking.take() else {
+        let Some((mut unpacker, leftover)) = self.received.unpacking.take() else {
             let mut leftover = Leftover::new(self.store, name.to_owned());
-            let mut restorer = Restorer::new(self.store, name, self.deduplicate);
-            for event in std::mem::take(&mut self.events) {
+            let mut restorer = Restorer::new(self.store, name, self.received.deduplicate);
+            for event in std::mem::take(&mut self.received.events) {
                 let result = event.tell(&mut restorer);
                 result.map_err(|error| from_io(error, moving))?;
             }
-            if restorer.is_file() && self.deduplicate {
+            if restorer.is_file() && self.received.deduplicate {
                 link_item(self.store, name, hash, size)?;
             }
             leftover.keep();
@@ -138,7 +125,7 @@ impl<'a> Receiver<'a> {
         };
         let unpacked = unpacker.finish();
         let is_file = unpacked.map_err(|error| from_io(error, moving))?;
-        if is_file && self.deduplicate {
+        if is_file && self.received.deduplicate {
             link_item(self.store, &leftover.name, hash, size)?;
         }
         match &existing {
@@ -157,17 +144,17 @@ impl<'a> Receiver<'a> {
 
     /// Starts to unpack, beginning with the recorded events.
     pub(crate) fn unpack(&mut self) -> io::Result<&mut Unpacker> {
-        if self.unpacking.is_none() {
+        if self.received.unpacking.is_none() {
             let name = self.store.unique_name("nix");
             let path = self.store.dir().join(&name).map_err(io::Error::other)?;
             self.temp_roots.add(&path, self.progress).map_err(into_io)?;
             let leftover = Leftover::new(self.store, name.clone());
-            let restorer = Restorer::new(self.store, &name, self.deduplicate);
-            let unpacker = Unpacker::start(restorer, std::mem::take(&mut self.events))?;
-            self.held = 0;
-            self.unpacking = Some((unpacker, leftover));
+            let restorer = Restorer::new(self.store, &name, self.received.deduplicate);
+            let unpacker = Unpacker::start(restorer, std::mem::take(&mut self.received.events))?;
+            self.received.held = 0;
+            self.received.unpacking = Some((unpacker, leftover));
         }
-        match &mut self.unpacking {
+        match &mut self.received.unpacking {
             Some((unpacker, _)) => Ok(unpacker),
             None => Err(io::Error::other("nothing is unpacked")),
         }
@@ -175,11 +162,11 @@ impl<'a> Receiver<'a> {
 
     /// Records the event, which takes `size` bytes, or returns `false` if it has to be unpacked.
     fn remember(&mut self, size: usize, event: impl FnOnce() -> Event) -> bool {
-        if self.unpacking.is_some() || self.held + size + NODE > MEMORY {
+        if self.received.unpacking.is_some() || self.received.held + size + NODE > MEMORY {
             return false;
         }
-        self.held += size + NODE;
-        self.events.push(event());
+        self.received.held += size + NODE;
+        self.received.events.push(event());
         true
     }
 }
@@ -215,14 +202,14 @@ impl Sink for Receiver<'_> {
 
     fn regular(&mut self, executable: bool, size: u64, contents: &mut dyn Read) -> io::Result<()> {
         let small = usize::try_from(size).is_ok_and(|size| {
-            let after = self.held.saturating_add(size).saturating_add(NODE);
-            self.unpacking.is_none() && after <= MEMORY
+            let after = self.received.held.saturating_add(size).saturating_add(NODE);
+            self.received.unpacking.is_none() && after <= MEMORY
         });
         if small {
             let mut data = vec![0; size as usize];
             contents.read_exact(&mut data)?;
-            self.held += data.len() + NODE;
-            self.events.push(Event::Regular(executable, data));
+            self.received.held += data.len() + NODE;
+            self.received.events.push(Event::Regular(executable, data));
             return Ok(());
         }
         crate::progress::check(self.progress).map_err(into_io)?;

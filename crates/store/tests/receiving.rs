@@ -14,7 +14,7 @@ use formats::store_path::StorePath;
 use formats::wire::WriteExt;
 use store::{
     Error, ExpectedItem, GcAction, PathLocks, Progress, Quiet, ReceiveOptions, Result,
-    StoreOptions, TempRoots,
+    StoreOptions, TempRoots, WaitingItem,
 };
 
 fn path(fixture: &Fixture, name: &str) -> StorePath {
@@ -51,6 +51,18 @@ fn receive(fixture: &Fixture, item: &ExpectedItem, source: &mut dyn Read) -> Res
         .store
         .receive(source, item, &options(&roots, &Quiet))?;
     received.register()
+}
+
+/// An item that was received, and waits.
+fn received(
+    fixture: &Fixture,
+    roots: &Arc<TempRoots>,
+    item: &ExpectedItem,
+    nar: &[u8],
+) -> WaitingItem {
+    let (options, mut nar) = (options(roots, &Quiet), nar);
+    let received = fixture.store.receive(&mut nar, item, &options).unwrap();
+    received.wait()
 }
 
 /// The nar of a directory whose entries have these names, in this order, each a file.
@@ -330,12 +342,7 @@ fn a_received_item_waits_for_its_references_through_collections() {
         item.references = [reference.clone()].into();
         let waiting = {
             let roots = Arc::new(fixture.store.temp_roots());
-            let options = options(&roots, &Quiet);
-            let received = fixture
-                .store
-                .receive(&mut nar.as_slice(), &item, &options)
-                .unwrap();
-            received.wait()
+            received(&fixture, &roots, &item, &nar)
         };
         assert_eq!(waiting.item(), &item);
         fixture.collect(GcAction::DeleteDead);
@@ -349,12 +356,7 @@ fn a_received_item_waits_for_its_references_through_collections() {
         assert!(fs::symlink_metadata(item.path.as_path()).is_err());
         // With references that are there, it becomes valid.
         let roots = Arc::new(fixture.store.temp_roots());
-        let options = options(&roots, &Quiet);
-        let received = fixture
-            .store
-            .receive(&mut nar.as_slice(), &item, &options)
-            .unwrap();
-        let waiting = received.wait();
+        let waiting = received(&fixture, &roots, &item, &nar);
         drop(roots);
         fixture.collect(GcAction::DeleteDead);
         waiting.register(&Quiet).unwrap();
@@ -372,12 +374,7 @@ fn a_received_item_that_nobody_waits_for_any_more_leaves_nothing() {
         let nar = Tree::File(false, noise(1, size)).nar();
         let item = item(&path(&fixture, "x"), &nar);
         let roots = Arc::new(fixture.store.temp_roots());
-        let options = options(&roots, &Quiet);
-        let received = fixture
-            .store
-            .receive(&mut nar.as_slice(), &item, &options)
-            .unwrap();
-        let waiting = received.wait();
+        let waiting = received(&fixture, &roots, &item, &nar);
         let is_unpacked = size > 100;
         assert_eq!(!fixture.entries().is_empty(), is_unpacked);
         drop(waiting);
