@@ -1,12 +1,12 @@
 //! A command of the scheduler: as another user, if the entry says so, and never through a shell.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use system::ids;
 use system::pipe;
-use system::poll::wait_readable;
+use system::poll::read_before;
 use system::process::{Spawn, find_program};
 
 /// How many bytes of a command's output are read.
@@ -54,20 +54,16 @@ pub fn output(words: &[String], run_as: Option<&str>, timeout: Duration) -> io::
     let mut reader = File::from(reader);
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
-    let deadline = std::time::Instant::now() + timeout;
+    let deadline = Instant::now() + timeout;
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        if !wait_readable(&reader, Some(left))? {
-            return Err(io::ErrorKind::TimedOut.into()); // and the child is killed
-        }
-        match reader.read(&mut buffer)? {
+        // If it takes too long, the child is killed.
+        match read_before(&mut reader, &mut buffer, deadline)? {
             0 => break,
             count if text.len() < OUTPUT_LIMIT => text.extend_from_slice(&buffer[..count]),
             _ => {}
         }
     }
-    let left = deadline.saturating_duration_since(std::time::Instant::now());
-    child.wait_timeout(left)?;
+    child.wait_timeout(deadline.saturating_duration_since(Instant::now()))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
 use system::pipe;
-use system::poll::wait_readable;
+use system::poll::read_before;
 use system::process::Child;
 
 use super::destination::Destination;
@@ -252,7 +252,7 @@ impl RemoteCommand {
         let Some(stdout) = &mut self.stdout else {
             return Ok(0);
         };
-        read_some(stdout, buffer, deadline).map_err(|error| self.lost(&error))
+        read_before(stdout, buffer, deadline).map_err(|error| self.lost(&error))
     }
 
     /// Waits for it to end. Returns its exit status and the end of its standard error.
@@ -345,24 +345,6 @@ pub(super) fn run(
         stdout,
         stderr,
     })
-}
-
-/// Reads what is available; `TimedOut` if nothing is available by `deadline`.
-pub(super) fn read_some(
-    file: &mut File,
-    buffer: &mut [u8],
-    deadline: Instant,
-) -> io::Result<usize> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if !wait_readable(&*file, Some(left))? {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        match file.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
-    }
 }
 
 /// Reads to the end, and returns the last bytes.

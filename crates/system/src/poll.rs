@@ -1,6 +1,6 @@
 //! Waiting for several descriptors at once, with `poll`.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,24 @@ pub fn wait_readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<boo
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(false);
+        }
+    }
+}
+
+/// Reads what is available; an error of the kind `TimedOut` if nothing is by `deadline`.
+pub fn read_before(
+    file: &mut (impl Read + AsFd),
+    buffer: &mut [u8],
+    deadline: Instant,
+) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !wait_readable(&*file, Some(left))? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
         }
     }
 }
