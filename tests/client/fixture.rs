@@ -6,13 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::users::BuildUsers;
-use crate::harness::{Daemon, Site, TEST_TIMEOUT, eventually, is_ours};
+use crate::harness::{Daemon, Site, TEST_TIMEOUT, eventually, is_ours, wait_for};
 
 /// The program under test.
 pub const GUIX_CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
@@ -216,12 +215,8 @@ impl Fixture {
 /// Waits for a process to exit.
 #[track_caller]
 pub fn wait(mut child: Child, what: &str) -> ExitStatus {
-    let deadline = Instant::now() + 2 * TEST_TIMEOUT;
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    if let Some(status) = wait_for(&mut child, 2 * TEST_TIMEOUT) {
+        return status;
     }
     child.kill().unwrap();
     child.wait().unwrap();

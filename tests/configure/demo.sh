@@ -5,13 +5,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd -P)
 cd "$top"
 unshare --net true 2>/dev/null || unshare --user --map-root-user --net true 2>/dev/null ||
     { echo 'neither root nor user namespaces'; exit 77; }
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-make -s install prefix="$work/p" >/dev/null
-"${CARGO:-cargo}" build --release --quiet --bin guix-demo
-# Its directories are made here, so that what it leaves can be seen.
-mkdir "$work/tmp"
-export DEMO_PREFIX=$work/p TMPDIR=$work/tmp
-left() { ls -A "$work/tmp"; grep -las "work=$work/tmp/guix-demo" /proc/[0-9]*/environ || true; }
+. tests/configure/demo/installed.sh
 
 timeout 600 demo/run >"$work/out" 2>&1 || { tail -n 60 "$work/out"; exit 1; }
 grep -q '^50! = 30414093201713378043612608166064768844377641568960512000000000000' "$work/out"

@@ -303,14 +303,10 @@ impl Daemon {
 
     /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + TEST_TIMEOUT;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        match wait_for(&mut self.child, TEST_TIMEOUT) {
+            Some(status) => status,
+            None => panic!("the daemon does not end; it said:\n{}", self.messages()),
         }
-        panic!("the daemon does not end; it said:\n{}", self.messages());
     }
 
     /// Ends it as an administrator would, and returns its exit status.
@@ -341,6 +337,19 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Waits for a process to exit; `None` if it takes longer.
+pub fn wait_for(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + timeout;
+    while Instant::now() < deadline {
+        let status = child.try_wait().unwrap();
+        if status.is_some() {
+            return status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
 }
 
 /// Waits for a condition that should be true soon; returns whether it is.

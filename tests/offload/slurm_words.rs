@@ -126,15 +126,22 @@ impl Job {
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// Waits until Slurm says for this reason that it waits; ends it.
+    /// Starts a job, and waits until Slurm says that it waits for this reason.
     #[track_caller]
-    fn waits_for(&self, farm: &Farm, cluster: &Cluster, reason: &str, hopeless: bool) {
-        let mut child = self.start(farm, &["/bin/true"]);
+    fn start_waiting(&self, farm: &Farm, reason: &str, hopeless: bool) -> Srun {
+        let child = self.start(farm, &["/bin/true"]);
         let waits = || self.pending(farm).ends_with(&format!(": {reason}"));
         assert!(eventually(waits), "{}", self.pending(farm));
         let line = self.pending(farm);
         assert!(line.starts_with("job "), "{line}");
         assert_eq!(is_hopeless(&line), hopeless, "{line}");
+        child
+    }
+
+    /// The same, and ends it.
+    #[track_caller]
+    fn waits_for(&self, farm: &Farm, cluster: &Cluster, reason: &str, hopeless: bool) {
+        let mut child = self.start_waiting(farm, reason, hopeless);
         self.cancel(farm);
         child.wait();
         cluster.assert_nothing_left(farm);
@@ -228,24 +235,8 @@ fn what_slurm_says_when_there_is_no_room() {
     now.0.now = true;
     let (meaning, said) = now.fails(&farm, &["/bin/true"]);
     assert_eq!(meaning, Some(FailureKind::Busy), "{said}");
-    let waiting = Job::new("waiting");
-    let mut waits = waiting.start(&farm, &["/bin/true"]);
-    let reason = || waiting.pending(&farm);
-    assert!(
-        eventually(|| reason().ends_with(": Resources")),
-        "{}",
-        reason()
-    );
-    assert!(!is_hopeless(&reason()));
-    let second = Job::new("second");
-    let mut waits_too = second.start(&farm, &["/bin/true"]);
-    let reason = || second.pending(&farm);
-    assert!(
-        eventually(|| reason().ends_with(": Priority")),
-        "{}",
-        reason()
-    );
-    assert!(!is_hopeless(&reason()));
+    let mut waits = Job::new("waiting").start_waiting(&farm, "Resources", false);
+    let mut waits_too = Job::new("second").start_waiting(&farm, "Priority", false);
     large.cancel(&farm);
     child.wait();
     assert!(waits.wait() && waits_too.wait());

@@ -20,7 +20,7 @@ use protocol::client::Options;
 use crate::farm::HOOK;
 use crate::harness::derivations::Client;
 use crate::harness::users::BuildUsers;
-use crate::harness::{Site, TEST_TIMEOUT, eventually, program};
+use crate::harness::{Site, TEST_TIMEOUT, eventually, program, wait_for};
 
 /// The store on the nodes.
 pub const STORE: &str = "/gnu/store";
@@ -367,14 +367,10 @@ impl Job {
     /// Waits for its exit status.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + TEST_TIMEOUT;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        match wait_for(&mut self.child, TEST_TIMEOUT) {
+            Some(status) => status,
+            None => panic!("it does not end: {}", self.said()),
         }
-        panic!("it does not end: {}", self.said());
     }
 
     /// Ends it as a keeper does.
