@@ -28,6 +28,18 @@ impl ClientKey {
             address => address,
         })
     }
+
+    /// A number that no other key has.
+    pub fn number(self) -> u64 {
+        const IPV4: u64 = 1 << 62;
+        // The networks of IPv6 that are in use have only one of these bits.
+        const IPV6: u64 = 1 << 63;
+        match self {
+            ClientKey::User(uid) => uid.into(),
+            ClientKey::Address(IpAddr::V4(address)) => IPV4 | u64::from(address.to_bits()),
+            ClientKey::Address(IpAddr::V6(address)) => IPV6 | (address.to_bits() >> 64) as u64,
+        }
+    }
 }
 
 /// How much there is.
@@ -240,6 +252,17 @@ mod tests {
         assert_ne!(at("2001:db8:1:2::3"), at("2001:db8:1:3::3"));
         assert_eq!(at("::ffff:192.0.2.1"), at("192.0.2.1"));
         assert_ne!(at("192.0.2.2"), at("192.0.2.1"));
+        let keys = [
+            ClientKey::User(u32::MAX),
+            ClientKey::User(1),
+            at("0.0.0.1"),
+            at("::2"),
+            at("fe80::2"),
+            at("2001:db8::1"),
+        ];
+        let numbers: std::collections::BTreeSet<u64> = keys.map(ClientKey::number).into();
+        assert_eq!(numbers.len(), keys.len());
+        assert!(!numbers.contains(&ClientKey::ROOT.number()));
     }
 
     #[test]

@@ -87,6 +87,7 @@ fn query(planner: &mut Planner<'_>, path: &StorePath) -> Result<Option<Arc<Offer
     let asker = Asker {
         settings: &request.settings,
         trusted: request.client.trusted,
+        client: request.client.client(),
     };
     if planner.query_failed || !planner.engine.substituter.is_available(asker) {
         return Ok(None);

@@ -57,6 +57,7 @@ pub fn greet<'a>(
     daemon.scheduler(&store).substituter().prepare(Asker {
         settings: &settings,
         trusted: client.trusted,
+        client: client.client(),
     });
     let roots = daemon.limits.temp_roots.share(peer.client());
     Ok(Some(Session {

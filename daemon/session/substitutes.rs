@@ -96,6 +96,7 @@ fn ask<T: Default>(
     let asker = Asker {
         settings: &session.settings,
         trusted: session.client.trusted,
+        client: session.client.client(),
     };
     if paths.is_empty() || !substituter.is_available(asker) {
         return Ok(T::default());

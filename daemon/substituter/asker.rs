@@ -4,6 +4,7 @@ use substitutes::Unreachable;
 
 use super::agent::Agent;
 use crate::settings::SessionSettings;
+use crate::shared_limit::ClientKey;
 
 /// Who asks.
 #[derive(Clone, Copy)]
@@ -12,6 +13,8 @@ pub struct Asker<'a> {
     pub settings: &'a SessionSettings,
     /// Whether the client may name directories of this machine as servers.
     pub trusted: bool,
+    /// Whose share of the network the questions take.
+    pub client: ClientKey,
 }
 
 /// What is kept from one question of an asker to the next, as long as its settings are the same.

@@ -16,7 +16,7 @@ use protocol::operations::Substitutable;
 use substitutes::cache::Cache;
 use substitutes::item::{self, Item};
 use substitutes::lookup::Lookup;
-use substitutes::network::{self, Network};
+use substitutes::network::{self, Network, User};
 use substitutes::servers::{self, ListedBy, Place};
 use substitutes::settings::{self, wants_traces};
 use substitutes::{Choice, Learned, Preference, Server, Trust, Unreachable};
@@ -28,6 +28,7 @@ use super::conversation::Conversation;
 use super::error::Error;
 use super::offer::{Offer, Offers, Origin, OwnOffer, Scope};
 use crate::settings::{SessionSettings, Settings};
+use crate::shared_limit::ClientKey;
 use crate::spawner::Spawner;
 
 pub use substitutes::item::Error as FetchError;
@@ -101,7 +102,8 @@ impl OwnSubstituter {
         let scope = Arc::new(scope);
         self.expire_cache();
         let unreachable = &mut questions.unreachable;
-        let lookup = self.lookup(&scope);
+        let network = self.network(asker.client);
+        let lookup = self.lookup(&scope, &network);
         let found = lookup.look_up(wanted, unreachable, follow, conversation);
         conversation.flush();
         let offer = |(path, choice)| (path, Arc::new(offer(choice, &scope)));
@@ -137,13 +139,18 @@ impl OwnSubstituter {
         settings::servers(&setting, client, &self.state)
     }
 
-    fn lookup<'a>(&'a self, scope: &'a Scope) -> Lookup<'a> {
+    /// The network, for requests of a client.
+    fn network(&self, client: ClientKey) -> Network {
+        self.network.of_user(User::from_number(client.number()))
+    }
+
+    fn lookup<'a>(&'a self, scope: &'a Scope, network: &'a Network) -> Lookup<'a> {
         Lookup {
             store: &self.store,
             servers: &scope.servers,
             cache: &self.cache,
             judge: &scope.judge,
-            network: &self.network,
+            network,
         }
     }
 
@@ -158,17 +165,19 @@ impl OwnSubstituter {
         }
     }
 
-    /// Fetches an item: `receive` reads its nar, and fails if it isn't right.
+    /// Fetches an item for a client: `receive` reads its nar, and fails if it isn't right.
     pub fn fetch<T>(
         &self,
         offer: &OwnOffer,
+        client: ClientKey,
         session: &SessionSettings,
         conversation: &mut Conversation<'_>,
         receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
     ) -> Result<T, item::Error> {
+        let network = self.network(client);
         let item = Item {
             choice: &offer.choice,
-            lookup: &self.lookup(&offer.scope),
+            lookup: &self.lookup(&offer.scope, &network),
             learned: &self.learned,
             traces: wants_traces(&|name| session.get(name).map(ToString::to_string)),
         };

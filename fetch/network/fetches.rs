@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use substitutes::network::RequestId;
+use substitutes::network::{RequestId, Requester, Shares, User};
 
 use super::address;
 use super::engine::{Ended, Engine};
@@ -13,9 +13,19 @@ use super::notes::{Note, What};
 use super::queue::FairQueue;
 
 /// How many are fetched at once from one server.
-const PER_SERVER: usize = 24;
+const PER_SERVER: Shares = Shares {
+    per_user: 24,
+    in_all: 24,
+    assured: 4,
+    most: 48,
+};
 /// How many are fetched at once.
-const IN_ALL: usize = 64;
+const IN_ALL: Shares = Shares {
+    per_user: 48,
+    in_all: 64,
+    assured: 8,
+    most: 128,
+};
 
 /// The requests for items.
 pub struct Fetches {
@@ -27,6 +37,7 @@ pub struct Fetches {
 
 struct Entry {
     job: Job,
+    user: User,
     /// The first server.
     server: String,
 }
@@ -45,13 +56,14 @@ impl Fetches {
         self.all.len()
     }
 
-    /// Takes a request of an exchange. `first` is the URL of the first source, if it has one.
-    pub fn add(&mut self, exchange: u64, id: RequestId, job: Job, first: Option<&str>) {
+    /// Takes a request. `first` is the URL of the first source, if it has one.
+    pub fn add(&mut self, requester: Requester, id: RequestId, job: Job, first: Option<&str>) {
         // If it is no address at all, the job will say so when its turn comes.
         let server = first.map(|url| address::server(url).unwrap_or_default());
         let server = server.unwrap_or_else(|| "file:".to_owned());
-        self.waiting.push(exchange, &server, id);
-        self.all.insert(id, Entry { job, server });
+        self.waiting.push(requester, &server, id);
+        let user = requester.user;
+        self.all.insert(id, Entry { job, user, server });
     }
 
     /// Gives up a request; does nothing if it isn't one of these.
@@ -61,7 +73,7 @@ impl Fetches {
         };
         entry.job.cancel(engine);
         match self.running.remove(&id) {
-            true => self.load.remove(&entry.server),
+            true => self.load.remove(entry.user, &entry.server),
             false => self.waiting.retain(|waiting| *waiting != id),
         }
     }
@@ -69,11 +81,11 @@ impl Fetches {
     /// Starts as many as may run, and looks after those that run. Returns when this is to be called
     /// again at the latest.
     pub fn tend(&mut self, tools: &mut Tools<'_>) -> Option<Instant> {
-        while let Some(id) = self.waiting.pop(|server| self.load.has_room(server)) {
+        while let Some(id) = (self.waiting).pop(|user, server| self.load.has_room(user, server)) {
             let Some(entry) = self.all.get_mut(&id) else {
                 continue;
             };
-            self.load.add(&entry.server);
+            self.load.add(entry.user, &entry.server);
             self.running.insert(id);
             entry.job.begin(tools);
             self.settle(id);
@@ -91,7 +103,7 @@ impl Fetches {
     fn settle(&mut self, id: RequestId) {
         if self.all.get(&id).is_some_and(|entry| entry.job.has_ended()) {
             if let Some(entry) = self.all.remove(&id) {
-                self.load.remove(&entry.server);
+                self.load.remove(entry.user, &entry.server);
                 self.running.remove(&id);
             }
         }

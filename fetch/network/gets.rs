@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
+use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, Requester, Shares};
 
 use super::address::server;
 use super::engine::{Ended, Engine, Token};
@@ -15,9 +15,19 @@ use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, r
 
 /// How many of them run at once for one server: as many connections where it has HTTP/1.1 only. With
 /// 20 ms to a server, 2,000 of them take 0.7 s.
-const PER_SERVER: usize = 64;
+const PER_SERVER: Shares = Shares {
+    per_user: 64,
+    in_all: 64,
+    assured: 8,
+    most: 128,
+};
 /// How many run at once.
-const IN_ALL: usize = 256;
+const IN_ALL: Shares = Shares {
+    per_user: 192,
+    in_all: 256,
+    assured: 16,
+    most: 384,
+};
 
 /// The requests for small bodies.
 pub struct Gets {
@@ -33,7 +43,7 @@ pub struct Get {
     pub url: String,
     pub limit: u64,
     pub patience: Duration,
-    exchange: u64,
+    requester: Requester,
     server: String,
     redirections: u32,
     attempts: u32,
@@ -43,12 +53,12 @@ pub struct Get {
 }
 
 impl Get {
-    pub fn new(url: String, limit: u64, patience: Duration) -> Get {
+    pub fn new(requester: Requester, url: String, limit: u64, patience: Duration) -> Get {
         Get {
             url,
             limit,
             patience,
-            exchange: 0,
+            requester,
             server: String::new(),
             redirections: 0,
             attempts: 0,
@@ -79,12 +89,12 @@ impl Gets {
         self.all.len()
     }
 
-    /// Takes a request of an exchange.
-    pub fn add(&mut self, exchange: u64, id: RequestId, mut get: Get, link: &mut Link) {
+    /// Takes a request.
+    pub fn add(&mut self, id: RequestId, mut get: Get, link: &mut Link) {
         match server(&get.url) {
             Ok(server) => {
-                self.waiting.push(exchange, &server, id);
-                (get.exchange, get.server) = (exchange, server);
+                self.waiting.push(get.requester, &server, id);
+                get.server = server;
                 self.all.insert(id, get);
             }
             Err(error) => link.reply(id, Event::Failed(error)),
@@ -100,7 +110,7 @@ impl Gets {
             Some(token) => {
                 engine.stop(token);
                 self.running.remove(&token);
-                self.load.remove(&get.server);
+                self.load.remove(get.requester.user, &get.server);
             }
             None => self.waiting.retain(|waiting| *waiting != id),
         }
@@ -111,8 +121,9 @@ impl Gets {
     pub fn start(&mut self, engine: &mut Engine, link: &mut Link) -> Option<Instant> {
         let now = Instant::now();
         while !link.is_busy() {
-            let may_ask =
-                |server: &str| self.load.has_room(server) && self.rests.may_ask(server, now);
+            let may_ask = |user, server: &str| {
+                self.load.has_room(user, server) && self.rests.may_ask(server, now)
+            };
             let Some(id) = self.waiting.pop(may_ask) else {
                 break;
             };
@@ -121,7 +132,7 @@ impl Gets {
             };
             get.attempts += 1;
             get.begun.get_or_insert(now);
-            self.load.add(&get.server);
+            self.load.add(get.requester.user, &get.server);
             self.transfer(id, engine, link);
         }
         self.rests.next_end(now)
@@ -147,7 +158,7 @@ impl Gets {
     /// A request is answered.
     fn end(&mut self, id: RequestId, event: Event, link: &mut Link) {
         if let Some(get) = self.all.remove(&id) {
-            self.load.remove(&get.server);
+            self.load.remove(get.requester.user, &get.server);
             link.reply(id, event);
         }
     }
@@ -166,8 +177,8 @@ impl Gets {
                     && get.may_be_repeated()
                     && (self.rests).add(&get.server, retry_after, get.attempts, Instant::now()) =>
             {
-                self.load.remove(&get.server);
-                self.waiting.push(get.exchange, &get.server, id);
+                self.load.remove(get.requester.user, &get.server);
+                self.waiting.push(get.requester, &get.server, id);
             }
             Outcome::Event(event) => self.end(id, event, link),
             Outcome::Redirected => self.transfer(id, engine, link),

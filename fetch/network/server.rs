@@ -114,17 +114,17 @@ impl Server {
                 self.fail(id, NetworkError::new(ErrorKind::Refused, text));
             }
             Request::Get {
-                exchange,
+                requester,
                 id,
                 url,
                 limit,
                 patience,
             } => {
-                let get = Get::new(url, limit, patience);
-                self.gets.add(exchange, id, get, &mut self.link);
+                let get = Get::new(requester, url, limit, patience);
+                self.gets.add(id, get, &mut self.link);
             }
             Request::Fetch {
-                exchange,
+                requester,
                 id,
                 size,
                 patience,
@@ -138,7 +138,7 @@ impl Server {
                 let Some(pipe) = files.next() else { return };
                 let places = places(sources, files);
                 match Job::new(id, places, pipe, size, patience) {
-                    Ok(job) => self.fetches.add(exchange, id, job, first.as_deref()),
+                    Ok(job) => self.fetches.add(requester, id, job, first.as_deref()),
                     Err(error) => self.fail(id, error),
                 }
             }

@@ -17,5 +17,6 @@ mod guixs_own;
 mod guixs_program;
 mod network;
 mod real_servers;
+mod shares;
 mod standin;
 mod substitutes;

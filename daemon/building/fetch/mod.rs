@@ -24,7 +24,7 @@ use super::outcome::{Failure, Outcome};
 use super::prefetched::Prefetched;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
-use crate::shared_limit::Share;
+use crate::shared_limit::{ClientKey, Share};
 use crate::substituter::{Conversation, Error, Offer, Origin};
 
 pub(super) use idle_agents::IdleAgents;
@@ -32,6 +32,8 @@ pub(super) use idle_agents::IdleAgents;
 /// An item to fetch; what the attempt's thread needs to know.
 pub(super) struct Fetch {
     pub(super) engine: Arc<Engine>,
+    /// Who has started it.
+    pub(super) client: ClientKey,
     pub(super) session: Arc<SessionSettings>,
     /// Protect what is received, until it is registered.
     pub(super) temp_roots: Arc<TempRoots>,

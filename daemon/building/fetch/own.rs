@@ -28,9 +28,13 @@ impl Fetch {
         let received = self.converse(attempt, std::process::id(), |conversation| {
             let store = &self.engine.store;
             let own = self.engine.substituter.own();
-            own.fetch(offer, &self.session, conversation, &mut |source| {
-                store.receive(source, expected, options)
-            })
+            own.fetch(
+                offer,
+                self.client,
+                &self.session,
+                conversation,
+                &mut |source| store.receive(source, expected, options),
+            )
         });
         let received = received.map_err(|error| self.stopped(attempt, &error))?;
         received.map_err(|error| self.not_received(attempt, error))

@@ -91,6 +91,7 @@ impl Worker<'_> {
     ) -> Fetch {
         Fetch {
             engine: self.planner.engine.clone(),
+            client: self.planner.request.client.client(),
             session: self.planner.request.settings.clone(),
             temp_roots: temp_roots.clone(),
             agents: self.fetch_agents.clone(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use substitutes::Compression;
 use substitutes::network::{
-    self, Event, Exchange, Fetch, Network, NetworkError, RequestId, Source,
+    self, Event, Exchange, Fetch, Network, NetworkError, RequestId, Source, User,
 };
 
 use crate::harness::TEST_TIMEOUT;
@@ -76,6 +76,11 @@ impl Program {
 
     pub fn exchange(&self) -> Exchange {
         Exchange::new(&self.network).unwrap()
+    }
+
+    /// An exchange of a user.
+    pub fn exchange_of(&self, user: u64) -> Exchange {
+        Exchange::new(&self.network.of_user(User::from_number(user))).unwrap()
     }
 
     /// The answer to a request for a small body.
@@ -326,6 +331,16 @@ pub fn respond(stream: &mut TcpStream, status: &str, fields: &str, body: &[u8]) 
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}\r\n");
     let _ = stream.write_all(head.as_bytes());
     let _ = stream.write_all(body);
+}
+
+/// Writes the head of an answer and then a little of it, now and then, until the other side hangs up:
+/// not so little that anybody would take it for dead.
+pub fn drip(stream: &mut TcpStream) {
+    let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+    while sent.is_ok() {
+        std::thread::sleep(Duration::from_millis(100));
+        sent = stream.write_all(&[0; 50]);
+    }
 }
 
 /// The value of a field in a header.

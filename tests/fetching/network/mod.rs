@@ -5,4 +5,5 @@ mod busy;
 mod contents;
 pub mod fixture;
 mod interruptions;
+mod shares;
 mod small_bodies;

@@ -79,8 +79,8 @@ impl Played {
 
     fn next_id(&mut self) -> (u64, RequestId) {
         match self.next() {
-            Request::Get { exchange, id, .. } | Request::Fetch { exchange, id, .. } => {
-                (exchange, id)
+            Request::Get { requester, id, .. } | Request::Fetch { requester, id, .. } => {
+                (requester.exchange, id)
             }
             other => panic!("{other:?}"),
         }

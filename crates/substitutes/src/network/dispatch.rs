@@ -2,178 +2,28 @@
 //!
 //! All of it is behind one lock, which nobody holds while waiting.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use system::sync::Mutex;
 use system::wakeup::Wakeup;
 
-use super::error::{ErrorKind, NetworkError};
+use super::error::NetworkError;
 use super::event::Event;
-use super::message::{Request, SourceMessage};
-use super::request::{Fetch, RequestId, Source};
+use super::mailbox::{Mailbox, Outgoing, Wanted};
+use super::message::Request;
+use super::request::{RequestId, Requester, User};
+use super::shares::Shares;
 
-/// How many requests of one exchange the program is given at once.
-const WINDOW: usize = 256;
 /// How many requests the program is given at once.
-const TOTAL_WINDOW: usize = 4096;
-/// How long a server may be silent, unless an exchange says otherwise.
-const DEFAULT_PATIENCE: Duration = Duration::from_secs(60);
-/// How many bytes of answers wait for an exchange. Only a program that has been taken over sends
-/// more: honest answers are a few kilobytes each.
-const WAITING_LIMIT: usize = 32 << 20;
-
-/// A request that an exchange makes.
-#[derive(Debug)]
-pub(super) enum Wanted {
-    Get { url: String, limit: u64 },
-    Fetch { fetch: Fetch, body: OwnedFd },
-}
-
-/// A request as it is sent: the message, and the files that accompany it.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub request: Request,
-    pub files: Vec<OwnedFd>,
-}
-
-/// What a reply to a request may say.
-#[derive(Debug)]
-enum Expected {
-    /// A body of that many bytes at most.
-    Body { limit: u64 },
-    /// Events of a fetch with that many sources; so many more sources may begin or fail.
-    Fetch { sources: usize, changes_left: usize },
-}
-
-/// How many events [`Event::Started`] and [`Event::SourceFailed`] a fetch may have for each source.
-const CHANGES: usize = 4;
-
-/// The requests and events of one exchange.
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    unsent: VecDeque<(RequestId, Wanted)>,
-    /// How long servers may be silent.
-    patience: Duration,
-    sent: HashMap<RequestId, Expected>,
-    events: VecDeque<(RequestId, Event)>,
-    /// Bytes of bodies among the events.
-    waiting: usize,
-    /// Readable while there are events.
-    ready: Arc<Wakeup>,
-}
-
-impl Mailbox {
-    pub(super) fn new() -> io::Result<Mailbox> {
-        Ok(Mailbox {
-            unsent: VecDeque::new(),
-            patience: DEFAULT_PATIENCE,
-            sent: HashMap::new(),
-            events: VecDeque::new(),
-            waiting: 0,
-            ready: Arc::new(Wakeup::new()?),
-        })
-    }
-
-    pub(super) fn ready(&self) -> Arc<Wakeup> {
-        self.ready.clone()
-    }
-
-    fn push(&mut self, id: RequestId, event: Event) {
-        if self.events.is_empty() {
-            self.ready.wake();
-        }
-        self.waiting += size(&event);
-        self.events.push_back((id, event));
-    }
-
-    fn pop(&mut self) -> Option<(RequestId, Event)> {
-        let (id, event) = self.events.pop_front()?;
-        self.waiting -= size(&event);
-        self.quieten();
-        Some((id, event))
-    }
-
-    fn quieten(&self) {
-        if self.events.is_empty() {
-            self.ready.clear();
-        }
-    }
-
-    /// Gives up a request; returns whether the program has to be told.
-    fn cancel(&mut self, id: RequestId) -> bool {
-        let events = std::mem::take(&mut self.events);
-        let had_events = !events.is_empty();
-        self.events = events.into_iter().filter(|(of, _)| *of != id).collect();
-        self.waiting = self.events.iter().map(|(_, event)| size(event)).sum();
-        if had_events {
-            self.quieten();
-        }
-        self.unsent.retain(|(of, _)| *of != id);
-        self.sent.remove(&id).is_some()
-    }
-
-    /// Takes an event that the program sent, unless the program must not say this.
-    fn receive(&mut self, id: RequestId, event: Event) -> Result<(), NetworkError> {
-        let Some(expected) = self.sent.get_mut(&id) else {
-            return Ok(()); // it was cancelled, or the program answers twice
-        };
-        let forbidden = || {
-            Err(NetworkError::new(
-                ErrorKind::ProgramDied,
-                "the network program gave an answer that cannot be",
-            ))
-        };
-        match (&event, expected) {
-            (Event::Response { body, .. }, Expected::Body { limit }) => {
-                if body.len() as u64 > *limit {
-                    return forbidden();
-                }
-                if self.waiting + body.len() > WAITING_LIMIT {
-                    let text = "too many answers wait to be read";
-                    let error = NetworkError::new(ErrorKind::TooLarge, text);
-                    self.sent.remove(&id);
-                    self.push(id, Event::Failed(error));
-                    return Ok(());
-                }
-            }
-            (Event::Failed(_), _) => {}
-            (Event::Finished { source, .. }, Expected::Fetch { sources, .. })
-                if source < sources => {}
-            (Event::Progress { .. }, Expected::Fetch { .. }) => {
-                if let Some(last) = self.events.iter_mut().rev().find(|(of, _)| *of == id) {
-                    if matches!(last.1, Event::Progress { .. }) {
-                        last.1 = event;
-                        return Ok(());
-                    }
-                }
-            }
-            (
-                Event::Started { source, .. } | Event::SourceFailed { source, .. },
-                Expected::Fetch {
-                    sources,
-                    changes_left,
-                },
-            ) if *source < *sources && *changes_left > 0 => *changes_left -= 1,
-            _ => return forbidden(),
-        }
-        if event.is_last() {
-            self.sent.remove(&id);
-        }
-        self.push(id, event);
-        Ok(())
-    }
-}
-
-fn size(event: &Event) -> usize {
-    match event {
-        Event::Response { body, .. } => body.len(),
-        _ => 0,
-    }
-}
+const REQUESTS: Shares = Shares {
+    per_user: 1024,
+    in_all: 4096,
+    assured: 64,
+    most: 8192,
+};
 
 /// What exchanges and the thread share.
 #[derive(Debug)]
@@ -187,14 +37,26 @@ struct State {
     mailboxes: BTreeMap<u64, Mailbox>,
     last_exchange: u64,
     last_request: u64,
-    /// The exchange whose request was sent last: the next one's turn comes now.
-    turn: u64,
-    /// The exchanges of the requests that were sent.
-    owners: HashMap<RequestId, u64>,
+    /// The user whose request was sent last: the next one's turn comes now.
+    turn: User,
+    /// The users of the exchanges.
+    users: HashMap<User, Usage>,
+    /// Who has made the requests that were sent.
+    owners: HashMap<RequestId, Requester>,
     /// Requests that the program need not answer any more.
     cancelled: Vec<RequestId>,
     /// Whether the program is to be started before there is anything to ask.
     start_early: bool,
+}
+
+/// What a user has.
+#[derive(Debug, Default)]
+struct Usage {
+    exchanges: usize,
+    /// The number of requests that were sent.
+    sent: u64,
+    /// The exchange whose request was sent last.
+    turn: u64,
 }
 
 impl Shared {
@@ -226,6 +88,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.last_exchange += 1;
         let number = state.last_exchange;
+        state.users.entry(mailbox.user).or_default().exchanges += 1;
         state.mailboxes.insert(number, mailbox);
         number
     }
@@ -236,9 +99,10 @@ impl Shared {
         let Some(mailbox) = state.mailboxes.remove(&exchange) else {
             return;
         };
-        for id in mailbox.sent.keys() {
-            state.give_up(*id);
+        for id in mailbox.sent() {
+            state.give_up(id);
         }
+        state.update(mailbox.user, |usage| usage.exchanges -= 1);
         drop(state);
         self.wake.wake();
         // `mailbox`, with the pipes in it, is dropped without the lock.
@@ -258,10 +122,7 @@ impl Shared {
         state.last_request += 1;
         let id = RequestId(state.last_request);
         if let Some(mailbox) = state.mailboxes.get_mut(&exchange) {
-            match wanted {
-                Ok(wanted) => mailbox.unsent.push_back((id, wanted)),
-                Err(error) => mailbox.push(id, Event::Failed(error)),
-            }
+            mailbox.request(id, wanted);
         }
         drop(state);
         self.wake.wake();
@@ -288,33 +149,23 @@ impl Shared {
     /// How many requests of an exchange have not ended, or have ended and the event wasn't taken.
     pub(super) fn pending(&self, exchange: u64) -> usize {
         let state = self.state.lock();
-        let Some(mailbox) = state.mailboxes.get(&exchange) else {
-            return 0;
-        };
-        let ended = mailbox.events.iter().filter(|(_, event)| event.is_last());
-        mailbox.unsent.len() + mailbox.sent.len() + ended.count()
+        state.mailboxes.get(&exchange).map_or(0, Mailbox::pending)
     }
 
     /// Whether there is something to tell a program that isn't running.
     pub(super) fn has_unsent(&self) -> bool {
         let state = self.state.lock();
-        state
-            .mailboxes
-            .values()
-            .any(|mailbox| !mailbox.unsent.is_empty())
+        state.mailboxes.values().any(Mailbox::has_unsent)
     }
 
     /// Whether the program has nothing to do, and there is something for it to do.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        let has_unsent = state
-            .mailboxes
-            .values()
-            .any(|mailbox| !mailbox.unsent.is_empty());
-        has_unsent && state.owners.is_empty()
+        state.mailboxes.values().any(Mailbox::has_unsent) && state.owners.is_empty()
     }
 
-    /// The next request for the program, if it has capacity. Exchanges take turns.
+    /// The next request for the program, if it has capacity. Users take turns, and the exchanges of
+    /// each.
     pub(super) fn next_to_send(&self) -> Option<Outgoing> {
         let mut state = self.state.lock();
         if let Some(id) = state.cancelled.pop() {
@@ -323,34 +174,28 @@ impl Shared {
                 files: Vec::new(),
             });
         }
-        if state.owners.len() >= TOTAL_WINDOW {
-            return None;
-        }
-        let turn = state.turn;
-        let has_request =
-            |entry: &(&u64, &Mailbox)| !entry.1.unsent.is_empty() && entry.1.sent.len() < WINDOW;
-        let after = state.mailboxes.range(turn + 1..).find(has_request);
-        let next = after.or_else(|| state.mailboxes.range(..=turn).find(has_request));
-        let exchange = *next?.0;
-        state.turn = exchange;
-        let mailbox = state.mailboxes.get_mut(&exchange)?;
-        let (id, wanted) = mailbox.unsent.pop_front()?;
-        let (outgoing, expected) = prepare(exchange, id, wanted, mailbox.patience);
-        mailbox.sent.insert(id, expected);
-        state.owners.insert(id, exchange);
+        let requester = state.next_requester()?;
+        let mailbox = state.mailboxes.get_mut(&requester.exchange)?;
+        let (id, outgoing) = mailbox.send_next(requester)?;
+        state.owners.insert(id, requester);
+        state.turn = requester.user;
+        state.update(requester.user, |usage| {
+            usage.turn = requester.exchange;
+            usage.sent += 1;
+        });
         Some(outgoing)
     }
 
     /// Hands an event to its exchange. An error means that the program must not go on.
     pub(super) fn receive(&self, id: RequestId, event: Event) -> Result<(), NetworkError> {
         let mut state = self.state.lock();
-        let Some(exchange) = state.owners.get(&id).copied() else {
+        let Some(requester) = state.owners.get(&id).copied() else {
             return Ok(()); // cancelled
         };
         if event.is_last() {
-            state.owners.remove(&id);
+            state.disown(id);
         }
-        match state.mailboxes.get_mut(&exchange) {
+        match state.mailboxes.get_mut(&requester.exchange) {
             Some(mailbox) => mailbox.receive(id, event),
             None => Ok(()),
         }
@@ -367,10 +212,7 @@ impl Shared {
         state.fail_sent(error);
         let mut dropped = Vec::new();
         for mailbox in state.mailboxes.values_mut() {
-            for (id, wanted) in std::mem::take(&mut mailbox.unsent) {
-                dropped.push(wanted);
-                mailbox.push(id, Event::Failed(error.clone()));
-            }
+            dropped.extend(mailbox.fail_unsent(error));
         }
         drop(state);
         // The pipes are closed without the lock.
@@ -388,66 +230,60 @@ impl Drop for Shared {
 impl State {
     fn fail_sent(&mut self, error: &NetworkError) {
         self.cancelled.clear();
-        self.owners.clear();
+        let ids: Vec<RequestId> = self.owners.keys().copied().collect();
+        for id in ids {
+            self.disown(id);
+        }
         for mailbox in self.mailboxes.values_mut() {
-            let ids: Vec<RequestId> = mailbox.sent.drain().map(|(id, _)| id).collect();
-            for id in ids {
-                mailbox.push(id, Event::Failed(error.clone()));
-            }
+            mailbox.fail_sent(error);
         }
     }
 
     fn give_up(&mut self, id: RequestId) {
-        if self.owners.remove(&id).is_some() {
+        if self.disown(id) {
             self.cancelled.push(id);
         }
     }
-}
 
-/// The message for a request, and what may be answered.
-fn prepare(
-    exchange: u64,
-    id: RequestId,
-    wanted: Wanted,
-    patience: Duration,
-) -> (Outgoing, Expected) {
-    match wanted {
-        Wanted::Get { url, limit } => {
-            let request = Request::Get {
-                exchange,
-                id,
-                url,
-                limit,
-                patience,
-            };
-            let files = Vec::new();
-            (Outgoing { request, files }, Expected::Body { limit })
+    /// The program has nothing more to do for a request; `false` if it had nothing already.
+    fn disown(&mut self, id: RequestId) -> bool {
+        let Some(requester) = self.owners.remove(&id) else {
+            return false;
+        };
+        self.update(requester.user, |usage| usage.sent -= 1);
+        true
+    }
+
+    /// Changes what a user has; one who has nothing is forgotten.
+    fn update(&mut self, user: User, change: impl FnOnce(&mut Usage)) {
+        let usage = self.users.entry(user).or_default();
+        change(usage);
+        if usage.exchanges == 0 && usage.sent == 0 {
+            self.users.remove(&user);
         }
-        Wanted::Fetch { fetch, body } => {
-            let mut files = vec![body];
-            let sources: Vec<SourceMessage> = fetch
-                .sources
-                .into_iter()
-                .map(|source| match source {
-                    Source::Url { url, compression } => SourceMessage::Url { url, compression },
-                    Source::File { file, compression } => {
-                        files.push(file);
-                        SourceMessage::File { compression }
-                    }
-                })
-                .collect();
-            let expected = Expected::Fetch {
-                sources: sources.len(),
-                changes_left: CHANGES * sources.len(),
-            };
-            let request = Request::Fetch {
-                exchange,
-                id,
-                size: fetch.size,
-                patience,
-                sources,
-            };
-            (Outgoing { request, files }, expected)
-        }
+    }
+
+    /// Whose turn it is, of those who want something that the program may be given.
+    fn next_requester(&self) -> Option<Requester> {
+        let sent = self.owners.len() as u64;
+        let may_send = |&(_, mailbox): &(&u64, &Mailbox)| {
+            let own = self.users.get(&mailbox.user).map_or(0, |usage| usage.sent);
+            mailbox.may_send() && REQUESTS.has_room(mailbox.user, own, sent, 1)
+        };
+        // How many come before it: all numbers after the one that was served last, then the others.
+        let distance = |number: u64, last: u64| number.wrapping_sub(last).wrapping_sub(1);
+        let turn = |&(&exchange, mailbox): &(&u64, &Mailbox)| {
+            let last = self.users.get(&mailbox.user).map_or(0, |usage| usage.turn);
+            (
+                distance(mailbox.user.number(), self.turn.number()),
+                distance(exchange, last),
+            )
+        };
+        let waiting = self.mailboxes.iter().filter(may_send);
+        let (exchange, mailbox) = waiting.min_by_key(turn)?;
+        Some(Requester {
+            user: mailbox.user,
+            exchange: *exchange,
+        })
     }
 }

@@ -8,17 +8,18 @@ use std::time::Duration;
 use system::poll::wait_readable;
 use system::wakeup::Wakeup;
 
-use super::dispatch::{Mailbox, Shared, Wanted};
+use super::dispatch::Shared;
 use super::error::{ErrorKind, NetworkError};
 use super::event::Event;
 use super::limits::{BODY_LIMIT, FILES_LIMIT, SOURCES_LIMIT, URL_LIMIT};
+use super::mailbox::{Mailbox, Wanted};
 use super::program::Network;
 use super::request::{Fetch, RequestId, Source};
 
 /// Requests whose events one thread waits for.
 ///
 /// Making a request never blocks. Any number can be made at once: they wait here until the program
-/// has capacity, which it shares fairly between exchanges. Dropping the exchange cancels whatever
+/// has capacity, which users share, and the exchanges of each user. Dropping the exchange cancels whatever
 /// it has asked for, and closes the pipes.
 ///
 /// ```no_run
@@ -50,7 +51,7 @@ impl Exchange {
     /// a program that can't be started makes requests fail, not this.
     pub fn new(network: &Network) -> io::Result<Exchange> {
         let shared = network.shared()?;
-        let mailbox = Mailbox::new()?;
+        let mailbox = Mailbox::new(network.user())?;
         let ready = mailbox.ready();
         let number = shared.add(mailbox);
         Ok(Exchange {

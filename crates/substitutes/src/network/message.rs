@@ -18,11 +18,11 @@ use super::error::{ErrorKind, NetworkError};
 use super::event::Event;
 use super::frames;
 use super::limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
-use super::request::RequestId;
+use super::request::{RequestId, Requester, User};
 use crate::compression::Compression;
 
 /// The version of the protocol.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 
 /// The longest description of an error, in bytes.
 const TEXT_LIMIT: u64 = 4 << 10;
@@ -76,8 +76,8 @@ pub enum Request {
     },
     /// See [`Exchange::get`](super::Exchange::get).
     Get {
-        /// The exchange: requests of different ones are served in turn.
-        exchange: u64,
+        /// Who asks: users, and the exchanges of each, are served in turn.
+        requester: Requester,
         /// The request.
         id: RequestId,
         /// The address.
@@ -89,8 +89,8 @@ pub enum Request {
     },
     /// See [`Exchange::fetch`](super::Exchange::fetch).
     Fetch {
-        /// The exchange.
-        exchange: u64,
+        /// Who asks.
+        requester: Requester,
         /// The request.
         id: RequestId,
         /// The number of decompressed bytes.
@@ -165,28 +165,28 @@ impl Request {
                 out.write_u64(*version)
             }
             Request::Get {
-                exchange,
+                requester,
                 id,
                 url,
                 limit,
                 patience,
             } => {
                 out.write_u64(GET)?;
-                out.write_u64(*exchange)?;
+                write_requester(out, *requester)?;
                 out.write_u64(id.number())?;
                 out.write_u64(*limit)?;
                 write_duration(out, *patience)?;
                 out.write_bytes(url)
             }
             Request::Fetch {
-                exchange,
+                requester,
                 id,
                 size,
                 patience,
                 sources,
             } => {
                 out.write_u64(FETCH)?;
-                out.write_u64(*exchange)?;
+                write_requester(out, *requester)?;
                 out.write_u64(id.number())?;
                 out.write_u64(*size)?;
                 write_duration(out, *patience)?;
@@ -216,14 +216,14 @@ impl Request {
                 version: input.read_u64()?,
             },
             GET => Request::Get {
-                exchange: input.read_u64()?,
+                requester: read_requester(input)?,
                 id: RequestId(input.read_u64()?),
                 limit: input.read_u64()?.min(BODY_LIMIT),
                 patience: read_duration(input)?,
                 url: input.read_string(URL_LIMIT as u64)?,
             },
             FETCH => Request::Fetch {
-                exchange: input.read_u64()?,
+                requester: read_requester(input)?,
                 id: RequestId(input.read_u64()?),
                 size: input.read_u64()?,
                 patience: read_duration(input)?,
@@ -358,6 +358,18 @@ fn at_end(rest: &[u8]) -> Result<(), MessageError> {
         0 => Ok(()),
         length => Err(MessageError::Rest(length)),
     }
+}
+
+fn write_requester(out: &mut Vec<u8>, requester: Requester) -> io::Result<()> {
+    out.write_u64(requester.user.number())?;
+    out.write_u64(requester.exchange)
+}
+
+fn read_requester(input: &mut &[u8]) -> Result<Requester, MessageError> {
+    Ok(Requester {
+        user: User(input.read_u64()?),
+        exchange: input.read_u64()?,
+    })
 }
 
 fn read_sources(input: &mut &[u8]) -> Result<Vec<SourceMessage>, MessageError> {

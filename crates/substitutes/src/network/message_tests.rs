@@ -12,6 +12,13 @@ fn id() -> impl Strategy<Value = RequestId> {
     any::<u64>().prop_map(RequestId)
 }
 
+fn requester() -> impl Strategy<Value = Requester> {
+    any::<(u64, u64)>().prop_map(|(user, exchange)| Requester {
+        user: User(user),
+        exchange,
+    })
+}
+
 fn patience() -> impl Strategy<Value = Duration> {
     (0u64..=3_600_000).prop_map(Duration::from_millis)
 }
@@ -24,21 +31,21 @@ fn source() -> impl Strategy<Value = SourceMessage> {
 fn request() -> impl Strategy<Value = Request> {
     let files = prop::collection::vec(compression(), 0..=FILES_LIMIT);
     let fetch = (
-        any::<u64>(),
+        requester(),
         id(),
         any::<u64>(),
         patience(),
         prop::collection::vec(source(), 1..10),
         files,
     )
-        .prop_map(|(exchange, id, size, patience, mut sources, files)| {
+        .prop_map(|(requester, id, size, patience, mut sources, files)| {
             sources.extend(
                 files
                     .into_iter()
                     .map(|compression| SourceMessage::File { compression }),
             );
             Request::Fetch {
-                exchange,
+                requester,
                 id,
                 size,
                 patience,
@@ -47,9 +54,9 @@ fn request() -> impl Strategy<Value = Request> {
         });
     prop_oneof![
         any::<u64>().prop_map(|version| Request::Hello { version }),
-        (any::<u64>(), id(), ".{0,40}", 0..=BODY_LIMIT, patience()).prop_map(
-            |(exchange, id, url, limit, patience)| Request::Get {
-                exchange,
+        (requester(), id(), ".{0,40}", 0..=BODY_LIMIT, patience()).prop_map(
+            |(requester, id, url, limit, patience)| Request::Get {
+                requester,
                 id,
                 url,
                 limit,

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! * [`Network`] starts the program when it is first needed, and again after it has died.
-//! * An [`Exchange`] makes requests and is told the events of its own. The program serves exchanges
-//!   in turn, so that one with many requests doesn't hold up another.
+//! * An [`Exchange`] makes requests and is told the events of its own. They are made on behalf of a
+//!   [`User`]. Users are served in turn, and the exchanges of each, so that one with many requests
+//!   doesn't hold up another; what there is, connections and memory, they share ([`Shares`]).
 //! * [`message`] is the protocol, for both sides.
 //!
 //! The program may have been taken over by a server. Whatever it sends, this side neither panics nor
@@ -28,9 +29,11 @@ mod event;
 mod exchange;
 mod frames;
 mod limits;
+mod mailbox;
 pub mod message;
 mod program;
 mod request;
+mod shares;
 
 pub use error::{ErrorKind, NetworkError};
 pub use event::Event;
@@ -38,4 +41,5 @@ pub use exchange::Exchange;
 pub use frames::{FrameError, Frames};
 pub use limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
 pub use program::{GUIX_FETCH, Network, PROXY_VARIABLES, program};
-pub use request::{Fetch, RequestId, Source};
+pub use request::{Fetch, RequestId, Requester, Source, User};
+pub use shares::Shares;

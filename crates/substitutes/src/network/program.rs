@@ -11,6 +11,7 @@ use system::sync::Mutex;
 
 use super::connection::{self, Launch};
 use super::dispatch::Shared;
+use super::request::User;
 
 /// The environment variables that decide about proxies.
 pub const PROXY_VARIABLES: [&str; 7] = [
@@ -70,7 +71,10 @@ pub fn program(guix_fetch: &Path, socket: UnixStream) -> Spawn {
 /// and the last [`Exchange`](super::Exchange) are dropped, and if it doesn't take what is sent to it
 /// for a minute.
 #[derive(Clone)]
-pub struct Network(Arc<Inner>);
+pub struct Network {
+    inner: Arc<Inner>,
+    user: User,
+}
 
 struct Inner {
     launch: Arc<Launch>,
@@ -101,10 +105,26 @@ impl Network {
     pub fn new(
         launch: impl Fn(UnixStream) -> io::Result<Child> + Send + Sync + 'static,
     ) -> Network {
-        Network(Arc::new(Inner {
-            launch: Arc::new(Box::new(launch)),
-            shared: Mutex::default(),
-        }))
+        Network {
+            inner: Arc::new(Inner {
+                launch: Arc::new(Box::new(launch)),
+                shared: Mutex::default(),
+            }),
+            user: User::default(),
+        }
+    }
+
+    /// The same, for requests on behalf of a user.
+    pub fn of_user(&self, user: User) -> Network {
+        Network {
+            inner: self.inner.clone(),
+            user,
+        }
+    }
+
+    /// On whose behalf requests are made.
+    pub(super) fn user(&self) -> User {
+        self.user
     }
 
     /// Starts the program in the background, unless it runs, so that the first question doesn't wait
@@ -119,13 +139,13 @@ impl Network {
 
     /// What the thread shares with exchanges; starts the thread.
     pub(super) fn shared(&self) -> io::Result<Arc<Shared>> {
-        let mut place = self.0.shared.lock();
+        let mut place = self.inner.shared.lock();
         if let Some(shared) = &*place {
             return Ok(shared.clone());
         }
         let shared = Arc::new(Shared::new()?);
         connection::start(
-            self.0.launch.clone(),
+            self.inner.launch.clone(),
             Arc::downgrade(&shared),
             shared.wake(),
         )?;

@@ -27,6 +27,33 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// On whose behalf something is asked for. Users share what there is, and none of them can take the
+/// shares of the others. The numbers are whatever the daemon likes; 0, the default, is root, or
+/// whoever is alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct User(pub(super) u64);
+
+impl User {
+    /// The user with this number.
+    pub const fn from_number(number: u64) -> User {
+        User(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Requester {
+    /// The user.
+    pub user: User,
+    /// One of the user's exchanges, which are served in turn.
+    pub exchange: u64,
+}
+
 /// Where the contents of an item can be had.
 #[derive(Debug)]
 pub enum Source {
