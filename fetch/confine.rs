@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use system::{caps, ids, landlock, limits, seccomp};
 
-/// The most memory, in bytes. A decoder needs 128 MiB at most, and few need so much at once; when it is
-/// used up, they fail.
+/// The most memory, in bytes: far more than all decoders together are given (`network/budget.rs`).
 const MEMORY: u64 = 2 << 30;
 
 /// What may be read, besides the directories of libraries. Passwords and keys are not below these, but

@@ -1,7 +1,7 @@
 //! Decompressing, on a thread for each item that is being fetched.
 //!
-//! The memory of a decoder is bounded: windows of zstd are at most 128 MiB (what `zstd -d` accepts,
-//! too), dictionaries of xz and lzip at most 64 MiB (their highest levels have that, and half of it).
+//! What a decoder needs of memory for its window or dictionary is known before it is made, and taken from
+//! the budget (`budget`). Where a file has several parts, each says what it needs.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -12,17 +12,19 @@ use std::sync::Arc;
 use substitutes::Compression;
 use substitutes::network::RequestId;
 
+use super::budget::Claim;
+use super::lzip_members::LzipMembers;
 use super::notes::{Note, NoteSender, What};
 use super::outcome::Outcome;
 use super::output::Output;
 use super::stream::{Stream, StreamReader};
+use super::xz_blocks;
+use super::zstd_frames::ZstdFrames;
 
-/// The base-two logarithm of the largest window of zstd.
-const ZSTD_WINDOW: u32 = 27;
-/// The largest dictionary of lzip, in bytes.
-const LZIP_DICTIONARY: u64 = 64 << 20;
-/// The most memory of an xz decoder, in KiB: its largest dictionary, and what it needs besides.
-const XZ_MEMORY: u32 = 66 << 10;
+/// What a decoder of bzip2 needs, in bytes.
+const BZIP2: u64 = 4 << 20;
+/// What a decoder of xz needs besides its dictionary, in bytes; its own estimate has to be less.
+const XZ_BESIDES: u64 = 256 << 10;
 /// How many bytes are written to the pipe at once.
 const BUFFER: usize = 64 << 10;
 /// The stack of a thread that decompresses.
@@ -37,13 +39,14 @@ pub enum Input {
 }
 
 /// Starts a thread that decompresses `input` into `output`, leaving out what was written there
-/// before, and sends a note when it has ended.
+/// before, and sends a note when it has ended. Its memory is `claim`'s.
 pub fn start(
     request: RequestId,
     decoder: u32,
     input: Input,
     compression: Compression,
     output: Arc<Output>,
+    claim: Arc<Claim>,
     notes: NoteSender,
 ) -> io::Result<()> {
     let note = move |what| Note {
@@ -60,7 +63,7 @@ pub fn start(
             Input::Stream(stream) => {
                 let on_room = move || room.send(note(What::Room));
                 let reader = StreamReader::new(stream.clone(), on_room);
-                match decode(reader, compression, &output) {
+                match decode(reader, compression, &output, &claim) {
                     Outcome::Corrupt(_) if stream.is_abandoned() => Outcome::Abandoned,
                     outcome => outcome,
                 }
@@ -68,7 +71,7 @@ pub fn start(
             Input::File(file) => {
                 let reader = NotedErrors::new(File::from(file));
                 let mut reader = BufReader::with_capacity(BUFFER, reader);
-                let outcome = decode(&mut reader, compression, &output);
+                let outcome = decode(&mut reader, compression, &output, &claim);
                 match (reader.get_mut().failure.take(), outcome) {
                     (Some(error), Outcome::Corrupt(_)) => Outcome::Unreadable(error),
                     (_, outcome) => outcome,
@@ -79,6 +82,8 @@ pub fn start(
         let outcome = catch_unwind(AssertUnwindSafe(run));
         let outcome = outcome
             .unwrap_or_else(|_| Outcome::Corrupt(io::Error::other("the decoder has failed")));
+        // The decoder is gone.
+        claim.give_back();
         // The pipe is closed before anybody hears of the end.
         drop(output);
         notes.send(note(What::Ended(outcome)));
@@ -111,8 +116,13 @@ impl Read for NotedErrors {
     }
 }
 
-fn decode(input: impl BufRead, compression: Compression, output: &Output) -> Outcome {
-    match decoder(input, compression) {
+fn decode(
+    input: impl BufRead,
+    compression: Compression,
+    output: &Output,
+    claim: &Claim,
+) -> Outcome {
+    match decoder(input, compression, output.size() + BUFFER as u64, claim) {
         Ok(decoder) => copy(decoder, output),
         Err(error) => Outcome::Corrupt(error),
     }
@@ -139,39 +149,36 @@ fn copy(mut decoder: impl Read, output: &Output) -> Outcome {
     Outcome::Complete
 }
 
-/// The decompressed contents of `input`, which may consist of several members.
+/// The decompressed contents of `input`, which may consist of several members. No more than
+/// `contents` bytes of it are read.
 fn decoder<'a>(
     mut input: impl BufRead + 'a,
     compression: Compression,
+    contents: u64,
+    claim: &'a Claim,
 ) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(input)?;
-            decoder.window_log_max(ZSTD_WINDOW)?;
-            Box::new(decoder)
+        Compression::Bzip2 => {
+            claim.take_for_window(BZIP2)?;
+            Box::new(bzip2::bufread::MultiBzDecoder::new(input))
         }
-        Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)),
-        Compression::Lzip => {
-            // The decoder has no limit for what the header asks for.
-            let mut header = Vec::new();
-            input.by_ref().take(LZIP_HEADER).read_to_end(&mut header)?;
-            if lzip_dictionary(&header).is_some_and(|size| size > LZIP_DICTIONARY) {
-                return Err(io::Error::other("the dictionary is too large"));
+        Compression::Zstd => Box::new(ZstdFrames::new(input, contents, claim)),
+        Compression::Lzip => Box::new(LzipMembers::new(input, contents, claim)),
+        Compression::Xz => {
+            let mut beginning = Vec::new();
+            for length in [|_: &[u8]| xz_blocks::START, xz_blocks::length] {
+                let missing = length(&beginning).saturating_sub(beginning.len());
+                let mut rest = input.by_ref().take(missing as u64);
+                rest.read_to_end(&mut beginning)?;
             }
-            Box::new(lzma_rust2::LzipReader::new(
-                Cursor::new(header).chain(input),
-            ))
+            let dictionary = xz_blocks::dictionary(&beginning);
+            claim.take_for_window(dictionary)?;
+            // The blocks after the first one need no more, or are refused.
+            let limit = ((dictionary + XZ_BESIDES) >> 10) as u32;
+            let input = Cursor::new(beginning).chain(input);
+            Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, limit))
         }
     })
-}
-
-/// The length of the header of lzip, in bytes (the lzip manual, "File format").
-const LZIP_HEADER: u64 = 6;
-
-/// The base size of the dictionary that a header of lzip asks for, if it is whole.
-fn lzip_dictionary(header: &[u8]) -> Option<u64> {
-    1u64.checked_shl((header.get(5)? & 0x1f).into())
 }

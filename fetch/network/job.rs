@@ -13,9 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use substitutes::Compression;
-use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
+use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, User};
 
 use super::address::server;
+use super::budget::{Budget, Claim};
 use super::decode::{self, Input};
 use super::engine::{Ended, Engine, Token};
 use super::link::Link;
@@ -59,11 +60,13 @@ pub struct Tools<'a> {
     pub link: &'a mut Link,
     pub notes: &'a NoteSender,
     pub rests: &'a mut Rests,
+    pub budget: &'a Arc<Budget>,
 }
 
 /// An item that is fetched.
 pub struct Job {
     id: RequestId,
+    user: User,
     places: Vec<Place>,
     patience: Duration,
     output: Option<Arc<Output>>,
@@ -100,8 +103,18 @@ pub struct Job {
 struct Decoder {
     number: u32,
     stream: Arc<Stream>,
+    /// Its memory.
+    claim: Arc<Claim>,
     /// Whether its thread was started.
     is_running: bool,
+}
+
+impl Decoder {
+    /// Has its thread end soon.
+    fn abandon(&self) {
+        self.stream.abandon();
+        self.claim.abandon();
+    }
 }
 
 /// What a job does next.
@@ -113,9 +126,10 @@ enum Step {
 }
 
 impl Job {
-    /// A job for a request; an error if its pipe can't be used.
+    /// A job for a request of a user; an error if its pipe can't be used.
     pub fn new(
         id: RequestId,
+        user: User,
         places: Vec<Place>,
         pipe: OwnedFd,
         size: u64,
@@ -126,6 +140,7 @@ impl Job {
         })?;
         Ok(Job {
             id,
+            user,
             places,
             patience,
             output: Some(Arc::new(output)),
@@ -177,7 +192,7 @@ impl Job {
             output.cancel();
         }
         if let Some(decoder) = self.decoder.take() {
-            decoder.stream.abandon();
+            decoder.abandon();
         }
     }
 
@@ -229,6 +244,7 @@ impl Job {
         self.decoder = Some(Decoder {
             number: self.decoders,
             stream: Arc::default(),
+            claim: tools.budget.claim(self.user),
             is_running: false,
         });
         let result = match &mut self.places[self.at] {
@@ -268,6 +284,7 @@ impl Job {
             input,
             *compression,
             output.clone(),
+            decoder.claim.clone(),
             notes,
         );
         started.map_err(|error| {
@@ -501,7 +518,7 @@ impl Job {
     fn abandon(&mut self, step: Step, tools: &mut Tools<'_>) {
         match &self.decoder {
             Some(decoder) if decoder.is_running => {
-                decoder.stream.abandon();
+                decoder.abandon();
                 self.then = Some(step);
             }
             _ => {

@@ -6,9 +6,11 @@
 //!
 //! One thread ([`server`]) does all of the networking, with libcurl, for all requests at once; each
 //! item that is fetched has another thread that decompresses it ([`decode`]), and a stream between
-//! them that holds little ([`stream`]).
+//! them that holds little ([`stream`]). What decoders need of memory, they take from a [`budget`]
+//! that all of them share, and wait if there isn't enough.
 
 mod address;
+mod budget;
 mod decode;
 mod engine;
 mod fetches;
@@ -17,6 +19,7 @@ mod head;
 mod job;
 mod link;
 mod load;
+mod lzip_members;
 mod notes;
 mod outcome;
 mod output;
@@ -25,6 +28,8 @@ mod rests;
 mod server;
 mod stream;
 mod transfer;
+mod xz_blocks;
+mod zstd_frames;
 
 use std::os::unix::net::UnixStream;
 

@@ -40,6 +40,11 @@ impl Output {
         })
     }
 
+    /// How many bytes are written in all.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// How many bytes are still to be written.
     pub fn left(&self) -> u64 {
         self.size - self.written()

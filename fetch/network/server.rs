@@ -2,12 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use substitutes::network::message::{Request, SourceMessage};
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
 
+use super::budget::Budget;
 use super::engine::{Engine, Waiting};
 use super::fetches::Fetches;
 use super::gets::{Get, Gets};
@@ -29,6 +31,7 @@ struct Server {
     fetches: Fetches,
     /// The servers that were too busy to deliver items. They may well answer questions.
     rests: Rests,
+    budget: Arc<Budget>,
 }
 
 /// Serves requests until the other side hangs up.
@@ -40,6 +43,7 @@ pub fn serve(socket: UnixStream) -> anyhow::Result<()> {
         gets: Gets::new(),
         fetches: Fetches::new(),
         rests: Rests::default(),
+        budget: Budget::new(),
     };
     while server.step()? {}
     Ok(())
@@ -63,6 +67,7 @@ impl Server {
             link: &mut self.link,
             notes: &sender,
             rests: &mut self.rests,
+            budget: &self.budget,
         };
         for note in self.notes.take() {
             self.fetches.note(note, &mut tools);
@@ -137,7 +142,7 @@ impl Server {
                 let mut files = files.into_iter();
                 let Some(pipe) = files.next() else { return };
                 let places = places(sources, files);
-                match Job::new(id, places, pipe, size, patience) {
+                match Job::new(id, requester.user, places, pipe, size, patience) {
                     Ok(job) => self.fetches.add(requester, id, job, first.as_deref()),
                     Err(error) => self.fail(id, error),
                 }

@@ -5,5 +5,6 @@ mod busy;
 mod contents;
 pub mod fixture;
 mod interruptions;
+mod memory;
 mod shares;
 mod small_bodies;
