@@ -52,4 +52,5 @@ kill -TERM $demo
 status=0
 wait $demo || status=$?
 [ $status = 143 ] || { echo "exit status $status"; exit 1; }
+tail -n 1 "$work/out" | grep -qx 'demo: interrupted; nothing of it is left' || { tail -n 9 "$work/out"; exit 1; }
 [ -z "$(left)" ] || { echo "left behind after an interruption:"; left; exit 1; }
