@@ -22,6 +22,7 @@
 //! | `files.rs` | machine files |
 //! | `client.rs` | `guix-client offload` |
 //! | `pool_farm.rs` | a head with a pool, whose scheduler is a script |
+//! | `podman_farm.rs`, `podman.rs` | builds in containers of Podman |
 //! | `pool.rs`, `pool_ends.rs` | builds in jobs, and jobs that end |
 //! | `faults.rs` | everything breaks at random |
 //! | `worker.rs`, `worker_job.rs` | `guix-offload worker`, at the end of a command |
@@ -57,6 +58,8 @@ mod inspection;
 mod leftovers;
 mod machine;
 mod namespaces;
+mod podman;
+mod podman_farm;
 mod pool;
 mod pool_ends;
 mod pool_farm;
