@@ -14,7 +14,7 @@ use crate::choose::{self, Chosen, Rejection};
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::{self, Machine, Pool, Queue};
-use crate::pool::Wanted;
+use crate::pool::{Wanted, waiting};
 use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
 use crate::transfer::{self, BuildTask, LocalHost};
@@ -167,15 +167,7 @@ impl<'a> MachineSearch<'a> {
             seconds: self.seconds,
         };
         let mut report = |reason: &str, waited: Duration| {
-            let reason = match reason {
-                "" => "no reason is known",
-                reason => reason,
-            };
-            stderr_line!(
-                "waiting for a job of '{}' ({} s): {reason}",
-                machine.name,
-                waited.as_secs()
-            );
+            stderr_line!("{}", waiting(&machine.name, reason, waited));
         };
         let slot = chosen.slot.number;
         remote::connect_to_pool(machine, pool, self.directories, slot, &wanted, &mut report)

@@ -28,6 +28,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Receives why and how long the build has to wait.
 pub type Report<'a> = dyn FnMut(&str, Duration) + 'a;
 
+/// What is said of a build that waits for a job.
+pub fn waiting(pool: &str, reason: &str, waited: Duration) -> String {
+    let reason = match reason {
+        "" => "no reason is known",
+        reason => reason,
+    };
+    format!(
+        "waiting for a job of '{pool}' ({} s): {reason}",
+        waited.as_secs()
+    )
+}
+
 /// Connects to the daemon of the slot's worker. The caller holds the slot. Dropping the stream before
 /// the worker answers cancels the job.
 pub fn connect(

@@ -159,13 +159,13 @@ impl Keeper {
                 let answer = scheduler_command::output(&words, run_as.as_deref(), QUESTION_TIMEOUT);
                 let answer = answer.unwrap_or_default();
                 let reason = answer.lines().next().unwrap_or("").trim();
-                let never = hopeless.iter().any(|words| reason.contains(words.as_str()));
+                let never = hopeless.iter().find(|(sign, _)| reason.contains(sign));
                 events.push(Event::Reason(match never {
-                    true => {
-                        let text = format!("the job would wait for ever: {reason}");
+                    Some((_, meaning)) => {
+                        let text = format!("the job would wait for ever: {reason} ({meaning})");
                         Err(Failure::new(FailureKind::Rejected, text))
                     }
-                    false => Ok(reason.to_owned()),
+                    None => Ok(reason.to_owned()),
                 }));
                 std::thread::sleep(QUESTION_INTERVAL);
             }

@@ -48,7 +48,7 @@ mod slurm;
 pub mod templates;
 mod worker_stream;
 
-pub use connect::{Report, again, connect, last_failure, vitals};
+pub use connect::{Report, again, connect, last_failure, vitals, waiting};
 pub use failure::{Failure, FailureKind};
 pub use keeper::run as keep;
 pub use messages::Worker;

@@ -17,6 +17,6 @@ pub struct Preset {
     pub exhausted: &'static [&'static str],
     /// What the command prints when the node of the job fails.
     pub lost: &'static [&'static str],
-    /// The reasons for which a job would wait for ever.
-    pub hopeless: &'static [&'static str],
+    /// The reasons for which a job would wait for ever, and what they mean.
+    pub hopeless: &'static [(&'static str, &'static str)],
 }

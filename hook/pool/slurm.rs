@@ -41,6 +41,8 @@ pub const PRESET: Preset = Preset {
         "Unable to contact slurm controller",
         "Unable to establish controller machine",
         "Socket timed out on send/recv operation",
+        "Munge encode failed",
+        "Protocol authentication error",
     ],
     exhausted: &[
         "DUE TO TIME LIMIT",
@@ -56,25 +58,38 @@ pub const PRESET: Preset = Preset {
         "Application launch failed",
     ],
     hopeless: &[
-        // The partition has no node with so much, or allows no job so much.
-        "PartitionConfig",
-        "PartitionTimeLimit",
-        "PartitionNodeLimit",
-        "BadConstraints",
-        // The account.
-        "AccountNotAllowed",
-        "InvalidAccount",
-        "InvalidQOS",
-        "QOSNotAllowed",
-        "AssocMaxCpuPerJobLimit",
-        "AssocMaxMemPerJob",
-        "AssocMaxNodePerJobLimit",
-        "AssocMaxWallDurationPerJobLimit",
-        "QOSMaxCpuPerJobLimit",
-        "QOSMaxMemoryPerJob",
-        "QOSMaxNodePerJobLimit",
-        "QOSMaxWallDurationPerJobLimit",
-        "QOSMinCpuNotSatisfied",
-        "QOSMinMemory",
+        (
+            "PartitionConfig",
+            "no node of the partition has what a job asks for: see `cores' and `memory', and `sinfo -Nl'",
+        ),
+        (
+            "PartitionTimeLimit",
+            "the partition allows less time: see `job-minutes', and `sinfo'",
+        ),
+        (
+            "PartitionNodeLimit",
+            "the partition allows no job with so many nodes, or so few",
+        ),
+        ("BadConstraints", "no node has all that `options' ask for"),
+        ("AccountNotAllowed", "the partition is not for this account"),
+        ("InvalidAccount", ACCOUNT),
+        ("InvalidQOS", ACCOUNT),
+        ("QOSNotAllowed", ACCOUNT),
+        ("AssocMaxCpuPerJobLimit", CORES),
+        ("AssocMaxMemPerJob", MEMORY),
+        ("AssocMaxNodePerJobLimit", NODES),
+        ("AssocMaxWallDurationPerJobLimit", TIME),
+        ("QOSMaxCpuPerJobLimit", CORES),
+        ("QOSMaxMemoryPerJob", MEMORY),
+        ("QOSMaxNodePerJobLimit", NODES),
+        ("QOSMaxWallDurationPerJobLimit", TIME),
+        ("QOSMinCpuNotSatisfied", "a job must have more `cores'"),
+        ("QOSMinMemory", "a job must have more `memory'"),
     ],
 };
+
+const ACCOUNT: &str = "the user's account does not allow it: see `sacctmgr show associations'";
+const CORES: &str = "the user's account allows no job so many `cores'";
+const MEMORY: &str = "the user's account allows no job so much `memory'";
+const NODES: &str = "the user's account allows no job so many nodes";
+const TIME: &str = "the user's account allows no job so many minutes: see `job-minutes'";

@@ -30,8 +30,8 @@ pub struct Signs {
     pub exhausted: Vec<String>,
     /// When the node of a job fails.
     pub lost: Vec<String>,
-    /// If a job would wait for ever.
-    pub hopeless: Vec<String>,
+    /// If a job would wait for ever, and what that means.
+    pub hopeless: Vec<(String, String)>,
 }
 
 /// The command lines of a pool, with placeholders: those of its entry, or else of its scheduler.
@@ -68,7 +68,9 @@ impl Templates {
                 unreachable: owned(preset.unreachable),
                 exhausted: owned(preset.exhausted),
                 lost: owned(preset.lost),
-                hopeless: owned(preset.hopeless),
+                hopeless: (preset.hopeless.iter())
+                    .map(|(sign, meaning)| ((*sign).to_owned(), (*meaning).to_owned()))
+                    .collect(),
             },
         }
     }

@@ -287,9 +287,7 @@ impl<'a> Checker<'a> {
                 )),
             ),
             Error::SameStore { .. } => {
-                let place = &self.machine.place;
-                let remedy = format!("$EDITOR +{} {}", place.position.line, place.file.display());
-                return self.failed("store", error, Some(remedy));
+                return self.failed("store", error, Some(self.edit()));
             }
             Error::NoDaemon { reason, .. } if is_missing_program(reason) => {
                 let program = self.machine.program.as_deref().unwrap_or("guix");
@@ -400,15 +398,38 @@ impl<'a> Checker<'a> {
         match local.import_paths(&mut &archive[..]) {
             Ok(_) => self.passed("signatures here", "its signature is accepted"),
             Err(error) => {
-                let remedy = format!(
-                    "here, as root, with {KEY} of '{}': guix-client archive --authorize",
-                    self.machine.name
-                );
+                let remedy = self.authorize_here(KEY);
                 let is_it = is_unauthorized(&error.to_string());
                 return self.failed("signatures here", error, is_it.then_some(remedy));
             }
         }
         Some(())
+    }
+}
+
+impl Checker<'_> {
+    /// The command that opens the machine's entry.
+    pub fn edit(&self) -> String {
+        let place = &self.machine.place;
+        format!("$EDITOR +{} {}", place.position.line, place.file.display())
+    }
+
+    /// What makes this host accept what the machine signs, with this public key there.
+    fn authorize_here(&self, key: &str) -> String {
+        let authorize = "guix-client archive --authorize";
+        match &self.machine.pool {
+            None => format!(
+                "here, as root, with {key} of '{}': {authorize}",
+                self.machine.name
+            ),
+            // No other job has the key of this one.
+            Some(pool) => match &pool.worker_key {
+                None => format!("{}, and set trust = \"connection\"", self.edit()),
+                Some(names) => {
+                    format!("here, as root, with {names}.pub of the nodes: {authorize}")
+                }
+            },
+        }
     }
 }
 

@@ -11,10 +11,12 @@ use super::probe::REQUIRED_FREE_BYTES;
 use super::socket_transport::SocketTransport;
 use crate::directories::HookDirectories;
 use crate::machines::{Machine, Pool};
-use crate::pool::Wanted;
+use crate::pool::{Wanted, waiting};
+use crate::stderr_line;
 
 /// How long a job of a pool may take to start.
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Runs all checks of a pool: gets a job in a slot that the caller holds, and tries the worker in it.
 pub fn check_pool(
     machine: &Machine,
@@ -51,7 +53,9 @@ impl Checker<'_> {
             slot,
             &wanted,
             deadline,
-            &mut |_, _| {},
+            &mut |reason, waited| {
+                stderr_line!("{}", waiting(&machine.name, reason, waited));
+            },
         );
         let (connection, worker) = match opened {
             Ok(opened) => opened,
@@ -65,9 +69,12 @@ impl Checker<'_> {
                 return None;
             }
             Err(error) => {
-                let place = &machine.place;
-                let remedy = format!("$EDITOR +{} {}", place.position.line, place.file.display());
-                return self.failed("job", error, Some(remedy));
+                let remedy = match error {
+                    Error::NoJob { .. } => Some(self.edit()),
+                    // Of the node or of this host: the message names it.
+                    _ => None,
+                };
+                return self.failed("job", error, remedy);
             }
         };
         let waited = began.elapsed().as_secs();
@@ -84,7 +91,9 @@ impl Checker<'_> {
             let found = format!("{}, which is none of its `systems'", worker.system);
             return self.failed("system", found, None);
         }
-        let memory = worker.memory >> 20;
+        // Slurm does not tell a worker what its job may have.
+        let limit = pool.memory.map_or(u64::MAX, u64::from);
+        let memory = limit.min(worker.memory >> 20);
         self.passed(
             "size",
             format!("{} cores, {memory} MiB of memory", worker.cores),

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use system::lock::{LockFile, Mode};
 use system::tree::{Dir, remove_tree};
 
@@ -38,10 +39,14 @@ pub(super) struct WorkerDirectory {
     lock: LockFile,
 }
 
-/// A failure of the disk.
+/// A failure with a file or directory: of the class `disk` if there is no space left.
 pub(super) fn disk(doing: &str, path: &Path, error: &io::Error) -> Failure {
     let text = format!("cannot {doing} `{}': {error}", path.display());
-    Failure::new(Class::Disk, text)
+    let class = match is_full(error) {
+        true => Class::Disk,
+        false => Class::Other,
+    };
+    Failure::new(class, text)
 }
 
 /// Whether an error is that there is no space left.
@@ -53,6 +58,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 impl WorkerDirectory {
     /// Makes one in `within`. Other users may enter it if `open`, but not see what there is beside it.
     pub fn make(within: &Path, open: bool) -> Result<WorkerDirectory, Failure> {
+        forbid_noexec(within)?;
         let uid = system::ids::effective_uid();
         let host = nix::unistd::gethostname().unwrap_or_default();
         let host: String = host.to_string_lossy().chars().filter(is_plain).collect();
@@ -95,6 +101,21 @@ impl WorkerDirectory {
     }
 }
 
+/// No builder could be run there; every build would fail.
+fn forbid_noexec(within: &Path) -> Result<(), Failure> {
+    match statvfs(within) {
+        Ok(status) if status.flags().contains(FsFlags::ST_NOEXEC) => {
+            let text = format!(
+                "no program may be run in `{}', which is mounted with `noexec': give workers another \
+                 directory by TMPDIR, or `--directory=DIR'",
+                within.display()
+            );
+            Err(Failure::new(Class::Other, text))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_in_use_or_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -124,7 +145,7 @@ fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Option<WorkerDirector
             "`{}' belongs to {owner}; give another place by --directory=DIR",
             all.display()
         );
-        return Err(Failure::new(Class::Disk, text));
+        return Err(Failure::new(Class::Other, text));
     }
     directory
         .chmod(if open { 0o711 } else { 0o700 })
@@ -254,7 +275,7 @@ mod tests {
         fs::create_dir(&elsewhere).unwrap();
         symlink(&elsewhere, &all).unwrap();
         let failure = WorkerDirectory::make(scratch.path(), false).err().unwrap();
-        assert_eq!(failure.class, Class::Disk);
+        assert_eq!(failure.class, Class::Other);
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 

@@ -249,6 +249,12 @@ fn what_signs_for_one_connection_is_not_trusted_otherwise() {
     let built = client.build(&[&drv]);
     built.said("unauthorized public key");
     assert!(built.result.is_err() && !client.is_valid(drv.out()));
+    // Authorising that key would help no other job.
+    let (all_right, text) = pool.farm.try_run(CLIENT, &["offload", "test"]);
+    assert!(
+        !all_right && text.contains("machines.toml, and set trust = \"connection\""),
+        "{text}"
+    );
     // With keys that this host knows.
     let before = keys_known();
     let keys = pool.farm.site.path("keys");
@@ -322,6 +328,24 @@ fn a_test_tries_a_worker_and_the_status_shows_jobs() {
     );
     building.hang_up();
     assert!(eventually(|| pool.keepers().is_empty()));
+    // A test says that it waits; nobody waits with it any more.
+    let test = std::thread::scope(|scope| {
+        let test = scope.spawn(|| pool.farm.try_run(CLIENT, &["offload", "test"]));
+        assert!(eventually(|| pool.keepers().len() == 1));
+        let reason = || jobs()["reason"] == "Resources; $HOME";
+        assert!(eventually(reason));
+        pool.set_mode("run");
+        test.join().unwrap()
+    });
+    assert!(
+        test.0
+            && test
+                .1
+                .contains("waiting for a job of 'pool' (0 s): Resources; $HOME"),
+        "{}",
+        test.1
+    );
+    pool.kill_keepers();
     // The words of the scheduler are in the results of the test.
     pool.set_mode("wrong");
     let (all_right, text) = pool.farm.try_run(CLIENT, &["offload", "test"]);

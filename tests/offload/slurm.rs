@@ -91,7 +91,11 @@ fn with_queue_now_a_build_waits_in_no_queue() {
 #[test]
 fn what_the_cluster_can_never_do_is_done_elsewhere() {
     for (field, value, words) in [
-        ("cores", "99", "PartitionConfig"),
+        (
+            "cores",
+            "99",
+            "PartitionConfig (no node of the partition has what a job asks for",
+        ),
         ("job-minutes", "61", "Partition"),
         (
             "options",

@@ -39,7 +39,7 @@ fn is_hopeless(reason: &str) -> bool {
         .signs
         .hopeless
         .iter()
-        .any(|sign| reason.contains(sign))
+        .any(|(sign, _)| reason.contains(sign))
 }
 
 /// A running `srun`, which is killed on drop, with its process group.

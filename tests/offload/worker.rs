@@ -323,7 +323,18 @@ fn a_node_that_lacks_something_says_what() {
         "{ended}"
     );
     let missing = failure(node.as_user_with(&["--directory=/nonexistent"]));
-    assert_eq!(missing.class, Class::Disk);
+    assert_eq!(missing.class, Class::Other);
+    // Programs can't be run in its directory.
+    let script = format!(
+        "exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs -o noexec none {} && exec \
+         \"$@\"' sh \"$@\"",
+        node.scratch().display()
+    );
+    let noexec = failure(node.script(&script));
+    assert!(
+        noexec.class == Class::Other && noexec.text.contains("is mounted with `noexec'"),
+        "{noexec}"
+    );
     // User namespaces are forbidden: here, by a limit that the namespace around has.
     let script = "exec unshare --user --map-root-user sh -c 'echo 0 \
                   >/proc/sys/user/max_user_namespaces && exec \"$@\"' sh \"$@\"";
