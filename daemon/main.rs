@@ -4,6 +4,7 @@
 //! ([`listen`]); each client gets a thread ([`serve`], [`session`]), which answers queries from the
 //! [`store`] and passes builds to the scheduler ([`building`]).
 
+mod activity;
 mod building;
 mod cancel;
 mod change_owner;

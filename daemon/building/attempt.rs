@@ -9,12 +9,14 @@ use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use protocol::trace::Trace;
 use store::{Level, Progress};
+use substitutes::Server;
 
 use super::event_count::EventCount;
 use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::log_sink::LogRecord;
 use super::outcome::Outcome;
+use crate::activity::Activity;
 use crate::cancel::CancellationToken;
 
 /// How many bytes of log are kept for requests that join later.
@@ -50,6 +52,10 @@ struct State {
     history: VecDeque<LogRecord>,
     history_size: usize,
     ended: bool,
+    /// Whether it is ended in favour of another attempt.
+    makes_way: bool,
+    /// Where it fetches an item from.
+    servers: Vec<Arc<Server>>,
 }
 
 /// One attempt in progress.
@@ -60,6 +66,8 @@ pub(super) struct Attempt {
     /// Notified when a reason to pause may have gone.
     resumed: Arc<EventCount>,
     cancel: CancellationToken,
+    /// When something was received last.
+    activity: Arc<Activity>,
 }
 
 impl Attempt {
@@ -74,6 +82,7 @@ impl Attempt {
             ended: Condvar::new(),
             resumed: Arc::default(),
             cancel: CancellationToken::new(),
+            activity: Arc::default(),
         }
     }
 
@@ -89,6 +98,23 @@ impl Attempt {
     /// Cancelled when no request shares the attempt any more.
     pub(super) fn cancel(&self) -> &CancellationToken {
         &self.cancel
+    }
+
+    /// When something was received last, of an item that is fetched.
+    pub(super) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// An item is fetched from these servers; none, once it is here.
+    pub(super) fn fetches_from(&self, servers: &[Arc<Server>]) {
+        self.state().servers = servers.to_vec();
+    }
+
+    /// Whether it fetches, but not from all of these servers.
+    pub(super) fn lacks_one_of(&self, servers: &[Arc<Server>]) -> bool {
+        let state = self.state();
+        let is_other = |server| !state.servers.contains(server);
+        !state.servers.is_empty() && servers.iter().any(is_other)
     }
 
     /// Sends a record to every request that shares the attempt, now or later.
@@ -186,6 +212,28 @@ impl Attempt {
         }
     }
 
+    /// Ends the attempt so that a goal that shares it can start another one, and the other requests wait
+    /// for that. `false` if it has ended already.
+    pub(super) fn make_way(&self, queue: &Arc<EventQueue>, goal: GoalId) -> bool {
+        let mut state = self.state();
+        if state.ended {
+            return false;
+        }
+        let is_me = |other: &Subscriber| other.goal == goal && Arc::ptr_eq(&other.queue, queue);
+        state.subscribers.retain(|other| !is_me(other));
+        state.late.push((queue.clone(), goal));
+        state.makes_way = true;
+        drop(state);
+        self.cancel.cancel();
+        self.resumed.notify();
+        true
+    }
+
+    /// Whether it is ended in favour of another one.
+    pub(super) fn makes_way(&self) -> bool {
+        self.state().makes_way
+    }
+
     /// Notifies every request of the outcome. Those that did not start the attempt try again if the
     /// outcome may be due to the settings of the one that did. Returns the outcome if there is no
     /// request. Otherwise only the requests have it: whatever it holds is theirs to drop.
@@ -193,9 +241,10 @@ impl Attempt {
         let mut state = self.state();
         state.ended = true;
         let subscribers = std::mem::take(&mut state.subscribers);
+        let is_cut_off = state.makes_way && outcome.depends_on_settings();
         let event = |subscriber: &Subscriber| Event::AttemptEnded {
             goal: subscriber.goal,
-            outcome: match subscriber.is_starter || !outcome.depends_on_settings() {
+            outcome: match !is_cut_off && subscriber.is_starter || !outcome.depends_on_settings() {
                 true => outcome.clone(),
                 false => Outcome::Locked,
             },

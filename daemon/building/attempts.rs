@@ -5,10 +5,14 @@
 //! (as far as it is kept), everything that follows, and the outcome. When the last one has left,
 //! the attempt is cancelled. Limits (`max-jobs`, timeouts, whether a failed build's directory is
 //! kept) are those of the request that started it; if it fails because of them, the others try
-//! again with theirs.
+//! again with theirs. Of items that are fetched, the others watch their own limits, too, and may try
+//! their own servers (`joined`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use substitutes::Server;
 use system::sync::{Mutex, MutexGuard};
 
 use super::attempt::{Attempt, AttemptKey, Subscriber};
@@ -21,6 +25,52 @@ pub(super) struct Participation {
     attempt: Arc<Attempt>,
     queue: Arc<EventQueue>,
     goal: GoalId,
+    is_starter: bool,
+    since: Instant,
+}
+
+impl Participation {
+    fn new(
+        attempt: &Arc<Attempt>,
+        queue: &Arc<EventQueue>,
+        goal: GoalId,
+        is_starter: bool,
+    ) -> Participation {
+        Participation {
+            attempt: attempt.clone(),
+            queue: queue.clone(),
+            goal,
+            is_starter,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether the request started the attempt.
+    pub(super) fn is_starter(&self) -> bool {
+        self.is_starter
+    }
+
+    /// For how long the request has shared the attempt.
+    pub(super) fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// For how long nothing has happened, since the request shares the attempt.
+    pub(super) fn silence(&self) -> Duration {
+        self.waited().min(self.attempt.activity().silence())
+    }
+
+    /// Whether the attempt fetches from servers, of which one of these is none.
+    pub(super) fn lacks_one_of(&self, servers: &[Arc<Server>]) -> bool {
+        self.attempt.lacks_one_of(servers)
+    }
+
+    /// Ends the attempt in favour of another one, which the goal can start when it has ended
+    /// ([`Event::StoppedAttemptEnded`]). The other requests wait for that one. `false` if it has ended
+    /// already.
+    pub(super) fn end_attempt(&self) -> bool {
+        self.attempt.make_way(&self.queue, self.goal)
+    }
 }
 
 impl Drop for Participation {
@@ -76,11 +126,7 @@ impl Attempts {
             goal,
             is_starter: false,
         });
-        joined.then(|| Participation {
-            attempt: attempt.clone(),
-            queue: queue.clone(),
-            goal,
-        })
+        joined.then(|| Participation::new(attempt, queue, goal, false))
     }
 
     /// Joins the attempt at `key`, or creates one for the caller to start.
@@ -91,25 +137,22 @@ impl Attempts {
             goal,
             is_starter,
         };
-        let participation = |attempt: &Arc<Attempt>| Participation {
-            attempt: attempt.clone(),
-            queue: queue.clone(),
-            goal,
-        };
         if let Some(attempt) = running.get(&key) {
             return match attempt.join(subscriber(false)) {
-                true => Joined::Existing(participation(attempt)),
+                true => Joined::Existing(Participation::new(attempt, queue, goal, false)),
                 false => Joined::Stopping,
             };
         }
         let attempt = Arc::new(Attempt::new(key.clone(), subscriber(true)));
         running.insert(key, attempt.clone());
-        Joined::New(participation(&attempt), attempt)
+        let participation = Participation::new(&attempt, queue, goal, true);
+        Joined::New(participation, attempt)
     }
 
     /// Ends an attempt, and notifies its requests.
     pub(super) fn end(&self, attempt: &Attempt, outcome: Outcome) {
-        let is_final = outcome.is_final();
+        // If it makes way, the one for which it does comes next.
+        let is_final = outcome.is_final() && !attempt.makes_way();
         let mut running = self.running();
         running.remove(attempt.key());
         let unwanted = attempt.end(outcome);
@@ -132,7 +175,6 @@ mod tests {
     use crate::building::log_sink::LogRecord;
     use crate::building::outcome::Failure;
     use protocol::operations::BuildMode;
-    use std::time::Duration;
     use store::Level;
 
     fn key(name: &str) -> AttemptKey {

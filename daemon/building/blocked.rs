@@ -8,9 +8,9 @@ use super::goal::GoalId;
 /// What a goal waits for.
 pub(super) enum Blocker {
     /// The end of its attempt.
-    Attempt(#[expect(dead_code, reason = "leaves the attempt when dropped")] Participation),
+    Attempt(Participation),
     /// The same of an attempt to receive its item beforehand. The goal may still wait for others.
-    Prefetch(#[expect(dead_code, reason = "leaves the attempt when dropped")] Participation),
+    Prefetch(Participation),
     /// The end of an attempt that is being stopped, and can't be joined any more.
     StoppedAttempt,
     /// One of the request's slots, or its limit of attempts.

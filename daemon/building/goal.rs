@@ -188,6 +188,9 @@ pub(super) enum Prefetch {
     Untried,
     /// It waits.
     Received(Arc<Prefetched>),
-    /// It could not be received. It is fetched when its references are valid.
+    /// It could not be received for a reason that is not the servers'. It is fetched when its references
+    /// are valid.
     Postponed,
+    /// No server has delivered it, and none is asked once more.
+    Failed(Failure),
 }

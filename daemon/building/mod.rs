@@ -131,6 +131,7 @@ mod hook;
 mod hook_build;
 mod input_closure;
 mod job;
+mod joined;
 mod local_build;
 mod log_file;
 mod log_sink;

@@ -23,6 +23,8 @@ pub(super) enum Failure {
     TimedOut,
     /// A hook failed, or something else that the derivation did not cause.
     Misc,
+    /// No server delivers the item, or what it delivers is not the item.
+    NotDelivered,
     /// A dependency failed.
     Dependency,
     /// There is no substitute for the item.
@@ -44,7 +46,7 @@ impl Failure {
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Failure::TimedOut => "timed out",
-            Failure::Misc => "was given up",
+            Failure::NotDelivered | Failure::Misc => "was given up",
             _ => "failed",
         }
     }
@@ -90,7 +92,8 @@ impl Outcome {
     pub(super) fn depends_on_settings(&self) -> bool {
         matches!(
             self,
-            Outcome::Failed(Failure::TimedOut | Failure::Misc) | Outcome::Error(_)
+            Outcome::Failed(Failure::TimedOut | Failure::NotDelivered | Failure::Misc)
+                | Outcome::Error(_)
         )
     }
 }

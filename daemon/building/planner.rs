@@ -62,7 +62,7 @@ impl<'a> Planner<'a> {
             request,
             goals: Goals::new(request.settings.keep_going),
             checked: Arc::default(),
-            questions: Questions::default(),
+            questions: Questions::after(request.told.clone()),
             offers: Offers::new(),
             unavailable: HashSet::new(),
             memory: engine.request_memory.share(request.client.client()),

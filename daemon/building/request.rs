@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use protocol::operations::{BuildMode, Target};
 use store::TempRoots;
+use substitutes::Told;
 
 use super::log_sink::LogSink;
 use crate::cancel::CancellationToken;
@@ -47,6 +48,8 @@ pub struct BuildRequest {
     pub settings: Arc<SessionSettings>,
     /// The client.
     pub client: ClientIdentity,
+    /// What the client has been told of substitute servers in its session.
+    pub told: Arc<Told>,
     /// The temporary roots of the session: they protect everything that the request uses.
     pub temp_roots: Arc<TempRoots>,
     /// Receives the client's log. The scheduler calls it only from the thread that made the

@@ -45,7 +45,7 @@ pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> HandlerRes
             session.settings = Arc::new(settings);
             session.log.set_settings(session.settings.clone());
             // Who answered questions has the old settings.
-            session.questions = Questions::default();
+            session.questions = Questions::after(session.questions.told());
             session.answer(request, |_, _| Ok(Nothing))
         }
         Err(error) => session.refuse(&error.to_string()),

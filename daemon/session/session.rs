@@ -152,6 +152,7 @@ impl Session<'_> {
             mode,
             settings: self.settings.clone(),
             client: self.client,
+            told: self.questions.told(),
             temp_roots: Arc::clone(&self.temp_roots),
             log: self.log.clone(),
             cancel: self.cancel.clone(),

@@ -91,7 +91,8 @@ fn ask<T: Default>(
     question: Question<T>,
 ) -> Result<T, RequestError> {
     // What there was before an error is not used any more.
-    let mut questions = std::mem::take(&mut session.questions);
+    let anew = Questions::after(session.questions.told());
+    let mut questions = std::mem::replace(&mut session.questions, anew);
     let substituter = session.scheduler().substituter();
     let asker = Asker {
         settings: &session.settings,

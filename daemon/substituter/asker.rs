@@ -1,6 +1,8 @@
 //! Who asks for substitutes, and what is kept between his questions.
 
-use substitutes::Unreachable;
+use std::sync::Arc;
+
+use substitutes::Told;
 
 use super::agent::Agent;
 use crate::settings::SessionSettings;
@@ -21,7 +23,18 @@ pub struct Asker<'a> {
 #[derive(Default)]
 pub struct Questions {
     pub(super) agent: Option<Agent>,
-    pub(super) unreachable: Unreachable,
-    /// Whether the asker knows that nobody is believed, or everybody.
-    pub(super) was_warned: bool,
+    /// What the asker has been told in this session.
+    pub(super) told: Arc<Told>,
+}
+
+impl Questions {
+    /// Of an asker that has been told this already.
+    pub fn after(told: Arc<Told>) -> Questions {
+        Questions { agent: None, told }
+    }
+
+    /// What the asker has been told.
+    pub fn told(&self) -> Arc<Told> {
+        self.told.clone()
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
@@ -9,6 +10,7 @@ use protocol::helper_filter::HelperFilter;
 
 use super::error::Error;
 use super::renamer::Renamer;
+use crate::activity::Activity;
 use crate::cancel::{CancelEvent, CancellationToken};
 use substitutes::{Stop, Waiter};
 
@@ -28,7 +30,7 @@ pub struct Conversation<'a> {
     cancelled: CancelEvent,
     timeouts: Timeouts,
     started: Instant,
-    last_activity: Instant,
+    activity: Arc<Activity>,
 }
 
 /// In seconds; 0 means none.
@@ -44,7 +46,6 @@ impl<'a> Conversation<'a> {
         log: &'a mut dyn FnMut(&[u8]),
         cancel: &'a CancellationToken,
     ) -> Result<Conversation<'a>, Error> {
-        let now = Instant::now();
         Ok(Conversation {
             log,
             prefix_lines: false,
@@ -54,8 +55,8 @@ impl<'a> Conversation<'a> {
             cancel,
             cancelled: CancelEvent::new(cancel)?,
             timeouts: Timeouts::default(),
-            started: now,
-            last_activity: now,
+            started: Instant::now(),
+            activity: Arc::default(),
         })
     }
 
@@ -63,6 +64,13 @@ impl<'a> Conversation<'a> {
     /// may take; 0 means none.
     pub fn with_timeouts(mut self, silence: u64, total: u64) -> Conversation<'a> {
         self.timeouts = Timeouts { silence, total };
+        self
+    }
+
+    /// Whoever has `activity` learns when something happens.
+    pub fn with_activity(mut self, activity: Arc<Activity>) -> Conversation<'a> {
+        activity.note();
+        self.activity = activity;
         self
     }
 
@@ -135,14 +143,18 @@ impl Waiter for Conversation<'_> {
         }
         let Timeouts { silence, total } = self.timeouts;
         let mut least: Option<Duration> = None;
-        for (seconds, since, error) in [
-            (silence, self.last_activity, Stop::SilenceTimeout(silence)),
-            (total, self.started, Stop::TotalTimeout(total)),
+        for (seconds, passed, error) in [
+            (
+                silence,
+                self.activity.silence(),
+                Stop::SilenceTimeout(silence),
+            ),
+            (total, self.started.elapsed(), Stop::TotalTimeout(total)),
         ] {
             if seconds == 0 {
                 continue;
             }
-            let left = Duration::from_secs(seconds).saturating_sub(since.elapsed());
+            let left = Duration::from_secs(seconds).saturating_sub(passed);
             if left.is_zero() {
                 return Err(error);
             }
@@ -156,7 +168,7 @@ impl Waiter for Conversation<'_> {
     }
 
     fn note_activity(&mut self) {
-        self.last_activity = Instant::now();
+        self.activity.note();
     }
 
     fn say(&mut self, text: &str) {
@@ -200,7 +212,7 @@ mod tests {
         assert_eq!(conversation.time_left().unwrap(), None);
         conversation = conversation.with_timeouts(10, 100);
         assert!(conversation.time_left().unwrap().unwrap() <= 10 * second);
-        conversation.last_activity -= 10 * second;
+        conversation.activity.pass(10 * second);
         assert!(matches!(
             conversation.time_left(),
             Err(Stop::SilenceTimeout(10))

@@ -48,6 +48,11 @@ pub struct OwnOffer {
 }
 
 impl OwnOffer {
+    /// Where it can be had.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.scope.servers
+    }
+
     /// What has to arrive.
     pub fn expected(&self) -> store::ExpectedItem {
         self.choice.expected(&self.scope.judge)

@@ -19,7 +19,7 @@ use substitutes::lookup::Lookup;
 use substitutes::network::{self, Network, User};
 use substitutes::servers::{self, ListedBy, Place};
 use substitutes::settings::{self, wants_traces};
-use substitutes::{Choice, Learned, Preference, Server, Trust, Unreachable};
+use substitutes::{Choice, Health, Learned, Preference, Server, Told, Trust};
 use system::clock::unix_time;
 use system::sync::Mutex;
 
@@ -44,6 +44,8 @@ pub struct OwnSubstituter {
     is_prepared: AtomicBool,
     /// Which files are fetched first, for all clients.
     learned: Learned,
+    /// Which servers did not answer lately, for all clients.
+    health: Health,
     /// Whether old answers were removed from the cache since the daemon was started.
     is_cache_expired: Mutex<bool>,
 }
@@ -62,6 +64,7 @@ impl OwnSubstituter {
             cache: Cache::new(Cache::place(state, cache_home.as_deref())),
             is_prepared: AtomicBool::default(),
             learned: Learned::default(),
+            health: Health::default(),
             is_cache_expired: Mutex::default(),
         }
     }
@@ -101,10 +104,9 @@ impl OwnSubstituter {
         };
         let scope = Arc::new(scope);
         self.expire_cache();
-        let unreachable = &mut questions.unreachable;
         let network = self.network(asker.client);
-        let lookup = self.lookup(&scope, &network);
-        let found = lookup.look_up(wanted, unreachable, follow, conversation);
+        let lookup = self.lookup(&scope, &questions.told, &network);
+        let found = lookup.look_up(wanted, follow, conversation);
         conversation.flush();
         let offer = |(path, choice)| (path, Arc::new(offer(choice, &scope)));
         Ok(found?.into_iter().map(offer).collect())
@@ -118,8 +120,8 @@ impl OwnSubstituter {
         conversation: &mut Conversation<'_>,
     ) -> Result<Option<Scope>, Error> {
         let judge = self.trust.judge().map_err(Error::Keys)?;
-        if let (Some(warning), false) = (settings::warning(&judge), questions.was_warned) {
-            questions.was_warned = true;
+        let warning = settings::warning(&judge);
+        if let Some(warning) = warning.filter(|warning| questions.told.is_news(warning)) {
             substitutes::Waiter::say(conversation, &format!("warning: {warning}"));
             conversation.flush();
         }
@@ -144,11 +146,13 @@ impl OwnSubstituter {
         self.network.of_user(User::from_number(client.number()))
     }
 
-    fn lookup<'a>(&'a self, scope: &'a Scope, network: &'a Network) -> Lookup<'a> {
+    fn lookup<'a>(&'a self, scope: &'a Scope, told: &'a Told, network: &'a Network) -> Lookup<'a> {
         Lookup {
             store: &self.store,
             servers: &scope.servers,
             cache: &self.cache,
+            health: &self.health,
+            told,
             judge: &scope.judge,
             network,
         }
@@ -171,17 +175,18 @@ impl OwnSubstituter {
         offer: &OwnOffer,
         client: ClientKey,
         session: &SessionSettings,
+        told: &Told,
         conversation: &mut Conversation<'_>,
         receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
     ) -> Result<T, item::Error> {
         let network = self.network(client);
         let item = Item {
             choice: &offer.choice,
-            lookup: &self.lookup(&offer.scope, &network),
+            lookup: &self.lookup(&offer.scope, told, &network),
             learned: &self.learned,
             traces: wants_traces(&|name| session.get(name).map(ToString::to_string)),
         };
-        let fetched = item.fetch(conversation, &mut Unreachable::default(), receive);
+        let fetched = item.fetch(conversation, receive);
         conversation.flush();
         fetched
     }

@@ -1,7 +1,7 @@
 //! Small bodies: narinfos, mostly. Many of them at once, since each is a round trip.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, Requester, Shares};
 
@@ -93,6 +93,9 @@ impl Gets {
     pub fn add(&mut self, id: RequestId, mut get: Get, link: &mut Link) {
         match server(&get.url) {
             Ok(server) => {
+                if !self.rests.may_ask(&server, Instant::now()) {
+                    link.reply(id, Event::Busy);
+                }
                 self.waiting.push(get.requester, &server, id);
                 get.server = server;
                 self.all.insert(id, get);
@@ -170,7 +173,7 @@ impl Gets {
         };
         let get = self.all.get_mut(&id)?;
         get.token = None;
-        let retry_after = ended.easy.get_ref().head.retry_after;
+        let retry_after = ended.easy.get_ref().head.retry_after(SystemTime::now());
         match outcome(get, ended) {
             Outcome::Event(Event::Response { status, .. })
                 if is_busy(status)
@@ -179,6 +182,7 @@ impl Gets {
             {
                 self.load.remove(get.requester.user, &get.server);
                 self.waiting.push(get.requester, &get.server, id);
+                link.reply(id, Event::Busy);
             }
             Outcome::Event(event) => self.end(id, event, link),
             Outcome::Redirected => self.transfer(id, engine, link),
@@ -210,6 +214,7 @@ enum Outcome {
 fn outcome(get: &mut Get, mut ended: Ended) -> Outcome {
     let transfer = ended.easy.get_mut();
     let (status, max_age) = (transfer.head.status, transfer.head.max_age);
+    let retry_after = transfer.head.retry_after(SystemTime::now());
     let body = match &mut transfer.sink {
         Sink::Memory { body, .. } => std::mem::take(body),
         _ => Vec::new(),
@@ -232,6 +237,7 @@ fn outcome(get: &mut Get, mut ended: Ended) -> Outcome {
         None => Outcome::Event(Event::Response {
             status,
             max_age,
+            retry_after,
             body,
         }),
     }

@@ -1,5 +1,7 @@
 //! The header lines of a response that matter here (RFC 9110, RFC 9111).
 
+use std::time::SystemTime;
+
 /// What the header of a response says. It begins anew with each response, as after `100 Continue`
 /// or the answer of a proxy to `CONNECT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,9 +12,10 @@ pub struct Head {
     pub length: Option<u64>,
     /// `max-age` of `Cache-Control`.
     pub max_age: Option<u64>,
-    /// After how many seconds the server wants to be asked again. The other form, a date, is not
-    /// understood.
-    pub retry_after: Option<u64>,
+    /// When the server wants to be asked again.
+    retry: Option<Retry>,
+    /// What time it is for the server.
+    date: Option<SystemTime>,
     /// What `If-Range` may be asked with: a strong entity tag or, without one, the date of the last
     /// change.
     pub validator: Option<String>,
@@ -23,6 +26,15 @@ pub struct Head {
     has_tag: bool,
 }
 
+/// The two forms of `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    /// After so many seconds.
+    After(u64),
+    /// At that time.
+    At(SystemTime),
+}
+
 /// The longest validator that is sent back.
 const VALIDATOR_LIMIT: usize = 512;
 
@@ -30,6 +42,18 @@ impl Head {
     /// Whether the body can be continued in the middle.
     pub fn is_resumable(&self) -> bool {
         self.validator.is_some() && !self.refuses_ranges
+    }
+
+    /// After how many seconds the server wants to be asked again, if it says so. A date is compared with
+    /// the server's own clock, or with `now` where it doesn't tell.
+    pub fn retry_after(&self, now: SystemTime) -> Option<u64> {
+        match self.retry? {
+            Retry::After(seconds) => Some(seconds),
+            Retry::At(time) => {
+                let left = time.duration_since(self.date.unwrap_or(now));
+                Some(left.map_or(0, |left| left.as_secs()))
+            }
+        }
     }
 
     /// Takes one line.
@@ -51,7 +75,11 @@ impl Head {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => self.length = value.parse().ok(),
             "cache-control" => self.max_age = max_age(value).or(self.max_age),
-            "retry-after" => self.retry_after = value.parse().ok(),
+            "retry-after" => {
+                let after = value.parse().ok().map(Retry::After);
+                self.retry = after.or_else(|| httpdate::parse_http_date(value).ok().map(Retry::At));
+            }
+            "date" => self.date = httpdate::parse_http_date(value).ok(),
             "accept-ranges" => self.refuses_ranges = value.eq_ignore_ascii_case("none"),
             "content-range" => {
                 let range = value.strip_prefix("bytes ");
@@ -112,10 +140,27 @@ mod tests {
         ]);
         assert_eq!(found.status, 206);
         assert_eq!((found.length, found.max_age), (Some(90), Some(3600)));
-        assert_eq!(found.retry_after, Some(7));
+        assert_eq!(found.retry_after(SystemTime::now()), Some(7));
         assert_eq!(found.validator.as_deref(), Some("\"abc\""));
         assert_eq!(found.range_start, Some(10));
         assert!(found.is_resumable());
+    }
+
+    #[test]
+    fn a_time_to_ask_again_may_be_a_date() {
+        let retry = "Retry-After: Fri, 27 Nov 2026 07:01:30 GMT";
+        // A clock that is wrong makes no difference.
+        let found = head(&["HTTP/1.1 503", retry, "Date: Fri, 27 Nov 2026 07:00:00 GMT"]);
+        assert_eq!(found.retry_after(SystemTime::UNIX_EPOCH), Some(90));
+        let late = head(&["HTTP/1.1 503", "Date: Sat, 28 Nov 2026 07:00:00 GMT", retry]);
+        assert_eq!(late.retry_after(SystemTime::UNIX_EPOCH), Some(0));
+        let now = httpdate::parse_http_date("Fri, 27 Nov 2026 07:01:29 GMT").unwrap();
+        // The older forms, too.
+        for retry in [retry, "Retry-After: Friday, 27-Nov-26 07:01:30 GMT"] {
+            assert_eq!(head(&["HTTP/1.1 503", retry]).retry_after(now), Some(1));
+        }
+        let none = head(&["HTTP/1.1 503", "Date: Fri, 27 Nov 2026 07:00:00 GMT"]);
+        assert_eq!(none.retry_after(now), None);
     }
 
     #[test]
@@ -124,7 +169,8 @@ mod tests {
             "HTTP/1.1 OK",
             "Content-Length: -1",
             "Cache-Control: max-age=99999999999999999999999",
-            "Retry-After: Fri, 27 Nov 2026 07:00:00 GMT",
+            "Retry-After: tomorrow",
+            "Date: 27.11.2026",
             "ETag: W/\"weak\"",
             "Content-Range: bytes */100",
             "no colon",

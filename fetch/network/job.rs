@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use substitutes::Compression;
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, User};
@@ -220,6 +220,10 @@ impl Job {
     fn turn_to_next(&mut self, error: NetworkError, tools: &mut Tools<'_>) {
         let written = self.output.as_ref().map_or(0, |output| output.written());
         let mut next = self.at + 1;
+        // A server that says nothing says as little of other files.
+        if error.is_unreachable() || error.kind() == ErrorKind::Timeout {
+            next += self.others_at_server();
+        }
         if next == self.places.len() && written > self.written_before && self.rounds + 1 < ROUNDS {
             self.rounds += 1;
             self.written_before = written;
@@ -314,6 +318,22 @@ impl Job {
         }
         self.resume_at = Some(until);
         Ok(())
+    }
+
+    /// How many places that follow are at the same server as the current one, which has delivered nothing.
+    fn others_at_server(&self) -> usize {
+        let at_server = |place: &Place| match place {
+            Place::Url { url, .. } => server(url).ok(),
+            Place::File { .. } => None,
+        };
+        let current = at_server(&self.places[self.at]);
+        // Behind a redirection, another one was silent.
+        if current.is_none() || current != server(&self.url).ok() {
+            return 0;
+        }
+        let following = self.places[self.at + 1..].iter();
+        let same = following.take_while(|place| at_server(place) == current);
+        same.count()
     }
 
     /// Whether one of the places after the current one is not at this server.
@@ -418,7 +438,7 @@ impl Job {
         self.transfer = None;
         let Some(decoder) = &self.decoder else { return };
         let head = &ended.easy.get_ref().head;
-        let (status, retry_after) = (head.status, head.retry_after);
+        let (status, retry_after) = (head.status, head.retry_after(SystemTime::now()));
         let mut tally = self.tally.borrow_mut();
         let from = tally.received;
         if !tally.is_accepted && ended.result.is_ok() && delivers(head, from) {

@@ -14,7 +14,7 @@ use substitutes::lookup::{Found, Lookup};
 use substitutes::network::{self, Network};
 use substitutes::servers::ListedBy;
 use substitutes::settings;
-use substitutes::{Choice, Judge, Learned, Server, Trust, Unreachable, Waiter};
+use substitutes::{Choice, Health, Judge, Learned, Server, Told, Trust, Waiter};
 use system::clock::unix_time;
 
 use super::log::Log;
@@ -28,7 +28,6 @@ const THIS_PROGRAM: &str = "/proc/self/exe";
 pub struct Agent {
     resources: Resources,
     log: Log,
-    unreachable: Unreachable,
     /// The store's files, once there is something to unpack.
     store: Option<Store>,
 }
@@ -47,6 +46,8 @@ struct Resources {
     trust: Trust,
     cache: Cache,
     learned: Learned,
+    health: Health,
+    told: Told,
 }
 
 impl Agent {
@@ -72,7 +73,6 @@ impl Agent {
         Ok(Agent {
             resources,
             log,
-            unreachable: Unreachable::default(),
             store: None,
         })
     }
@@ -103,7 +103,7 @@ impl Agent {
             return Ok(Found::new());
         };
         let lookup = self.resources.lookup(&scope);
-        Ok(lookup.look_up(paths, &mut self.unreachable, follow, &mut self.log)?)
+        Ok(lookup.look_up(paths, follow, &mut self.log)?)
     }
 
     /// Fetches an item. Whatever the status, `destination` has the item or nothing new.
@@ -113,9 +113,9 @@ impl Agent {
         destination: &StorePath,
     ) -> anyhow::Result<Status> {
         if let Some(scope) = self.resources.scope()? {
-            let (lookup, unreachable) = (self.resources.lookup(&scope), &mut self.unreachable);
+            let lookup = self.resources.lookup(&scope);
             let wanted = [path.clone()];
-            let found = lookup.look_up(wanted, unreachable, &mut |_| false, &mut self.log)?;
+            let found = lookup.look_up(wanted, &mut |_| false, &mut self.log)?;
             if let Some(choice) = found.get(path) {
                 return self.fetch(choice, &scope, destination);
             }
@@ -149,7 +149,7 @@ impl Agent {
             deduplicate: resources.options.deduplicate(),
             progress: &Quiet,
         };
-        let fetched = item.fetch(&mut self.log, &mut self.unreachable, &mut |source| {
+        let fetched = item.fetch(&mut self.log, &mut |source| {
             store.receive(source, &expected, &options)
         });
         match fetched {
@@ -185,6 +185,8 @@ impl Resources {
             trust: Trust::new(keys, settings::is_unauthenticated()),
             cache: Cache::new(cache),
             learned: Learned::default(),
+            health: Health::default(),
+            told: Told::default(),
         }
     }
 
@@ -203,6 +205,8 @@ impl Resources {
             store: &self.directories.store,
             servers: &scope.servers,
             cache: &self.cache,
+            health: &self.health,
+            told: &self.told,
             judge: &scope.judge,
             network: &self.network,
         }

@@ -253,10 +253,10 @@ fn without_an_authorised_key_nobody_is_asked() {
     fs::remove_file(fixture.site.configuration().join("acl")).unwrap();
     let path = missing(&fixture.store());
     let mut client = fixture.client();
-    assert_eq!(client.substitutable(&[&path]), [].into());
     let done = client.ensure(&path);
     done.failed();
     done.said("ACL for archive imports seems to be uninitialized");
+    assert_eq!(client.substitutable(&[&path]), [].into());
     assert!(!started.exists());
     fixture.publisher.authorise(&fixture.site.configuration());
     client.ensure(&path).failed();

@@ -166,6 +166,7 @@ impl Program {
                 let event = Event::Response {
                     status,
                     max_age,
+                    retry_after: None,
                     body,
                 };
                 self.tell(id, event.clone())?;
@@ -194,6 +195,7 @@ impl Program {
             Event::Response {
                 status,
                 max_age,
+                retry_after: None,
                 body,
             },
         )
@@ -271,6 +273,7 @@ impl Program {
                     Event::Response {
                         status,
                         max_age,
+                        retry_after: None,
                         body,
                     },
                 );

@@ -15,6 +15,7 @@ mod fixture;
 mod guixs_daemon;
 mod guixs_own;
 mod guixs_program;
+mod late_servers;
 mod network;
 mod real_servers;
 mod shares;

@@ -98,7 +98,9 @@ fn servers_that_cannot_be_reached_are_named_once_and_others_asked() {
     client.set(|_| ());
     let done = client.ensure(&second);
     done.succeeded();
-    done.said("substitute: 127.0.0.1: connection failed: ");
+    done.said(&format!(
+        "substitute: 127.0.0.1:{port}: connection failed: "
+    ));
     done.said("substitute: no-such-host.invalid: host not found: ");
     assert_eq!(done.log.matches(": host not found: ").count(), 1);
     fixture.assert_holds([&first, &second]);
@@ -107,10 +109,10 @@ fn servers_that_cannot_be_reached_are_named_once_and_others_asked() {
 #[test]
 fn a_busy_server_is_no_server_without_the_item() {
     // Busy as long as this file is there.
-    const BUSY: &str = "location ~ narinfo$ {
+    const BUSY: &str = "add_header Retry-After 0 always;
+    location ~ narinfo$ {
         if (-f $document_root/busy) { return 503; }
         error_page 503 /busy;
-        add_header Retry-After 0 always;
     }";
     let (fixture, server) = with_nginx(BUSY);
     let busy = fixture.site.path("server/busy");
@@ -120,7 +122,10 @@ fn a_busy_server_is_no_server_without_the_item() {
     client.set(|_| ());
     let done = client.ensure(&path);
     done.failed();
-    done.said("substitute: 127.0.0.1: the server is busy: HTTP status 503\n");
+    let host = server.address().trim_start_matches("http://");
+    done.said(&format!(
+        "substitute: {host}: the server is busy: HTTP status 503\n"
+    ));
     // It was asked a few times.
     assert_eq!(server.log().len(), 4);
     // It is not taken for an answer by those who ask later.

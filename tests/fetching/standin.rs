@@ -536,15 +536,17 @@ fn it_ends_when_the_daemon_has_closed_its_pipe() {
 fn servers_that_cannot_be_reached_are_warned_of_and_others_asked() {
     let setting = Setting::new();
     let path = setting.publish(&plain("x", "text"));
+    let port = free_port();
     let urls = format!(
-        "untrusted-substitute-urls=http://127.0.0.1:{} http://no-such-host.invalid {}\n\
+        "untrusted-substitute-urls=http://127.0.0.1:{port} http://no-such-host.invalid {}\n\
          substitute-urls=rubbish\n",
-        free_port(),
         setting.server.address()
     );
     let mut agent = setting.start_with("--query", &urls);
     assert_eq!(agent.have(&[&path]), [path.as_str()]);
-    agent.said("guix substitute: warning: 127.0.0.1: connection failed: ");
+    agent.said(&format!(
+        "guix substitute: warning: 127.0.0.1:{port}: connection failed: "
+    ));
     agent.said("guix substitute: warning: no-such-host.invalid: host not found: ");
     let mut agent = setting.start_with("--query", "substitute-urls=rubbish\n");
     assert_eq!(agent.end().code(), Some(1));

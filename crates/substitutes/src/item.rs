@@ -10,7 +10,7 @@
 //! the next when one fails. Only here it is found out whether one lies: then the nar is fetched
 //! anew from those after it. When nothing is left, all servers are asked once more.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -21,6 +21,7 @@ use formats::hash::Hash;
 
 use crate::choice::{Choice, Learned};
 use crate::compression::Compression;
+use crate::health::Health;
 use crate::lookup::{self, Lookup};
 use crate::narinfo::{Location, Narinfo};
 use crate::network::{
@@ -29,9 +30,10 @@ use crate::network::{
 };
 use crate::progress::Progress;
 use crate::servers::Server;
-use crate::unreachable::Unreachable;
 use crate::waiter::{Stop, Waiter, wait};
 
+/// How long a server may be silent if others have not been asked yet whether they have the item.
+const FIRST_PATIENCE: Duration = Duration::from_secs(15);
 /// How long to wait for the end of a transfer whose contents have all arrived, so that its
 /// connection can be used again.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -102,23 +104,32 @@ impl Item<'_> {
     pub fn fetch<T>(
         &self,
         waiter: &mut dyn Waiter,
-        unreachable: &mut Unreachable,
         receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
     ) -> Result<T, Error> {
         let mut places = self.places(&self.choice.sources);
+        let has_others = self.lookup.servers.len() > 1;
         let mut others_asked = false;
-        let mut wrong = None;
+        if has_others && self.are_in_trouble(&places) {
+            let others = self.all_places(waiter)?;
+            others_asked = !others.is_empty();
+            if others_asked {
+                places = others;
+            }
+        }
+        let (mut wrong, mut hopeless) = (None, HashSet::new());
         loop {
             if places.is_empty() {
                 if others_asked {
                     break;
                 }
                 others_asked = true;
-                places = self.other_places(waiter, unreachable)?;
+                places = self.other_places(waiter)?;
+                places.retain(|place| !hopeless.contains(&place.url));
                 continue;
             }
             let batch = batch(&places);
-            match self.attempt(&batch, waiter, receive)? {
+            let patience = (has_others && !others_asked).then_some(FIRST_PATIENCE);
+            match self.attempt(&batch, patience, &mut hopeless, waiter, receive)? {
                 Attempt::Received(received) => return Ok(received),
                 Attempt::Failed { place, wrong: hash } => {
                     wrong = wrong.or(hash);
@@ -147,32 +158,37 @@ impl Item<'_> {
             size: variant.file_size,
             url: narinfo.url_of(variant),
         };
-        choice
-            .variants(self.learned.preference())
-            .into_iter()
-            .map(place)
-            .collect()
+        let variants = choice.variants(self.learned.preference());
+        let mut places: Vec<Place> = variants.into_iter().map(place).collect();
+        let now = Instant::now();
+        places.sort_by_key(|place| self.lookup.health.has_trouble(&place.server, now));
+        places.into()
     }
 
-    /// Places that all servers name now: of those that failed, some may work again.
-    fn other_places(
-        &self,
-        waiter: &mut dyn Waiter,
-        unreachable: &mut Unreachable,
-    ) -> Result<VecDeque<Place>, Error> {
-        let path = self.choice.believed.path();
-        waiter.say(&format!(
-            "retrying download of '{path}' with other substitute URLs...\n"
-        ));
-        let found = self
-            .lookup
-            .look_up_sources(self.choice, unreachable, waiter);
+    /// Whether all that is known are places at servers that were trouble lately.
+    fn are_in_trouble(&self, places: &VecDeque<Place>) -> bool {
+        let (health, now) = (self.lookup.health, Instant::now());
+        (places.iter()).all(|place| health.has_trouble(&place.server, now))
+    }
+
+    /// Places that all servers name now.
+    fn all_places(&self, waiter: &mut dyn Waiter) -> Result<VecDeque<Place>, Error> {
+        let found = self.lookup.look_up_sources(self.choice, waiter);
         let narinfos = found.map_err(|error| match error {
             lookup::Error::Stopped(stop) => Error::Stopped(stop),
             lookup::Error::Network(error) => Error::Network(error),
             lookup::Error::Io(error) => Error::Io(error),
         })?;
-        let places = self.places(&narinfos);
+        Ok(self.places(&narinfos))
+    }
+
+    /// The same when all others have failed, of which some may work again.
+    fn other_places(&self, waiter: &mut dyn Waiter) -> Result<VecDeque<Place>, Error> {
+        let path = self.choice.believed.path();
+        waiter.say(&format!(
+            "retrying download of '{path}' with other substitute URLs...\n"
+        ));
+        let places = self.all_places(waiter)?;
         if places.is_empty() {
             waiter.warn(&format!(
                 "failed to find alternative substitute for '{path}'\n"
@@ -181,10 +197,13 @@ impl Item<'_> {
         Ok(places)
     }
 
-    /// Fetches the nar from some places, in order.
+    /// Fetches the nar from some places, in order, of which each may be silent for as long as
+    /// `patience` says. Those that are not worth another try are added to `hopeless`.
     fn attempt<T>(
         &self,
         places: &[Place],
+        patience: Option<Duration>,
+        hopeless: &mut HashSet<String>,
         waiter: &mut dyn Waiter,
         receive: &mut dyn FnMut(&mut dyn Read) -> store::Result<T>,
     ) -> Result<Attempt<T>, Error> {
@@ -209,12 +228,15 @@ impl Item<'_> {
             current: 0,
             progress: Progress::new(believed.path(), self.traces),
             learned: self.learned,
+            health: self.lookup.health,
+            is_patient: patience.is_none(),
+            hopeless,
         };
         let fetch = Fetch {
             sources,
             size: believed.nar_size(),
         };
-        let mut body = Body::start(self.lookup.network, fetch, course, waiter)?;
+        let mut body = Body::start(self.lookup.network, fetch, patience, course, waiter)?;
         let result = receive(&mut body);
         if let Some(stop) = body.stopped {
             return Err(stop.into());
@@ -232,6 +254,7 @@ impl Item<'_> {
                 ErrorKind::ProgramDied | ErrorKind::ProgramMissing => Err(Error::Network(failure)),
                 _ => {
                     let last = places.len() - 1;
+                    body.course.note(last, &failure);
                     body.say_failed(last, failure.text());
                     Ok(Attempt::Failed {
                         place: last,
@@ -302,16 +325,25 @@ struct Course<'a> {
     current: usize,
     progress: Progress<'a>,
     learned: &'a Learned,
+    health: &'a Health,
+    /// Whether its servers had all the time that servers have.
+    is_patient: bool,
+    /// The URLs of places that are not worth another try.
+    hopeless: &'a mut HashSet<String>,
 }
 
 impl<'a> Body<'a> {
     fn start(
         network: &Network,
         fetch: Fetch,
+        patience: Option<Duration>,
         course: Course<'a>,
         waiter: &'a mut dyn Waiter,
     ) -> io::Result<Body<'a>> {
         let mut exchange = Exchange::new(network)?;
+        if let Some(patience) = patience {
+            exchange.set_patience(patience);
+        }
         let (reader, writer) = system::pipe::pipe()?;
         let request = exchange.fetch(fetch, writer);
         Ok(Body {
@@ -416,6 +448,7 @@ impl Course<'_> {
             }
             Event::SourceFailed { source, error } => {
                 let source = source.min(self.places.len() - 1);
+                self.note(source, &error);
                 self.failed(source, error.text(), waiter);
                 self.current = self.current.max(source);
             }
@@ -429,7 +462,20 @@ impl Course<'_> {
                     self.learned.received(received, waited);
                 }
             }
-            Event::Response { .. } | Event::Failed(_) => {}
+            Event::Response { .. } | Event::Busy | Event::Failed(_) => {}
+        }
+    }
+
+    /// Notes what a failure says of the place's server.
+    fn note(&mut self, place: usize, error: &NetworkError) {
+        let place = &self.places[place];
+        let is_busy = matches!(error.kind(), ErrorKind::Status(429 | 503));
+        let is_silent = error.kind() == ErrorKind::Timeout;
+        if is_busy || is_silent {
+            self.health.is_late(&place.server, Instant::now());
+        }
+        if is_busy || is_silent && self.is_patient {
+            self.hopeless.insert(place.url.clone());
         }
     }
 

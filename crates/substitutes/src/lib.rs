@@ -13,6 +13,8 @@
 //! | [`trust`] | which narinfos are believed |
 //! | [`choice`] | choosing among several servers' narinfos, and among the files they offer |
 //! | [`cache`] | narinfos that were received earlier, by us or by Guix |
+//! | [`health`] | which servers did not answer lately |
+//! | [`told`] | what a client has been told already |
 //! | [`lookup`] | what the servers say of many items, and of what these refer to |
 //! | [`item`] | fetching one item |
 //! | [`waiter`] | who waits for both |
@@ -24,6 +26,7 @@ pub mod agent_request;
 pub mod cache;
 pub mod choice;
 pub mod compression;
+pub mod health;
 pub mod item;
 pub mod lookup;
 pub mod narinfo;
@@ -33,14 +36,15 @@ mod reports;
 pub mod servers;
 pub mod settings;
 pub mod survey;
+pub mod told;
 pub mod trust;
-pub mod unreachable;
 pub mod waiter;
 
 pub use choice::{Choice, Learned, Preference, choose};
 pub use compression::Compression;
+pub use health::Health;
 pub use narinfo::{Location, Narinfo, Variant};
 pub use servers::Server;
+pub use told::Told;
 pub use trust::{Judge, Trust};
-pub use unreachable::Unreachable;
 pub use waiter::{Stop, Waiter};

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::network::{ErrorKind, NetworkError};
 use crate::servers::Server;
+use crate::told::Told;
 use crate::waiter::Waiter;
 
 /// How often progress is shown.
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// The progress of a lookup.
-pub(crate) struct Reports {
+pub(crate) struct Reports<'a> {
     servers: Vec<Report>,
+    /// What was said before.
+    told: &'a Told,
     /// When progress was shown last.
     shown: Option<Instant>,
 }
@@ -23,23 +26,24 @@ struct Report {
     server: Arc<Server>,
     asked: u64,
     answered: u64,
-    /// Whether it was said that it can't be reached.
-    is_unreachable: bool,
     /// What was shown last.
     shown: Option<(u64, u64)>,
 }
 
-impl Reports {
-    pub(crate) fn new(servers: &[Arc<Server>]) -> Reports {
+impl Reports<'_> {
+    pub(crate) fn new<'a, 's>(
+        servers: impl Iterator<Item = &'s Arc<Server>>,
+        told: &'a Told,
+    ) -> Reports<'a> {
         let report = |server: &Arc<Server>| Report {
             server: server.clone(),
             asked: 0,
             answered: 0,
-            is_unreachable: false,
             shown: None,
         };
         Reports {
-            servers: servers.iter().map(report).collect(),
+            servers: servers.map(report).collect(),
+            told,
             shown: None,
         }
     }
@@ -64,18 +68,13 @@ impl Reports {
         self.servers[server].answered > 0
     }
 
-    /// A server can't be reached, or doesn't answer; said once for each.
+    /// A server can't be reached, or doesn't answer.
     pub(crate) fn cannot_reach(
         &mut self,
         server: usize,
         error: &NetworkError,
         waiter: &mut dyn Waiter,
     ) {
-        let report = &mut self.servers[server];
-        if std::mem::replace(&mut report.is_unreachable, true) {
-            return;
-        }
-        let host = host(report.server.url());
         let what = match error.kind() {
             ErrorKind::HostNotFound => "host not found",
             ErrorKind::Tls => "TLS connection failed",
@@ -83,7 +82,21 @@ impl Reports {
             ErrorKind::Status(_) => "the server cannot answer",
             _ => "connection failed",
         };
-        waiter.warn(&format!("{host}: {what}: {}\n", error.text()));
+        self.say(server, what, error.text(), waiter);
+    }
+
+    /// A server is late, and others are asked in its place.
+    pub(crate) fn is_late(&mut self, server: usize, reason: &str, waiter: &mut dyn Waiter) {
+        self.say(server, reason, "others are asked meanwhile", waiter);
+    }
+
+    /// Says something of a server, if the client has not been told yet.
+    fn say(&mut self, server: usize, what: &str, why: &str, waiter: &mut dyn Waiter) {
+        let host = host(self.servers[server].server.url());
+        let text = format!("{host}: {what}");
+        if self.told.is_news(&text) {
+            waiter.warn(&format!("{text}: {why}\n"));
+        }
     }
 
     /// Shows progress, if it is time.
@@ -126,13 +139,9 @@ impl Report {
     }
 }
 
-/// The host in a URL.
+/// The host in a URL, with its port if there is one.
 fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
+    authority.rsplit('@').next().unwrap_or_default()
 }

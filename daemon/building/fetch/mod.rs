@@ -16,6 +16,7 @@ use std::sync::Arc;
 use formats::store_path::StorePath;
 use protocol::trace::Trace;
 use store::{Checked, Level, PathLocks, ReceiveOptions, TempRoots};
+use substitutes::Told;
 
 use super::attempt::Attempt;
 use super::engine::Engine;
@@ -35,6 +36,8 @@ pub(super) struct Fetch {
     /// Who has started it.
     pub(super) client: ClientKey,
     pub(super) session: Arc<SessionSettings>,
+    /// What the client has been told of servers.
+    pub(super) told: Arc<Told>,
     /// Protect what is received, until it is registered.
     pub(super) temp_roots: Arc<TempRoots>,
     pub(super) agents: Arc<IdleAgents>,
@@ -128,10 +131,12 @@ impl Fetch {
             })
         };
         let limit = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
-        let mut conversation = Conversation::new(&mut log, attempt.cancel())?.with_timeouts(
-            limit(self.session.max_silent_time),
-            limit(self.session.build_timeout),
-        );
+        let mut conversation = Conversation::new(&mut log, attempt.cancel())?
+            .with_activity(attempt.activity().clone())
+            .with_timeouts(
+                limit(self.session.max_silent_time),
+                limit(self.session.build_timeout),
+            );
         Ok(work(&mut conversation))
     }
 
@@ -188,7 +193,7 @@ impl Fetch {
             path: self.path.as_str(),
             reason: &format!("{status} {reason}"),
         });
-        Failure::Misc
+        Failure::NotDelivered
     }
 
     /// The item has other contents than it has to have.

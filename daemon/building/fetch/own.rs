@@ -25,6 +25,7 @@ impl Fetch {
         attempt: &Attempt,
     ) -> Result<ReceivedItem<'a>, Failure> {
         self.started(attempt);
+        attempt.fetches_from(offer.servers());
         let received = self.converse(attempt, std::process::id(), |conversation| {
             let store = &self.engine.store;
             let own = self.engine.substituter.own();
@@ -32,10 +33,12 @@ impl Fetch {
                 offer,
                 self.client,
                 &self.session,
+                &self.told,
                 conversation,
                 &mut |source| store.receive(source, expected, options),
             )
         });
+        attempt.fetches_from(&[]);
         let received = received.map_err(|error| self.stopped(attempt, &error))?;
         received.map_err(|error| self.not_received(attempt, error))
     }

@@ -15,7 +15,7 @@ use super::super::attempt_thread::join_or_start;
 use super::super::blocked::{Blocker, Obstacle};
 use super::super::fetch::Fetch;
 use super::super::goal::{GoalId, Prefetch, SubstitutionGoal, SubstitutionId, SubstitutionState};
-use super::super::outcome::Outcome;
+use super::super::outcome::{Failure, Outcome};
 use super::super::prefetched::{Prefetched, Room};
 use super::{ATTEMPT_LIMIT, Worker};
 use crate::substituter::{Offer, Origin};
@@ -58,6 +58,10 @@ impl Worker<'_> {
                 }
                 None => {}
             },
+            Prefetch::Failed(failure) => {
+                self.end(id, Err(failure));
+                return;
+            }
             Prefetch::Untried | Prefetch::Postponed => {}
         }
         let Some(descriptors) = self.descriptors_of_build(1) else {
@@ -81,6 +85,7 @@ impl Worker<'_> {
             drop((slot, descriptors));
             outcome
         });
+        self.note_joined(item);
     }
 
     fn fetch(
@@ -93,6 +98,7 @@ impl Worker<'_> {
             engine: self.planner.engine.clone(),
             client: self.planner.request.client.client(),
             session: self.planner.request.settings.clone(),
+            told: self.planner.request.told.clone(),
             temp_roots: temp_roots.clone(),
             agents: self.fetch_agents.clone(),
             path: goal.path.clone(),
@@ -168,6 +174,7 @@ impl Worker<'_> {
             Some(participation) => {
                 let blocker = Blocker::Prefetch(participation);
                 self.blocked.insert(item.into(), blocker);
+                self.note_joined(item);
             }
             None => self.set_prefetch(item, Prefetch::Postponed),
         }
@@ -185,16 +192,21 @@ impl Worker<'_> {
         };
         let blocker = Blocker::Prefetch(participation);
         self.blocked.insert(item.into(), blocker);
+        self.note_joined(item);
         Some(Others::Joined)
     }
 
-    /// An attempt to receive an item has ended. If it has failed, nothing follows from that: perhaps a
-    /// reference can't be had, and the item is built; otherwise it is tried again when its turn comes.
+    /// An attempt to receive an item has ended. If it has failed, nothing follows from that yet: perhaps a
+    /// reference can't be had, and that is the reason to be told; what no server delivers is not asked
+    /// for again when its turn comes, anything else is.
     pub(super) fn prefetch_ended(&mut self, id: GoalId, outcome: Outcome) {
         self.blocked.remove(id);
         if let GoalId::Substitution(item) = id {
             let result = match outcome {
                 Outcome::Received(received) => Prefetch::Received(received),
+                Outcome::Failed(failure @ (Failure::NotDelivered | Failure::TimedOut)) => {
+                    Prefetch::Failed(failure)
+                }
                 _ => Prefetch::Postponed,
             };
             self.set_prefetch(item, result);
@@ -202,7 +214,7 @@ impl Worker<'_> {
         self.planner.goals.wake(id);
     }
 
-    fn set_prefetch(&mut self, item: SubstitutionId, prefetch: Prefetch) {
+    pub(super) fn set_prefetch(&mut self, item: SubstitutionId, prefetch: Prefetch) {
         if let Some(goal) = self.planner.goals.substitution_mut(item) {
             goal.prefetch = prefetch;
         }

@@ -5,6 +5,7 @@
 //! in order. The documentation of [`super`] describes how goals, attempts and events interact.
 
 mod fetching;
+mod joining;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::fetch::IdleAgents;
 use super::goal::{BuildId, BuildState, GoalId, GoalResult};
 use super::hook::HookPool;
 use super::job::Job;
+use super::joined::{Joined, Watched};
 use super::outcome::{Failure, Outcome};
 use super::planner::{Advance, Planner};
 use super::postponement::{Postponement, Requirements};
@@ -56,6 +58,7 @@ pub(super) struct Worker<'a> {
     /// Protect items that were received before their turn, as long as a request may register them.
     prefetch_roots: Arc<TempRoots>,
     failures: Failures,
+    joined: Joined,
     /// What the client knows that it waits for.
     explained: BTreeSet<Obstacle>,
 }
@@ -114,6 +117,7 @@ impl<'a> Worker<'a> {
             fetch_agents: Arc::default(),
             prefetch_roots: Arc::new(engine.store.temp_roots()),
             failures: Failures::default(),
+            joined: Joined::default(),
             explained: BTreeSet::new(),
         }
     }
@@ -186,7 +190,12 @@ impl<'a> Worker<'a> {
             self.start_prefetches();
             self.check_standstill()?;
             let is_postponed = self.blocked.has_retries();
-            let deadline = is_postponed.then(|| self.postponement.next_try());
+            let retry = is_postponed.then(|| self.postponement.next_try());
+            let watch = match self.watch_joined() {
+                Watched::Changed => continue,
+                Watched::Until(time) => time,
+            };
+            let deadline = retry.into_iter().chain(watch).min();
             if let Some(event) = self.events.wait(deadline) {
                 self.handle(event)?;
             }

@@ -15,12 +15,18 @@ fn a_busy_server_is_asked_for_an_item_again_a_few_times() {
     for (statuses, fields, expected, asked) in [
         (&["503 Busy", "429 Busy"][..], "Retry-After: 0\r\n", None, 3),
         (&["503 Busy"], "", None, 2),
-        // A date is not understood.
+        // A date is as good, by the server's clock.
         (
             &["429 Busy"],
-            "Retry-After: Fri, 27 Nov 2037 07:00:00 GMT\r\n",
+            "Date: Fri, 27 Nov 2037 07:00:01 GMT\r\nRetry-After: Fri, 27 Nov 2037 07:00:00 GMT\r\n",
             None,
             2,
+        ),
+        (
+            &["429 Busy"; 9],
+            "Date: Fri, 27 Nov 2037 06:00:00 GMT\r\nRetry-After: Fri, 27 Nov 2037 07:00:00 GMT\r\n",
+            Some(429),
+            1,
         ),
         // It says that it is no use to wait.
         (&["503 Busy"; 9], "Retry-After: 3600\r\n", Some(503), 1),

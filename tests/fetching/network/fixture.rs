@@ -87,9 +87,8 @@ impl Program {
     pub fn get(&self, url: &str, limit: u64) -> Answer {
         let mut exchange = self.exchange();
         let id = exchange.get(url, limit);
-        let (of, event) = next(&mut exchange);
-        assert_eq!(of, id);
-        answer(event)
+        let mut events = all_of(&mut exchange, id);
+        answer(events.pop().unwrap())
     }
 
     /// Fetches contents of a size.
@@ -119,6 +118,7 @@ pub fn answer(event: Event) -> Answer {
             status,
             max_age,
             body,
+            ..
         } => Ok((status, max_age, body)),
         Event::Failed(error) => Err(error),
         other => panic!("{other:?}"),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use substitutes::network::ErrorKind;
+use substitutes::network::{ErrorKind, Event};
 
 use super::fixture::{HandServer, Program, answer, last_events, next, respond};
 use crate::harness::eventually;
@@ -281,7 +281,10 @@ fn while_a_busy_server_rests_others_are_asked_and_what_waits_can_be_cancelled() 
     let mut exchange = program.exchange();
     let first = exchange.get(&busy.url("x"), 100);
     assert!(eventually(|| busy.requests().len() == 1));
+    assert_eq!(next(&mut exchange), (first, Event::Busy));
     let more = exchange.get(&busy.url("y"), 100);
+    // Who comes later is told so, too.
+    assert_eq!(next(&mut exchange), (more, Event::Busy));
     let id = exchange.get(&other.url("z"), 100);
     assert_eq!(next(&mut exchange).0, id);
     exchange.cancel(first);

@@ -111,6 +111,7 @@ fn response(id: RequestId, body: &[u8]) -> Reply {
         event: Event::Response {
             status: 200,
             max_age: None,
+            retry_after: None,
             body: body.to_vec(),
         },
     }

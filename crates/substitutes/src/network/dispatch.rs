@@ -2,7 +2,7 @@
 //!
 //! All of it is behind one lock, which nobody holds while waiting.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,15 +129,16 @@ impl Shared {
         id
     }
 
-    /// Gives up a request of an exchange.
-    pub(super) fn cancel(&self, exchange: u64, id: RequestId) {
+    /// Gives up requests of an exchange.
+    pub(super) fn cancel(&self, exchange: u64, ids: &HashSet<RequestId>) {
         let mut state = self.state.lock();
         let mailbox = state.mailboxes.get_mut(&exchange);
-        if mailbox.is_some_and(|mailbox| mailbox.cancel(id)) {
+        let sent = mailbox.map(|mailbox| mailbox.cancel(ids));
+        for id in sent.into_iter().flatten() {
             state.give_up(id);
-            drop(state);
-            self.wake.wake();
         }
+        drop(state);
+        self.wake.wake();
     }
 
     /// The next event of an exchange.

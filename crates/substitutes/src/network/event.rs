@@ -16,9 +16,14 @@ pub enum Event {
         status: u32,
         /// `max-age` of `Cache-Control`, in seconds, if the server sent it.
         max_age: Option<u64>,
+        /// For how many seconds the server wants to be left alone, if it says so.
+        retry_after: Option<u64>,
         /// The body: not more bytes than asked for. That of a status other than 200 is left out.
         body: Vec<u8>,
     },
+    /// The server that [`Exchange::get`](super::Exchange::get) asks is busy: it is left alone for a
+    /// while, and asked again afterwards. Whoever can ask somebody else need not wait for that.
+    Busy,
     /// A source has begun to deliver.
     Started {
         /// Its index among the sources: less than their number.

@@ -1,5 +1,6 @@
 //! Requests of one user of the network, and their events.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -71,8 +72,8 @@ impl Exchange {
     }
 
     /// Asks for a small file of at most `limit` bytes, which must not be more than
-    /// [`BODY_LIMIT`]. Exactly one event follows: [`Event::Response`] or [`Event::Failed`]. A
-    /// longer body is [`ErrorKind::TooLarge`].
+    /// [`BODY_LIMIT`]. One event follows, [`Event::Response`] or [`Event::Failed`], and before it
+    /// perhaps some of [`Event::Busy`]. A longer body is [`ErrorKind::TooLarge`].
     ///
     /// Redirections to `http` and `https` are followed, ten at most.
     pub fn get(&mut self, url: &str, limit: u64) -> RequestId {
@@ -121,7 +122,12 @@ impl Exchange {
     /// Gives up a request: no event of it follows, not even one that is already there. The pipe of a
     /// [`Exchange::fetch`] is closed soon. Does nothing if the request has ended.
     pub fn cancel(&mut self, request: RequestId) {
-        self.shared.cancel(self.number, request);
+        self.cancel_each(&HashSet::from([request]));
+    }
+
+    /// The same for several requests.
+    pub fn cancel_each(&mut self, requests: &HashSet<RequestId>) {
+        self.shared.cancel(self.number, requests);
     }
 
     /// The next event, if there is one already.

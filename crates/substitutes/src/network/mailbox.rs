@@ -1,6 +1,6 @@
 //! The requests and events of one exchange, and what may be answered to them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -38,12 +38,14 @@ pub(super) struct Outgoing {
 /// What a reply to a request may say.
 #[derive(Debug)]
 enum Expected {
-    /// A body of that many bytes at most.
-    Body { limit: u64 },
+    /// A body of that many bytes at most; it may be said so many more times that the server is busy.
+    Body { limit: u64, busy_left: usize },
     /// Events of a fetch with that many sources; so many more sources may begin or fail.
     Fetch { sources: usize, changes_left: usize },
 }
 
+/// How often it may be said of a small body that the server is busy.
+const BUSY: usize = 16;
 /// How many events [`Event::Started`] and [`Event::SourceFailed`] a fetch may have for each source.
 const CHANGES: usize = 4;
 
@@ -155,17 +157,20 @@ impl Mailbox {
         }
     }
 
-    /// Gives up a request; returns whether the program has to be told.
-    pub(super) fn cancel(&mut self, id: RequestId) -> bool {
+    /// Gives up requests; returns those of which the program has to be told.
+    pub(super) fn cancel(&mut self, ids: &HashSet<RequestId>) -> Vec<RequestId> {
         let events = std::mem::take(&mut self.events);
         let had_events = !events.is_empty();
-        self.events = events.into_iter().filter(|(of, _)| *of != id).collect();
+        self.events = (events.into_iter())
+            .filter(|(of, _)| !ids.contains(of))
+            .collect();
         self.waiting = self.events.iter().map(|(_, event)| size(event)).sum();
         if had_events {
             self.quieten();
         }
-        self.unsent.retain(|(of, _)| *of != id);
-        self.sent.remove(&id).is_some()
+        self.unsent.retain(|(of, _)| !ids.contains(of));
+        let sent = ids.iter().filter(|id| self.sent.remove(id).is_some());
+        sent.copied().collect()
     }
 
     /// Takes an event that the program sent, unless the program must not say this.
@@ -180,7 +185,7 @@ impl Mailbox {
             ))
         };
         match (&event, expected) {
-            (Event::Response { body, .. }, Expected::Body { limit }) => {
+            (Event::Response { body, .. }, Expected::Body { limit, .. }) => {
                 if body.len() as u64 > *limit {
                     return forbidden();
                 }
@@ -193,6 +198,7 @@ impl Mailbox {
                 }
             }
             (Event::Failed(_), _) => {}
+            (Event::Busy, Expected::Body { busy_left, .. }) if *busy_left > 0 => *busy_left -= 1,
             (Event::Finished { source, .. }, Expected::Fetch { sources, .. })
                 if source < sources => {}
             (Event::Progress { .. }, Expected::Fetch { .. }) => {
@@ -244,7 +250,11 @@ fn prepare(
                 patience,
             };
             let files = Vec::new();
-            (Outgoing { request, files }, Expected::Body { limit })
+            let expected = Expected::Body {
+                limit,
+                busy_left: BUSY,
+            };
+            (Outgoing { request, files }, expected)
         }
         Wanted::Fetch { fetch, body } => {
             let mut files = vec![body];

@@ -22,7 +22,7 @@ use super::request::{RequestId, Requester, User};
 use crate::compression::Compression;
 
 /// The version of the protocol.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// The longest description of an error, in bytes.
 const TEXT_LIMIT: u64 = 4 << 10;
@@ -135,6 +135,7 @@ const PROGRESS: u64 = 4;
 const SOURCE_FAILED: u64 = 5;
 const FINISHED: u64 = 6;
 const FAILED: u64 = 7;
+const BUSY: u64 = 8;
 
 /// The place in this table is a compression's number.
 const COMPRESSIONS: [Compression; 6] = Compression::ALL;
@@ -264,13 +265,16 @@ impl Reply {
             Event::Response {
                 status,
                 max_age,
+                retry_after,
                 body,
             } => {
                 begin(RESPONSE)?;
                 out.write_u64((*status).into())?;
                 write_optional(out, *max_age)?;
+                write_optional(out, *retry_after)?;
                 out.write_bytes(body)
             }
+            Event::Busy => begin(BUSY),
             Event::Started { source, total } => {
                 begin(STARTED)?;
                 out.write_u64(*source as u64)?;
@@ -317,8 +321,10 @@ impl Reply {
             RESPONSE => Event::Response {
                 status: input.read_int()?,
                 max_age: read_optional(input)?,
+                retry_after: read_optional(input)?,
                 body: input.read_bytes(BODY_LIMIT)?.into(),
             },
+            BUSY => Event::Busy,
             STARTED => Event::Started {
                 source: read_index(input)?,
                 total: read_optional(input)?,

@@ -94,13 +94,16 @@ fn event() -> impl Strategy<Value = Event> {
         (
             any::<u32>(),
             any::<Option<u64>>(),
+            any::<Option<u64>>(),
             prop::collection::vec(any::<u8>(), 0..100)
         )
-            .prop_map(|(status, max_age, body)| Event::Response {
+            .prop_map(|(status, max_age, retry_after, body)| Event::Response {
                 status,
                 max_age,
+                retry_after,
                 body
             }),
+        Just(Event::Busy),
         (index.clone(), total.clone()).prop_map(|(source, total)| Event::Started { source, total }),
         (any::<u64>(), total).prop_map(|(done, total)| Event::Progress { done, total }),
         (index.clone(), error()).prop_map(|(source, error)| Event::SourceFailed { source, error }),

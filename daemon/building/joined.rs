@@ -1,0 +1,86 @@
+//! Goals that wait for a fetch that another request has started, and what is due for them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use substitutes::Stop;
+
+use super::attempts::Participation;
+use super::goal::SubstitutionId;
+use crate::settings::SessionSettings;
+
+/// After so much silence, the request's own servers are tried.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a goal ends the attempt of another request.
+const TAKEOVERS: u32 = 3;
+
+/// The goals that wait, or have waited, for a fetch of another request, and how often they have ended
+/// one.
+#[derive(Default)]
+pub(super) struct Joined(BTreeMap<SubstitutionId, u32>);
+
+impl Joined {
+    /// A goal waits for another's fetch.
+    pub(super) fn add(&mut self, item: SubstitutionId) {
+        self.0.entry(item).or_default();
+    }
+
+    /// The goals, and whether they may end an attempt of another request.
+    pub(super) fn items(&self) -> Vec<(SubstitutionId, bool)> {
+        let items = self.0.iter();
+        items
+            .map(|(item, takeovers)| (*item, *takeovers < TAKEOVERS))
+            .collect()
+    }
+
+    /// A goal ends the attempt of another request.
+    pub(super) fn takes_over(&mut self, item: SubstitutionId) {
+        *self.0.entry(item).or_default() += 1;
+    }
+}
+
+/// What is due.
+pub(super) enum Due {
+    /// It has taken too long.
+    Stop(Stop),
+    /// The request's own servers are to be tried.
+    TakeOver,
+    /// Nothing before this much time has passed, if there is anything at all.
+    Nothing(Option<Duration>),
+}
+
+/// What has come of looking after the goals.
+pub(super) enum Watched {
+    /// Some of them don't wait any more.
+    Changed,
+    /// Nothing; when to look again.
+    Until(Option<Instant>),
+}
+
+/// What is due for a goal that waits for another's fetch.
+pub(super) fn due(joined: &Participation, settings: &SessionSettings, may_take_over: bool) -> Due {
+    let limit = |seconds: i64| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    let silence = joined.silence();
+    let mut next = may_take_over.then(|| PATIENCE.saturating_sub(silence));
+    for (seconds, passed, stop) in [
+        (
+            settings.max_silent_time,
+            silence,
+            Stop::SilenceTimeout as fn(u64) -> Stop,
+        ),
+        (settings.build_timeout, joined.waited(), Stop::TotalTimeout),
+    ] {
+        let Some(seconds) = limit(seconds) else {
+            continue;
+        };
+        let left = Duration::from_secs(seconds).saturating_sub(passed);
+        if left.is_zero() {
+            return Due::Stop(stop(seconds));
+        }
+        next = Some(next.map_or(left, |next| next.min(left)));
+    }
+    match next {
+        Some(Duration::ZERO) => Due::TakeOver,
+        next => Due::Nothing(next),
+    }
+}
