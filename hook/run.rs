@@ -26,6 +26,9 @@ const VERBOSE: &str = "GUIX_OFFLOAD_VERBOSE";
 /// The environment variable by which our daemon asks why a build is postponed.
 const REASONS: &str = "GUIX_OFFLOAD_REASONS";
 
+/// The exit code for a build that takes too long.
+const TIMED_OUT: u8 = 101;
+
 /// The timeout for the handshake with a machine's daemon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -63,6 +66,7 @@ pub fn run(
             seconds: arguments.limits.timeout,
             candidates,
             busy: Vec::new(),
+            lacks_only_time: true,
             verbose,
         };
         match search.next()? {
@@ -113,6 +117,8 @@ struct MachineSearch<'a> {
     candidates: Vec<&'a Machine>,
     /// The pools that were found to have no room.
     busy: Vec<Rejection>,
+    /// Whether all machines that were tried are pools whose jobs end before the build.
+    lacks_only_time: bool,
     verbose: bool,
 }
 
@@ -176,6 +182,7 @@ impl<'a> MachineSearch<'a> {
     /// Goes on without a machine that has failed, or has no room.
     fn give_up(&mut self, machine: &Machine, error: &remote::Error) {
         let reason = error.to_string();
+        self.lacks_only_time &= matches!(error, remote::Error::OutOfTime { .. });
         if error.is_about_room(machine.pool.is_some()) {
             Health::update(self.directories, machine, |health| health.is_full(&reason));
             self.busy.push(Rejection::busy(machine, reason));
@@ -187,6 +194,7 @@ impl<'a> MachineSearch<'a> {
 
     /// Records that a machine has failed: this hook doesn't use it again, and others only later.
     fn set_aside(&mut self, machine: &Machine, error: &str) {
+        self.lacks_only_time = false;
         Health::update(self.directories, machine, |health| health.failed(error));
         self.candidates.retain(|other| *other != machine);
     }
@@ -240,7 +248,8 @@ fn offload<'a>(
             // The machine itself works.
             Health::update(search.directories, machine, Health::build_failed);
             stderr_line!("{error}");
-            return Ok(if status == 101 { 101 } else { 100 });
+            let has_timed_out = status == u32::from(TIMED_OUT);
+            return Ok(if has_timed_out { TIMED_OUT } else { 100 });
         }
         if error.is_local() {
             return Err(error).context(format!("offloading '{derivation}' to '{}'", machine.name));
@@ -258,6 +267,9 @@ fn offload<'a>(
             }
             Err(rejections) => {
                 choose::explain(search.request, &rejections);
+                if search.lacks_only_time && search.candidates.is_empty() {
+                    return Ok(TIMED_OUT);
+                }
                 bail!("no other build machine can take '{derivation}'");
             }
         };

@@ -385,7 +385,10 @@ mod tests {
         for [name, value, _] in fields_of_the_manual() {
             let accepts = |value: &str| machine_with(name, value).is_ok();
             let range = value.trim_end_matches(", or `#f");
-            if let Some((least, most)) = range.split_once(" to ") {
+            if let Some(most) = range.strip_prefix("number from 0 to ") {
+                assert!(accepts("0") && accepts("0.5") && accepts(most), "{name}");
+                assert!(!accepts("-0.1") && !accepts(&format!("{most}.1")), "{name}");
+            } else if let Some((least, most)) = range.split_once(" to ") {
                 let (least, most): (i64, i64) = (least.parse().unwrap(), most.parse().unwrap());
                 for (number, expected) in [(least - 1, false), (least, true), (most, true)] {
                     assert_eq!(accepts(&number.to_string()), expected, "{name} {number}");

@@ -60,11 +60,12 @@ pub struct Pool {
     pub memory: Option<u32>,
     /// What to do when there is no room.
     pub queue: Queue,
-    /// For how many minutes a build waits for a job before another machine gets it; 0: no limit.
+    /// For how many seconds a build waits for a job before another machine gets it; 0: no limit.
     pub queue_limit: u32,
     /// For how many seconds a job is kept without a build.
     pub idle: u32,
-    /// The time limit of a job in minutes; `None`: that of its first build.
+    /// The time limit of a job in minutes; `None`: that of its first build, or less if the scheduler
+    /// allows less.
     pub job_minutes: Option<u32>,
     /// Whose signatures are accepted.
     pub trust: Trust,
@@ -87,7 +88,7 @@ impl Default for Pool {
             worker_key: None,
             memory: None,
             queue: Queue::Wait,
-            queue_limit: 60,
+            queue_limit: 3600,
             idle: 60,
             job_minutes: None,
             trust: Trust::Pool,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use formats::datum::Datum;
+use formats::datum::{Datum, Value};
 
 use super::pool::{Pool, Queue, Scheduler, Trust};
 use super::template::{self, Placeholder};
@@ -58,7 +58,7 @@ pub fn set(pool: &mut Pool, name: &str, value: &Datum) -> FieldResult<()> {
                 _ => return Err("expected \"wait\" or \"now\"".into()),
             }
         }
-        "queue-limit" => pool.queue_limit = integer(value, 0, 100_000)? as u32,
+        "queue-limit" => pool.queue_limit = seconds(value, 100_000)?,
         "idle" => pool.idle = integer(value, 0, 86_400)? as u32,
         "job-minutes" => pool.job_minutes = Some(integer(value, 1, 100_000)? as u32),
         "trust" => {
@@ -104,6 +104,16 @@ fn command_line(value: &Datum) -> FieldResult<Vec<String>> {
         None => Err("names no program".into()),
         Some(program) if program.contains('{') => Err("its program is a placeholder".into()),
         Some(_) => Ok(words),
+    }
+}
+
+/// Checks a number of minutes, and converts it to seconds.
+fn seconds(value: &Datum, most: u32) -> FieldResult<u32> {
+    match value.value {
+        Value::Number(minutes) if (0.0..=f64::from(most)).contains(&minutes) => {
+            Ok((minutes * 60.0).ceil() as u32)
+        }
+        _ => expected(&format!("a number from 0 to {most}"), value),
     }
 }
 

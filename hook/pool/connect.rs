@@ -14,7 +14,7 @@ use super::failure::{Failure, FailureKind};
 use super::messages::{self, Reply, Request, Worker};
 use super::plan::Plan;
 use super::program;
-use super::record::Record;
+use super::record::{self, Record};
 
 /// How often a keeper is started or met again that ends just then.
 const ATTEMPTS: u32 = 4;
@@ -22,6 +22,9 @@ const ATTEMPTS: u32 = 4;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// The shortest wait that is worth a message.
 const FIRST_REPORT: Duration = Duration::from_secs(2);
+/// How long a keeper may take to find out why it has lost its worker, and how often the hook looks.
+const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
+const VERDICT_INTERVAL: Duration = Duration::from_millis(20);
 /// How long a keeper may take to answer what it knows already.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -85,9 +88,20 @@ pub fn vitals(plan: &Plan) -> Option<Worker> {
     }
 }
 
-/// Why the worker of the slot was lost, if its keeper has found out.
+/// Why the worker of the slot was lost, if its keeper finds out, which may be after a connection has
+/// ended.
 pub fn last_failure(plan: &Plan) -> Option<Failure> {
-    Record::load(&plan.directory, plan.slot)?.failure().cloned()
+    let deadline = Instant::now() + VERDICT_TIMEOUT;
+    loop {
+        // In this order: a keeper writes the reason before it ends.
+        let is_kept = record::is_kept(&plan.directory, plan.slot);
+        let record = Record::load(&plan.directory, plan.slot)?;
+        let is_open = is_kept && record.is_open() && Instant::now() < deadline;
+        if record.failure().is_some() || !is_open {
+            return record.failure().cloned();
+        }
+        std::thread::sleep(VERDICT_INTERVAL);
+    }
 }
 
 /// A connection to a keeper that runs.
@@ -142,8 +156,7 @@ fn wait(
                         "" => "there is still no job".to_owned(),
                         reason => format!("there is still no job: {reason}"),
                     };
-                    let minutes = began.elapsed().as_secs() / 60;
-                    let text = format!("{text} (after {minutes} minutes)");
+                    let text = format!("{text} (after {} s)", began.elapsed().as_secs());
                     return Ok(Some(Reply::Failed(Failure::new(FailureKind::Busy, text))));
                 }
                 report(&last, began.elapsed());
@@ -171,10 +184,7 @@ mod tests {
             panic!("{reply:?}");
         };
         assert_eq!(failure.kind, FailureKind::Busy);
-        assert_eq!(
-            failure.text,
-            "there is still no job: Priority (after 0 minutes)"
-        );
+        assert_eq!(failure.text, "there is still no job: Priority (after 0 s)");
         assert_eq!(reports, ["Priority"]);
     }
 

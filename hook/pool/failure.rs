@@ -21,8 +21,10 @@ pub enum FailureKind {
     NoWorker,
     /// The worker would use this host's store.
     SameStore,
-    /// The job was ended because of its limits, or lacks space.
+    /// The job was ended because it used too much, or lacks space.
     Exhausted,
+    /// The job has lasted as long as it may.
+    OutOfTime,
     /// The job, its node or the connection is gone.
     Lost,
     /// This host is at fault.
@@ -60,6 +62,8 @@ impl Failure {
             FailureKind::Unreachable
         } else if says(&signs.exhausted) {
             FailureKind::Exhausted
+        } else if says(&signs.out_of_time) {
+            FailureKind::OutOfTime
         } else if says(&signs.lost) {
             FailureKind::Lost
         } else {
@@ -88,7 +92,8 @@ mod tests {
         let signs = Signs {
             busy: vec!["nodes are busy".to_owned()],
             unreachable: vec!["controller".to_owned()],
-            exhausted: vec!["TIME LIMIT".to_owned()],
+            exhausted: vec!["memory limit".to_owned()],
+            out_of_time: vec!["TIME LIMIT".to_owned()],
             lost: vec!["Node failure".to_owned()],
             hopeless: Vec::new(),
         };
@@ -102,8 +107,12 @@ mod tests {
                 Some(FailureKind::Unreachable),
             ),
             (
-                "CANCELLED AT 12:00 DUE TO TIME LIMIT",
+                "Step 1.0 exceeded memory limit",
                 Some(FailureKind::Exhausted),
+            ),
+            (
+                "CANCELLED AT 12:00 DUE TO TIME LIMIT",
+                Some(FailureKind::OutOfTime),
             ),
             ("Node failure on n1", Some(FailureKind::Lost)),
             ("invalid partition specified: x", None),

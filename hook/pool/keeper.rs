@@ -227,6 +227,7 @@ impl Keeper {
                     memory: hello.memory,
                     load: hello.status.load,
                     free: hello.status.free,
+                    is_new: true,
                     key: hello.key,
                 });
                 self.runs(unix_time());
@@ -270,12 +271,13 @@ impl Keeper {
 
     /// Gives a hook its connection to the worker's daemon.
     fn connect(&mut self, stream: UnixStream) {
-        let (Some(link), Some(worker)) = (&self.link, &self.worker) else {
+        let (Some(link), Some(worker)) = (&self.link, &mut self.worker) else {
             return;
         };
         self.idle = None;
         // A hook that is gone needs none, and one that gets none sees the end of its stream.
         if messages::write(&stream, &Reply::Ready(worker.clone())).is_ok() {
+            worker.is_new = false;
             if let Err(error) = link.open(stream) {
                 eprintln!("cannot connect a hook to the worker: {error}");
             }

@@ -61,6 +61,8 @@ pub struct Worker {
     pub load: Option<f64>,
     /// The free space of its store, in bytes.
     pub free: Option<u64>,
+    /// Whether no build has had this job before.
+    pub is_new: bool,
     /// The key that it has made for this job.
     pub key: Option<String>,
 }

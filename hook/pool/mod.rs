@@ -19,6 +19,7 @@
 //! | `templates.rs` | the command lines of a pool |
 //! | `program.rs` | the program that is hook, keeper and worker |
 //! | `command_line.rs` | command lines with placeholders |
+//! | `longest_job.rs` | the longest time limit of a job, as the scheduler says |
 //! | `plan.rs` | what a keeper is told about its job |
 //! | `record.rs` | what a keeper writes down about its job |
 //! | `messages.rs` | what a hook and a keeper say to each other |
@@ -37,6 +38,7 @@ mod events;
 pub mod failure;
 mod job;
 mod keeper;
+mod longest_job;
 mod messages;
 mod plan;
 mod podman;
@@ -51,6 +53,7 @@ mod worker_stream;
 pub use connect::{Report, again, connect, last_failure, vitals, waiting};
 pub use failure::{Failure, FailureKind};
 pub use keeper::run as keep;
+pub use longest_job::minutes as longest_job;
 pub use messages::Worker;
 pub use plan::{Plan, Wanted};
 pub use record::{Record, State, is_kept, records};

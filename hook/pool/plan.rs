@@ -39,6 +39,19 @@ pub struct Wanted<'a> {
     pub seconds: u64,
 }
 
+impl Wanted<'_> {
+    /// The words for the features that it requires, of those that the pool has words for.
+    fn feature_words(&self, pool: &Pool) -> Vec<Vec<String>> {
+        let words = |feature| pool.resources.get(feature).cloned();
+        self.features.iter().filter_map(words).collect()
+    }
+
+    /// All words for `{options}`.
+    pub(super) fn options(&self, pool: &Pool) -> Vec<String> {
+        [pool.options.clone(), self.feature_words(pool).concat()].concat()
+    }
+}
+
 /// One job of a pool.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
@@ -69,22 +82,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The job for a build in a slot of a pool.
+    /// The job for a build in a slot of a pool whose jobs may last so many minutes, if that is known.
     pub fn new(
         machine: &Machine,
         pool: &Pool,
         directories: &HookDirectories,
         slot: u32,
         wanted: &Wanted<'_>,
+        longest: Option<u64>,
     ) -> io::Result<Plan> {
         let directory = directories.of_machine(machine);
         let templates = Templates::of(pool);
-        let features: Vec<Vec<String>> = (wanted.features.iter())
-            .filter_map(|feature| pool.resources.get(feature).cloned())
-            .collect();
-        let minutes = match pool.job_minutes {
-            Some(minutes) => Some(u64::from(minutes)),
-            None => (wanted.seconds > 0).then(|| job_minutes(wanted.seconds)),
+        let minutes = match (pool.job_minutes, wanted.seconds) {
+            (Some(minutes), _) => Some(u64::from(minutes)),
+            (None, 0) => longest,
+            (None, seconds) => Some(job_minutes(seconds).min(longest.unwrap_or(u64::MAX))),
         };
         let job = job_name(machine, directories, slot);
         let values = Values {
@@ -95,7 +107,7 @@ impl Plan {
             job: job.clone(),
             name: wanted.name.to_owned(),
             worker: worker(pool)?,
-            options: [pool.options.clone(), features.concat()].concat(),
+            options: wanted.options(pool),
             now: pool.queue == Queue::Now,
         };
         let heartbeat_ms = u64::from(pool.heartbeat) * 1000;
@@ -105,7 +117,7 @@ impl Plan {
             slot,
             needs: Needs {
                 entry: Hash::sha256(entry).base32(),
-                features,
+                features: wanted.feature_words(pool),
                 seconds: wanted.seconds,
             },
             command: expand(&templates.command, &values),
@@ -200,6 +212,10 @@ mod tests {
     use crate::test_data::{directories, pool};
 
     fn plan(minutes: Option<u32>, wanted: &Wanted<'_>) -> Plan {
+        limited_plan(minutes, wanted, None)
+    }
+
+    fn limited_plan(minutes: Option<u32>, wanted: &Wanted<'_>, longest: Option<u64>) -> Plan {
         let (_state, directories) = directories();
         let (machine, mut pool) = pool("cluster", &["srun", "--time={minutes}", "{options}"]);
         pool.job_minutes = minutes;
@@ -208,7 +224,7 @@ mod tests {
         pool.resources
             .insert("gpu".to_owned(), row(&["--gres=gpu:1"]));
         pool.resources.insert("big".to_owned(), row(&["-p", "big"]));
-        Plan::new(&machine, &pool, &directories, 2, wanted).unwrap()
+        Plan::new(&machine, &pool, &directories, 2, wanted, longest).unwrap()
     }
 
     const PLAIN: Wanted<'static> = Wanted {
@@ -234,6 +250,25 @@ mod tests {
             "{}",
             of_build.job
         );
+    }
+
+    #[test]
+    fn no_job_asks_for_more_time_than_there_is() {
+        let wanted = |seconds| Wanted { seconds, ..PLAIN };
+        for (seconds, longest, time) in [
+            (86_400, None, "--time=1450"),
+            (86_400, Some(60), "--time=60"),
+            (600, Some(60), "--time=20"),
+            // All that there is, rather than the partition's default.
+            (0, Some(60), "--time=60"),
+            (u64::MAX, Some(60), "--time=60"),
+        ] {
+            let job = limited_plan(None, &wanted(seconds), longest);
+            assert_eq!(job.command[1], time, "{seconds}, {longest:?}");
+        }
+        let job = limited_plan(None, &wanted(86_400), Some(60));
+        assert_eq!(job.limit, Some(3600));
+        assert!(job.will_do(&job.needs, 1800) && !job.will_do(&job.needs, 1801));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub const PRESET: Preset = Preset {
     busy: &[],
     unreachable: &["Cannot connect to Podman", "unable to connect to Podman"],
     exhausted: &[],
+    out_of_time: &[],
     lost: &[],
     hopeless: &[],
 };

@@ -13,8 +13,10 @@ pub struct Preset {
     pub busy: &'static [&'static str],
     /// What the command prints if the scheduler does not answer.
     pub unreachable: &'static [&'static str],
-    /// What the command prints when the job exceeds its limits.
+    /// What the command prints when the job uses more than it has asked for.
     pub exhausted: &'static [&'static str],
+    /// What the command prints when the job has lasted as long as it may.
+    pub out_of_time: &'static [&'static str],
     /// What the command prints when the node of the job fails.
     pub lost: &'static [&'static str],
     /// The reasons for which a job would wait for ever, and what they mean.

@@ -15,6 +15,7 @@ const NONE: Preset = Preset {
     busy: &[],
     unreachable: &[],
     exhausted: &[],
+    out_of_time: &[],
     lost: &[],
     hopeless: &[],
 };
@@ -26,8 +27,10 @@ pub struct Signs {
     pub busy: Vec<String>,
     /// If it does not answer.
     pub unreachable: Vec<String>,
-    /// When a job exceeds its limits.
+    /// When a job uses more than it has asked for.
     pub exhausted: Vec<String>,
+    /// When a job has lasted as long as it may.
+    pub out_of_time: Vec<String>,
     /// When the node of a job fails.
     pub lost: Vec<String>,
     /// If a job would wait for ever, and what that means.
@@ -67,6 +70,7 @@ impl Templates {
                 busy: words(&pool.busy, preset.busy),
                 unreachable: owned(preset.unreachable),
                 exhausted: owned(preset.exhausted),
+                out_of_time: owned(preset.out_of_time),
                 lost: owned(preset.lost),
                 hopeless: (preset.hopeless.iter())
                     .map(|(sign, meaning)| ((*sign).to_owned(), (*meaning).to_owned()))

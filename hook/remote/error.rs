@@ -96,6 +96,16 @@ pub enum Error {
         /// Its message.
         message: String,
     },
+    /// A build had a job of a pool for itself, and did not end before that did.
+    #[error("the job of '{machine}' has lasted as long as it may while {doing}: {message}")]
+    OutOfTime {
+        /// The pool.
+        machine: String,
+        /// What was attempted.
+        doing: String,
+        /// The scheduler's message.
+        message: String,
+    },
     /// A pool has no room for a job now, or not for too long.
     #[error("'{machine}' has no room: {message}")]
     Busy {
@@ -254,7 +264,7 @@ impl Error {
     /// too small.
     pub fn is_about_room(&self, is_pool: bool) -> bool {
         match self {
-            Error::Busy { .. } => true,
+            Error::Busy { .. } | Error::OutOfTime { .. } => true,
             Error::Exhausted { .. } => is_pool,
             _ => false,
         }

@@ -29,7 +29,7 @@ pub(super) fn connect(
     let limit = match (pool.queue, pool.queue_limit) {
         (Queue::Now, _) => Some(NOW_TIMEOUT),
         (Queue::Wait, 0) => None,
-        (Queue::Wait, minutes) => Some(Duration::from_secs(u64::from(minutes) * 60)),
+        (Queue::Wait, seconds) => Some(Duration::from_secs(seconds.into())),
     };
     let deadline = limit.map(|limit| Instant::now() + limit);
     let (connection, _) = open(machine, pool, directories, slot, wanted, deadline, report)?;
@@ -46,7 +46,8 @@ pub(super) fn open(
     deadline: Option<Instant>,
     report: &mut pool::Report<'_>,
 ) -> Result<(DaemonConnection, Worker), Error> {
-    let plan = Plan::new(machine, pool, directories, slot, wanted).map_err(|source| {
+    let longest = pool::longest_job(machine, pool, directories, wanted);
+    let plan = Plan::new(machine, pool, directories, slot, wanted, longest).map_err(|source| {
         let doing = format!("planning a job of '{}'", machine.name);
         Error::Local { doing, source }
     })?;

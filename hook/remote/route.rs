@@ -116,7 +116,7 @@ impl Route {
         match (self, error) {
             (Route::Pool(route), error @ Error::Lost { .. }) => {
                 match pool::last_failure(&route.plan) {
-                    Some(failure) => of_lost_worker(self.name(), error, failure),
+                    Some(failure) => of_lost_worker(&route.worker, self.name(), error, failure),
                     None => error,
                 }
             }
@@ -146,7 +146,7 @@ pub(super) fn no_job(machine: &str, failure: Failure) -> Error {
             machine,
             message: format!("its scheduler does not answer: {text}"),
         },
-        FailureKind::Exhausted => Error::Exhausted {
+        FailureKind::Exhausted | FailureKind::OutOfTime => Error::Exhausted {
             machine,
             doing: "starting a worker".to_owned(),
             message: text,
@@ -159,14 +159,22 @@ pub(super) fn no_job(machine: &str, failure: Failure) -> Error {
 }
 
 /// The error of a worker that was lost, with the reason that its keeper has found.
-fn of_lost_worker(machine: &str, error: Error, failure: Failure) -> Error {
+fn of_lost_worker(worker: &Worker, machine: &str, error: Error, failure: Failure) -> Error {
     let machine = machine.to_owned();
     match (error, failure.kind) {
-        (Error::Lost { doing, .. }, FailureKind::Exhausted) => Error::Exhausted {
+        (Error::Lost { doing, .. }, FailureKind::OutOfTime) if worker.is_new => Error::OutOfTime {
             machine,
             doing,
             message: failure.text,
         },
+        // In a new job, it may end in time.
+        (Error::Lost { doing, .. }, FailureKind::Exhausted | FailureKind::OutOfTime) => {
+            Error::Exhausted {
+                machine,
+                doing,
+                message: failure.text,
+            }
+        }
         (Error::Lost { doing, .. }, _) => Error::Lost {
             machine,
             doing,

@@ -29,6 +29,7 @@
 //! | `worker_ends.rs` | every way in which a worker ends, and what it leaves |
 //! | `cluster.rs` | a Slurm cluster |
 //! | `slurm_farm.rs`, `slurm.rs` | builds through Slurm |
+//! | `slurm_resources.rs` | what jobs of Slurm ask for, and builds that need more |
 //! | `slurm_faults.rs` | builds through Slurm, while everything is killed at random |
 //! | `slurm_words.rs` | what Slurm's commands do and say |
 //!
@@ -68,6 +69,7 @@ mod sharing;
 mod slurm;
 mod slurm_farm;
 mod slurm_faults;
+mod slurm_resources;
 mod slurm_words;
 mod substitutes;
 mod worker;

@@ -42,9 +42,13 @@ impl SlurmFarm {
 
     /// The same, without a machine file and a daemon.
     pub fn stopped(nodes: usize) -> SlurmFarm {
-        let farm = Farm::with(&[]);
+        SlurmFarm::beside(Farm::with(&[]), &vec![NodeKind::default(); nodes])
+    }
+
+    /// A cluster with these nodes for the head of a farm.
+    pub fn beside(farm: Farm, kinds: &[NodeKind]) -> SlurmFarm {
         farm.site.for_everybody(program());
-        let cluster = Cluster::start(&farm, &vec![NodeKind::default(); nodes]);
+        let cluster = Cluster::start(&farm, kinds);
         SlurmFarm { cluster, farm }
     }
 
@@ -62,8 +66,6 @@ impl SlurmFarm {
             .plain("parallel-builds", "2")
             .plain("cores", "1")
             .plain("memory", "600")
-            // Clients' own limit, a day, is more than the partition allows.
-            .plain("job-minutes", "30")
             .plain("heartbeat", "1")
             .plain("idle", "1")
             .plain("speed", "2.0")
