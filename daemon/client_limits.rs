@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::shared_limit::{ShareLimits, SharedLimit};
@@ -18,6 +19,12 @@ use crate::shared_limit::{ShareLimits, SharedLimit};
 const DESCRIPTORS_PER_SESSION: u64 = 4;
 /// What a build has open, besides the lock of each output.
 const DESCRIPTORS_PER_BUILD: u64 = 12;
+/// What the daemon itself has open, at most: its sockets, the database, the network program.
+const DESCRIPTORS_OF_DAEMON: u64 = 32;
+/// What all builds have at least.
+const LEAST_FOR_BUILDS: u64 = 4 * DESCRIPTORS_PER_BUILD;
+/// The fewest descriptors with which the daemon serves anybody.
+const LEAST_DESCRIPTORS: u64 = 128;
 /// What a thread maps: its stack, its stack for signals, a guard page for each, its share of the
 /// allocator's arenas, and the buffer of a session's connection.
 const MAPS_PER_THREAD: u64 = 8;
@@ -39,6 +46,19 @@ pub struct ClientLimits {
     pub temp_roots: Arc<SharedLimit>,
     /// Descriptors of builds: see [`ClientLimits::descriptors_of_build`].
     pub build_descriptors: Arc<SharedLimit>,
+}
+
+/// An error if this process may have too few descriptors to serve anybody: requests would fail at
+/// random, instead of waiting.
+pub fn check_descriptors() -> anyhow::Result<()> {
+    let limit = system::open_files::hard_limit().context("cannot read the limit of open files")?;
+    if limit < LEAST_DESCRIPTORS {
+        bail!(
+            "the limit of open files is {limit}, and this daemon needs {LEAST_DESCRIPTORS} at \
+             least; raise it by `ulimit -n', or `LimitNOFILE' of the service"
+        );
+    }
+    Ok(())
 }
 
 /// What there is of each resource that clients use.
@@ -71,9 +91,12 @@ impl ClientLimits {
 }
 
 impl Resources {
-    /// Half of the descriptors and memory maps, and a quarter of the tasks: builds have processes.
+    /// Half of the descriptors, or what builds leave if these are few; half of the memory maps, and a
+    /// quarter of the tasks: builds have processes.
     fn connections(&self) -> ShareLimits {
-        let total = (self.descriptors / DESCRIPTORS_PER_SESSION / 2)
+        let kept = DESCRIPTORS_OF_DAEMON + LEAST_FOR_BUILDS;
+        let descriptors = (self.descriptors / 2).min(self.descriptors.saturating_sub(kept));
+        let total = (descriptors / DESCRIPTORS_PER_SESSION)
             .min(self.memory_maps / MAPS_PER_THREAD / 2)
             .min(self.tasks / 4);
         ShareLimits::new(total.clamp(SESSIONS.0, SESSIONS.1), 4)
@@ -93,12 +116,7 @@ impl Resources {
     fn build_descriptors(&self) -> ShareLimits {
         let builds = (self.memory_maps / MAPS_PER_THREAD).min(self.tasks) / 4;
         let total = builds.saturating_mul(DESCRIPTORS_PER_BUILD);
-        ShareLimits::new(
-            total
-                .min(self.descriptors / 4)
-                .max(4 * DESCRIPTORS_PER_BUILD),
-            2,
-        )
+        ShareLimits::new(total.min(self.descriptors / 4).max(LEAST_FOR_BUILDS), 2)
     }
 
     fn of_this_process() -> Resources {
@@ -190,6 +208,7 @@ mod tests {
         };
         assert_eq!(connections(524_288, 8192, 65530), 2048);
         assert_eq!(connections(1024, 8192, 65530), 128);
+        assert_eq!(connections(128, 8192, 65530), 12);
         assert_eq!(connections(u64::MAX, u64::MAX, 65530), 4095);
         assert_eq!(connections(u64::MAX, u64::MAX, u64::MAX), 4096);
         assert_eq!(connections(0, 0, 0), 8);

@@ -87,6 +87,7 @@ fn run() -> Result<ExitCode> {
         Action::CheckSetup => return check_setup::run(&settings),
         Action::ChangeOwner(user) => return change_owner::run(&settings, &user),
     }
+    client_limits::check_descriptors()?;
     let listeners = listen::open(&settings)?;
     warnings::log(&settings);
     store::writable::make_writable(&settings.directories)?;

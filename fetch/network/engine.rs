@@ -10,7 +10,7 @@ use substitutes::network::{ErrorKind, NetworkError};
 
 use super::transfer::{Sink, Transfer};
 
-/// How many connections that nobody uses are kept.
+/// How many connections that nobody uses are kept, if there are descriptors for so many.
 const IDLE_CONNECTIONS: usize = 128;
 /// How long a body that nobody wants may take to end, so that its connection can be used again.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -44,10 +44,12 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn new() -> Result<Engine, curl::MultiError> {
+    /// No transfers yet. At most `idle` connections are kept.
+    pub fn new(idle: u64) -> Result<Engine, curl::MultiError> {
         let mut multi = Multi::new();
         multi.pipelining(false, true)?;
-        multi.set_max_connects(IDLE_CONNECTIONS)?;
+        let idle = usize::try_from(idle).unwrap_or(usize::MAX);
+        multi.set_max_connects(idle.min(IDLE_CONNECTIONS))?;
         Ok(Engine {
             handles: HashMap::new(),
             multi,

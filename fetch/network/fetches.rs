@@ -6,6 +6,7 @@ use std::time::Instant;
 use substitutes::network::{RequestId, Requester, Shares, User};
 
 use super::address;
+use super::capacity::Capacity;
 use super::engine::{Ended, Engine};
 use super::job::{Job, Tools};
 use super::load::Load;
@@ -43,12 +44,16 @@ struct Entry {
 }
 
 impl Fetches {
-    pub fn new() -> Fetches {
+    /// None yet. At most `most` of them run at once.
+    pub fn new(most: u64) -> Fetches {
         Fetches {
             all: HashMap::new(),
             waiting: FairQueue::new(),
             running: HashSet::new(),
-            load: Load::new(PER_SERVER, IN_ALL),
+            load: Load::new(
+                Capacity::shares(most, PER_SERVER),
+                Capacity::shares(most, IN_ALL),
+            ),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, Requester, Shares};
 
 use super::address::server;
+use super::capacity::Capacity;
 use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::load::Load;
@@ -75,12 +76,16 @@ impl Get {
 }
 
 impl Gets {
-    pub fn new() -> Gets {
+    /// None yet. At most `most` of them run at once.
+    pub fn new(most: u64) -> Gets {
         Gets {
             all: HashMap::new(),
             waiting: FairQueue::new(),
             running: HashMap::new(),
-            load: Load::new(PER_SERVER, IN_ALL),
+            load: Load::new(
+                Capacity::shares(most, PER_SERVER),
+                Capacity::shares(most, IN_ALL),
+            ),
             rests: Rests::default(),
         }
     }

@@ -11,6 +11,7 @@
 
 mod address;
 mod budget;
+mod capacity;
 mod decode;
 mod engine;
 mod fetches;
@@ -44,6 +45,7 @@ pub fn run() -> anyhow::Result<()> {
     if socket.peer_addr().is_err() {
         bail!("descriptor 0 is no socket; the daemon starts this program, not people");
     }
+    system::open_files::raise_limit().context("cannot raise the limit of open files")?;
     curl::init();
     crate::confine::confine()?;
     server::serve(socket)

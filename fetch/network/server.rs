@@ -10,6 +10,7 @@ use substitutes::network::message::{Request, SourceMessage};
 use substitutes::network::{ErrorKind, Event, NetworkError, RequestId};
 
 use super::budget::Budget;
+use super::capacity::Capacity;
 use super::engine::{Engine, Waiting};
 use super::fetches::Fetches;
 use super::gets::{Get, Gets};
@@ -36,12 +37,13 @@ struct Server {
 
 /// Serves requests until the other side hangs up.
 pub fn serve(socket: UnixStream) -> anyhow::Result<()> {
+    let capacity = Capacity::of(system::open_files::hard_limit()?);
     let mut server = Server {
         link: Link::new(socket)?,
-        engine: Engine::new().context("cannot set up libcurl")?,
+        engine: Engine::new(capacity.idle).context("cannot set up libcurl")?,
         notes: Notes::new()?,
-        gets: Gets::new(),
-        fetches: Fetches::new(),
+        gets: Gets::new(capacity.gets),
+        fetches: Fetches::new(capacity.fetches),
         rests: Rests::default(),
         budget: Budget::new(),
     };

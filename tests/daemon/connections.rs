@@ -30,6 +30,21 @@ fn small_daemon(build_users: &BuildUsers) -> Fixture {
     }
 }
 
+#[test]
+fn with_too_few_descriptors_it_says_so_and_serves_nobody() {
+    only_ours!();
+    let site = Site::new();
+    let mut command = site.command("sh");
+    command.args(["-c", "ulimit -n 127; exec \"$0\" \"$@\""]);
+    let output = command.arg(program()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = "the limit of open files is 127, and this daemon needs 128 at least";
+    assert!(
+        !output.status.success() && said.contains(expected),
+        "{said}"
+    );
+}
+
 /// The reason why the daemon refuses a client; `None` if it serves it.
 fn refused(stream: UnixStream) -> Option<String> {
     let mut client = RawClient { stream };

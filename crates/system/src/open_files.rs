@@ -19,6 +19,11 @@ pub fn raise_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
+/// To what this process can raise its limit of open files, and programs that it starts theirs.
+pub fn hard_limit() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
 /// The limit for programs that we start, if it differs from ours.
 pub(crate) fn original_limit() -> Option<libc::rlimit> {
     ORIGINAL.get().copied()

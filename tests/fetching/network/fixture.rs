@@ -32,6 +32,16 @@ impl Program {
 
     /// With these variables.
     pub fn with_environment(variables: &[(&str, &str)]) -> Program {
+        Program::launch(Path::new(env!("CARGO_BIN_EXE_guix-fetch")), variables)
+    }
+
+    /// Another program, which executes this one.
+    pub fn by(program: &Path) -> Program {
+        Program::launch(program, &[])
+    }
+
+    fn launch(program: &Path, variables: &[(&str, &str)]) -> Program {
+        let program = program.to_owned();
         let variables: Vec<(String, String)> = variables
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
@@ -39,8 +49,7 @@ impl Program {
         let (pid, starts) = (Arc::new(AtomicI32::new(0)), Arc::new(AtomicUsize::new(0)));
         let (new_pid, more_starts) = (pid.clone(), starts.clone());
         let network = Network::new(move |socket| {
-            let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-            let program = network::program(program, socket);
+            let program = network::program(&program, socket);
             let program = variables
                 .iter()
                 .fold(program, |program, (name, value)| program.env(name, value));
@@ -333,13 +342,17 @@ pub fn respond(stream: &mut TcpStream, status: &str, fields: &str, body: &[u8]) 
     let _ = stream.write_all(body);
 }
 
-/// Writes the head of an answer and then a little of it, now and then, until the other side hangs up:
-/// not so little that anybody would take it for dead.
-pub fn drip(stream: &mut TcpStream) {
-    let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
-    while sent.is_ok() {
+/// Answers so slowly that it takes a second for 500 bytes, and not so slowly that anybody would take it
+/// for dead; until the other side hangs up.
+pub fn drip(stream: &mut TcpStream, body: &[u8]) {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut sent = stream.write_all(head.as_bytes());
+    for piece in body.chunks(50) {
+        if sent.is_err() {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(100));
-        sent = stream.write_all(&[0; 50]);
+        sent = stream.write_all(piece);
     }
 }
 
