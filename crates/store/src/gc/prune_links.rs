@@ -66,7 +66,8 @@ pub(super) fn prune_links(store: &Store, progress: &dyn Progress) -> Result<u64>
     }
     say(progress, Level::Info, || {
         let overhead = links.stat().map_or(0, |stat| stat.size()) as i64;
-        let saved = Aligned(saved.into_inner() - overhead);
+        // In a small store the directory may take more than is saved.
+        let saved = Aligned((saved.into_inner() - overhead).max(0));
         format!("note: currently hard linking saves {saved}")
     });
     Ok(freed.into_inner())
