@@ -19,7 +19,7 @@ use crate::hello::Hello;
 use crate::log::Log;
 use crate::log_printer::{Detail, LogPrinter};
 use crate::options::{BuildOptions, number};
-use crate::output;
+use crate::output::{self, Surface};
 use crate::plan::{self, BuildPlan, read_derivation};
 use crate::roots;
 
@@ -204,10 +204,10 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     // `guix-client build … 2>&1 | head` must not continue to the end while the builder prints
     // nothing.
     output::end_with_reader_of(io::stderr());
-    let colors = output::has_colors(&io::stderr());
+    let surface = Surface::of_stderr();
     let is_watched = detail > Detail::Nothing && output::is_watched();
     let downloads = Downloads::expecting(downloads.0, downloads.1, is_watched);
-    let mut log = LogPrinter::new(output::stderr(), detail, colors, expected, downloads);
+    let mut log = LogPrinter::new(output::stderr(), detail, surface, expected, downloads);
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| log.write(text));
@@ -249,7 +249,10 @@ fn build_in_frames(
 fn assert_obtainable(missing: Option<&StorePath>) -> Result<()> {
     match missing {
         None => Ok(()),
-        Some(path) => bail!("`{path}' is not in the store, and there is no substitute for it"),
+        Some(path) => bail!(
+            "`{path}' is not in the store, and there is no substitute for it; `guix-client weather \
+             {path}' says what the servers have"
+        ),
     }
 }
 

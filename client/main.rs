@@ -26,6 +26,7 @@ mod network;
 mod offload;
 mod options;
 mod output;
+mod plain_lines;
 mod plan;
 mod processes;
 mod progress;

@@ -154,14 +154,42 @@ pub fn error(command: &str, error: &anyhow::Error) {
     message(command, "error: ", &text);
 }
 
+/// Whether `stream` is a terminal that understands control sequences.
+pub fn is_screen(stream: &impl IsTerminal) -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    stream.is_terminal() && !is_dumb
+}
+
 /// Whether `stream` is a terminal that shows colors, and the user has not said `NO_COLOR`.
 pub fn has_colors(stream: &impl IsTerminal) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-    stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb
+    is_screen(stream) && !is_set("NO_COLOR")
 }
 
 /// Whether standard error is a terminal.
 pub fn is_watched() -> bool {
     io::stderr().is_terminal()
+}
+
+/// What a log is shown on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// A file, or a pipe, or a terminal that shows lines and nothing else.
+    Lines,
+    /// A terminal.
+    Screen,
+    /// A terminal with colors.
+    Colors,
+}
+
+impl Surface {
+    /// Standard error.
+    pub fn of_stderr() -> Surface {
+        let stderr = io::stderr();
+        match (is_screen(&stderr), has_colors(&stderr)) {
+            (false, _) => Surface::Lines,
+            (true, false) => Surface::Screen,
+            (true, true) => Surface::Colors,
+        }
+    }
 }

@@ -391,7 +391,7 @@ fn an_item_is_there_or_named_as_missing() {
         let run = fixture.run(&[options, &[&item, &missing]].concat());
         run.fails(&format!(
             "guix-client build: error: `{missing}' is not in the store, and there is no \
-             substitute for it\n"
+             substitute for it; `guix-client weather {missing}' says what the servers have\n"
         ));
     }
 }
