@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return Err(error).context("writing to standard output");
     }
     if let Err(error) = performed {
-        bail!("{}: {}", printable(url), printable(reason(&error).trim()));
+        bail!("{}: {}", printable(url), printable(&reason(&error, url)));
     }
     // Of an empty file nothing was written.
     easy.get_mut().begin();

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use curl::Error;
 
+use crate::proxy;
+
 /// How downloads name themselves, as Guix: some servers refuse those without a known name.
 pub const DOWNLOAD_AGENT: &str = "GNU Guile";
 /// How long connecting may take for a download.
@@ -21,10 +23,19 @@ pub fn is_broken_off(error: &Error) -> bool {
         || error.is_http2_stream_error()
 }
 
-/// The most exact words for an error.
-pub fn reason(error: &Error) -> &str {
-    match error.extra_description() {
+/// The most exact words for an error of a transfer from `url`. If there is no way to the server, they
+/// name the proxy, which may be why.
+pub fn reason(error: &Error, url: &str) -> String {
+    let text = match error.extra_description() {
         Some(text) if !text.is_empty() => text.trim_end(),
         _ => error.description(),
+    };
+    let no_way = error.is_couldnt_connect()
+        || error.is_couldnt_resolve_proxy()
+        || error.is_operation_timedout()
+        || text.contains("CONNECT");
+    match proxy::of(url).filter(|_| no_way) {
+        Some((variable, proxy)) => format!("{text} (`{variable}' is `{proxy}')"),
+        None => text.to_owned(),
     }
 }

@@ -5,6 +5,7 @@ mod download;
 mod get;
 mod libcurl;
 mod network;
+mod proxy;
 mod substitute;
 
 use std::ffi::OsString;

@@ -44,7 +44,8 @@ pub fn get(url: &str, method: Method, token: Option<&str>) -> Result<(u32, Value
         easy.perform()?;
         easy.response_code()
     };
-    let status = perform().map_err(|error: curl::Error| format!("{url}: {}", reason(&error)))?;
+    let status =
+        perform().map_err(|error: curl::Error| format!("{url}: {}", reason(&error, url)))?;
     let answer = serde_json::from_slice(&easy.get_ref().0);
     Ok((status, answer.unwrap_or(Value::Null)))
 }

@@ -136,8 +136,8 @@ impl Transfer {
         if performed.is_err() || is_cut {
             let error = performed.err();
             let reason = match &error {
-                Some(error) => reason(error),
-                None => "the answer ends too early",
+                Some(error) => reason(error, url),
+                None => "the answer ends too early".to_owned(),
             };
             let refused = receiver.response.refused;
             // A server that cannot go on where the transfer broke: from the start.

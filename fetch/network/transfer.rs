@@ -254,7 +254,7 @@ pub fn failure(error: &curl::Error, easy: &Easy2<Transfer>, url: &str) -> Networ
     } else {
         ErrorKind::Protocol
     };
-    described(kind, url, reason(error))
+    described(kind, url, &reason(error, url))
 }
 
 /// An error whose text begins with the URL.

@@ -6,6 +6,7 @@ use substitutes::network::{ErrorKind, Event};
 
 use super::fixture::{HandServer, Program, answer, last_events, next, respond};
 use crate::harness::eventually;
+use crate::harness::servers::free_port;
 use crate::harness::web_server::{Protocol, WebServer};
 
 fn directory(files: usize) -> tempfile::TempDir {
@@ -216,6 +217,27 @@ fn proxies() {
     // It answers the request for a tunnel, but is none.
     program.get("https://somewhere.invalid/x", 100).unwrap_err();
     assert!(proxy.requests()[1].starts_with("CONNECT somewhere.invalid:443 HTTP/1.1\r\n"));
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_named() {
+    let dead = format!("127.0.0.1:{}", free_port());
+    let program = Program::with_environment(&[
+        ("http_proxy", &format!("http://me:secret@{dead}")),
+        ("https_proxy", "proxy.invalid:3128"),
+    ]);
+    let said = |url| program.get(url, 100).unwrap_err().to_string();
+    let of_dead = said("http://somewhere.invalid/x");
+    assert!(
+        of_dead.contains(&format!("(`http_proxy' is `http://{dead}')")),
+        "{of_dead}"
+    );
+    assert!(!of_dead.contains("secret"), "{of_dead}");
+    let of_unknown = said("https://somewhere.invalid/x");
+    assert!(
+        of_unknown.contains("(`https_proxy' is `proxy.invalid:3128')"),
+        "{of_unknown}"
+    );
 }
 
 #[test]
