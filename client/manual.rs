@@ -50,8 +50,12 @@ pub fn run(arguments: Arguments, command: clap::Command) -> Result<ExitCode> {
                 "the pager of `log' on a terminal; `less' by default, and none if it is empty",
             ),
             (
-                "http_proxy, https_proxy, no_proxy",
+                "http_proxy, https_proxy, ftp_proxy, all_proxy, no_proxy",
                 "proxies for `weather' and `download'",
+            ),
+            (
+                "GUIX_FETCH",
+                "the program that touches the network for `weather' and `download'",
             ),
             ("NO_COLOR", "if set, nothing is printed in colors"),
         ],

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use protocol::operations::SetOptions;
+use substitutes::servers::{ListedBy, parse_list};
 
 /// Parses a number of an option.
 pub fn number(text: &str) -> Result<u32, String> {
@@ -14,6 +15,14 @@ pub fn positive(text: &str) -> Result<u32, String> {
     match number(text) {
         Ok(0) | Err(_) => Err(format!("expected a whole number from 1 to {}", u32::MAX)),
         number => number,
+    }
+}
+
+/// Checks a list of substitute servers.
+pub fn servers(text: &str) -> Result<String, String> {
+    match parse_list(text, ListedBy::Administrator) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -36,7 +45,7 @@ pub struct BuildOptions {
     #[arg(long)]
     pub no_substitutes: bool,
     /// Fetch substitutes from URLS if they are authorized
-    #[arg(long, value_name = "URLS")]
+    #[arg(long, value_name = "URLS", value_parser = servers)]
     substitute_urls: Option<String>,
     /// Accepted for compatibility; derivations are never grafted here
     #[arg(long)]

@@ -1,7 +1,7 @@
 //! `guix-client weather`: which substitute servers have which items, how large, and whether they are
 //! believed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,11 +17,12 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use store::Directories;
 use substitutes::servers::{ListedBy, Server, parse_list};
-use substitutes::survey::{Answer, Standing, survey};
+use substitutes::survey::{Answer, Report, Standing, survey};
 use substitutes::{Narinfo, Preference};
 
 use crate::daemon::{self, Daemon, item_behind};
 use crate::network::network;
+use crate::options;
 use crate::output;
 use crate::plan::read_derivation;
 
@@ -29,7 +30,7 @@ use crate::plan::read_derivation;
 #[derive(Args)]
 pub struct Arguments {
     /// Ask the servers at URLS instead of the daemon's
-    #[arg(long, value_name = "URLS")]
+    #[arg(long, value_name = "URLS", value_parser = options::servers)]
     substitute_urls: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -52,14 +53,19 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let none = Acl::default();
     let acl = acl.as_ref().map_or(&none, |authorised| authorised.acl());
     let network = network(&directories);
-    let answers = survey(&network, &directories.store, &servers, &items)
+    let mut told: Vec<Option<Report>> = servers.iter().map(|_| None).collect();
+    let mut tell = |row: usize, report| told[row] = Some(report);
+    let store = &directories.store;
+    survey(&network, store, &servers, &items, false, &mut tell)
         .context("asking substitute servers")?;
+    // Each has been told of.
+    let told: Vec<Report> = told.into_iter().flatten().collect();
     let mut reports = Vec::new();
     for (column, item) in items.iter().enumerate() {
-        let answers = answers.iter().map(|row| &row[column]);
+        let answers = told.iter().map(|report| &report.answers[column]);
         reports.push(ItemReport::new(item, &servers, answers, acl));
     }
-    let weather = Weather::new(&servers, reports);
+    let weather = Weather::new(&servers, &told, reports);
     let mut out = output::stdout();
     let text = match arguments.json {
         true => weather.json(),
@@ -125,6 +131,9 @@ struct ServerReport {
     download_size: u64,
     /// How many bytes they have in the store.
     nar_size: u64,
+    /// Why it was asked for nothing more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// What is known of an item.
@@ -286,7 +295,7 @@ impl Offer {
 }
 
 impl Weather {
-    fn new(servers: &[Arc<Server>], items: Vec<ItemReport>) -> Weather {
+    fn new(servers: &[Arc<Server>], told: &[Report], items: Vec<ItemReport>) -> Weather {
         let report = |(row, server): (usize, &Arc<Server>)| {
             let offers = items.iter().map(|item| &item.servers[row]);
             let there: Vec<&Offer> = offers.filter(|offer| offer.nar_size.is_some()).collect();
@@ -299,6 +308,7 @@ impl Weather {
                 items: there.len(),
                 download_size: sum(&mut downloads.filter_map(|file| file.size)),
                 nar_size: sum(&mut there.iter().filter_map(|offer| offer.nar_size)),
+                error: told[row].given_up.clone(),
             }
         };
         Weather {
@@ -313,26 +323,62 @@ impl Weather {
         printable_json(&text) + "\n"
     }
 
+    /// How many items a server could not be asked for, by reasons that it has for several of them.
+    fn failures(&self, row: usize) -> BTreeMap<&str, usize> {
+        let mut failures = BTreeMap::new();
+        for item in &self.items {
+            if let Some(reason) = &item.servers[row].error {
+                *failures.entry(reason.as_str()).or_insert(0) += 1;
+            }
+        }
+        failures.retain(|_, count| *count > 1);
+        failures
+    }
+
     fn text(&self) -> String {
         let widths = self.servers.iter().map(|server| server.url.chars().count());
         let width = widths.max().unwrap_or(0);
+        let failures: Vec<_> = (0..self.servers.len())
+            .map(|row| self.failures(row))
+            .collect();
         let mut text = String::new();
         for item in &self.items {
             text += &format!("{}\n", item.path);
-            for offer in &item.servers {
+            for (row, offer) in item.servers.iter().enumerate() {
+                let reason = offer.error.as_deref().unwrap_or_default();
+                if self.servers[row].error.is_some() && !reason.is_empty()
+                    || failures[row].contains_key(reason)
+                {
+                    // That is said once, below.
+                    continue;
+                }
                 let words = offer.words();
                 text += &format!("  {:width$}  {}\n", offer.url, printable(&words));
             }
         }
         let count = self.items.len();
-        for server in &self.servers {
-            text += &format!(
-                "{}: {} of {count} items, {} to download, {} in the store\n",
-                server.url,
-                server.items,
-                HumanBytes(server.download_size),
-                HumanBytes(server.nar_size)
-            );
+        for (server, failures) in self.servers.iter().zip(&failures) {
+            if server.items > 0 || server.error.is_none() {
+                text += &format!(
+                    "{}: {} of {count} items, {} to download, {} in the store\n",
+                    server.url,
+                    server.items,
+                    HumanBytes(server.download_size),
+                    HumanBytes(server.nar_size)
+                );
+            }
+            if let Some(reason) = &server.error {
+                text += &format!(
+                    "{}: not asked any more: {}\n",
+                    server.url,
+                    printable(reason)
+                );
+                continue;
+            }
+            for (reason, failed) in failures {
+                let reason = printable(reason);
+                text += &format!("{}: {failed} of {count} items: {reason}\n", server.url);
+            }
         }
         let substitutable = self.items.iter().filter(|item| item.substitutable);
         text += &format!(

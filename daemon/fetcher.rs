@@ -1,6 +1,7 @@
 //! Which program touches the network for the daemon: `guix-fetch`, which comes with it, or Guix's
 //! own `guix` (`--fetcher`).
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
@@ -8,21 +9,48 @@ use store::Directories;
 use substitutes::network::GUIX_FETCH;
 use system::errno;
 
+/// The environment variable that names Guix's own program.
+const GUIX: &str = "GUIX";
+
+/// Whose program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ours, which is confined and decides nothing.
+    GuixFetch,
+    /// Guix's, for substitutes and downloads.
+    Guix,
+}
+
 /// The program that touches the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fetcher {
-    /// Ours, which is confined and decides nothing.
-    GuixFetch(PathBuf),
-    /// Guix's, for substitutes and downloads.
-    Guix(PathBuf),
+pub struct Fetcher {
+    kind: Kind,
+    program: PathBuf,
+    /// The option or variable that the administrator has chosen it by.
+    chosen_by: Option<&'static str>,
+    /// Ours, which was looked for first and is not there, if nothing was chosen.
+    instead_of: Option<PathBuf>,
+    /// Whether the administrator can do without: there is to be none of ours, and Guix's isn't asked for.
+    is_dispensable: bool,
 }
 
 impl Fetcher {
-    /// Ours, if it is there, or else Guix's.
+    /// The one that the environment names, or else ours, if it is there, or else Guix's.
     pub fn new(directories: &Directories) -> Fetcher {
+        let guix = Fetcher::guix(directories);
         match GUIX_FETCH.find(&directories.libexec) {
-            Some(program) if check(&program).is_ok() => Fetcher::GuixFetch(program),
-            _ => Fetcher::Guix(directories.guix.clone()),
+            Some(program) if GUIX_FETCH.is_named() => {
+                Fetcher::of(Kind::GuixFetch, program, Some(GUIX_FETCH.variable))
+            }
+            Some(program) if is_program(&program) => Fetcher::of(Kind::GuixFetch, program, None),
+            Some(program) => Fetcher {
+                instead_of: Some(program),
+                ..guix
+            },
+            None => Fetcher {
+                is_dispensable: true,
+                ..guix
+            },
         }
     }
 
@@ -32,13 +60,25 @@ impl Fetcher {
     /// There is no such fetcher, or it is ours and not there.
     pub fn named(name: &[u8], directories: &Directories) -> Result<Fetcher, String> {
         match name {
-            b"guix" => Ok(Fetcher::Guix(directories.guix.clone())),
+            b"guix" => {
+                let guix = Fetcher::guix(directories);
+                let chosen_by = guix
+                    .chosen_by
+                    .or(Some("--fetcher=guix; GUIX can name another"));
+                Ok(Fetcher { chosen_by, ..guix })
+            }
             b"guix-fetch" => {
                 let none = || format!("`{}' is empty", GUIX_FETCH.variable);
                 let program = GUIX_FETCH.find(&directories.libexec).ok_or_else(none)?;
-                let unusable = |reason| format!("cannot use `{}': {reason}", program.display());
-                check(&program).map_err(unusable)?;
-                Ok(Fetcher::GuixFetch(program))
+                let chosen_by = match GUIX_FETCH.is_named() {
+                    true => GUIX_FETCH.variable,
+                    false => "--fetcher=guix-fetch; GUIX_FETCH can name another",
+                };
+                let fetcher = Fetcher::of(Kind::GuixFetch, program, Some(chosen_by));
+                match fetcher.lack() {
+                    Some(lack) => Err(lack),
+                    None => Ok(fetcher),
+                }
             }
             other => Err(format!(
                 "'{}': unknown fetcher",
@@ -47,17 +87,61 @@ impl Fetcher {
         }
     }
 
-    /// The program's file.
-    pub fn program(&self) -> &Path {
-        match self {
-            Fetcher::GuixFetch(program) | Fetcher::Guix(program) => program,
+    fn of(kind: Kind, program: PathBuf, chosen_by: Option<&'static str>) -> Fetcher {
+        Fetcher {
+            kind,
+            program,
+            chosen_by,
+            instead_of: None,
+            is_dispensable: false,
         }
     }
 
-    /// Whether the program is there.
-    pub fn is_available(&self) -> bool {
-        check(self.program()).is_ok()
+    /// Guix's.
+    fn guix(directories: &Directories) -> Fetcher {
+        let chosen_by = env::var_os(GUIX).map(|_| GUIX);
+        Fetcher::of(Kind::Guix, directories.guix.clone(), chosen_by)
     }
+
+    /// Whether it is ours.
+    pub fn is_ours(&self) -> bool {
+        self.kind == Kind::GuixFetch
+    }
+
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Whether the administrator has chosen it.
+    pub fn is_chosen(&self) -> bool {
+        self.chosen_by.is_some() && !self.is_dispensable
+    }
+
+    /// Whether nobody misses it if it isn't there.
+    pub fn is_dispensable(&self) -> bool {
+        self.is_dispensable
+    }
+
+    /// Why the program can't be used, if it can't.
+    pub fn lack(&self) -> Option<String> {
+        let reason = check(&self.program).err()?;
+        let program = self.program.display();
+        let chosen_by = match self.chosen_by {
+            Some(name) => format!(" ({name})"),
+            None => String::new(),
+        };
+        let mut lack = format!("cannot use `{program}'{chosen_by}: {reason}");
+        if let Some(ours) = &self.instead_of {
+            lack += &format!("; and there is no `{}'", ours.display());
+        }
+        Some(lack)
+    }
+}
+
+/// Whether there is a program of this name.
+pub fn is_program(program: &Path) -> bool {
+    check(program).is_ok()
 }
 
 fn check(program: &Path) -> Result<(), String> {
@@ -79,16 +163,32 @@ mod tests {
     #[test]
     fn only_known_fetchers_can_be_named() {
         let guix = Fetcher::named(b"guix", &directories()).unwrap();
-        assert_eq!(guix, Fetcher::Guix(directories().guix));
+        assert!(!guix.is_ours() && guix.is_chosen() && !guix.is_dispensable());
+        assert_eq!(guix.program(), directories().guix);
         let refused = Fetcher::named(b"wget", &directories()).unwrap_err();
         assert_eq!(refused, "'wget': unknown fetcher");
     }
 
     #[test]
-    fn what_cannot_be_executed_is_no_program() {
-        for program in ["/nonexistent/fetch", "/etc/passwd", "/etc"] {
-            assert!(!Fetcher::GuixFetch(program.into()).is_available());
+    fn what_cannot_be_executed_is_named_with_the_reason() {
+        let lack =
+            |program: &str| Fetcher::of(Kind::GuixFetch, program.into(), Some("GUIX_FETCH")).lack();
+        for (program, reason) in [
+            ("/nonexistent/fetch", "No such file or directory"),
+            ("/etc/passwd", "Permission denied"),
+            ("/etc", "Is a directory"),
+        ] {
+            let expected = format!("cannot use `{program}' (GUIX_FETCH): {reason}");
+            assert_eq!(lack(program), Some(expected));
         }
-        assert!(Fetcher::Guix("/bin/sh".into()).is_available());
+        assert_eq!(lack("/bin/sh"), None);
+        let fetcher = Fetcher {
+            instead_of: Some("/x/fetch".into()),
+            ..Fetcher::of(Kind::Guix, "/nonexistent/guix".into(), None)
+        };
+        assert_eq!(
+            fetcher.lack().unwrap(),
+            "cannot use `/nonexistent/guix': No such file or directory; and there is no `/x/fetch'"
+        );
     }
 }

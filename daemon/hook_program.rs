@@ -5,8 +5,10 @@
 //! file is checked before each use, so that a hook that is installed later is found; an unusable
 //! hook is reported once.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -16,6 +18,34 @@ use system::errno;
 
 /// The environment variable with the hook's file name.
 pub const VARIABLE: &str = "NIX_BUILD_HOOK";
+
+/// The environment variable with the seconds for a hook's reply.
+const TIMEOUT_VARIABLE: &str = "GUIX_BUILD_HOOK_TIMEOUT";
+/// The timeout for a hook's reply, unless the environment names another. Probing many slow machines
+/// takes less time.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The timeout for a hook's reply, and a warning if what the environment says of it means nothing.
+pub fn reply_timeout() -> (Duration, Option<String>) {
+    timeout_from(std::env::var_os(TIMEOUT_VARIABLE).as_deref())
+}
+
+fn timeout_from(value: Option<&OsStr>) -> (Duration, Option<String>) {
+    let Some(value) = value else {
+        return (REPLY_TIMEOUT, None);
+    };
+    match value.to_str().map(str::parse::<u32>) {
+        Some(Ok(seconds)) if seconds > 0 => (Duration::from_secs(seconds.into()), None),
+        _ => {
+            let (value, seconds) = (value.to_string_lossy(), REPLY_TIMEOUT.as_secs());
+            let warning = format!(
+                "`{TIMEOUT_VARIABLE}' is `{value}', not a number of seconds from 1 to {}; {seconds} counts",
+                u32::MAX
+            );
+            (REPLY_TIMEOUT, Some(warning))
+        }
+    }
+}
 
 const HOOK: Companion = Companion {
     variable: VARIABLE,
@@ -101,6 +131,22 @@ mod tests {
         HookProgram {
             program: Some(program.into()),
             reported: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn timeouts_are_whole_seconds() {
+        let of = |value: &str| timeout_from(Some(value.as_ref()));
+        assert_eq!(of("7"), (Duration::from_secs(7), None));
+        assert_eq!(timeout_from(None), (REPLY_TIMEOUT, None));
+        for bad in ["", "0", "-1", "1.5", "5s", "4294967296"] {
+            let (timeout, warning) = of(bad);
+            assert_eq!(timeout, REPLY_TIMEOUT, "{bad}");
+            assert!(
+                warning
+                    .unwrap()
+                    .contains(&format!("is `{bad}', not a number"))
+            );
         }
     }
 

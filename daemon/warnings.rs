@@ -9,11 +9,11 @@ use std::path::Path;
 
 use authority::Keys;
 use bstr::ByteSlice;
-use substitutes::settings::is_unauthenticated;
+use substitutes::settings::{UNAUTHENTICATED_WARNING, is_unauthenticated};
 use system::{errno, ids};
 
 use crate::building::sandbox::group_of_build_users;
-use crate::fetcher::Fetcher;
+use crate::hook_program;
 use crate::settings::Settings;
 
 /// Logs the warnings.
@@ -47,15 +47,9 @@ pub fn log(settings: &Settings) {
             );
         }
     }
-    let own = matches!(settings.fetcher, Fetcher::GuixFetch(_)) && settings.fetcher.is_available();
-    if session.use_substitutes && own && !is_unauthenticated() {
-        let authorised = Keys::new(&settings.directories.configuration).authorised();
-        if authorised.is_ok_and(|authorised| authorised.is_at_most_own()) {
-            tracing::info!(
-                "no substitute server is asked before `guix-client archive --authorize' has \
-                 authorised its key"
-            );
-        }
+    fetching(settings);
+    if let (true, (_, Some(warning))) = (session.hook_allowed, hook_program::reply_timeout()) {
+        tracing::warn!("warning: {warning}");
     }
     for word in session.words("build-extra-chroot-dirs") {
         let word = word.to_str_lossy();
@@ -72,6 +66,38 @@ pub fn log(settings: &Settings) {
                  which run as the daemon's user, to the store; see \"What is not promised\" in the manual"
             ),
             Ok(_) => {}
+        }
+    }
+}
+
+/// About the program that touches the network, and whom it makes believe.
+fn fetching(settings: &Settings) {
+    let fetcher = &settings.fetcher;
+    let uses_substitutes = settings.session.use_substitutes;
+    if let Some(lack) = fetcher.lack() {
+        let missing = match uses_substitutes {
+            true => "there are no substitutes and no downloads",
+            false => "there are no downloads",
+        };
+        match fetcher.is_dispensable() {
+            true => tracing::info!("`GUIX_FETCH' is empty, and {lack}; {missing}"),
+            false => tracing::warn!("warning: {lack}; {missing}"),
+        }
+        return;
+    }
+    if !uses_substitutes {
+        return;
+    }
+    if is_unauthenticated() {
+        tracing::warn!("warning: {UNAUTHENTICATED_WARNING}");
+    } else if fetcher.is_ours() {
+        let keys = Keys::new(&settings.directories.configuration);
+        let authorised = keys.authorised();
+        if authorised.is_ok_and(|authorised| authorised.is_at_most_own()) {
+            tracing::info!(
+                "no substitute server is asked before `guix-client archive --authorize' has \
+                 authorised its key"
+            );
         }
     }
 }

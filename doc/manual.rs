@@ -45,6 +45,14 @@ fn pages() -> Vec<Page> {
                     "for the hook: see guix-offload(1)",
                 ),
                 (
+                    "LISTEN_PID, LISTEN_FDS",
+                    "the sockets that a service manager passes on; --listen is ignored then",
+                ),
+                (
+                    "NIX_IGNORE_SYMLINK_STORE",
+                    "accept a store below a symbolic link",
+                ),
+                (
                     "GUIX_DAEMON_LOG",
                     "what is printed, by target and level: debug, or warn,guix_daemon::build=trace",
                 ),
@@ -56,7 +64,33 @@ fn pages() -> Vec<Page> {
                     "GUIX_CONFIGURATION_DIRECTORY",
                     "the directory of keys and of the machine file",
                 ),
-                ("GUIX", "Guix's own program, for substitutes and downloads"),
+                (
+                    "GUIX_FETCH",
+                    "the program that touches the network; empty: none, and Guix's instead",
+                ),
+                (
+                    "GUIX, NIX_BIN_DIR",
+                    "Guix's own program, for substitutes and downloads with --fetcher=guix; the directory \
+                     where it is looked for",
+                ),
+                (
+                    "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES",
+                    "yes: every substitute server is believed, which makes whoever is on the way to it \
+                     decide what is in the store",
+                ),
+                (
+                    "http_proxy, https_proxy, ftp_proxy, all_proxy, no_proxy",
+                    "proxies for substitutes and downloads",
+                ),
+                (
+                    "GUIX_FETCH_NAR_SERVERS, GUIX_FETCH_SWH_URL, GUIX_SWH_TOKEN",
+                    "where lost Git repositories are looked for",
+                ),
+                (
+                    "XDG_CACHE_HOME",
+                    "where what substitute servers said is kept, in guix/substitute, instead of the state \
+                     directory",
+                ),
                 (
                     "TMPDIR",
                     "where build directories are made; /tmp by default",

@@ -270,6 +270,12 @@ impl<'a> Build<'a> {
         let job = self.job;
         let engine = &job.engine;
         let plan = self.plan()?;
+        if job.derivation.builtin().is_some() {
+            if let Some(lack) = engine.settings.fetcher.lack() {
+                let text = format!("warning: {lack}; there are no downloads");
+                attempt.message(Level::Error, text);
+            }
+        }
         let keep = job
             .session
             .keep_log

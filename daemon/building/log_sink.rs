@@ -15,6 +15,8 @@ pub trait LogSink: Progress {
     /// Output of a hook or a substituter. `pid` is given once the helper works on a build: its
     /// output is then framed like build output, but shown at any verbosity.
     fn helper_output(&self, pid: Option<u32>, data: &[u8]);
+    /// A warning that a client gets once, however many of its requests meet the same.
+    fn warn_once(&self, text: &str);
     /// A [`protocol::trace::Trace`] as text, for clients that requested traces.
     fn trace(&self, line: &str);
 }

@@ -89,7 +89,8 @@ fn query(planner: &mut Planner<'_>, path: &StorePath) -> Result<Option<Arc<Offer
         trusted: request.client.trusted,
         client: request.client.client(),
     };
-    if planner.query_failed || !planner.engine.substituter.is_available(asker) {
+    let warn = |text: &str| request.log.warn_once(text);
+    if planner.query_failed || !planner.engine.substituter.is_available(asker, warn) {
         return Ok(None);
     }
     match ask_for_all(planner, asker) {

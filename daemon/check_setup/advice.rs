@@ -1,4 +1,5 @@
-//! Commands that correct something, as far as this machine has the programs for them.
+//! Words of findings: commands that correct something, as far as this machine has the programs for
+//! them, and numbers of things.
 
 use bstr::{BStr, ByteSlice};
 use system::ids;
@@ -20,6 +21,12 @@ pub fn as_root(command: &str) -> String {
     } else {
         format!("as root: {command}")
     }
+}
+
+/// A number of things: `1 key`, `2 keys`.
+pub fn number(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 /// How the store and everything that belongs to it is given to this user, whose daemon has these build

@@ -70,6 +70,7 @@ pub fn check(group: &BStr, findings: &mut Findings) {
         }
     }
     if findings.count() == before {
-        findings.right(format!("{} build users in `{group}'", entry.members.len()));
+        let users = advice::number(entry.members.len(), "build user");
+        findings.right(format!("{users} in `{group}'"));
     }
 }

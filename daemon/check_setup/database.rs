@@ -117,7 +117,10 @@ fn contents(directory: &Path, findings: &mut Findings) -> rusqlite::Result<()> {
         }
     }
     if missing == 0 {
-        findings.right(format!("all of the {valid} valid items are in the store"));
+        findings.right(match valid {
+            1 => "the only valid item is in the store".to_owned(),
+            _ => format!("all of the {valid} valid items are in the store"),
+        });
     } else {
         findings.wrong(
             format!("{missing} of {valid} valid items are not in the store"),

@@ -1,6 +1,9 @@
-//! The findings, in order, and how they are printed.
+//! The findings, each printed when it is known, and how many there are of each kind.
+
+use anyhow::Result;
 
 /// The severity of a finding.
+#[derive(Clone, Copy)]
 enum State {
     /// As it should be.
     Right,
@@ -10,88 +13,121 @@ enum State {
     Wrong,
 }
 
-/// The findings, in order.
-#[derive(Default)]
-pub struct Findings(Vec<Finding>);
+/// Where text for the administrator goes.
+type Print = Box<dyn FnMut(&str) -> Result<()>>;
 
-struct Finding {
-    state: State,
-    text: String,
-    fix: Option<String>,
+/// Prints findings, and counts them.
+pub struct Findings {
+    print: Print,
+    right: usize,
+    notes: usize,
+    wrong: usize,
+    /// That of the first text that could not be printed; nothing is printed after it.
+    failure: Option<anyhow::Error>,
 }
 
 impl Findings {
+    /// None yet; `print` prints a piece of text at once.
+    pub fn new(print: impl FnMut(&str) -> Result<()> + 'static) -> Findings {
+        Findings {
+            print: Box::new(print),
+            right: 0,
+            notes: 0,
+            wrong: 0,
+            failure: None,
+        }
+    }
+
     /// Something is as it should be.
     pub fn right(&mut self, text: impl Into<String>) {
-        self.0.push(Finding {
-            state: State::Right,
-            text: text.into(),
-            fix: None,
-        });
+        self.add(State::Right, text.into(), None);
     }
 
     /// Something is worth knowing; `fix` is the command that changes it.
     pub fn note(&mut self, text: impl Into<String>, fix: Option<String>) {
-        self.0.push(Finding {
-            state: State::Note,
-            text: text.into(),
-            fix,
-        });
+        self.add(State::Note, text.into(), fix);
     }
 
     /// Something is wrong, and `fix` is the command that corrects it.
     pub fn wrong(&mut self, text: impl Into<String>, fix: impl Into<String>) {
-        self.0.push(Finding {
-            state: State::Wrong,
-            text: text.into(),
-            fix: Some(fix.into()),
-        });
+        self.add(State::Wrong, text.into(), Some(fix.into()));
     }
 
     /// The number of findings.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.right + self.notes + self.wrong
     }
 
-    /// The findings as text for the administrator, and whether anything is wrong.
-    pub fn report(&self) -> (String, bool) {
-        let mut text = String::new();
-        let (mut right, mut notes, mut wrong) = (0, 0, 0);
-        for finding in &self.0 {
-            let (word, count) = match finding.state {
-                State::Right => ("right", &mut right),
-                State::Note => ("note ", &mut notes),
-                State::Wrong => ("WRONG", &mut wrong),
-            };
-            *count += 1;
-            text += &format!("{word}  {}\n", finding.text);
-            if let Some(fix) = &finding.fix {
-                text += &format!("       -> {fix}\n");
-            }
+    /// Prints the counts. Returns whether anything is wrong.
+    ///
+    /// # Errors
+    /// Not everything could be printed.
+    pub fn finish(mut self) -> Result<bool> {
+        let Findings {
+            right,
+            notes,
+            wrong,
+            ..
+        } = self;
+        self.say(&format!("{right} right, {wrong} wrong, {notes} to note\n"));
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(wrong > 0),
         }
-        text += &format!("{right} right, {wrong} wrong, {notes} to note\n");
-        (text, wrong > 0)
+    }
+
+    fn add(&mut self, state: State, text: String, fix: Option<String>) {
+        let (word, count) = match state {
+            State::Right => ("right", &mut self.right),
+            State::Note => ("note ", &mut self.notes),
+            State::Wrong => ("WRONG", &mut self.wrong),
+        };
+        *count += 1;
+        let fix = fix.map_or_else(String::new, |fix| format!("       -> {fix}\n"));
+        self.say(&format!("{word}  {text}\n{fix}"));
+    }
+
+    fn say(&mut self, text: &str) {
+        if self.failure.is_none() {
+            self.failure = (self.print)(text).err();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
     use super::*;
 
     #[test]
-    fn the_report_ends_with_the_counts() {
-        let mut findings = Findings::default();
+    fn each_is_printed_at_once_and_the_counts_at_last() {
+        let printed = Rc::new(RefCell::new(String::new()));
+        let new = || {
+            let printed = printed.clone();
+            Findings::new(move |text| {
+                *printed.borrow_mut() += text;
+                Ok(())
+            })
+        };
+        let mut findings = new();
         findings.right("a");
+        assert_eq!(printed.take(), "right  a\n");
         findings.note("b", None);
-        let (report, anything_wrong) = findings.report();
-        assert_eq!(report, "right  a\nnote   b\n1 right, 0 wrong, 1 to note\n");
-        assert!(!anything_wrong);
+        assert_eq!(printed.take(), "note   b\n");
+        assert!(!findings.finish().unwrap());
+        assert_eq!(printed.take(), "1 right, 0 wrong, 1 to note\n");
+        let mut findings = new();
         findings.wrong("c", "fix it");
-        let (report, anything_wrong) = findings.report();
-        assert!(
-            report.ends_with("WRONG  c\n       -> fix it\n1 right, 1 wrong, 1 to note\n"),
-            "{report}"
-        );
-        assert!(anything_wrong);
+        assert_eq!(printed.take(), "WRONG  c\n       -> fix it\n");
+        assert!(findings.finish().unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_printed_is_an_error() {
+        let mut findings = Findings::new(|_| anyhow::bail!("full"));
+        findings.right("a");
+        assert_eq!(findings.finish().unwrap_err().to_string(), "full");
     }
 }

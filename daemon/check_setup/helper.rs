@@ -6,12 +6,11 @@ use system::pipe;
 
 use super::findings::Findings;
 use crate::building::sandbox::{ForkServer, HelperPlan, start_helper};
-use crate::fetcher::Fetcher;
 use crate::settings::Settings;
 use crate::spawner::Spawner;
 
 pub fn check(settings: &Settings, findings: &mut Findings) {
-    if !matches!(settings.fetcher, Fetcher::Guix(_)) || !settings.fetcher.is_available() {
+    if settings.fetcher.is_ours() || settings.fetcher.lack().is_some() {
         return;
     }
     let state = settings.directories.state.join("substitute");

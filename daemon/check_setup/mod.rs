@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 /// Checks everything that a daemon with these settings would use.
 pub fn run(settings: &Settings) -> Result<ExitCode> {
-    let mut findings = Findings::default();
+    let mut findings = Findings::new(output::print);
     let directories = &settings.directories;
     let group = settings.session.build_users_group.as_ref();
     directories::check(directories, group, &mut findings);
@@ -43,9 +43,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode> {
     sandbox::check(settings, &mut findings);
     helper::check(settings, &mut findings);
     programs::check(settings, &mut findings);
-    let (report, anything_wrong) = findings.report();
-    output::print(&report)?;
-    Ok(if anything_wrong {
+    Ok(if findings.finish()? {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

@@ -1,13 +1,16 @@
 //! The build hook and its machines.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use system::process::find_program;
+use system::{errno, ids};
 
 use super::advice;
 use super::findings::Findings;
+use super::keys::is_forbidden;
 use crate::settings::Settings;
 
 pub fn check(settings: &Settings, findings: &mut Findings) {
@@ -47,8 +50,8 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
         return;
     }
     findings.right(format!(
-        "{} build machines; `guix-client offload test' tries them",
-        machines.machines.len()
+        "{}; `guix-client offload test' tries them",
+        advice::number(machines.machines.len(), "build machine")
     ));
     for machine in &machines.machines {
         if let Some(key) = &machine.private_key {
@@ -66,15 +69,29 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
 fn private_key(machine: &str, key: &Path, findings: &mut Findings) {
     let shown = key.display();
     match fs::metadata(key) {
-        Err(error) => findings.wrong(
-            format!("the private key `{shown}' for `{machine}': {error}"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => findings.wrong(
+            format!("there is no private key `{shown}' for `{machine}'"),
             format!("ssh-keygen -t ed25519 -N '' -f {shown}"),
+        ),
+        Err(error) => findings.wrong(
+            format!(
+                "the private key `{shown}' for `{machine}': {}",
+                errno::message(&error)
+            ),
+            format!("ls -l {shown}"),
         ),
         // ssh refuses such a key.
         Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => findings.wrong(
             format!("others can read the private key `{shown}' for `{machine}'"),
             format!("chmod 600 {shown}"),
         ),
+        Ok(_) if is_forbidden(key) => {
+            let user = ids::user_name(ids::effective_uid());
+            findings.wrong(
+                format!("{user} may not read the private key `{shown}' for `{machine}'"),
+                advice::as_root(&format!("chown {user} {shown}")),
+            );
+        }
         Ok(_) => {}
     }
 }

@@ -20,21 +20,38 @@ fn elsewhere(directories: &Directories) -> Option<PathBuf> {
 }
 
 pub fn check(settings: &Settings, findings: &mut Findings) {
-    let fetcher = &settings.fetcher;
-    let program = fetcher.program().display();
-    if fetcher.is_available() {
-        findings.right(format!("`{program}', for substitutes and downloads"));
-    } else {
-        let guix = elsewhere(&settings.directories);
-        findings.note(
-            format!("no `{program}': no substitutes, and no `builtin:download' derivations"),
-            guix.map(|guix| format!("GUIX={}", guix.display())),
-        );
-    }
+    fetcher(settings, findings);
     if find_program("slirp4netns").is_none() {
         findings.note(
             "no `slirp4netns': builders with a hash known beforehand have no network",
             Some(advice::install("slirp4netns")),
         );
+    }
+}
+
+/// The program that touches the network. One that was chosen must be there; without any, the daemon
+/// can still build.
+fn fetcher(settings: &Settings, findings: &mut Findings) {
+    let fetcher = &settings.fetcher;
+    let Some(lack) = fetcher.lack() else {
+        let program = fetcher.program().display();
+        return findings.right(format!("`{program}', for substitutes and downloads"));
+    };
+    let text = format!("{lack}; there are no substitutes, and no `builtin:download' derivations");
+    let fix = match fetcher.is_ours() {
+        true => Some("unset GUIX_FETCH, or let it name the program".to_owned()),
+        false => {
+            let guix = elsewhere(&settings.directories);
+            guix.map(|guix| format!("GUIX={}", guix.display()))
+        }
+    };
+    match fetcher.is_chosen() {
+        true => findings.wrong(
+            text,
+            fix.unwrap_or_else(|| {
+                "let GUIX name Guix's program, or leave out --fetcher=guix".to_owned()
+            }),
+        ),
+        false => findings.note(text, fix),
     }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use formats::{StoreDir, StorePath};
 use gcrypt::Acl;
-use substitutes::network::{self, Network};
+use substitutes::network::{self, GUIX_FETCH, Network};
 use substitutes::servers::{ListedBy, Server, parse_list};
-use substitutes::survey::{Answer, Greeting, Standing, greet, survey};
+use substitutes::settings::{UNAUTHENTICATED_WARNING, is_unauthenticated};
+use substitutes::survey::{Answer, Greeting, Report, Standing, survey};
 
 use super::findings::Findings;
-use crate::fetcher::Fetcher;
+use crate::fetcher::is_program;
 use crate::settings::Settings;
 
 /// How many items servers are asked for.
@@ -21,6 +22,13 @@ const TRIED: usize = 20;
 const LOOKED_AT: usize = 10_000;
 
 pub fn check(settings: &Settings, findings: &mut Findings) {
+    if is_unauthenticated() && settings.session.use_substitutes {
+        findings.wrong(
+            UNAUTHENTICATED_WARNING,
+            "unset GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES, and authorise keys: guix-client archive \
+             --authorize < KEY.pub",
+        );
+    }
     let Some(urls) = settings.session.named_servers() else {
         return findings.note(
             "substitute servers are tried if they are named",
@@ -37,33 +45,32 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
         }
     };
     let directories = &settings.directories;
-    let program = match &settings.fetcher {
-        Fetcher::GuixFetch(program) => program.clone(),
-        Fetcher::Guix(_) => {
-            let text = "substitute servers are not tried: that takes `guix-fetch'";
-            return findings.note(text, Some("make install".to_owned()));
-        }
+    // Whichever program the daemon will use, ours can ask.
+    let program = match settings.fetcher.is_ours() {
+        true => Some(settings.fetcher.program().to_owned()),
+        false => GUIX_FETCH.find(&directories.libexec),
+    };
+    let Some(program) = program.filter(|program| is_program(program)) else {
+        return findings.note(
+            "substitute servers are not tried: only `guix-fetch' can try them",
+            None,
+        );
     };
     let network = Network::new(move |socket| network::program(&program, socket).spawn());
     let items = some_items(&directories.store);
-    let asked = greet(&network, &servers).and_then(|greetings| {
-        let answers = survey(&network, &directories.store, &servers, &items)?;
-        Ok(greetings.into_iter().zip(answers))
-    });
-    let asked = match asked {
-        Ok(asked) => asked,
-        Err(error) => {
-            return findings.wrong(
-                format!("cannot ask substitute servers: {error}"),
-                "try again",
-            );
+    let acl = acl(&directories.configuration);
+    let mut tell = |row: usize, report: Report| {
+        let server = &servers[row];
+        if check_greeting(server, &report, &directories.store, findings) {
+            check_answers(server, &report.answers, &acl, findings);
         }
     };
-    let acl = acl(&directories.configuration);
-    for (server, (greeting, answers)) in servers.iter().zip(asked) {
-        if check_greeting(server, &greeting, &directories.store, findings) {
-            check_answers(server, &answers, &acl, findings);
-        }
+    let store = &directories.store;
+    if let Err(error) = survey(&network, store, &servers, &items, true, &mut tell) {
+        findings.wrong(
+            format!("cannot ask substitute servers: {error}"),
+            "try again",
+        );
     }
 }
 
@@ -89,29 +96,48 @@ fn some_items(store: &StoreDir) -> Vec<StorePath> {
     items
 }
 
-/// Whether a server answers, for this store.
+/// Whether a server answers, for this store as far as that is known.
 fn check_greeting(
     server: &Arc<Server>,
-    greeting: &Greeting,
+    report: &Report,
     store: &StoreDir,
     findings: &mut Findings,
 ) -> bool {
     let name = format!("the substitute server `{server}'");
     let remedy = format!("curl {}", server.url_of("nix-cache-info"));
-    match greeting {
-        Greeting::Store(of) if of == store.as_str() => {
-            findings.right(format!("{name} answers"));
-            return true;
-        }
-        Greeting::Store(of) => findings.wrong(
-            format!("{name} is for the store `{of}'"),
-            format!("name servers for `{store}'"),
-        ),
-        Greeting::Failed(reason) => {
-            findings.wrong(format!("{name} does not answer: {reason}"), remedy);
-        }
+    if let Some(reason) = &report.given_up {
+        findings.wrong(format!("{name} does not answer: {reason}"), remedy);
+        return false;
     }
-    false
+    let is_answer = |answer: &Answer| !matches!(answer, Answer::Failed(_));
+    let answers_for_items = report.answers.iter().any(is_answer);
+    match &report.greeting {
+        Some(Greeting::Store(of)) if of == store.as_str() => {
+            findings.right(format!("{name} answers"));
+        }
+        Some(Greeting::Store(of)) => {
+            findings.wrong(
+                format!("{name} is for the store `{of}'"),
+                format!("name servers for `{store}'"),
+            );
+            return false;
+        }
+        // Guix doesn't need to know.
+        Some(Greeting::Unknown(reason)) => findings.note(
+            format!("{name} answers, but does not say which store it is for: {reason}"),
+            None,
+        ),
+        Some(Greeting::Failed(reason)) if answers_for_items => findings.note(
+            format!("{name} does not say which store it is for: {reason}"),
+            None,
+        ),
+        Some(Greeting::Failed(reason)) => {
+            findings.wrong(format!("{name} does not answer: {reason}"), remedy);
+            return false;
+        }
+        None => {}
+    }
+    true
 }
 
 /// What a server has, and whether that is believed.
@@ -127,6 +153,12 @@ fn check_answers(server: &Arc<Server>, answers: &[Answer], acl: &Acl, findings: 
                 return findings.wrong(text, format!("curl {}", server.url()));
             }
         }
+    }
+    if tried == 0 {
+        return findings.note(
+            format!("`{server}' is not asked for items: there are none in the store to try"),
+            None,
+        );
     }
     let has = format!("`{server}' has {} of {tried} items tried", standings.len());
     let believed = |standing: &&Standing| matches!(standing, Standing::Authorised(_));

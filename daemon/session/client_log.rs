@@ -4,6 +4,7 @@
 //! settings request them; between operations, messages go to the daemon's log. The framing of build
 //! logs is described in `doc/spec/worker-protocol.md`, section 7.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bstr::ByteSlice;
@@ -11,7 +12,7 @@ use formats::printable::printable_message;
 use protocol::server::Tunnel;
 use protocol::trace::Trace;
 use store::{Level, Progress};
-use system::sync::RwLock;
+use system::sync::{Mutex, RwLock};
 
 use crate::building::LogSink;
 use crate::cancel::CancellationToken;
@@ -22,6 +23,8 @@ pub struct ClientLog {
     tunnel: Tunnel,
     settings: RwLock<Arc<SessionSettings>>,
     cancel: CancellationToken,
+    /// The warnings that are given once.
+    given: Mutex<BTreeSet<String>>,
 }
 
 impl ClientLog {
@@ -36,6 +39,7 @@ impl ClientLog {
             tunnel,
             settings: RwLock::new(settings),
             cancel,
+            given: Mutex::default(),
         }
     }
 
@@ -101,6 +105,13 @@ impl LogSink for ClientLog {
         match pid {
             Some(pid) => self.send_output(&self.settings(), pid, data),
             None => self.send(data),
+        }
+    }
+
+    fn warn_once(&self, text: &str) {
+        // There are few: what they say depends on the administrator's settings only.
+        if self.given.lock().insert(text.to_owned()) {
+            self.send_message(Level::Error, text);
         }
     }
 

@@ -99,7 +99,8 @@ fn ask<T: Default>(
         trusted: session.client.trusted,
         client: session.client.client(),
     };
-    if paths.is_empty() || !substituter.is_available(asker) {
+    let warn = |text: &str| session.log.warn_once(text);
+    if paths.is_empty() || !substituter.is_available(asker, warn) {
         return Ok(T::default());
     }
     let mut on_log = |words: &[u8]| session.log.helper_output(None, words);

@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 use store::Directories;
+use substitutes::servers::{ListedBy, parse_list};
 
 pub use self::error::Error;
 pub use self::session_settings::{LogType, SessionSettings};
-use self::values::{Integer, check_integer, parse_rounds, read_number, words};
+use self::values::{Integer, check_integer, parse_rounds, words};
 use crate::fetcher::Fetcher;
 use crate::hook_program::HookProgram;
 use crate::options::{Given, Name, yes_or_no};
@@ -116,14 +117,27 @@ impl Settings {
             }
             Name::BuildUsersGroup => self.session_mut().build_users_group = text(),
             Name::NoSubstitutes => self.session_mut().set("build-use-substitutes", "false"),
-            Name::SubstituteUrls => self.session_mut().set("substitute-urls", text()),
+            Name::SubstituteUrls => {
+                // Guix's daemon takes anything, and then nobody gets substitutes.
+                let urls = text().to_string();
+                if let Err(error) = parse_list(&urls, ListedBy::Administrator) {
+                    return Err(Error::Argument(format!("'--substitute-urls': {error}")));
+                }
+                self.session_mut().set("substitute-urls", urls);
+            }
             Name::Fetcher => {
                 let named = Fetcher::named(&text(), &self.directories);
                 self.fetcher = named.map_err(Error::Argument)?;
             }
             Name::MaxSubstitutions => {
-                let number = read_number::<u32>("max-substitutions", &text())?;
-                self.max_substitutions = number.max(1);
+                let number = text().to_str().ok().and_then(|text| text.parse().ok());
+                self.max_substitutions = number.filter(|number| *number > 0).ok_or_else(|| {
+                    let largest = u32::MAX;
+                    Error::Argument(format!(
+                        "'--max-substitutions': expected a whole number from 1 to {largest}, not `{}'",
+                        text()
+                    ))
+                })?;
             }
             Name::NoOffload => {
                 let session = self.session_mut();

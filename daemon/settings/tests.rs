@@ -124,6 +124,29 @@ fn bad_arguments_are_named() {
         "lz: unknown compression type"
     );
     assert_eq!(error(&["--system="]), "'': not a system type");
+    for (urls, reason) in [
+        ("foo", "foo: invalid URI"),
+        ("https://a b", "b: invalid URI"),
+        ("ftp://a", "ftp://a: unsupported server URI scheme"),
+    ] {
+        assert_eq!(
+            error(&[&format!("--substitute-urls={urls}")]),
+            format!("'--substitute-urls': {reason}")
+        );
+    }
+    for urls in ["", " ", "http://a file:///b"] {
+        session(&[&format!("--substitute-urls={urls}")]);
+    }
+    for number in ["0", "-1", "", "x", "1.5", "4294967296"] {
+        assert_eq!(
+            error(&[&format!("--max-substitutions={number}")]),
+            format!(
+                "'--max-substitutions': expected a whole number from 1 to 4294967295, not `{number}'"
+            )
+        );
+    }
+    let settings = try_settings(&["--max-substitutions=1"]).unwrap();
+    assert_eq!(settings.max_substitutions, 1);
     for bad in ["", " ", "a", "/a=b", "a=/b", "/a b"] {
         assert_eq!(
             error(&[&format!("--chroot-directory={bad}")]),

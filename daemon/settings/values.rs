@@ -52,18 +52,13 @@ pub fn read_boolean(named: &NamedSettings, name: &str, result: &mut bool) -> Res
 
 /// Checks the argument of an option that becomes the setting `name`.
 pub fn check_integer<N: Integer>(name: &'static str, text: &BString) -> Result<(), Error> {
-    read_number::<N>(name, text).map(drop)
-}
-
-/// Reads a number as the settings are read.
-pub fn read_number<N: Integer>(name: &'static str, text: &BString) -> Result<N, Error> {
     match sign_and_magnitude(text) {
         None => Err(Error::NotInteger {
             name,
             value: text.to_string(),
         }),
         Some((negative, magnitude)) => match N::from_sign_and_magnitude(negative, magnitude) {
-            Some(number) => Ok(number),
+            Some(_) => Ok(()),
             None => Err(Error::TooLarge {
                 name,
                 limit: N::LARGEST,

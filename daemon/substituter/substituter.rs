@@ -70,15 +70,23 @@ impl Substituter {
         )
     }
 
-    /// Whether there can be substitutes for the asker.
-    pub fn is_available(&self, asker: Asker<'_>) -> bool {
-        asker.settings.use_substitutes && self.fetcher.is_available()
+    /// Whether there can be substitutes for the asker. If that takes a program that is not there,
+    /// `warn` is called.
+    pub fn is_available(&self, asker: Asker<'_>, warn: impl FnOnce(&str)) -> bool {
+        if !asker.settings.use_substitutes {
+            return false;
+        }
+        let lack = self.fetcher.lack();
+        if let (Some(lack), false) = (&lack, self.fetcher.is_dispensable()) {
+            warn(&format!("warning: {lack}; there are no substitutes"));
+        }
+        lack.is_none()
     }
 
     /// Has what is needed for the asker's first question started in the background.
     pub fn prepare(&self, asker: Asker<'_>) {
         // (Every handshake comes here; whether the program is there need not be looked up each time.)
-        if matches!(self.fetcher, Fetcher::GuixFetch(_)) && asker.settings.use_substitutes {
+        if self.fetcher.is_ours() && asker.settings.use_substitutes {
             self.own.prepare(asker);
         }
     }
@@ -91,15 +99,13 @@ impl Substituter {
         paths: &BTreeSet<StorePath>,
         conversation: &mut Conversation<'_>,
     ) -> Result<BTreeSet<StorePath>, Error> {
-        match &self.fetcher {
-            Fetcher::GuixFetch(_) => {
-                let offers = self.info(questions, asker, paths, conversation)?;
-                Ok(offers.into_keys().collect())
-            }
-            Fetcher::Guix(_) => self.ask_agent(questions, asker, |agent| {
-                agent.have(paths, &self.store, conversation)
-            }),
+        if self.fetcher.is_ours() {
+            let offers = self.info(questions, asker, paths, conversation)?;
+            return Ok(offers.into_keys().collect());
         }
+        self.ask_agent(questions, asker, |agent| {
+            agent.have(paths, &self.store, conversation)
+        })
     }
 
     /// What is known of those of `paths` that have substitutes.
@@ -110,19 +116,16 @@ impl Substituter {
         paths: &BTreeSet<StorePath>,
         conversation: &mut Conversation<'_>,
     ) -> Result<Offers, Error> {
-        match &self.fetcher {
-            Fetcher::GuixFetch(_) => {
-                let wanted = paths.iter().cloned();
-                self.own
-                    .look_up(questions, asker, wanted, &mut |_| false, conversation)
-            }
-            Fetcher::Guix(_) => {
-                let infos = self.ask_agent(questions, asker, |agent| {
-                    agent.info(paths, &self.store, conversation)
-                })?;
-                Ok(infos.into_iter().map(of_guix).collect())
-            }
+        if self.fetcher.is_ours() {
+            let wanted = paths.iter().cloned();
+            return self
+                .own
+                .look_up(questions, asker, wanted, &mut |_| false, conversation);
         }
+        let infos = self.ask_agent(questions, asker, |agent| {
+            agent.info(paths, &self.store, conversation)
+        })?;
+        Ok(infos.into_iter().map(of_guix).collect())
     }
 
     /// The same of `paths` and of everything that these refer to, except for references for which
@@ -135,7 +138,7 @@ impl Substituter {
         follow: &mut dyn FnMut(&StorePath) -> bool,
         conversation: &mut Conversation<'_>,
     ) -> Result<Offers, Error> {
-        if let Fetcher::GuixFetch(_) = &self.fetcher {
+        if self.fetcher.is_ours() {
             return self
                 .own
                 .look_up(questions, asker, paths, follow, conversation);

@@ -45,9 +45,11 @@ impl Options {
                 Some(("--socket", value)) => options.socket = file(value)?,
                 Some(("--key", value)) => options.key = file(value)?,
                 Some(("--directory", value)) => options.directory = file(value)?,
-                Some(("--patience", value)) => match value.parse() {
-                    Ok(seconds) => options.patience = Duration::from_secs(seconds),
-                    Err(_) => bail!("`{word}': not a number of seconds"),
+                Some(("--patience", value)) => match value.parse::<u32>() {
+                    Ok(seconds) if seconds > 0 => {
+                        options.patience = Duration::from_secs(seconds.into());
+                    }
+                    _ => bail!("`{word}': not a number of seconds from 1 to {}", u32::MAX),
                 },
                 _ => bail!("worker: unknown option `{word}'"),
             }
@@ -74,7 +76,13 @@ mod tests {
         assert_eq!(options.patience, Duration::from_secs(3));
         let error = |words: &[&str]| Options::parse(words).unwrap_err().to_string();
         assert!(error(&["--daemon=d"]).contains("absolute"));
-        assert!(error(&["--patience=x"]).contains("seconds"));
+        for bad in ["x", "", "0", "-1", "4294967296"] {
+            let option = format!("--patience={bad}");
+            assert!(
+                error(&[&option]).contains("not a number of seconds"),
+                "{bad}"
+            );
+        }
         assert!(error(&["--frobnicate"]).contains("`--frobnicate'"));
         assert!(error(&["--socket=/s", "--key=/k"]).contains("no other option"));
     }

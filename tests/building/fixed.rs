@@ -134,3 +134,23 @@ fn two_ways_to_the_same_output_are_built_once() {
     client.build(&[&two]).succeeded();
     assert_eq!(setup.read("built"), "1\n");
 }
+
+#[test]
+fn a_download_without_its_program_says_why() {
+    if !is_ours() {
+        return;
+    }
+    let gone = "/nonexistent/program";
+    let setup = Setup::at(Site::new().env("GUIX_FETCH", gone), &[]);
+    let mut client = setup.client();
+    let hash = Hash::sha256("x");
+    let script = Script::new("file", "")
+        .builder("builtin:download")
+        .fixed(false, hash);
+    let drv = client.write(script.variable("url", "\"http://127.0.0.1:9/\""));
+    let built = client.build(&[&drv]);
+    built.failed(1, "failed");
+    built.said(&format!(
+        "warning: cannot use `{gone}' (GUIX_FETCH): No such file or directory; there are no downloads"
+    ));
+}

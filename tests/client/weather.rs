@@ -1,6 +1,9 @@
 //! `guix-client weather`: which servers have which items.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::Stdio;
 
 use formats::{StoreDir, StorePath};
 use substitutes::Compression;
@@ -8,8 +11,8 @@ use substitutes::Compression;
 use crate::fixture::{Fixture, GUIX_FETCH};
 use crate::harness::derivations::Script;
 use crate::harness::substitutes::{Item, Publisher, Signature, Tree};
-use crate::harness::web_server::WebServer;
-use crate::harness::{Site, is_ours};
+use crate::harness::web_server::{Protocol, WebServer};
+use crate::harness::{Site, is_ours, program};
 
 /// Where nobody listens.
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -98,10 +101,15 @@ fn every_server_is_asked_for_every_item() {
     assert!(by.ends_with(", which is NOT authorised"), "{by}");
     assert_eq!(said(three, second), format!("{there}NOT signed"));
     assert_eq!(said(nowhere, second), "not there");
-    for item in &servers.items {
-        let reason = said(item, NOWHERE);
-        assert!(reason.contains("127.0.0.1"), "{reason}");
-    }
+    // Of a server that can't be reached that is said once.
+    let of_dead = text.lines().filter(|line| line.contains(NOWHERE));
+    let [of_dead] = of_dead.collect::<Vec<_>>()[..] else {
+        panic!("{text}");
+    };
+    assert!(
+        of_dead.starts_with(&format!("{NOWHERE}: not asked any more: ")),
+        "{of_dead}"
+    );
     let last: Vec<&str> = text.lines().rev().take(4).collect();
     let sizes = |count: &str| format!("{count} to download, {count} in the store");
     assert_eq!(
@@ -109,7 +117,7 @@ fn every_server_is_asked_for_every_item() {
         [
             "1 of 4 items can be substituted".to_owned(),
             format!("{second}: 3 of 4 items, {}", sizes("9.12 KiB")),
-            format!("{NOWHERE}: 0 of 4 items, {}", sizes("0 B")),
+            of_dead.to_owned(),
             format!("{first}: 1 of 4 items, {}", sizes("3.04 KiB")),
         ]
     );
@@ -119,7 +127,7 @@ fn every_server_is_asked_for_every_item() {
 fn programs_read_json() {
     let servers = Servers::new();
     let [first, second] = &servers.urls;
-    let urls = format!("--substitute-urls={first} {second}");
+    let urls = format!("--substitute-urls={first} {second} {NOWHERE}");
     let [one, two, ..] = &servers.items;
     let run = servers
         .fixture
@@ -142,6 +150,11 @@ fn programs_read_json() {
     assert_eq!(offer["files"][0]["compression"], "none");
     assert_eq!(of_one["servers"][1]["status"], "same");
     assert_eq!(json["servers"][1]["items"], 1);
+    assert!(json["servers"][1].get("error").is_none());
+    let reason = &json["servers"][2]["error"];
+    assert!(reason.as_str().unwrap().contains("127.0.0.1"), "{reason}");
+    assert_eq!(&of_one["servers"][2]["error"], reason);
+    assert_eq!(of_one["servers"][2]["status"], "failed");
     let run = servers
         .fixture
         .run(&["weather", "--json", &urls, two.as_str()]);
@@ -176,6 +189,30 @@ fn the_daemons_servers_are_asked_for_outputs() {
         "{text}"
     );
     assert!(text.contains(drv.output("doc").as_str()), "{text}");
+}
+
+#[test]
+fn what_a_server_refuses_for_all_items_is_said_once() {
+    let fixture = Fixture::with_network();
+    let directory = fixture.site.path("closed");
+    fs::create_dir(&directory).unwrap();
+    let closed = WebServer::with(&directory, Protocol::Http, "location / { return 403; }");
+    let store = store(&fixture.site);
+    let items: Vec<_> = (0..30)
+        .map(|number| item(&format!("item-{number}")).path(&store))
+        .collect();
+    let urls = format!("--substitute-urls={}", closed.address());
+    let words = ["weather", &urls]
+        .into_iter()
+        .chain(items.iter().map(|item| item.as_str()));
+    let run = fixture.run(&words.collect::<Vec<_>>());
+    run.fails("");
+    let text = run.text();
+    let line = format!("{}: 30 of 30 items: HTTP status 403\n", closed.address());
+    assert!(text.contains(&line), "{text}");
+    assert_eq!(text.matches("403").count(), 1, "{text}");
+    // All were asked for: it might have had another.
+    assert_eq!(closed.log().len(), 30);
 }
 
 #[test]
@@ -237,12 +274,63 @@ fn the_check_of_the_set_up_tries_servers() {
         "WRONG  the substitute server `{}' is for the store `/gnu/store'\n",
         foreign.url()
     ));
-    has("right  the ACL accepts 1 keys: ");
+    has("right  the ACL accepts 1 key: ");
+    // With Guix's program, too, ours asks.
+    let (_, out, _) = fixture
+        .site
+        .run(&["--check-setup", "--fetcher=guix", &urls]);
+    assert!(
+        out.contains(&format!("right  the substitute server `{first}' answers\n")),
+        "{out}"
+    );
+    // Not every server says which store it is for.
+    fs::remove_file(believed.directory().join("nix-cache-info")).unwrap();
+    let only = format!("--substitute-urls={first}");
+    let (_, out, _) = fixture.site.run(&["--check-setup", &only]);
+    let note = format!(
+        "note   the substitute server `{first}' answers, but does not say which store it is for: HTTP \
+         status 404 for `nix-cache-info'\n"
+    );
+    assert!(out.contains(&note), "{out}");
+    assert!(
+        out.contains("has 1 of 1 items tried, 1 signed by an authorised key\n"),
+        "{out}"
+    );
     let (_, out, _) = fixture.site.run(&["--check-setup"]);
     assert!(
         out.contains("note   substitute servers are tried if they are named\n"),
         "{out}"
     );
+}
+
+#[test]
+fn findings_are_printed_when_they_are_known() {
+    if !is_ours() {
+        return;
+    }
+    let site = Site::new().env("GUIX_FETCH", GUIX_FETCH);
+    // Whoever connects is never answered, until the listener is gone.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut command = site.command(program());
+    command
+        .args(["--check-setup", &format!("--substitute-urls={url}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let mut out = BufReader::new(running.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains("the store"), "{line}");
+    // It has been asked, and still waits.
+    let asked = silent.accept().unwrap();
+    assert!(running.try_wait().unwrap().is_none());
+    drop((silent, asked));
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let unanswered = format!("WRONG  the substitute server `{url}' does not answer: ");
+    assert!(rest.contains(&unanswered), "{rest}");
+    running.wait().unwrap();
 }
 
 #[test]

@@ -44,9 +44,9 @@ look() {
     state | diff "$work/before" - || { echo 'it changed something'; exit 1; }
 }
 look 0 ' 0 wrong'
-grep -q 'right  all of the 1 valid items are in the store' "$work/said"
+grep -q 'right  the only valid item is in the store' "$work/said"
 grep -q 'right  the keys for signing' "$work/said"
-grep -q 'right  the ACL accepts 1 keys' "$work/said"
+grep -q 'right  the ACL accepts 1 key: ' "$work/said"
 # That is its own.
 grep -q 'no substitute server is asked: no key is authorised but' "$work/said"
 grep -q 'no substitute server is asked before' "$work/daemon.log"
@@ -82,19 +82,53 @@ grep -q -- '-> apt-get install slirp4netns' "$work/said" || { cat "$work/said"; 
 
 # Nor a file that is not there.
 without_guix() { GUIX=$work/no-guix PATH=$work/programs "$program" --check-setup "$@" >"$work/said" 2>&1; }
-without_guix --fetcher=guix
-grep -q "no .$work/no-guix': no substitutes" "$work/said" || { cat "$work/said"; exit 1; }
+if without_guix --fetcher=guix; then cat "$work/said"; exit 1; fi
+grep -q "WRONG  cannot use .$work/no-guix' (GUIX): No such file or directory; there are no substitutes" "$work/said" ||
+    { cat "$work/said"; exit 1; }
 if grep -q -e '-> GUIX=' "$work/said" && [ ! -x /run/current-system/profile/bin/guix ]; then cat "$work/said"; exit 1; fi
 guix=$GUIX_STATE_DIRECTORY/profiles/per-user/root/current-guix/bin/guix
 mkdir -p "${guix%/*}"
 ln -s /bin/true "$guix"
-without_guix --fetcher=guix
+if without_guix --fetcher=guix; then cat "$work/said"; exit 1; fi
 grep -qF -- "-> GUIX=$guix" "$work/said" || { cat "$work/said"; exit 1; }
 # guix-fetch needs none.
 GUIX_FETCH=${program%/*}/guix-fetch without_guix --fetcher=guix-fetch
 grep -q "right .*/guix-fetch', for substitutes and downloads" "$work/said" || { cat "$work/said"; exit 1; }
 if grep -q no-guix "$work/said"; then cat "$work/said"; exit 1; fi
 rm -r "$GUIX_STATE_DIRECTORY/profiles/per-user/root"
+# What was chosen and is not there is named, and not what would be used otherwise.
+export GUIX_FETCH=$work/no-fetch
+look 1 "WRONG  cannot use \`$work/no-fetch' (GUIX_FETCH): No such file or directory"
+unset GUIX_FETCH
+
+# Keys that root has made, and the daemon may not read: they are given to it, not removed.
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+    cp "$program" "$work/guix-daemon"
+    mkdir "$work/own" "$work/own/store" "$work/own/var" "$work/own/log" "$work/own/etc"
+    cp "$work/etc/signing-key.sec" "$work/etc/signing-key.pub" "$work/etc/acl" "$work/own/etc"
+    chmod 400 "$work/own/etc/signing-key.sec"
+    chown 1000:1000 "$work/own/store" "$work/own/var" "$work/own/log"
+    # by USER WORDS: run by that user, it says WORDS, and nothing of removing.
+    by() {
+        NIX_STORE_DIR=$work/own/store GUIX_STATE_DIRECTORY=$work/own/var GUIX_LOG_DIRECTORY=$work/own/log \
+            GUIX_DATABASE_DIRECTORY=$work/own/var/db GUIX_CONFIGURATION_DIRECTORY=$work/own/etc \
+            setpriv --reuid "$1" --regid "$1" --clear-groups "$work/guix-daemon" --check-setup \
+            --disable-chroot >"$work/said" 2>&1 || true
+        grep -qF -- "$2" "$work/said" || { echo "it doesn't say \`$2'"; cat "$work/said"; exit 1; }
+        if grep -e '-> .*\(rm\|mv\) ' "$work/said"; then exit 1; fi
+    }
+    by 1000 "may not read the key \`$work/own/etc/signing-key.sec'"
+    grep -q -- "-> .*chown [^ ]* $work/own/etc/signing-key.sec" "$work/said" || { cat "$work/said"; exit 1; }
+    by 1001 "whether the key \`$work/own/etc/signing-key.sec' is right is unknown"
+    chown 1000 "$work/own/etc/signing-key.sec" "$work/own/etc/signing-key.pub"
+    by 1000 'right  the keys for signing'
+    chmod 600 "$work/own/etc/acl"
+    by 1000 'may not read whose signatures are accepted'
+    chmod 700 "$work/own/etc"
+    by 1000 "cannot look into \`$work/own/etc'"
+else
+    echo 'SKIPPED: keys of another user (needs root and setpriv)'
+fi
 
 # A damaged database, and what is said to do about it.
 if command -v sqlite3 >/dev/null; then
@@ -106,7 +140,7 @@ if command -v sqlite3 >/dev/null; then
     (cd "$work" && sed -n 's/^ *-> \(sqlite3 .*recovered.*\)/\1/p' said >remedy && sh -e remedy)
     mv "$work/recovered.sqlite" "$database"
     look 0 ' 0 wrong'
-    grep -q 'right  all of the 1 valid items are in the store' "$work/said"
+    grep -q 'right  the only valid item is in the store' "$work/said"
 else
     echo 'SKIPPED: the remedy for a damaged database (needs sqlite3)'
 fi

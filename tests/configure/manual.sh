@@ -56,6 +56,15 @@ sed -n '/^## Environment variables/,/^## Messages/p' invoking-guix-daemon.md | v
 } | grep -v -e '^GUIX_HELD' -e '^NIX_HELD' -e '^GUIX_TEST_' | sort -u >"$work/program"
 same 'environment variables'
 cd "$top/doc/src"
+# The daemon's man page has those of the manual, but for what programs tell each other.
+sed -n '/^## Environment variables/,/^## Messages/s/^| \(`[^|]*`\) |.*/\1/p' invoking-guix-daemon.md | tr -d '`,' |
+    tr ' ' '\n' | grep -v -e '^GUIX_OFFLOAD_REASONS$' -e '^GUIX_OFFLOAD_FRAMES$' -e '^and$' -e '^the$' -e '^like$' |
+    sort -u >"$work/manual"
+(cd "$top" && sed -n '/command: daemon_options::command/,/files: &\[/p' doc/manual.rs) |
+    grep -o '"[A-Za-z_, ]*"' | grep '[a-z]_proxy\|[A-Z][A-Z]' | tr -d '",' | tr ' ' '\n' | sort -u >"$work/page"
+comm -23 "$work/manual" "$work/page" >"$work/missing"
+[ "$(wc -l <"$work/page")" -ge 20 ]
+[ ! -s "$work/missing" ] || { echo 'guix-daemon(1) lacks variables of the manual:'; cat "$work/missing"; exit 1; }
 # The hook's own, where its page and its help tell them.
 for variable in GUIX_OFFLOAD_MACHINES GUIX_OFFLOAD_VERBOSE; do
     "$top/pre-inst-env" guix-offload --help | grep -q $variable || { echo "guix-offload --help: no $variable"; exit 1; }

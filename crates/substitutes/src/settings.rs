@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::servers::{self, ListedBy, Server, discovered, discovery_file, parse_list};
 use crate::trust::Judge;
 
-/// If this variable of the environment is `yes`, everything is believed, signed or not.
+/// If this variable of the environment is `yes` (or `YES`, as for Guix), everything is believed, signed or not.
 const UNAUTHENTICATED: &str = "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES";
 
 /// Looks a setting up.
@@ -15,8 +15,12 @@ pub type Setting<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Whether the administrator wants everything to be believed.
 pub fn is_unauthenticated() -> bool {
-    std::env::var_os(UNAUTHENTICATED).is_some_and(|value| value == "yes")
+    std::env::var_os(UNAUTHENTICATED).is_some_and(|value| value.eq_ignore_ascii_case("yes"))
 }
+
+/// The warning to the administrator if everybody is believed.
+pub const UNAUTHENTICATED_WARNING: &str = "GUIX_ALLOW_UNAUTHENTICATED_SUBSTITUTES is `yes': every \
+     substitute server is believed, and whoever is on the way to it decides what is in the store";
 
 /// The warning to users if nobody is believed but this machine itself, or everybody.
 pub fn warning(judge: &Judge) -> Option<&'static str> {

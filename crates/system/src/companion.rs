@@ -16,6 +16,11 @@ pub struct Companion {
 }
 
 impl Companion {
+    /// Whether the environment names a file.
+    pub fn is_named(&self) -> bool {
+        env::var_os(self.variable).is_some_and(|name| !name.is_empty())
+    }
+
     /// The file that the environment names, or else the installed one, or in a development tree the
     /// one next to this program. `None` if the environment names none. The file may not exist.
     pub fn find(&self, libexec: &Path) -> Option<PathBuf> {

@@ -15,12 +15,8 @@ use super::super::engine::Engine;
 use super::super::semaphore::Semaphore;
 use super::process::HookProcess;
 use super::question::{Answer, Question};
-use crate::hook_program::Convention;
+use crate::hook_program::{Convention, reply_timeout};
 use crate::settings::SessionSettings;
-
-/// The timeout for a hook's reply, unless `GUIX_BUILD_HOOK_TIMEOUT` (in seconds) is set. Probing
-/// many slow machines takes less time.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// After this many consecutive failures (processes that don't reply or can't be started), the
 /// request continues without hooks.
@@ -28,13 +24,6 @@ const FAILURE_LIMIT: u32 = 3;
 
 /// The number of questions that one request asks at the same time, each to its own process.
 const CONCURRENT_QUESTIONS: usize = 16;
-
-fn reply_timeout() -> Duration {
-    let seconds = std::env::var("GUIX_BUILD_HOOK_TIMEOUT")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    seconds.map_or(REPLY_TIMEOUT, Duration::from_secs)
-}
 
 /// What the hooks decided about a derivation.
 pub(in super::super) enum Decision {
@@ -92,7 +81,8 @@ impl HookPool {
             program: program.to_owned(),
             arguments: arguments.map(OsString::from).collect(),
             verbose: session.verbosity >= Level::Talkative as u32,
-            reply_timeout: reply_timeout(),
+            // A warning was given at the start.
+            reply_timeout: reply_timeout().0,
             idle: Mutex::default(),
             questions: Semaphore::new(CONCURRENT_QUESTIONS),
             closed: AtomicBool::new(false),
