@@ -1,7 +1,7 @@
 //! The daemon that a command is connected to, and its directories.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use protocol::client::{Address, Connection, Options};
 use store::Directories;
 
 use crate::output;
+use crate::plain_lines::LineWriter;
 
 /// The directories in the environment, or those of the installation.
 pub fn directories() -> Result<Directories> {
@@ -41,7 +42,12 @@ impl Daemon {
         let address = Address::from_environment(&directories.state)?;
         let mut connection = address.connect(&directories.store, options)?;
         // Its messages are for the user, even when nothing is built.
-        connection.set_log(|text| _ = output::stderr().write_all(text));
+        if output::is_screen(&io::stderr()) {
+            connection.set_log(|text| _ = output::stderr().write_all(text));
+        } else {
+            let mut lines = LineWriter::new(output::stderr());
+            connection.set_log(move |text| lines.write(text));
+        }
         Ok(Daemon {
             directories,
             connection,

@@ -42,6 +42,8 @@ pub struct LogPrinter<W> {
     out: W,
     detail: Detail,
     surface: Surface,
+    /// Whether a download has just ended, after which daemons send an empty line.
+    is_after_download: bool,
     /// Of the daemon's lines, if it isn't a terminal.
     plain: PlainLines,
     /// The source of the line that was shown last, if that is incomplete.
@@ -72,6 +74,7 @@ impl<W: Write> LogPrinter<W> {
             out,
             detail,
             surface,
+            is_after_download: false,
             plain: PlainLines::default(),
             open_line: None,
             line: Vec::new(),
@@ -116,7 +119,7 @@ impl<W: Write> LogPrinter<W> {
         let was_inside = std::mem::replace(&mut self.inside_line, !complete);
         if !was_inside && complete && line.starts_with(b"@ ") {
             self.event(&line);
-        } else if self.detail > Detail::Nothing {
+        } else if self.detail > Detail::Nothing && !self.ends_download(&line) {
             match self.surface {
                 Surface::Lines => {
                     let line = self.plain.take(&line);
@@ -142,9 +145,15 @@ impl<W: Write> LogPrinter<W> {
             build.inside_line = !complete;
             match may_be_event && complete {
                 true => self.event(&line),
+                false if self.ends_download(&line) => {}
                 false => self.builder_line(&line),
             }
         }
+    }
+
+    /// Whether it is the empty line after a download.
+    fn ends_download(&mut self, line: &[u8]) -> bool {
+        std::mem::take(&mut self.is_after_download) && line == b"\n"
     }
 
     /// Keeps a line of the current builder, or a piece of one, and shows it if all is to be shown.
@@ -258,6 +267,7 @@ impl<W: Write> LogPrinter<W> {
             Trace::DownloadSucceeded { file, size, .. } => {
                 let text = self.downloads.succeeded(file, size);
                 self.print(GREEN, &text);
+                self.is_after_download = true;
             }
             // Failures are reported by separate messages.
             Trace::HookFailed { .. }

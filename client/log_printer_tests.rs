@@ -143,9 +143,12 @@ fn downloads_are_lines() {
     let log = format!(
         "@ substituter-started {item} substitute\n\
          @ download-started {item} http://a/x 100\n\
-         @ download-progress {item} http://a/x 100 50\n\
-         @ download-succeeded {item} http://a/x 100\n\
-         @ substituter-succeeded {item}\n"
+         @ download-progress {item} http://a/x 100 50\n{}\
+         @ substituter-succeeded {item}\n",
+        wrapped(
+            1,
+            &format!("@ download-succeeded {item} http://a/x 100\n\n")
+        )
     );
     let text = shown(&log, Detail::Events);
     let expected = format!(

@@ -1,6 +1,8 @@
 //! The daemon's lines for files and pipes: without what only a terminal understands, and without the
 //! states of a progress that a terminal would replace by later ones.
 
+use std::io::Write;
+
 /// Begins a control sequence (ECMA-48, section 5.4), with `[` after it.
 const ESCAPE: u8 = 0x1b;
 
@@ -36,6 +38,49 @@ impl PlainLines {
             text.push(b'\n');
         }
         text
+    }
+}
+
+/// The longest line that is kept until it is complete, in bytes.
+const MAX_LINE: usize = 8192;
+
+/// Writes the daemon's messages, whichever pieces they come in, as lines.
+pub struct LineWriter<W: Write> {
+    out: W,
+    lines: PlainLines,
+    /// The beginning of a line.
+    line: Vec<u8>,
+}
+
+impl<W: Write> LineWriter<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> LineWriter<W> {
+        LineWriter {
+            out,
+            lines: PlainLines::default(),
+            line: Vec::new(),
+        }
+    }
+
+    /// Writes a piece. Errors of standard error are handled where that is.
+    pub fn write(&mut self, text: &[u8]) {
+        for piece in text.split_inclusive(|byte| b"\r\n".contains(byte)) {
+            self.line.extend_from_slice(piece);
+            if b"\r\n".contains(&piece[piece.len() - 1]) || self.line.len() >= MAX_LINE {
+                let line = std::mem::take(&mut self.line);
+                let _ = self.out.write_all(&self.lines.take(&line));
+            }
+        }
+    }
+}
+
+impl<W: Write> Drop for LineWriter<W> {
+    fn drop(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            let _ = self.out.write_all(&self.lines.take(&line));
+        }
+        let _ = self.out.write_all(&self.lines.finish());
     }
 }
 
@@ -84,6 +129,20 @@ mod tests {
             "Downloading...\n 2%\n"
         );
         assert_eq!(plain(" 1%\r 2%\r"), " 2%\n");
+    }
+
+    #[test]
+    fn lines_may_come_in_pieces() {
+        let text = "\x1b[Ka 0%\r\x1b[Ka 100%\nb\r\nc\r";
+        for step in 1..text.len() {
+            let mut shown = Vec::new();
+            let mut lines = LineWriter::new(&mut shown);
+            text.as_bytes()
+                .chunks(step)
+                .for_each(|piece| lines.write(piece));
+            drop(lines);
+            assert_eq!(String::from_utf8(shown).unwrap(), "a 100%\nb\nc\n");
+        }
     }
 
     #[test]

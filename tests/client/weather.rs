@@ -216,6 +216,24 @@ fn what_a_server_refuses_for_all_items_is_said_once() {
 }
 
 #[test]
+fn a_build_in_a_pipe_prints_lines() {
+    let site = Site::new().env("GUIX_FETCH", GUIX_FETCH);
+    let publisher = Publisher::new(site.path("server"));
+    publisher.authorise(&site.configuration());
+    let server = WebServer::start(publisher.directory());
+    let one = publisher.publish(&store(&site), &item("one"));
+    let fixture = Fixture::at(site, &[&format!("--substitute-urls={}", server.address())]);
+    let run = fixture.run(&["build", one.as_str()]);
+    let looking = format!(
+        "looking for substitutes on '{}'... 100.0%\n",
+        server.address()
+    );
+    run.succeeds().says(&looking).says("downloaded one, ");
+    assert!(!run.err.contains(['\x1b', '\r']), "{:?}", run.err);
+    assert!(!run.err.contains("\n\n"), "{:?}", run.err);
+}
+
+#[test]
 fn a_directory_is_a_server_too() {
     let fixture = Fixture::with_network();
     let publisher = Publisher::new(fixture.site.path("server"));
