@@ -5,7 +5,8 @@
 # Usage: tests/packages/static.sh      as root; builds them, which takes some minutes
 #
 # The root directory of the test has the three programs, two files in /etc, /proc and some devices.  It is
-# on a file system in memory, in namespaces that end with this script.
+# on a file system in memory, in namespaces that end with this script.  So is that of a node, which has two
+# programs, /proc and some devices, and builds for this machine as an ordinary user, without an account.
 set -u
 export LC_ALL=C
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -38,19 +39,24 @@ suite=static said=$work/said
 . "$top/tests/packages/single.sh"
 
 mount --make-rprivate /
+mount -t proc proc /proc
+# make_root DIRECTORY: on a file system in memory.
+make_root() {
+    mkdir "$1"
+    mount -t tmpfs -o mode=755 static "$1"
+    mkdir "$1/bin" "$1/proc" "$1/dev"
+    mkdir -m 1777 "$1/tmp"
+    for device in null zero full random urandom tty; do
+        : >"$1/dev/$device"
+        mount --bind "/dev/$device" "$1/dev/$device"
+    done
+    mount -t proc proc "$1/proc"
+}
 root=$work/root
-mkdir "$root"
-mount -t tmpfs -o mode=755 static "$root"
-mkdir "$root/bin" "$root/libexec" "$root/libexec/guix" "$root/etc" "$root/proc" "$root/dev" "$root/dev/shm" \
-    "$root/dev/pts" "$root/var" "$root/gnu"
-mkdir -m 1777 "$root/tmp"
+make_root "$root"
+mkdir "$root/libexec" "$root/libexec/guix" "$root/etc" "$root/dev/shm" "$root/dev/pts" "$root/var" "$root/gnu"
 cp "$static"/bin/* "$root/bin"
 cp "$static/libexec/guix/offload" "$root/libexec/guix"
-for device in null zero full random urandom tty; do
-    : >"$root/dev/$device"
-    mount --bind "/dev/$device" "$root/dev/$device"
-done
-mount -t proc proc "$root/proc"
 cat >"$root/etc/passwd" <<'END'
 root:x:0:0:root:/:/bin/sh
 guixbuilder1:x:30001:30000:builder:/var/empty:/bin/false
@@ -121,6 +127,75 @@ END
     grep -q 'ssh' "$work/test"
 }
 
+# The node's root is that of a mount namespace, as on a machine: in a chroot, no user could make namespaces.
+start_node() {
+    node=$work/node
+    make_root "$node"
+    mkdir "$node/.old"
+    cp "$static/bin/guix-daemon" "$node/bin"
+    cp "$static/libexec/guix/offload" "$node/bin/guix-offload"
+    mkfifo "$work/never"
+    unshare --mount --propagation private sh -euc '
+        exec 3<>"$2"
+        cd "$1"
+        pivot_root . .old
+        cd /
+        "/.old$3" umount -l /.old
+        echo up
+        read -r forever <&3' sh "$node" "$work/never" "$(readlink -f "$(command -v busybox)")" >"$work/node.said" &
+    holder=$!
+    tries=0
+    until grep -q up "$work/node.said"; do
+        tries=$((tries + 1))
+        [ $tries -lt 600 ] && kill -0 "$holder" || return 1
+        sleep 0.1
+    done
+    nsenter --target "$holder" --mount /bin/guix-offload --version || return 1
+    ! nsenter --target "$holder" --mount /bin/sh -c true
+}
+# at_head PROGRAM OPTION...: with directories of its own on this machine.
+at_head() {
+    NIX_STORE_DIR=$work/head/store GUIX_STATE_DIRECTORY=$work/head/state GUIX_LOG_DIRECTORY=$work/head/log \
+        GUIX_DATABASE_DIRECTORY=$work/head/db GUIX_CONFIGURATION_DIRECTORY=$work/head/etc \
+        NIX_BUILD_HOOK=$static/libexec/guix/offload "$@"
+}
+start_head() {
+    mkdir -p "$work/head/etc"
+    at_head "$static/bin/guix-client" archive --generate-key || return 1
+    cat >"$work/head/etc/machines.toml" <<END
+[[machine]]
+name = "node"
+systems = ["$(uname -m)-linux"]
+transport = "command"
+command = ["nsenter", "--target=$holder", "--mount", "--setuid=30100", "--setgid=30100", "--", "{worker}"]
+worker = "/bin/guix-offload"
+trust = "connection"
+idle = 0
+END
+    at_head "$static/bin/guix-daemon" --max-jobs=0 >"$work/daemon" 2>&1 &
+    daemon=$!
+    tries=0
+    until grep -q '^listening on' "$work/daemon"; do
+        tries=$((tries + 1))
+        if [ $tries = 600 ] || ! kill -0 "$daemon" 2>/dev/null; then cat "$work/daemon"; return 1; fi
+        sleep 0.1
+    done
+}
+worker_is_right() { at_head "$static/bin/guix-client" offload test; }
+worker_builds() {
+    at_head "$static/bin/guix-client" build --hello >"$work/built" 2>&1 || { cat "$work/built" "$work/daemon"; return 1; }
+    cat "$work/built"
+    grep -q "by the build machine 'node'" "$work/built"
+}
+worker_leaves_nothing() {
+    tries=0
+    until [ -z "$(ls -A "$node/tmp")" ]; do
+        tries=$((tries + 1))
+        if [ $tries = 600 ]; then ls -AR "$node/tmp"; return 1; fi
+        sleep 0.1
+    done
+}
+
 check 'they need no library' is_static
 check 'they start' says_version
 check 'the daemon starts, with build users of the files' start --build-users-group=guixbuild
@@ -131,4 +206,10 @@ check 'a group that does not exist is missed' lacks_a_group
 check 'addresses are understood, and localhost' start --listen=/tmp/socket --listen=127.0.0.1:0 --listen=localhost:0
 check 'it ends again' stop
 check 'the client asks for ssh' asks_for_ssh
+check 'a node with two programs' start_node
+check 'and a head for it' start_head
+check 'its worker is all right, as an ordinary user' worker_is_right
+check 'and builds' worker_builds
+check 'and leaves nothing' worker_leaves_nothing
+check 'the head ends' stop
 counted
