@@ -1,5 +1,5 @@
 #!/bin/sh
-# make demo-slurm, with installed programs, and without access to the build tree.
+# make demo-slurm, with installed programs, and without access to the build tree; and in a plain chroot.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 cd "$top"
@@ -13,3 +13,6 @@ grep -q '^50! = 3041409320171337804361260816606476884437764156896051200000000000
 grep -q "waiting for a job of 'cluster' .*: Resources" "$work/out"
 grep -q ' derivations, [0-9]* s, by [0-9]* jobs of Slurm; the head built none, and no job is left.' "$work/out"
 [ -z "$(left)" ] || { echo "left behind:"; left; exit 1; }
+
+# In a chroot, and interrupted in the middle of the builds: nothing stays either.
+interrupted_run HUP 129 slurm
