@@ -83,6 +83,14 @@ impl Entry {
             }
             seen.push(&field.name);
         }
+        let is_wrong = |problems: &[Problem], name: &str| {
+            let of_it = |problem: &Problem| problem.field.as_deref() == Some(name);
+            problems.iter().any(of_it)
+        };
+        if is_wrong(&problems, "transport") {
+            // What else is needed, and what is out of place, depends on it.
+            return Err(problems);
+        }
         let is_pool = machine.transport == TransportChoice::Command;
         let either = |a, b| seen.contains(&a) || seen.contains(&b);
         for (name, given) in [
@@ -102,12 +110,15 @@ impl Entry {
             }
         }
         if is_pool {
-            if let Err((name, message)) = pool_fields::check(&pool) {
-                problems.push(Problem {
-                    place: place(self.position),
-                    field: Some(name.into()),
-                    message,
-                });
+            match pool_fields::check(&pool) {
+                Err((name, message)) if !is_wrong(&problems, "scheduler") => {
+                    problems.push(Problem {
+                        place: place(self.position),
+                        field: Some(name.into()),
+                        message,
+                    });
+                }
+                _ => {}
             }
             machine.pool = Some(Box::new(pool));
         } else {
@@ -482,6 +493,24 @@ mod tests {
                 of(fields).contains(&problem.to_owned()),
                 "{fields}: {:?}",
                 of(fields)
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_from_a_wrong_field_is_not_reported() {
+        for (fields, wrong) in [
+            ("transport = \"comand\"\nscheduler = \"slurm\"", "transport"),
+            (
+                "transport = \"command\"\nscheduler = \"slrum\"",
+                "scheduler",
+            ),
+        ] {
+            let problems = problems_of_pool(fields);
+            let expected = format!("{wrong}: expected ");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&expected),
+                "{problems:?}"
             );
         }
     }

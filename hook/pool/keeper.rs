@@ -35,7 +35,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a worker may take to end when it is asked to.
 const BYE_TIMEOUT: Duration = Duration::from_secs(20);
-/// After which time the scheduler is first asked why a job waits, and then how often.
+/// After which time the scheduler is first asked why a job waits, and how often at last.
 const FIRST_QUESTION: Duration = Duration::from_millis(500);
 const QUESTION_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the scheduler may take to answer.
@@ -153,7 +153,8 @@ impl Keeper {
         let (events, is_pending) = (self.events.clone(), self.is_pending.clone());
         let hopeless = self.plan.signs.hopeless.clone();
         let ask = move || {
-            std::thread::sleep(FIRST_QUESTION);
+            let mut interval = FIRST_QUESTION;
+            std::thread::sleep(interval);
             while is_pending.load(Ordering::Relaxed) {
                 // A scheduler that does not answer now may do so later.
                 let answer = scheduler_command::output(&words, run_as.as_deref(), QUESTION_TIMEOUT);
@@ -167,7 +168,9 @@ impl Keeper {
                     }
                     None => Ok(reason.to_owned()),
                 }));
-                std::thread::sleep(QUESTION_INTERVAL);
+                std::thread::sleep(interval);
+                // At first, a scheduler may not have looked at the job yet.
+                interval = (2 * interval).min(QUESTION_INTERVAL);
             }
         };
         let thread = std::thread::Builder::new().name("pending".into());
