@@ -377,7 +377,7 @@ fn no_sessions(state: &Path) -> bool {
 fn more_clients_than_files_can_be_opened_do_not_end_it() {
     let site = Site::new();
     let mut command = site.command("sh");
-    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]);
+    command.args(["-c", "ulimit -n 128; exec \"$0\" \"$@\""]);
     command.arg(program()).arg("--no-substitutes");
     let daemon = site.launch_command(command);
     daemon.wait_until(|| UnixStream::connect(site.socket()).is_ok(), "to serve");
