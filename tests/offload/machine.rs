@@ -63,8 +63,8 @@ pub enum Substitutes {
     None,
     /// From the program `substituter`, which stands for Guix's.
     Program,
-    /// From the directory `server`, by `guix-fetch`.
-    Directory,
+    /// From the directory `server`, by `guix-fetch`, after the server at this port of 127.0.0.1.
+    Directory { after: u16 },
 }
 
 /// Options of a machine.
@@ -240,10 +240,12 @@ impl Machine {
                 command.env("GUIX", site.path("substituter"));
                 command.env("GUIX_FETCH", "");
             }
-            Substitutes::Directory => {
+            Substitutes::Directory { after } => {
                 command.env("GUIX_FETCH", env!("CARGO_BIN_EXE_guix-fetch"));
                 let server = site.path("server");
-                options.push(format!("--substitute-urls=file://{}", server.display()));
+                let server = server.display();
+                let urls = format!("http://127.0.0.1:{after} file://{server}");
+                options.push(format!("--substitute-urls={urls}"));
             }
         }
         command

@@ -1,8 +1,11 @@
 //! Namespaces, the processes in them, and programs that run there.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
+
+use nix::sched::{CloneFlags, setns};
 
 /// Shell code for new networks. TCP takes losses as everywhere, whatever this host's does.
 pub const START_NETWORK: &str =
@@ -62,6 +65,19 @@ impl Namespaces {
             };
         }
         entered
+    }
+
+    /// A socket that listens there, at this port of its loopback device; it doesn't wait for connections.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid)).unwrap();
+        // On a thread, which has namespaces of its own.
+        let listening = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        listening.join().unwrap()
     }
 
     /// The processes there; of those in namespaces further down, only those of the same `kind`.

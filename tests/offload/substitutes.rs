@@ -157,15 +157,18 @@ fn what_a_machine_can_fetch_is_not_sent() {
 }
 
 #[test]
-fn a_machine_fetches_from_a_server() {
+fn a_machine_fetches_from_a_server_after_one_that_says_nothing() {
     if !is_machine_ours() {
         return;
     }
+    let after = 8080;
     let kind = Kind {
-        substitutes: Substitutes::Directory,
+        substitutes: Substitutes::Directory { after },
         ..Kind::default()
     };
     let mut farm = Farm::with(&[kind]);
+    // Connections are taken, and nothing is read.
+    let silent = farm.machines[0].namespaces.listen(after);
     farm.start(&["--max-jobs=0"]);
     farm.configure(&[entry(&farm, 0)]);
     let mut client = farm.client();
@@ -195,6 +198,7 @@ fn a_machine_fetches_from_a_server() {
     built.said("sending 2 store items (1.0 MiB) to 'build-1'...\n");
     assert!(sent > MIB && sent < 3 * MIB / 2, "{sent}");
     assert!(fs::read(drv.out().as_str()).unwrap() == [data, foreign_data].concat());
+    assert!(silent.accept().is_ok());
     drop(client);
     farm.assert_nothing_left();
 }

@@ -78,6 +78,7 @@ impl Reports<'_> {
         let what = match error.kind() {
             ErrorKind::HostNotFound => "host not found",
             ErrorKind::Tls => "TLS connection failed",
+            ErrorKind::Timeout => "the server does not answer",
             ErrorKind::Status(429 | 503) => "the server is busy",
             ErrorKind::Status(_) => "the server cannot answer",
             _ => "connection failed",

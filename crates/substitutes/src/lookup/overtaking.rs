@@ -86,8 +86,13 @@ impl Search<'_> {
     ) {
         let cost = self.contacts.give_up(server);
         if cost >= COSTLY || wish.is_some() {
+            let (health, now) = (self.lookup.health, Instant::now());
             let name = self.contacts.server(server);
-            (self.lookup.health).failed(name, error, wish, Instant::now());
+            match error.is_unreachable() {
+                // It may be back as soon as this machine's network is.
+                true => health.is_late(name, now),
+                false => health.failed(name, error, wish, now),
+            }
         }
         self.reports.cannot_reach(server, error, waiter);
         let asked = self.asked_of(server);
