@@ -1,6 +1,8 @@
 //! Reading the greeting and frames.
 
 use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
 
 use super::PAYLOAD_LIMIT;
 use super::compression::Decompressor;
@@ -10,6 +12,10 @@ use super::greeting::{Greeting, Search};
 
 /// The size of the buffer: the longest frame.
 const BUFFER: usize = HEADER + PAYLOAD_LIMIT;
+/// A reader that gets less than this at a time, and lacks more, is faster than what comes before it.
+const LITTLE: usize = 8 << 10;
+/// How long it waits then for more to come. (A pipe holds what comes meanwhile.)
+const NAP: Duration = Duration::from_micros(300);
 
 /// Reads what the other side sends. It holds one frame, and the window of the decompressor.
 ///
@@ -107,13 +113,23 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// Reads until the buffer has `count` bytes; returns false at the end of the stream.
+    ///
+    /// Slurm passes on a KiB at a time. A reader that is awake for each of them takes the processor from
+    /// Slurm's daemon, which has just woken it.
     fn has(&mut self, count: usize) -> Result<bool, FrameError> {
-        while self.end - self.start < count {
+        loop {
+            let before = self.end - self.start;
+            if before >= count {
+                return Ok(true);
+            }
             if !self.fill()? {
                 return Ok(false);
             }
+            let now = self.end - self.start;
+            if now - before < LITTLE && now + LITTLE < count {
+                thread::sleep(NAP);
+            }
         }
-        Ok(true)
     }
 
     /// Reads some bytes; returns false at the end of the stream.
