@@ -127,6 +127,7 @@ fn a_busy_server_is_no_server_without_the_item() {
         "substitute: {host}: the server is busy: HTTP status 503\n"
     ));
     // It was asked a few times.
+    assert!(eventually(|| server.log().len() >= 4));
     assert_eq!(server.log().len(), 4);
     // It is not taken for an answer by those who ask later.
     fs::remove_file(busy).unwrap();
