@@ -199,7 +199,7 @@ fn an_error_is_one_printable_line() {
 fn long_lists_and_strings_are_refused() {
     let fetch = |count: u64| {
         let mut message = Vec::new();
-        for word in [FETCH, 1, 1, 1, 1, count] {
+        for word in [FETCH, 1, 1, 1, 1, 1, count] {
             message.write_u64(word).unwrap();
         }
         message
@@ -219,7 +219,7 @@ fn long_lists_and_strings_are_refused() {
         Err(MessageError::Sources(_))
     ));
     let mut get = Vec::new();
-    for word in [GET, 1, 1, 1, 1] {
+    for word in [GET, 1, 1, 1, 1, 1] {
         get.write_u64(word).unwrap();
     }
     get.write_bytes("x".repeat(URL_LIMIT + 1)).unwrap();
