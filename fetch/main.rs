@@ -9,6 +9,7 @@ mod proxy;
 mod substitute;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -55,7 +56,8 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("guix-fetch: error: {error:#}");
+            // If nobody reads it, the exit code says enough.
+            let _ = writeln!(io::stderr(), "guix-fetch: error: {error:#}");
             ExitCode::FAILURE
         }
     }

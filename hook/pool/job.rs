@@ -17,6 +17,7 @@ use system::sync::{Condvar, Mutex};
 use super::plan::Plan;
 use super::record::Record;
 use super::scheduler_command;
+use crate::stderr_line;
 
 /// How long the command may take to end by itself after its output has.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -109,7 +110,7 @@ fn cancel(words: &[String], run_as: Option<&str>) {
         return;
     }
     if let Err(error) = scheduler_command::output(words, run_as, CANCEL_TIMEOUT) {
-        eprintln!("cannot run `{}': {error}", words.join(" "));
+        stderr_line!("cannot run `{}': {error}", words.join(" "));
     }
 }
 

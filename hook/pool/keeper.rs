@@ -26,6 +26,7 @@ use super::record::{Record, State};
 use super::scheduler_command;
 use super::worker_stream;
 use crate::frames::{Kind, Link};
+use crate::stderr_line;
 
 /// How long the hook may take to say what the keeper is for.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -282,7 +283,7 @@ impl Keeper {
         if messages::write(&stream, &Reply::Ready(worker.clone())).is_ok() {
             worker.is_new = false;
             if let Err(error) = link.open(stream) {
-                eprintln!("cannot connect a hook to the worker: {error}");
+                stderr_line!("cannot connect a hook to the worker: {error}");
             }
         }
     }
