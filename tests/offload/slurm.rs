@@ -45,46 +45,29 @@ fn builds_get_a_job_of_slurm_which_is_kept() {
 #[test]
 fn a_build_waits_for_room_and_says_why() {
     let slurm = SlurmFarm::new(1, |entry| entry);
-    let fill = [
-        "--immediate",
-        "--ntasks=1",
-        "--cpus-per-task=4",
-        "--job-name=others",
-    ];
-    let mut command = std::process::Command::new("srun");
-    command.args(fill).args(["--quiet", "/bin/sleep", "1000"]);
-    let mut others = slurm.farm.on_head(&command).spawn().unwrap();
-    assert_eq!(slurm.node_of("sleep 1000"), 0);
+    let others = slurm.others();
     let mut client = slurm.client();
     let drv = client.write(simple("x"));
     let building = client.start(&[&drv]);
     building.wait_for(": Resources");
-    let (succeeded, said) = slurm.farm.try_run("scancel", &["--name=others"]);
-    assert!(succeeded, "{said}");
+    others.end();
     let (_, built) = building.finish();
     built.succeeded();
-    let _ = others.wait();
     slurm.assert_nothing_left();
 }
 
 #[test]
 fn with_queue_now_a_build_waits_in_no_queue() {
     let slurm = SlurmFarm::new(1, |entry| entry.text("queue", "now"));
-    let mut command = std::process::Command::new("srun");
-    command.args(["--immediate", "--cpus-per-task=4", "--job-name=others"]);
-    command.args(["--quiet", "/bin/sleep", "1000"]);
-    let mut others = slurm.farm.on_head(&command).spawn().unwrap();
-    assert_eq!(slurm.node_of("sleep 1000"), 0);
+    let others = slurm.others();
     let mut client = slurm.client();
     let drv = client.write(simple("x"));
     let building = client.start(&[&drv]);
     building.wait_for("Requested nodes are busy");
     let jobs = slurm.cluster.jobs(&slurm.farm);
     assert!(!jobs.iter().any(|job| job.contains("PENDING")), "{jobs:?}");
-    let (succeeded, said) = slurm.farm.try_run("scancel", &["--name=others"]);
-    assert!(succeeded, "{said}");
+    others.end();
     building.finish().1.succeeded();
-    let _ = others.wait();
     slurm.assert_nothing_left();
 }
 

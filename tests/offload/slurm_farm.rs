@@ -1,6 +1,7 @@
 //! A head whose pool is a Slurm cluster.
 
 use std::fs;
+use std::process::{Child, Command};
 
 use crate::cluster::{Cluster, NodeKind, USER};
 use crate::entry::Entry;
@@ -8,6 +9,22 @@ use crate::farm::{Farm, HOOK, SYSTEM};
 use crate::harness::derivations::Client;
 use crate::harness::{eventually, program};
 use crate::namespaces::Process;
+
+/// A job that is in the way.
+pub struct Others<'a> {
+    farm: &'a Farm,
+    srun: Child,
+}
+
+impl Others<'_> {
+    /// Cancels it.
+    #[track_caller]
+    pub fn end(mut self) {
+        let (succeeded, said) = self.farm.try_run("scancel", &["--name=others"]);
+        assert!(succeeded, "{said}");
+        let _ = self.srun.wait();
+    }
+}
 
 /// A head and its cluster.
 pub struct SlurmFarm {
@@ -101,6 +118,20 @@ impl SlurmFarm {
             process.name() == program || process.line.ends_with(&format!(" {program}"))
         });
         all
+    }
+
+    /// A job of somebody else that takes the whole of the only node.
+    #[track_caller]
+    pub fn others(&self) -> Others<'_> {
+        let mut command = Command::new("srun");
+        command.args(["--immediate", "--cpus-per-task=4", "--job-name=others"]);
+        command.args(["--quiet", "/bin/sleep", "1000"]);
+        let srun = self.farm.on_head(&command).spawn().unwrap();
+        assert_eq!(self.node_of("sleep 1000"), 0);
+        Others {
+            farm: &self.farm,
+            srun,
+        }
     }
 
     /// Checks that all jobs end, and that nothing is left of them on the head and the nodes.

@@ -121,11 +121,7 @@ fn what_needs_a_gpu_is_built_on_a_node_that_has_one() {
 #[test]
 fn a_build_that_has_waited_long_enough_goes_elsewhere() {
     let slurm = SlurmFarm::with_spare(1, |entry| entry.plain("queue-limit", "0.05"));
-    let mut command = std::process::Command::new("srun");
-    command.args(["--immediate", "--cpus-per-task=4", "--job-name=others"]);
-    command.args(["--quiet", "/bin/sleep", "1000"]);
-    let mut others = slurm.farm.on_head(&command).spawn().unwrap();
-    assert_eq!(slurm.node_of("sleep 1000"), 0);
+    let others = slurm.others();
     let mut client = slurm.client();
     let drv = client.write(Script::new("x", "echo >$out"));
     let built = client.build(&[&drv]);
@@ -143,9 +139,7 @@ fn a_build_that_has_waited_long_enough_goes_elsewhere() {
         "{:?}",
         slurm.cluster.jobs(&slurm.farm)
     );
-    let (succeeded, said) = slurm.farm.try_run("scancel", &["--name=others"]);
-    assert!(succeeded, "{said}");
-    let _ = others.wait();
+    others.end();
     drop(client);
     slurm.assert_nothing_left();
 }
