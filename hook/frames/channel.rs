@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use system::poll::{PollFd, PollFlags, poll};
 use system::sync::{Condvar, Mutex};
@@ -16,6 +16,9 @@ use super::{DATA_LIMIT, WINDOW};
 
 /// How many bytes have to be delivered before the other side is given credit for as many.
 const CREDIT_STEP: u32 = WINDOW / 4;
+
+/// How often is looked, while nothing may be sent, whether the socket's peer still is there.
+const PEER_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sends what a channel has to send.
 pub(super) trait Output: Send + Sync + 'static {
@@ -189,7 +192,7 @@ impl Channel {
             return Ok(());
         };
         let mut buffer = vec![0; DATA_LIMIT];
-        while let Some(credit) = self.wait_for_credit() {
+        while let Some(credit) = self.wait_for_credit(socket) {
             let most = buffer.len().min(credit as usize);
             let count = match socket.read(&mut buffer[..most]) {
                 Ok(count) => count,
@@ -213,11 +216,19 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits until something may be sent: `None` once the channel is closed.
-    fn wait_for_credit(&self) -> Option<u32> {
+    /// Waits until something may be sent: `None` once the channel is closed. The other side may never give
+    /// credit: a peer that has gone isn't kept waiting for.
+    fn wait_for_credit(&self, socket: &UnixStream) -> Option<u32> {
         let mut state = self.state.lock();
         while state.credit == 0 && !state.closed {
-            state = self.changed.wait(state);
+            let before = Instant::now();
+            state = self.changed.wait_timeout(state, PEER_INTERVAL);
+            let is_late = state.credit == 0 && before.elapsed() >= PEER_INTERVAL;
+            if is_late && is_hung_up(socket) {
+                drop(state);
+                self.close("");
+                return None;
+            }
         }
         (!state.closed).then_some(state.credit)
     }

@@ -60,6 +60,8 @@ struct Shared {
     /// The channels whose threads still run, also those that have been closed.
     live: AtomicUsize,
     heard: Mutex<Instant>,
+    /// Since when the frame is being written that is being written.
+    writing: Mutex<Option<Instant>>,
     /// Whether something could not be sent.
     broken: AtomicBool,
     settings: Settings,
@@ -87,6 +89,7 @@ impl Link {
             channels: Mutex::default(),
             live: AtomicUsize::new(0),
             heard: Mutex::new(Instant::now()),
+            writing: Mutex::default(),
             broken: AtomicBool::new(false),
             settings,
         });
@@ -109,6 +112,13 @@ impl Link {
         self.0.heard.lock().elapsed()
     }
 
+    /// How long the other side hasn't read what is being sent: each frame is awaited by itself, so that a
+    /// slow stream isn't taken for one that stands still.
+    pub fn blocked(&self) -> Duration {
+        let since = *self.0.writing.lock();
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Whether something could not be sent: the other side reads no more.
     pub fn is_broken(&self) -> bool {
         self.0.broken.load(Ordering::Acquire)
@@ -119,7 +129,8 @@ impl Link {
         self.0.live.load(Ordering::Acquire)
     }
 
-    /// Opens a channel for this socket; returns its number.
+    /// Opens a channel for this socket; returns its number. The other side is told by the channel's own
+    /// thread: the caller never waits for it to read. If that fails, the socket is closed.
     pub fn open(&self, socket: UnixStream) -> io::Result<u16> {
         let (number, channel) = {
             let mut channels = self.0.channels.lock();
@@ -130,12 +141,12 @@ impl Link {
             (number, channel)
         };
         self.0.live.fetch_add(1, Ordering::AcqRel);
-        if let Err(error) = self.send(Kind::Open, number, b"") {
-            self.0.live.fetch_sub(1, Ordering::AcqRel);
+        let shared = self.0.clone();
+        let say = move || shared.send(Kind::Open, number, b"").map(|()| socket);
+        if let Err(error) = self.run(channel, say) {
             self.0.channels.lock().remove(&number);
             return Err(error);
         }
-        self.run(channel, move || Ok(socket))?;
         Ok(number)
     }
 
@@ -267,7 +278,11 @@ fn carry(shared: &Arc<Shared>, channel: &Arc<Channel>) {
 
 impl Shared {
     fn send(&self, kind: Kind, channel: u16, payload: &[u8]) -> io::Result<()> {
-        let sent = self.output.lock().write(kind, channel, payload);
+        let mut output = self.output.lock();
+        *self.writing.lock() = Some(Instant::now());
+        let sent = output.write(kind, channel, payload);
+        *self.writing.lock() = None;
+        drop(output);
         if sent.is_err() {
             self.broken.store(true, Ordering::Release);
         }

@@ -437,3 +437,55 @@ fn what_no_honest_side_sends_is_refused() {
     assert!(refused(&[&[open(1)], &flood[..]].concat()).contains("than was allowed"));
     assert!(refused(&[(Kind::Ping, 0, b"[".to_vec())]).contains("ping frame"));
 }
+
+/// Something to write to that nobody reads from, and who could.
+fn full_pipe() -> (FrameWriter<Box<dyn Write + Send>>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    (FrameWriter::new(Box::new(ours)), theirs)
+}
+
+fn quiet(channels: usize) -> Settings {
+    Settings {
+        heartbeat: LONG,
+        channels,
+        status: Box::new(Status::default),
+    }
+}
+
+#[test]
+fn a_side_that_reads_nothing_holds_up_nobody_who_opens_a_channel() {
+    let (writer, unread) = full_pipe();
+    let link = Link::start(writer, quiet(4)).unwrap();
+    assert_eq!(link.blocked(), Duration::ZERO);
+    let (mut stuck, theirs) = UnixStream::pair().unwrap();
+    link.open(theirs).unwrap();
+    stuck
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    stuck.write_all(&vec![0; 16 << 20]).unwrap_err();
+    assert!(eventually(|| link.blocked() > Duration::from_millis(100)));
+    let (sender, opened) = std::sync::mpsc::channel();
+    let also = link.clone();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    thread::spawn(move || sender.send(also.open(theirs).is_ok()));
+    assert_eq!(opened.recv_timeout(Duration::from_secs(30)), Ok(true));
+    // The end of the stream ends all of them.
+    drop(unread);
+    assert!(eventually(|| link.is_broken() && link.channels() == 0));
+    assert!(matches!(ours.read(&mut [0]), Ok(0) | Err(_)));
+    assert_eq!(link.blocked(), Duration::ZERO);
+}
+
+#[test]
+fn a_client_that_has_gone_waits_for_no_credit() {
+    let writer: FrameWriter<Box<dyn Write + Send>> = FrameWriter::new(Box::new(io::sink()));
+    let link = Link::start(writer, quiet(4)).unwrap();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    link.open(theirs).unwrap();
+    ours.set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    ours.write_all(&vec![0; 16 << 20]).unwrap_err();
+    assert_eq!(link.channels(), 1);
+    drop(ours);
+    assert!(eventually(|| link.channels() == 0));
+}

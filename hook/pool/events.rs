@@ -56,21 +56,22 @@ impl Events {
         })
     }
 
-    /// Adds one.
+    /// Adds one. Of several statuses in a row only the last one is kept: the worker decides how many it
+    /// sends.
     pub fn push(&self, event: Event) {
-        self.queue.lock().push_back(event);
+        let mut queue = self.queue.lock();
+        match (&event, queue.back_mut()) {
+            (Event::Status(_), Some(last @ Event::Status(_))) => *last = event,
+            _ => queue.push_back(event),
+        }
+        drop(queue);
         self.wakeup.wake();
     }
 
-    /// Takes the next one.
-    pub fn take(&self) -> Option<Event> {
+    /// Takes all that there are now.
+    pub fn take(&self) -> VecDeque<Event> {
         self.wakeup.clear();
-        let mut queue = self.queue.lock();
-        let event = queue.pop_front();
-        if !queue.is_empty() {
-            self.wakeup.wake();
-        }
-        event
+        std::mem::take(&mut *self.queue.lock())
     }
 }
 
@@ -78,5 +79,35 @@ impl Events {
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_statuses_take_the_room_of_one() {
+        let events = Events::new().unwrap();
+        let status = |free| Status {
+            load: None,
+            free: Some(free),
+        };
+        for free in 0..100_000 {
+            events.push(Event::Status(status(free)));
+        }
+        events.push(Event::Ended(StreamEnd::Cut));
+        events.push(Event::Status(status(1)));
+        let taken = Vec::from(events.take());
+        assert!(
+            matches!(
+                taken[..],
+                [Event::Status(last), Event::Ended(StreamEnd::Cut), Event::Status(_)]
+                    if last.free == Some(99_999)
+            ),
+            "{}",
+            taken.len()
+        );
+        assert!(events.take().is_empty());
     }
 }

@@ -93,6 +93,8 @@ struct Keeper {
     worker: Option<Worker>,
     /// Since when the worker answers.
     ready: Instant,
+    /// When the record was written last.
+    saved: Instant,
     /// The hooks that wait for it.
     waiting: Vec<UnixStream>,
     /// A hook that needs another job.
@@ -123,6 +125,7 @@ impl Keeper {
             greeted: None,
             worker: None,
             ready: Instant::now(),
+            saved: Instant::now(),
             waiting: vec![first],
             turned_away: None,
             idle: None,
@@ -182,7 +185,8 @@ impl Keeper {
     fn keep(&mut self) -> Result<Reason, Failure> {
         loop {
             self.wait();
-            while let Some(event) = self.events.take() {
+            // However many come meanwhile: a worker that never stops talking may be one to give up.
+            for event in self.events.take() {
                 if let Some(reason) = self.handle(event)? {
                     return Ok(reason);
                 }
@@ -242,8 +246,11 @@ impl Keeper {
             Event::Status(status) => {
                 if let Some(worker) = &mut self.worker {
                     (worker.load, worker.free) = (status.load, status.free);
-                    let since = self.ready.elapsed().as_secs();
-                    self.runs(unix_time().saturating_sub(since));
+                    let heartbeat = Duration::from_millis(self.plan.hello.heartbeat_ms);
+                    if self.saved.elapsed() >= heartbeat {
+                        let since = self.ready.elapsed().as_secs();
+                        self.runs(unix_time().saturating_sub(since));
+                    }
                 }
             }
             Event::Ended(end) => return Err(self.why(end)),
@@ -315,19 +322,28 @@ impl Keeper {
         }
     }
 
-    fn save(&self) -> io::Result<()> {
+    fn save(&mut self) -> io::Result<()> {
+        self.saved = Instant::now();
         self.record.save(&self.plan.directory, self.plan.slot)
     }
 
     /// Whether it is time to end.
     fn look(&mut self) -> Result<Option<Reason>, Failure> {
         let lost = Duration::from_millis(self.plan.hello.lost_ms);
-        let silence = self.link.as_ref().map(Link::silence);
-        if let Some(silence) = silence.filter(|silence| *silence > lost) {
-            let text = format!(
-                "nothing was heard of the worker for {} s",
-                silence.as_secs()
-            );
+        let (silence, blocked) = match &self.link {
+            Some(link) => (link.silence(), link.blocked()),
+            None => Default::default(),
+        };
+        let text = if silence > lost {
+            let seconds = silence.as_secs();
+            Some(format!("nothing was heard of the worker for {seconds} s"))
+        } else if blocked > lost {
+            let seconds = blocked.as_secs();
+            Some(format!("the worker has read nothing for {seconds} s"))
+        } else {
+            None
+        };
+        if let Some(text) = text {
             let text = with_errors(text, &self.last_words());
             return Err(Failure::new(FailureKind::Lost, text));
         }

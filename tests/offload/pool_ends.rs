@@ -128,3 +128,18 @@ fn a_worker_that_is_silent_is_given_up() {
     pool.kill_keepers();
     pool.farm.assert_nothing_left();
 }
+
+#[test]
+fn a_worker_that_floods_and_reads_nothing_is_given_up() {
+    let pool = PoolFarm::new(|entry| entry.plain("heartbeat", "1"));
+    pool.set_mode("deaf");
+    let building = endless(&pool, "x");
+    building.wait_for("the worker has read nothing for ");
+    building.hang_up();
+    let left = || pool.workers();
+    assert!(eventually(|| left().is_empty()), "{:#?}", left());
+    let name = pool.launched()[0].split(' ').next().unwrap().to_owned();
+    assert!(eventually(|| pool.cancelled().first() == Some(&name)));
+    pool.kill_keepers();
+    pool.farm.assert_nothing_left();
+}

@@ -21,8 +21,15 @@ case $(cat "$here/mode") in
     banner) echo 'Welcome to node 7'; echo; printf 'no end of line' ;;
     version) echo 'guix-offload worker 99'; sleep 1000 ;;
     noise) yes 'The quota is exceeded' ;;
+    deaf)
+        # A worker that says very much, and reads nothing.
+        hello='{"version":1,"host":"deaf","system":"none","cores":1,"key":"(none)"}'
+        printf '\nguix-offload worker 1\n'
+        printf '\001\000\000\000\'"$(printf %03o ${#hello})"'\000\000\000%s' "$hello"
+        while :; do printf '\007\000\000\000\000\000\000\000'; done ;;
     limit) (sleep 1; echo 'slurmstepd: error: CANCELLED DUE TO TIME LIMIT' >&2; kill 0) & ;;
 esac
+case " $* " in *' --gres=none '*) echo 'srun: error: Invalid generic resource' >&2; exit 1 ;; esac
 while [ "$(cat "$here/mode")" = pending ]; do sleep 0.05; done
 until [ "$1" = -- ]; do shift; done
 shift
@@ -30,7 +37,11 @@ exec "$@"
 "#;
 
 /// What stands for `scancel`.
-const CANCELLER: &str = "#!/bin/sh\necho \"$1\" >>\"$(dirname \"$0\")/cancelled\"\n";
+const CANCELLER: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+echo "$1" >>"$here/cancelled"
+[ ! -e "$here/refuses" ]
+"#;
 
 /// A head and the scripts of a scheduler.
 pub struct PoolFarm {
