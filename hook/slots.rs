@@ -53,10 +53,9 @@ pub fn acquire(
     if taken(directories, machine)?.len() >= machine.parallel_builds as usize {
         return Ok(None);
     }
-    // A pool's slots with a job first.
     let mut numbers: Vec<u32> = (0..machine.parallel_builds).collect();
     if machine.pool.is_some() {
-        numbers.sort_by_key(|number| !pool::is_kept(&directory, *number));
+        numbers.sort_by_key(|number| pool::rank(&directory, *number));
     }
     for number in numbers {
         let file = LockFile::open(directory.join(number.to_string()))?;

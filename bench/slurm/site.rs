@@ -126,6 +126,7 @@ impl Site {
             cores: Some(1),
             memory: Some(600),
             job: "bench".to_owned(),
+            user: USER.to_owned(),
             worker: owned(program),
             ..Values::default()
         };

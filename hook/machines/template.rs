@@ -15,6 +15,8 @@ pub enum Placeholder {
     Slot,
     /// The name of the job.
     Job,
+    /// The user as whom the commands run.
+    User,
     /// The name of the derivation for which it is started.
     Name,
     /// The worker's command line.
@@ -26,12 +28,13 @@ pub enum Placeholder {
 }
 
 /// Their names.
-const PLACEHOLDERS: [(&str, Placeholder); 9] = [
+const PLACEHOLDERS: [(&str, Placeholder); 10] = [
     ("cores", Placeholder::Cores),
     ("minutes", Placeholder::Minutes),
     ("memory", Placeholder::Memory),
     ("slot", Placeholder::Slot),
     ("job", Placeholder::Job),
+    ("user", Placeholder::User),
     ("name", Placeholder::Name),
     ("worker", Placeholder::Worker),
     ("options", Placeholder::Options),

@@ -15,6 +15,8 @@ pub struct Values {
     pub slot: u32,
     /// `{job}`
     pub job: String,
+    /// `{user}`
+    pub user: String,
     /// `{name}`
     pub name: String,
     /// `{worker}`
@@ -34,6 +36,7 @@ impl Values {
             Placeholder::Memory => self.memory.map(|memory| memory.to_string()),
             Placeholder::Slot => Some(self.slot.to_string()),
             Placeholder::Job => Some(self.job.clone()),
+            Placeholder::User => Some(self.user.clone()),
             // Clients choose it: it must not become an option.
             Placeholder::Name => match self.name.strip_prefix('-') {
                 Some(rest) => Some(format!("_{rest}")),
@@ -87,6 +90,7 @@ mod tests {
             memory: Some(2000),
             slot: 3,
             job: "guix-pool-3-abc".to_owned(),
+            user: "builder".to_owned(),
             name: "hello-1.0.drv".to_owned(),
             worker: owned(&["/bin/guix-offload", "worker"]),
             options: owned(&["--gres=gpu:1", "-p", "short queue"]),
@@ -104,6 +108,7 @@ mod tests {
             "--immediate{now}",
             "{options}",
             "--comment={name} in {slot}",
+            "--user={user}",
             "{worker}",
         ]);
         let expected = [
@@ -114,6 +119,7 @@ mod tests {
             "-p",
             "short queue",
             "--comment=hello-1.0.drv in 3",
+            "--user=builder",
             "/bin/guix-offload",
             "worker",
         ];

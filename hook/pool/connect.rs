@@ -139,10 +139,10 @@ fn wait(
 ) -> io::Result<Option<Reply>> {
     let began = Instant::now();
     let mut next = began + FIRST_REPORT;
-    let mut last = String::new();
+    let (mut last, mut line) = (String::new(), Vec::new());
     loop {
         let until = deadline.map_or(next, |deadline| deadline.min(next));
-        match messages::read(stream, Some(until)) {
+        match messages::read_on(stream, Some(until), &mut line) {
             Ok(Some(Reply::Pending { reason })) => {
                 if reason != last {
                     last = reason;

@@ -14,6 +14,7 @@ use system::process::Child;
 use system::signal::Signal;
 use system::sync::{Condvar, Mutex};
 
+use super::failure::last_lines;
 use super::plan::Plan;
 use super::record::Record;
 use super::scheduler_command;
@@ -89,29 +90,36 @@ impl Job {
         wait_readable(self.child.pidfd(), Some(timeout)).unwrap_or(false)
     }
 
-    /// Ends it, whatever state it is in.
-    pub fn end(mut self) {
+    /// Ends it, whatever state it is in. Returns whether the cancelling command has succeeded, if there is
+    /// one.
+    pub fn end(mut self) -> bool {
         // Until we wait for it, the numbers of the process and its group are theirs.
         let _ = self.child.signal_group(Signal::SIGTERM);
         self.wait(TERM_TIMEOUT);
         let _ = self.child.kill_group();
         let _ = self.child.wait();
-        cancel(&self.cancel, self.run_as.as_deref());
+        cancel(&self.cancel, self.run_as.as_deref())
     }
 }
 
-/// Ends the job of a keeper that was killed.
+/// Ends the job of a keeper that was killed, or could not end it.
 pub fn cancel_orphan(record: &Record) {
+    // If this fails, too, the end of the next job does the same: it has the same name.
     cancel(&record.cancel, record.run_as.as_deref());
 }
 
-fn cancel(words: &[String], run_as: Option<&str>) {
+/// Whether the command has succeeded.
+fn cancel(words: &[String], run_as: Option<&str>) -> bool {
     if words.is_empty() {
-        return;
+        return true;
     }
-    if let Err(error) = scheduler_command::output(words, run_as, CANCEL_TIMEOUT) {
-        stderr_line!("cannot run `{}': {error}", words.join(" "));
-    }
+    let reason = match scheduler_command::run(words, run_as, CANCEL_TIMEOUT) {
+        Ok((true, _)) => return true,
+        Ok((false, text)) => format!("it fails: {}", last_lines(&text)),
+        Err(error) => error.to_string(),
+    };
+    stderr_line!("cannot end a job by `{}': {reason}", words.join(" "));
+    false
 }
 
 impl Errors {

@@ -417,11 +417,11 @@ impl Keeper {
         if let Some(stream) = &self.turned_away {
             let _ = messages::write(stream, &Reply::Unfit);
         }
-        if let Some(job) = self.job.take() {
-            job.end();
+        // What could not be cancelled, the next keeper cancels.
+        if self.job.take().is_none_or(Job::end) {
+            self.record.state = State::Ended { failure };
+            let _ = self.save();
         }
-        self.record.state = State::Ended { failure };
-        let _ = self.save();
     }
 
     /// Asks the worker to end, and gives it some time.

@@ -77,10 +77,18 @@ pub fn write<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Result<(
 /// Reads a message, and nothing that follows it. `None` at the end of the stream; an error of the kind
 /// `TimedOut` if it has not come by `deadline`.
 pub fn read<T: DeserializeOwned>(
-    mut stream: &UnixStream,
+    stream: &UnixStream,
     deadline: Option<Instant>,
 ) -> io::Result<Option<T>> {
-    let mut line = Vec::new();
+    read_on(stream, deadline, &mut Vec::new())
+}
+
+/// The same; what has come of a message by `deadline` stays in `line`, for the next time.
+pub fn read_on<T: DeserializeOwned>(
+    mut stream: &UnixStream,
+    deadline: Option<Instant>,
+    line: &mut Vec<u8>,
+) -> io::Result<Option<T>> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if !wait_readable(stream, left)? {
@@ -89,7 +97,10 @@ pub fn read<T: DeserializeOwned>(
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(0) => return Ok(None),
-            Ok(_) if byte == *b"\n" => return Ok(Some(serde_json::from_slice(&line)?)),
+            Ok(_) if byte == *b"\n" => {
+                let line = std::mem::take(line);
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
             Ok(_) if line.len() < LINE_LIMIT => line.push(byte[0]),
             Ok(_) => return Err(io::Error::other("a line is too long")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -117,5 +128,19 @@ mod tests {
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         drop(theirs);
         assert_eq!(read::<Reply>(&ours, None).unwrap(), None);
+    }
+
+    #[test]
+    fn the_first_half_of_a_message_is_kept_until_the_second_comes() {
+        let (ours, theirs) = system::pipe::socket_pair().unwrap();
+        let mut line = Vec::new();
+        for (number, text) in ["\"unf", "it\"\n\"unfit", "\"\n"].iter().enumerate() {
+            (&theirs).write_all(text.as_bytes()).unwrap();
+            let read = read_on::<Reply>(&ours, Some(Instant::now()), &mut line);
+            match number {
+                0 => assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut),
+                _ => assert_eq!(read.unwrap(), Some(Reply::Unfit)),
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@
 //! | `program.rs` | the program that is hook, keeper and worker |
 //! | `command_line.rs` | command lines with placeholders |
 //! | `longest_job.rs` | the longest time limit of a job, as the scheduler says |
+//! | `job_name.rs` | the names of jobs |
 //! | `plan.rs` | what a keeper is told about its job |
 //! | `record.rs` | what a keeper writes down about its job |
 //! | `messages.rs` | what a hook and a keeper say to each other |
@@ -37,6 +38,7 @@ mod connect;
 mod events;
 pub mod failure;
 mod job;
+mod job_name;
 mod keeper;
 mod longest_job;
 mod messages;
@@ -56,4 +58,4 @@ pub use keeper::run as keep;
 pub use longest_job::minutes as longest_job;
 pub use messages::Worker;
 pub use plan::{Plan, Wanted};
-pub use record::{Record, State, is_kept, records};
+pub use record::{Record, State, rank, records};

@@ -8,6 +8,7 @@ use formats::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::command_line::{Values, expand};
+use super::job_name;
 use super::program;
 use super::templates::{Signs, Templates};
 use crate::directories::HookDirectories;
@@ -98,13 +99,17 @@ impl Plan {
             (None, 0) => longest,
             (None, seconds) => Some(job_minutes(seconds).min(longest.unwrap_or(u64::MAX))),
         };
-        let job = job_name(machine, directories, slot);
+        let job = job_name::of(machine, directories, slot)?;
         let values = Values {
             cores: machine.cores.filter(|cores| *cores > 0),
             minutes,
             memory: pool.memory,
             slot,
             job: job.clone(),
+            user: match &pool.run_as {
+                Some(name) => name.clone(),
+                None => system::ids::user_name(system::ids::effective_uid()),
+            },
             name: wanted.name.to_owned(),
             worker: worker(pool)?,
             options: wanted.options(pool),
@@ -181,16 +186,6 @@ pub fn slot_file(directory: &Path, slot: u32, suffix: &str) -> PathBuf {
 /// and after it.
 fn job_minutes(seconds: u64) -> u64 {
     seconds.div_ceil(60).saturating_add(10)
-}
-
-/// The name of the job of a slot: no other daemon's jobs have it.
-fn job_name(machine: &Machine, directories: &HookDirectories, slot: u32) -> String {
-    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let name = machine.name.replace(|c| !fine(c), "_");
-    let host = nix::unistd::gethostname().unwrap_or_default();
-    let daemon = format!("{:?}", (host, &directories.state, machine.port));
-    let hash = Hash::sha256(daemon).base32();
-    format!("guix-{name}-{slot}-{}", &hash[..8])
 }
 
 /// The worker's command line.

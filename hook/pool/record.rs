@@ -3,8 +3,8 @@
 //!
 //! The keeper of slot N holds the lock of the file `N.keeper` as long as it lives.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub enum State {
         /// The free space of its store, in bytes.
         free: Option<u64>,
     },
-    /// It is being ended, because of this.
+    /// It is being ended, because of this; or could not be cancelled.
     Ending {
         /// Why, unless it is in order.
         failure: Option<Failure>,
@@ -71,11 +71,18 @@ impl Record {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes it.
+    /// Writes it, so that a crash of this host leaves this record or the last one. A job that has not
+    /// started yet is on the disk before it does.
     pub fn save(&self, directory: &Path, slot: u32) -> io::Result<()> {
         let new = slot_file(directory, slot, "job.new");
-        fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(new, slot_file(directory, slot, "job"))
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(new, slot_file(directory, slot, "job"))?;
+        match self.state {
+            State::Pending { .. } => File::open(directory)?.sync_all(),
+            _ => Ok(()),
+        }
     }
 
     /// Why the job ends or has ended, if that was not in order.
@@ -97,6 +104,17 @@ pub fn is_kept(directory: &Path, slot: u32) -> bool {
     let path = slot_file(directory, slot, "keeper");
     let locked = |path| LockFile::open(path)?.is_locked();
     path.exists() && locked(&path).unwrap_or(false)
+}
+
+/// In which order slots are taken: first those with a job; then those whose job nobody has seen the end of,
+/// so that it is ended.
+pub fn rank(directory: &Path, slot: u32) -> u32 {
+    let is_open = || Record::load(directory, slot).is_some_and(|record| record.is_open());
+    match is_kept(directory, slot) {
+        true => 0,
+        false if is_open() => 1,
+        false => 2,
+    }
 }
 
 /// The jobs of a pool with so many slots that have a living keeper, with the numbers of their slots.
@@ -130,9 +148,18 @@ mod tests {
         assert_eq!(Record::load(directory.path(), 0), Some(record.clone()));
         assert!(record.is_open());
         assert_eq!(records(directory.path(), 3), []);
+        let ranks = || [0, 1, 2].map(|slot| rank(directory.path(), slot));
+        record.save(directory.path(), 1).unwrap();
+        let ended = Record {
+            state: State::Ended { failure: None },
+            ..record.clone()
+        };
+        ended.save(directory.path(), 2).unwrap();
+        assert_eq!(ranks(), [1, 1, 2]);
         let lock = LockFile::open(directory.path().join("0.keeper")).unwrap();
         assert!(lock.try_lock(Mode::Exclusive).unwrap());
         assert_eq!(records(directory.path(), 3), [(0, record)]);
+        assert_eq!(ranks(), [0, 1, 2]);
         fs::write(directory.path().join("0.job"), "{").unwrap();
         assert_eq!(records(directory.path(), 3), []);
     }

@@ -43,8 +43,17 @@ pub fn spawn(words: &[String], run_as: Option<&str>) -> io::Result<Spawn> {
     Ok(spawn.user(account.uid, account.gid, groups))
 }
 
-/// Runs a command to its end, or for so long; returns what it has printed.
+/// Runs a command to its end, or for so long; returns what it has printed, whether it succeeds or not.
 pub fn output(words: &[String], run_as: Option<&str>, timeout: Duration) -> io::Result<String> {
+    run(words, run_as, timeout).map(|(_, text)| text)
+}
+
+/// The same; returns also whether it has succeeded.
+pub fn run(
+    words: &[String],
+    run_as: Option<&str>,
+    timeout: Duration,
+) -> io::Result<(bool, String)> {
     let (reader, writer) = pipe::pipe()?;
     let mut child = spawn(words, run_as)?
         .fd(pipe::null()?, 0)
@@ -63,8 +72,9 @@ pub fn output(words: &[String], run_as: Option<&str>, timeout: Duration) -> io::
             _ => {}
         }
     }
-    child.wait_timeout(deadline.saturating_duration_since(Instant::now()))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let status = child.wait_timeout(deadline.saturating_duration_since(Instant::now()))?;
+    let succeeded = status.is_some_and(|status| status.success());
+    Ok((succeeded, String::from_utf8_lossy(&text).into_owned()))
 }
 
 #[cfg(test)]
@@ -89,6 +99,14 @@ mod tests {
         let error =
             output(&words(&["sleep", "1000"]), None, Duration::from_millis(10)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn what_fails_is_told_from_what_succeeds() {
+        let run = |script| run(&words(&["sh", "-c", script]), None, LONG).unwrap();
+        assert_eq!(run("echo done"), (true, "done\n".to_owned()));
+        assert_eq!(run("echo no >&2; exit 1"), (false, "no\n".to_owned()));
+        assert!(!run("kill -9 $$").0);
     }
 
     #[test]

@@ -25,11 +25,13 @@ pub const PRESET: Preset = Preset {
         "{options}",
         "{worker}",
     ],
-    // That there is no such job is no error.
-    cancel: &["scancel", "--quiet", "--name={job}"],
+    // That there is no such job is no error. Other users' jobs may have the same name: Slurm's administrators
+    // could end them, and what they wait for says nothing of ours.
+    cancel: &["scancel", "--quiet", "--user={user}", "--name={job}"],
     pending: &[
         "squeue",
         "--noheader",
+        "--user={user}",
         "--name={job}",
         "--states=PENDING",
         "--format=job %i: %r",

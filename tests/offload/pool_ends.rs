@@ -143,3 +143,27 @@ fn a_worker_that_floods_and_reads_nothing_is_given_up() {
     pool.kill_keepers();
     pool.farm.assert_nothing_left();
 }
+
+#[test]
+fn a_job_that_could_not_be_cancelled_is_cancelled_by_the_next() {
+    let pool = PoolFarm::new(|entry| entry);
+    pool.set_mode("pending");
+    let refuses = pool.file("refuses");
+    std::fs::write(&refuses, "").unwrap();
+    let building = endless(&pool, "x");
+    building.wait_for("waiting for a job of 'pool'");
+    building.hang_up();
+    assert!(eventually(
+        || pool.keepers().is_empty() && !pool.cancelled().is_empty()
+    ));
+    let name = pool.launched()[0].split(' ').next().unwrap().to_owned();
+    assert_eq!(pool.cancelled(), std::slice::from_ref(&name));
+    std::fs::remove_file(&refuses).unwrap();
+    pool.set_mode("run");
+    let mut client = pool.client();
+    build(&mut client, "second");
+    assert_eq!(pool.cancelled(), [name.clone(), name]);
+    assert_eq!(pool.launched().len(), 2);
+    drop(client);
+    pool.assert_nothing_left();
+}

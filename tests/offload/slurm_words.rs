@@ -68,6 +68,7 @@ impl Job {
             minutes: Some(5),
             memory: Some(100),
             job: name.to_owned(),
+            user: "root".to_owned(),
             ..Values::default()
         })
     }
@@ -99,24 +100,21 @@ impl Job {
 
     /// The same, as a user who is not root.
     fn run_as_user(&self, farm: &Farm, program: &[&str]) -> (bool, String) {
+        output(self.command_of_user(farm, program), b"")
+    }
+
+    fn command_of_user(&self, farm: &Farm, program: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args([format!("--reuid={UID}"), format!("--regid={UID}")])
             .arg("--clear-groups")
             .args(self.words(program));
-        output(farm.on_head(&command), b"")
+        farm.on_head(&command)
     }
 
     /// Starts it in a process group of its own.
     fn start(&self, farm: &Farm, program: &[&str]) -> Srun {
-        use std::os::unix::process::CommandExt;
-        let mut command = self.command(farm, &self.words(program));
-        command
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Srun(command.spawn().unwrap())
+        start(self.command(farm, &self.words(program)))
     }
 
     /// The line about it while it waits.
@@ -158,6 +156,16 @@ impl Job {
         let (_, said) = self.run(farm, program);
         (kind(&said), said)
     }
+}
+
+fn start(mut command: Command) -> Srun {
+    use std::os::unix::process::CommandExt;
+    command
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Srun(command.spawn().unwrap())
 }
 
 #[test]
@@ -213,6 +221,43 @@ fn a_job_is_a_clean_stream_and_ends_when_it_is_cancelled() {
     // As somebody else.
     let (succeeded, said) = Job::new("somebody").run_as_user(&farm, &["/usr/bin/id", "-u"]);
     assert!(succeeded && said == format!("{UID}\n"), "{USER}: {said}");
+    cluster.assert_nothing_left(&farm);
+}
+
+#[test]
+fn the_jobs_of_other_users_are_neither_asked_about_nor_ended() {
+    let farm = Farm::with(&[]);
+    let cluster = Cluster::start(&farm, &[NodeKind::default()]);
+    let job = Job::new("same");
+    let jobs = |state: &str| {
+        let mut jobs = cluster.jobs(&farm);
+        jobs.retain(|job| job.starts_with(&format!("same {state}")));
+        jobs.len()
+    };
+    let mut theirs = start(job.command_of_user(&farm, &["/bin/sleep", "1000"]));
+    assert!(
+        eventually(|| jobs("RUNNING") == 1),
+        "{:?}",
+        cluster.jobs(&farm)
+    );
+    // One that would wait for ever, by which a pool would be refused.
+    let mut hopeless = Job::new("same");
+    hopeless.0.cores = Some(5);
+    let mut waiting = start(hopeless.command_of_user(&farm, &["/bin/true"]));
+    assert!(
+        eventually(|| jobs("PENDING") == 1),
+        "{:?}",
+        cluster.jobs(&farm)
+    );
+    assert_eq!(job.pending(&farm), "");
+    job.cancel(&farm);
+    assert_eq!((jobs("RUNNING"), jobs("PENDING")), (1, 1));
+    let mut of_user = Job::new("same");
+    of_user.0.user = USER.to_owned();
+    assert!(of_user.pending(&farm).starts_with("job "));
+    of_user.cancel(&farm);
+    theirs.wait();
+    waiting.wait();
     cluster.assert_nothing_left(&farm);
 }
 
