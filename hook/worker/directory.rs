@@ -4,7 +4,8 @@
 //!
 //! The host's name is in there because a temporary directory may be on a network file system, where locks
 //! of other nodes may not be seen. A lock on the file `lock` is held while directories are made or
-//! looked at. Nothing here follows links, and a directory of somebody else is refused.
+//! looked at. Nothing here follows links, and nothing is put into a directory of somebody else: whoever has
+//! taken the name only has a worker use another one, `guix-worker-UID@HOST.RANDOM`, for itself alone.
 
 use std::ffi::OsString;
 use std::fs;
@@ -60,13 +61,18 @@ impl WorkerDirectory {
     pub fn make(within: &Path, open: bool) -> Result<WorkerDirectory, Failure> {
         forbid_noexec(within)?;
         let uid = system::ids::effective_uid();
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let host: String = host.to_string_lossy().chars().filter(is_plain).collect();
-        let all = within.join(format!("guix-worker-{uid}@{host}"));
+        let all = within.join(name_of_all(uid));
         let failed = |error: io::Error| disk("make a worker's directory in", &all, &error);
+        let mut path = all.clone();
         for _ in 0..ATTEMPTS {
-            if let Some(made) = try_to_make(&all, uid, open)? {
-                return Ok(made);
+            match try_to_make(&path, uid, open)? {
+                Attempt::Made(made) => return Ok(made),
+                Attempt::Gone => {}
+                Attempt::Foreign => {
+                    let mut name = all.clone().into_os_string();
+                    name.push(format!(".{:016x}", rand::random::<u64>()));
+                    path = name.into();
+                }
             }
         }
         Err(failed(io::ErrorKind::ResourceBusy.into()))
@@ -77,28 +83,40 @@ impl WorkerDirectory {
         self.all.join(&self.name)
     }
 
-    /// The directory of all workers.
-    pub fn of_all(&self) -> &Path {
-        &self.all
+    /// The directory in which the directory of all workers is.
+    pub fn within(&self) -> PathBuf {
+        self.all.parent().unwrap_or(&self.all).to_owned()
     }
 
     /// Removes it with all that is in it, and the directory of all if nobody else has anything there.
     pub fn remove(self) -> io::Result<()> {
         let all = Dir::open(&self.all)?;
         remove(&all, &self.name, &self.lock)?;
-        let Some(lock) = lock_all(&self.all)? else {
-            return Ok(());
-        };
-        if all.names()? == [LOCK] {
-            lock.delete()?;
-            match fs::remove_dir(&self.all) {
-                // A worker that comes just then has made a lock anew, and may have gone again.
-                Err(error) if !is_in_use_or_gone(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        remove_unused(&self.all, &all)
     }
+}
+
+/// Removes a directory of all if nobody has anything there.
+fn remove_unused(path: &Path, all: &Dir) -> io::Result<()> {
+    let Some(lock) = lock_all(path)? else {
+        return Ok(());
+    };
+    if all.names()? == [LOCK] {
+        lock.delete()?;
+        match fs::remove_dir(path) {
+            // A worker that comes just then has made a lock anew, and may have gone again.
+            Err(error) if !is_in_use_or_gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The name of the directory of all workers of a user.
+fn name_of_all(uid: u32) -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let host: String = host.to_string_lossy().chars().filter(is_plain).collect();
+    format!("guix-worker-{uid}@{host}")
 }
 
 /// No builder could be run there; every build would fail.
@@ -127,46 +145,57 @@ fn is_plain(character: &char) -> bool {
     character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')
 }
 
-/// `None` if the directory of all was removed meanwhile.
-fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Option<WorkerDirectory>, Failure> {
+/// What has become of an attempt to make a worker's directory.
+enum Attempt {
+    /// It is there.
+    Made(WorkerDirectory),
+    /// The directory of all was removed meanwhile.
+    Gone,
+    /// The directory of all belongs to another user, or is something else.
+    Foreign,
+}
+
+fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Attempt, Failure> {
     let failed = |error: io::Error| disk("make a worker's directory in", all, &error);
     match fs::create_dir(all) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
+    let there = match fs::symlink_metadata(all) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
+        metadata => metadata.map_err(failed)?,
+    };
+    if !there.is_dir() || there.uid() != uid {
+        return Ok(Attempt::Foreign);
+    }
     let directory = match Dir::open(all) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
         opened => opened.map_err(failed)?,
     };
     let status = directory.stat().map_err(failed)?;
     if status.uid() != uid {
-        let owner = system::ids::user_name(status.uid());
-        let text = format!(
-            "`{}' belongs to {owner}; give another place by --directory=DIR",
-            all.display()
-        );
-        return Err(Failure::new(Class::Other, text));
+        return Ok(Attempt::Foreign);
     }
     directory
         .chmod(if open { 0o711 } else { 0o700 })
         .map_err(failed)?;
     let Some(_lock) = lock_all(all).map_err(failed)? else {
-        return Ok(None);
+        return Ok(Attempt::Gone);
     };
     // The lock may be in another one that has been made since.
     let there = fs::symlink_metadata(all).map_err(failed)?;
     if (there.dev(), there.ino()) != status.identity() {
-        return Ok(None);
+        return Ok(Attempt::Gone);
     }
     let name = format!("{:016x}", rand::random::<u64>());
     let lock = LockFile::open(all.join(format!("{name}{LOCK_SUFFIX}"))).map_err(failed)?;
     if !lock.try_lock(Mode::Exclusive).map_err(failed)? {
-        return Ok(None); // a name that exists
+        return Ok(Attempt::Gone); // a name that exists
     }
     directory.create_dir(&name, 0o755).map_err(failed)?;
     let own = directory.open_dir(&name).map_err(failed)?;
     own.chmod(0o755).map_err(failed)?;
-    Ok(Some(WorkerDirectory {
+    Ok(Attempt::Made(WorkerDirectory {
         all: all.to_owned(),
         name,
         lock,
@@ -193,9 +222,29 @@ fn remove(all: &Dir, name: &str, lock: &LockFile) -> io::Result<()> {
     lock.delete()
 }
 
-/// Removes what workers that were killed have left. What can't be removed is left to the next.
-pub(super) fn sweep(all: &Path) -> io::Result<()> {
+/// Removes what workers of this user that were killed have left. What can't be removed is left to the next.
+pub(super) fn sweep(within: &Path) -> io::Result<()> {
+    let uid = system::ids::effective_uid();
+    let usual = name_of_all(uid);
+    for entry in fs::read_dir(within)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&usual));
+        let is_ours = |rest: &str| rest.is_empty() || rest.strip_prefix('.').is_some_and(is_random);
+        if rest.is_some_and(is_ours) {
+            // Another one may be in order.
+            let _ = sweep_all_in(&entry.path(), uid);
+        }
+    }
+    Ok(())
+}
+
+/// The same in a directory of all, if it belongs to this user.
+fn sweep_all_in(all: &Path, uid: u32) -> io::Result<()> {
     let directory = Dir::open(all)?;
+    if directory.stat()?.uid() != uid {
+        return Ok(());
+    }
     let mut left = Vec::new();
     {
         let Some(_lock) = lock_all(all)? else {
@@ -219,15 +268,19 @@ pub(super) fn sweep(all: &Path) -> io::Result<()> {
             thread::sleep(SWEEP_INTERVAL);
         }
     }
-    Ok(())
+    remove_unused(all, &directory)
 }
 
 /// The worker that the lock file with this name is of.
 fn worker_of(name: &OsString) -> Option<String> {
     let name = std::str::from_utf8(name.as_bytes()).ok()?;
     let worker = name.strip_suffix(LOCK_SUFFIX)?;
-    (worker.len() == 16 && worker.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .then(|| worker.to_owned())
+    is_random(worker).then(|| worker.to_owned())
+}
+
+/// Whether it is a name that was chosen at random.
+fn is_random(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -246,13 +299,13 @@ mod tests {
         fs::write(precious.join("file"), "x").unwrap();
         fs::create_dir_all(dead.path().join("store/x")).unwrap();
         symlink(&precious, dead.path().join("store/link")).unwrap();
-        let all = dead.of_all().to_owned();
+        let all = dead.all.clone();
         let foreign = all.join("notes");
         fs::write(&foreign, "").unwrap();
         // Its process has ended.
         let path = dead.path();
         drop(dead);
-        sweep(&all).unwrap();
+        sweep(within).unwrap();
         assert!(!path.exists() && !path.with_extension("lock").exists());
         assert!(living.path().exists() && foreign.exists());
         assert!(precious.join("file").exists());
@@ -266,17 +319,54 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_a_link_is_refused() {
+    fn a_directory_that_is_a_link_is_not_followed() {
         let scratch = tempfile::tempdir().unwrap();
         let made = WorkerDirectory::make(scratch.path(), false).unwrap();
-        let all = made.of_all().to_owned();
+        let all = made.all.clone();
         made.remove().unwrap();
         let elsewhere = scratch.path().join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         symlink(&elsewhere, &all).unwrap();
-        let failure = WorkerDirectory::make(scratch.path(), false).err().unwrap();
-        assert_eq!(failure.class, Class::Other);
+        uses_another_name(scratch.path(), &all);
         assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    }
+
+    /// Whether a worker does without the name of this directory, and leaves nothing behind.
+    #[track_caller]
+    fn uses_another_name(within: &Path, taken: &Path) {
+        let before = fs::read_dir(within).unwrap().count();
+        let made = [(); 2].map(|()| WorkerDirectory::make(within, false).unwrap());
+        assert_ne!(made[0].all, made[1].all);
+        for made in made {
+            assert!(made.path().is_dir() && !made.path().starts_with(taken));
+            let metadata = fs::symlink_metadata(&made.all).unwrap();
+            assert_eq!(metadata.mode() & 0o777, 0o700);
+            made.remove().unwrap();
+        }
+        // What is left of one that was killed is found all the same.
+        drop(WorkerDirectory::make(within, false).unwrap());
+        assert_eq!(fs::read_dir(within).unwrap().count(), before + 1);
+        sweep(within).unwrap();
+        assert_eq!(fs::read_dir(within).unwrap().count(), before);
+    }
+
+    #[test]
+    fn somebody_who_takes_the_name_keeps_no_worker_away() {
+        if system::ids::effective_uid() != 0 {
+            crate::skip::skip("only root can make another user's directory");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let made = WorkerDirectory::make(scratch.path(), false).unwrap();
+        let all = made.all.clone();
+        made.remove().unwrap();
+        fs::create_dir(&all).unwrap();
+        std::os::unix::fs::chown(&all, Some(65_534), None).unwrap();
+        uses_another_name(scratch.path(), &all);
+        assert_eq!(fs::read_dir(&all).unwrap().count(), 0);
+        fs::remove_dir(&all).unwrap();
+        fs::write(&all, "").unwrap();
+        uses_another_name(scratch.path(), &all);
     }
 
     #[test]
@@ -287,7 +377,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..20 {
                         let made = WorkerDirectory::make(scratch.path(), false).unwrap();
-                        let _ = sweep(made.of_all());
+                        let _ = sweep(scratch.path());
                         assert!(made.path().exists());
                         made.remove().unwrap();
                     }

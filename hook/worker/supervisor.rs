@@ -54,9 +54,9 @@ pub(super) fn run(options: Options, mut streams: Streams) -> Result<u8> {
     let started = start(plan, &mut streams);
     let code = match started {
         Ok(worker) => {
-            let all = directory.of_all().to_owned();
+            let within = directory.within();
             // What it doesn't finish, the next worker does.
-            thread::spawn(move || directory::sweep(&all));
+            thread::spawn(move || directory::sweep(&within));
             // Nobody but the second process holds the output now.
             drop(streams);
             supervise(worker, parent, &signals)
