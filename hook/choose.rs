@@ -63,7 +63,8 @@ impl Rejection {
         }
     }
 
-    fn dead(machine: &Machine, reason: String) -> Rejection {
+    /// A machine that does not work, at least not for this build.
+    pub fn dead(machine: &Machine, reason: String) -> Rejection {
         Rejection {
             is_dead: true,
             ..Rejection::busy(machine, reason)

@@ -29,6 +29,9 @@ const REASONS: &str = "GUIX_OFFLOAD_REASONS";
 /// The exit code for a build that takes too long.
 const TIMED_OUT: u8 = 101;
 
+/// The time limit of a build whose client asks for none, in seconds.
+const USUAL_SECONDS: u64 = 24 * 3600;
+
 /// The timeout for the handshake with a machine's daemon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -65,7 +68,7 @@ pub fn run(
             request: &request,
             seconds: arguments.limits.timeout,
             candidates,
-            busy: Vec::new(),
+            refused: Vec::new(),
             lacks_only_time: true,
             verbose,
         };
@@ -115,8 +118,8 @@ struct MachineSearch<'a> {
     /// The time limit of the build in seconds; 0: none.
     seconds: u64,
     candidates: Vec<&'a Machine>,
-    /// The pools that were found to have no room.
-    busy: Vec<Rejection>,
+    /// The pools that were found to have no room, or to refuse this build.
+    refused: Vec<Rejection>,
     /// Whether all machines that were tried are pools whose jobs end before the build.
     lacks_only_time: bool,
     verbose: bool,
@@ -135,7 +138,7 @@ impl<'a> MachineSearch<'a> {
             let chosen = match chosen {
                 Ok(chosen) => chosen,
                 Err(mut rejections) => {
-                    rejections.append(&mut self.busy);
+                    rejections.append(&mut self.refused);
                     return Ok(Err(rejections));
                 }
             };
@@ -185,11 +188,29 @@ impl<'a> MachineSearch<'a> {
         self.lacks_only_time &= matches!(error, remote::Error::OutOfTime { .. });
         if error.is_about_room(machine.pool.is_some()) {
             Health::update(self.directories, machine, |health| health.is_full(&reason));
-            self.busy.push(Rejection::busy(machine, reason));
+            self.refused.push(Rejection::busy(machine, reason));
+            self.candidates.retain(|other| *other != machine);
+        } else if self.is_refused_itself(machine, error) {
+            self.lacks_only_time = false;
+            self.refused.push(Rejection::dead(machine, reason));
             self.candidates.retain(|other| *other != machine);
         } else {
             self.set_aside(machine, &reason);
         }
+    }
+
+    /// Whether a pool's scheduler may have refused only this build, for what it asks for beyond the pool's
+    /// entry: the words for its features, which may contradict each other, or more time than builds have
+    /// that ask for none. Clients choose both, and must not be able to take the pool from others.
+    fn is_refused_itself(&self, machine: &Machine, error: &remote::Error) -> bool {
+        let remote::Error::Rejected { .. } = error else {
+            return false;
+        };
+        machine.pool.as_ref().is_some_and(|pool| {
+            let has_words = |feature| pool.resources.contains_key(feature);
+            let has_time = self.seconds > USUAL_SECONDS && pool.job_minutes.is_none();
+            has_time || self.request.features.iter().any(has_words)
+        })
     }
 
     /// Records that a machine has failed: this hook doesn't use it again, and others only later.

@@ -70,7 +70,7 @@ impl Checker<'_> {
             }
             Err(error) => {
                 let remedy = match error {
-                    Error::NoJob { .. } => Some(self.edit()),
+                    Error::NoJob { .. } | Error::Rejected { .. } => Some(self.edit()),
                     // Of the node or of this host: the message names it.
                     _ => None,
                 };

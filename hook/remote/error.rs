@@ -122,6 +122,14 @@ pub enum Error {
         /// The message of the scheduler or the worker.
         message: String,
     },
+    /// The scheduler of a pool will never run such a job.
+    #[error("failed to get a worker of '{machine}': {message}")]
+    Rejected {
+        /// The pool.
+        machine: String,
+        /// The scheduler's message.
+        message: String,
+    },
     /// It has got an item from its substitute servers that is not ours, and keeps it.
     #[error(
         "'{machine}' has another `{item}' than ours, from its substitute servers, and keeps it: {reason}"

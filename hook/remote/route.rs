@@ -151,7 +151,11 @@ pub(super) fn no_job(machine: &str, failure: Failure) -> Error {
             doing: "starting a worker".to_owned(),
             message: text,
         },
-        FailureKind::Rejected | FailureKind::NoWorker | FailureKind::Lost => Error::NoJob {
+        FailureKind::Rejected => Error::Rejected {
+            machine,
+            message: text,
+        },
+        FailureKind::NoWorker | FailureKind::Lost => Error::NoJob {
             machine,
             message: text,
         },

@@ -220,6 +220,35 @@ fn features_become_words_or_are_declined() {
 }
 
 #[test]
+fn what_one_build_asks_for_in_vain_is_not_held_against_the_pool() {
+    let pool = PoolFarm::new(|entry| {
+        entry
+            .text("queue", "now")
+            .plain("resources", "{ odd = [\"--gres=none\"] }")
+            .plain("idle", "1")
+    });
+    let mut client = pool.client();
+    let drv = client.write(simple("x"));
+    let mut hook = HookProcess::start(&pool.farm);
+    // A daemon that could build it itself does.
+    for (willing, answer) in [(0, "postpone"), (1, "decline")] {
+        hook.send(format!(
+            "{willing} {} {} odd\n",
+            crate::farm::SYSTEM,
+            drv.path
+        ));
+        assert_eq!(hook.reply(), answer);
+    }
+    assert!(hook.has_said("srun: error: Invalid generic resource"));
+    assert_eq!(pool.health()["all_failures"], 0, "{}", pool.health());
+    assert_eq!(hook.ask(&drv), "accept");
+    hook.send_paths(&[client.busybox()], &[drv.out()]);
+    assert_eq!(hook.end(), Some(0), "{}", hook.output);
+    drop(client);
+    pool.assert_ends();
+}
+
+#[test]
 fn a_job_without_what_is_needed_is_replaced() {
     let table = "{ gpu = [\"--gres=gpu:1\"] }";
     let pool = PoolFarm::new(|entry| entry.plain("resources", table));
