@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use substitutes::Compression;
-use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, User};
+use substitutes::network::{ErrorKind, Event, NetworkError, ROUNDS_LIMIT, RequestId, User};
 
 use super::address::server;
 use super::budget::{Budget, Claim};
@@ -36,8 +36,6 @@ const PROGRESS: Duration = Duration::from_millis(200);
 const FRUITLESS: u32 = 3;
 /// What counts as getting on, in bytes.
 const STRIDE: u64 = 64 << 10;
-/// How often all sources are tried in turn, as long as that gets on.
-const ROUNDS: u32 = 3;
 /// The pause before a transfer is continued again although it didn't get on; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -73,8 +71,9 @@ pub struct Job {
 
     /// The index of the place.
     at: usize,
-    /// How many times all places were tried, and how much was written when this time began.
-    rounds: u32,
+    /// How many times all places were tried, or one began anew, and how much was written when all places
+    /// were begun with last.
+    rounds: usize,
     written_before: u64,
 
     /// The address of the transfer, after redirections.
@@ -224,8 +223,7 @@ impl Job {
         if error.is_unreachable() || error.kind() == ErrorKind::Timeout {
             next += self.others_at_server();
         }
-        if next == self.places.len() && written > self.written_before && self.rounds + 1 < ROUNDS {
-            self.rounds += 1;
+        if next == self.places.len() && written > self.written_before && self.begin_round() {
             self.written_before = written;
             next = 0;
         }
@@ -236,6 +234,13 @@ impl Job {
         tools
             .link
             .reply(self.id, Event::SourceFailed { source, error });
+    }
+
+    /// Whether there may be one more round, which begins.
+    fn begin_round(&mut self) -> bool {
+        let may_begin = self.rounds + 1 < ROUNDS_LIMIT;
+        self.rounds += usize::from(may_begin);
+        may_begin
     }
 
     /// Starts with the current place.
@@ -495,7 +500,12 @@ impl Job {
     fn refused(&mut self, status: u32, retry_after: Option<u64>, from: u64, tools: &mut Tools<'_>) {
         if from > 0 && matches!(status, 200 | 206 | 416) {
             // It has another body now, or doesn't continue any: from the beginning.
-            return self.abandon(Step::Begin, tools);
+            if self.begin_round() {
+                return self.abandon(Step::Begin, tools);
+            }
+            let text = "it breaks off, and the rest can't be had";
+            let error = described(ErrorKind::Interrupted, &self.url, text);
+            return self.fail(error, tools);
         }
         if is_busy(status) && self.wait_for_server(retry_after, tools) {
             return;

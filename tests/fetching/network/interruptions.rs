@@ -1,13 +1,19 @@
 //! Transfers that break off.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use substitutes::Compression;
-use substitutes::network::{ErrorKind, Event};
+use substitutes::network::{ErrorKind, Event, Fetch};
 
-use super::fixture::{HandServer, Program, compress, field, noise, range_start, respond, url};
+use super::fixture::{
+    HandServer, Program, all_of, compress, field, noise, range_start, respond, url,
+};
+use crate::harness::eventually;
 
 const TAG: &str = "ETag: \"one\"\r\n";
 
@@ -178,4 +184,55 @@ fn when_every_source_has_failed_the_last_reason_is_told() {
     assert!(fetched.error().text().contains(&missing.url("x")));
     assert_eq!(fetched.failed_sources().len(), 1);
     assert_eq!(fetched.body, b"");
+}
+
+#[test]
+fn a_server_that_gets_on_a_little_in_every_round_is_left_in_the_end() {
+    let contents = noise(1_000_000);
+    let program = Program::new();
+    let size = contents.len() as u64;
+    // Without a tag, a round is a transfer from the beginning; with one, it is asked for the rest, and
+    // begins anew each time.
+    for (tag, servers, expected) in [("", 1, 3), ("", 3, 9), (TAG, 1, 6), (TAG, 3, 10)] {
+        let (served, read) = (contents.clone(), Arc::new(AtomicUsize::new(0)));
+        let reading = read.clone();
+        let server = HandServer::start(move |number, header, stream| {
+            let length = served.len();
+            let piece = &served[..60_000 * (number + 1)];
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{tag}\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(piece);
+            // What is written to the pipe counts.
+            if range_start(header).is_none() {
+                eventually(|| read.load(Ordering::SeqCst) >= piece.len());
+            }
+        });
+        let (mut reader, writer) = system::pipe::pipe()
+            .map(|(r, w)| (File::from(r), w))
+            .unwrap();
+        let whole = contents.clone();
+        let reader = std::thread::spawn(move || {
+            let mut body = Vec::new();
+            let mut buffer = [0; 4096];
+            loop {
+                match reader.read(&mut buffer).unwrap() {
+                    0 => return assert!(whole.starts_with(&body)),
+                    count => body.extend(&buffer[..count]),
+                }
+                reading.store(body.len(), Ordering::SeqCst);
+            }
+        });
+        let sources = (0..servers).map(|_| url(server.url("x"), Compression::None));
+        let (sources, mut exchange) = (sources.collect(), program.exchange());
+        let id = exchange.fetch(Fetch { sources, size }, writer);
+        match all_of(&mut exchange, id).pop() {
+            Some(Event::Failed(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+        reader.join().unwrap();
+        assert_eq!(server.requests().len(), expected, "{tag} {servers}");
+    }
+    assert_eq!(program.starts(), 1);
 }

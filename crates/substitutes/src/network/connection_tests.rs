@@ -316,10 +316,23 @@ fn a_flood_of_progress_takes_no_memory() {
             .collect::<Vec<_>>(),
     );
     let mut count = 0;
-    while !next(&mut exchange).1.is_last() {
-        count += 1;
-    }
+    let last = loop {
+        match next(&mut exchange).1 {
+            last if last.is_last() => break last,
+            _ => count += 1,
+        }
+    };
     assert!(count < 100, "{count} events");
+    // That request has failed, and no other one.
+    match last {
+        Event::Failed(error) => assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(played.next(), Request::Cancel { id });
+    let other = exchange.get("http://example.org/3", 10);
+    assert_eq!(played.next_id().1, other);
+    played.say(&[response(other, b"x")]);
+    assert_eq!(next(&mut exchange).0, other);
 }
 
 #[test]

@@ -196,10 +196,13 @@ impl Shared {
         if event.is_last() {
             state.disown(id);
         }
-        match state.mailboxes.get_mut(&requester.exchange) {
-            Some(mailbox) => mailbox.receive(id, event),
-            None => Ok(()),
+        if let Some(mailbox) = state.mailboxes.get_mut(&requester.exchange) {
+            mailbox.receive(id, event)?;
+            if !mailbox.expects(id) {
+                state.give_up(id);
+            }
         }
+        Ok(())
     }
 
     /// The program is gone: everything that it was asked fails.

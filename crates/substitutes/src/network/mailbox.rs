@@ -10,6 +10,7 @@ use system::wakeup::Wakeup;
 
 use super::error::{ErrorKind, NetworkError};
 use super::event::Event;
+use super::limits::ROUNDS_LIMIT;
 use super::message::{Request, SourceMessage};
 use super::request::{Fetch, RequestId, Requester, Source, User};
 
@@ -47,7 +48,7 @@ enum Expected {
 /// How often it may be said of a small body that the server is busy.
 const BUSY: usize = 16;
 /// How many events [`Event::Started`] and [`Event::SourceFailed`] a fetch may have for each source.
-const CHANGES: usize = 4;
+const CHANGES: usize = 2 * ROUNDS_LIMIT;
 
 /// The requests and events of one exchange.
 #[derive(Debug)]
@@ -112,6 +113,11 @@ impl Mailbox {
         self.sent.keys().copied()
     }
 
+    /// Whether the program has still something to do for a request.
+    pub(super) fn expects(&self, id: RequestId) -> bool {
+        self.sent.contains_key(&id)
+    }
+
     /// How many requests have not ended, or have ended and the event wasn't taken.
     pub(super) fn pending(&self) -> usize {
         let ended = self.events.iter().filter(|(_, event)| event.is_last());
@@ -151,6 +157,12 @@ impl Mailbox {
         Some((id, event))
     }
 
+    /// A request has failed on this side.
+    fn give_up(&mut self, id: RequestId, error: NetworkError) {
+        self.sent.remove(&id);
+        self.push(id, Event::Failed(error));
+    }
+
     fn quieten(&self) {
         if self.events.is_empty() {
             self.ready.clear();
@@ -173,7 +185,8 @@ impl Mailbox {
         sent.copied().collect()
     }
 
-    /// Takes an event that the program sent, unless the program must not say this.
+    /// Takes an event that the program sent, unless the program must not say this. A request of which
+    /// too much is said fails, and nothing more is expected for it.
     pub(super) fn receive(&mut self, id: RequestId, event: Event) -> Result<(), NetworkError> {
         let Some(expected) = self.sent.get_mut(&id) else {
             return Ok(()); // it was cancelled, or the program answers twice
@@ -191,9 +204,7 @@ impl Mailbox {
                 }
                 if self.waiting + body.len() > WAITING_LIMIT {
                     let text = "too many answers wait to be read";
-                    let error = NetworkError::new(ErrorKind::TooLarge, text);
-                    self.sent.remove(&id);
-                    self.push(id, Event::Failed(error));
+                    self.give_up(id, NetworkError::new(ErrorKind::TooLarge, text));
                     return Ok(());
                 }
             }
@@ -215,7 +226,14 @@ impl Mailbox {
                     sources,
                     changes_left,
                 },
-            ) if *source < *sources && *changes_left > 0 => *changes_left -= 1,
+            ) if *source < *sources => match changes_left.checked_sub(1) {
+                Some(left) => *changes_left = left,
+                None => {
+                    let text = "its sources begin and fail again and again";
+                    self.give_up(id, NetworkError::new(ErrorKind::Interrupted, text));
+                    return Ok(());
+                }
+            },
             _ => return forbidden(),
         }
         if event.is_last() {

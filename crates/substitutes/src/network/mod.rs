@@ -39,7 +39,7 @@ pub use error::{ErrorKind, NetworkError};
 pub use event::Event;
 pub use exchange::Exchange;
 pub use frames::{FrameError, Frames};
-pub use limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, SOURCES_LIMIT, URL_LIMIT};
+pub use limits::{BODY_LIMIT, FILES_LIMIT, PATIENCE_LIMIT, ROUNDS_LIMIT, SOURCES_LIMIT, URL_LIMIT};
 pub use program::{GUIX_FETCH, Network, PROXY_VARIABLES, program};
 pub use request::{Fetch, RequestId, Requester, Source, User};
 pub use shares::Shares;
