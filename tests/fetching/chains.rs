@@ -31,7 +31,7 @@ struct Chain {
     fixture: Fixture,
     server: WebServer,
     /// The server of the first item.
-    _held: HandServer,
+    held: HandServer,
     /// Every item but the first refers to the one before.
     paths: Vec<StorePath>,
 }
@@ -85,7 +85,7 @@ impl Chain {
         let chain = Chain {
             fixture,
             server,
-            _held: held,
+            held,
             paths,
         };
         (chain, hold)
@@ -285,9 +285,21 @@ fn what_no_server_delivered_before_is_not_asked_for_again_when_its_turn_comes() 
 }
 
 #[test]
-fn when_the_network_program_dies_the_request_fails_and_nothing_stays() {
+fn when_the_network_program_dies_another_is_asked_for_the_items_once() {
     let (chain, hold) = Chain::new(6, 400_000, "200 OK", &[]);
     let done = chain.meanwhile(hold, || chain.kill_network_program());
+    done.succeeded();
+    chain.fixture.assert_holds(&chain.paths);
+}
+
+#[test]
+fn when_the_network_program_dies_twice_the_request_fails_and_nothing_stays() {
+    let (chain, hold) = Chain::new(6, 400_000, "200 OK", &[]);
+    let done = chain.meanwhile(hold, || {
+        chain.kill_network_program();
+        assert!(eventually(|| chain.held.requests().len() == 2));
+        chain.kill_network_program();
+    });
     done.failed();
     chain.fixture.assert_holds([]);
     chain.recovers();
@@ -304,7 +316,7 @@ fn a_daemon_that_is_killed_leaves_what_the_collector_removes() {
         let Chain {
             fixture,
             server,
-            _held,
+            held: _held,
             paths,
         } = chain;
         let Fixture {
@@ -324,7 +336,7 @@ fn a_daemon_that_is_killed_leaves_what_the_collector_removes() {
         let chain = Chain {
             fixture,
             server,
-            _held,
+            held: _held,
             paths,
         };
         chain.collect_garbage();

@@ -8,7 +8,8 @@
 //!
 //! All places have the same nar, whatever its compression, and the network program goes from one to
 //! the next when one fails. Only here it is found out whether one lies: then the nar is fetched
-//! anew from those after it. When nothing is left, all servers are asked once more.
+//! anew from those after it. When nothing is left, all servers are asked once more. If the program dies, it is
+//! started again, and asked the same, once.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -97,6 +98,8 @@ enum Attempt<T> {
         place: usize,
         wrong: Option<Box<Hash>>,
     },
+    /// The network program died.
+    ProgramDied(NetworkError),
 }
 
 impl Item<'_> {
@@ -117,6 +120,7 @@ impl Item<'_> {
             }
         }
         let (mut wrong, mut hopeless) = (None, HashSet::new());
+        let mut program_died = false;
         loop {
             if places.is_empty() {
                 if others_asked {
@@ -131,6 +135,9 @@ impl Item<'_> {
             let patience = (has_others && !others_asked).then_some(FIRST_PATIENCE);
             match self.attempt(&batch, patience, &mut hopeless, waiter, receive)? {
                 Attempt::Received(received) => return Ok(received),
+                // Whatever killed it may have been another's: once more.
+                Attempt::ProgramDied(_) if !program_died => program_died = true,
+                Attempt::ProgramDied(error) => return Err(Error::Network(error)),
                 Attempt::Failed { place, wrong: hash } => {
                     wrong = wrong.or(hash);
                     places.drain(..=place.min(places.len() - 1));
@@ -251,7 +258,8 @@ impl Item<'_> {
         };
         if let Some(failure) = body.failure.take() {
             return match failure.kind() {
-                ErrorKind::ProgramDied | ErrorKind::ProgramMissing => Err(Error::Network(failure)),
+                ErrorKind::ProgramDied => Ok(Attempt::ProgramDied(failure)),
+                ErrorKind::ProgramMissing => Err(Error::Network(failure)),
                 _ => {
                     let last = places.len() - 1;
                     body.course.note(last, &failure);
