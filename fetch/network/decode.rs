@@ -4,7 +4,7 @@
 //! the budget (`budget`). Where a file has several parts, each says what it needs.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,18 +13,17 @@ use substitutes::Compression;
 use substitutes::network::RequestId;
 
 use super::budget::Claim;
-use super::lzip_members::LzipMembers;
+use super::lzip_members::lzip;
+use super::members::{Member, Members};
 use super::notes::{Note, NoteSender, What};
 use super::outcome::Outcome;
 use super::output::Output;
 use super::stream::{Stream, StreamReader};
-use super::xz_blocks;
+use super::xz_streams::xz;
 use super::zstd_frames::ZstdFrames;
 
 /// What a decoder of bzip2 needs, in bytes.
 const BZIP2: u64 = 4 << 20;
-/// What a decoder of xz needs besides its dictionary, in bytes; its own estimate has to be less.
-const XZ_BESIDES: u64 = 256 << 10;
 /// How many bytes are written to the pipe at once.
 const BUFFER: usize = 64 << 10;
 /// The stack of a thread that decompresses.
@@ -149,36 +148,49 @@ fn copy(mut decoder: impl Read, output: &Output) -> Outcome {
     Outcome::Complete
 }
 
+impl<R: BufRead> Member for flate2::bufread::GzDecoder<R> {
+    type Input = R;
+
+    fn finish(self) -> io::Result<R> {
+        Ok(self.into_inner())
+    }
+}
+
+impl<R: BufRead> Member for bzip2::bufread::BzDecoder<R> {
+    type Input = R;
+
+    fn finish(self) -> io::Result<R> {
+        Ok(self.into_inner())
+    }
+}
+
+/// Begins with a member, unless this is the end.
+fn begin<R: BufRead, M>(mut input: R, decoder: fn(R) -> M) -> io::Result<Option<M>> {
+    let is_end = input.fill_buf()?.is_empty();
+    Ok((!is_end).then(|| decoder(input)))
+}
+
 /// The decompressed contents of `input`, which may consist of several members. No more than
 /// `contents` bytes of it are read.
 fn decoder<'a>(
-    mut input: impl BufRead + 'a,
+    input: impl BufRead + 'a,
     compression: Compression,
     contents: u64,
     claim: &'a Claim,
 ) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Gzip => Box::new(Members::new(input, |input| {
+            begin(input, flate2::bufread::GzDecoder::new)
+        })),
         Compression::Bzip2 => {
             claim.take_for_window(BZIP2)?;
-            Box::new(bzip2::bufread::MultiBzDecoder::new(input))
+            Box::new(Members::new(input, |input| {
+                begin(input, bzip2::bufread::BzDecoder::new)
+            }))
         }
         Compression::Zstd => Box::new(ZstdFrames::new(input, contents, claim)),
-        Compression::Lzip => Box::new(LzipMembers::new(input, contents, claim)),
-        Compression::Xz => {
-            let mut beginning = Vec::new();
-            for length in [|_: &[u8]| xz_blocks::START, xz_blocks::length] {
-                let missing = length(&beginning).saturating_sub(beginning.len());
-                let mut rest = input.by_ref().take(missing as u64);
-                rest.read_to_end(&mut beginning)?;
-            }
-            let dictionary = xz_blocks::dictionary(&beginning);
-            claim.take_for_window(dictionary)?;
-            // The blocks after the first one need no more, or are refused.
-            let limit = ((dictionary + XZ_BESIDES) >> 10) as u32;
-            let input = Cursor::new(beginning).chain(input);
-            Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, limit))
-        }
+        Compression::Lzip => Box::new(lzip(input, contents, claim)),
+        Compression::Xz => Box::new(xz(input, claim)),
     })
 }

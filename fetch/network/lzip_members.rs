@@ -10,6 +10,7 @@ use flate2::Crc;
 use lzma_rust2::LzmaReader;
 
 use super::budget::Claim;
+use super::members::{Member, Members};
 
 /// `LZIP`, the version, and the coded size of the dictionary.
 const HEADER: usize = 6;
@@ -23,21 +24,20 @@ const PROPERTIES: (u32, u32, u32) = (3, 0, 2);
 /// A dictionary has so many bytes more than the contents: more may be decompressed than is wanted.
 const RESERVE: u64 = 1 << 20;
 
-/// The decompressed contents of members.
-pub struct LzipMembers<'a, R> {
-    claim: &'a Claim,
-    /// No more bytes than this are read.
-    contents: u64,
-    state: State<R>,
+/// The decompressed contents of `input`, of which no more than `contents` bytes are read; `claim` is for
+/// them alone.
+pub fn lzip<'a>(input: impl Read + 'a, contents: u64, claim: &'a Claim) -> impl Read + 'a {
+    let source = Source {
+        input,
+        early: Vec::new(),
+        at: 0,
+        count: 0,
+    };
+    Members::new(source, move |source| begin(source, contents, claim))
 }
 
-enum State<R> {
-    Between(Source<R>),
-    Within(Box<Member<R>>),
-    Ended,
-}
-
-struct Member<R> {
+/// A member that is being decompressed.
+struct LzipMember<R> {
     reader: LzmaReader<Source<R>>,
     checksum: Crc,
     size: u64,
@@ -76,58 +76,54 @@ impl<R> Source<R> {
     }
 }
 
-impl<'a, R: Read> LzipMembers<'a, R> {
-    /// The contents of `input`, of which no more than `contents` bytes are read; `claim` is for
-    /// them alone.
-    pub fn new(input: R, contents: u64, claim: &'a Claim) -> LzipMembers<'a, R> {
-        let source = Source {
-            input,
-            early: Vec::new(),
-            at: 0,
-            count: 0,
-        };
-        LzipMembers {
-            claim,
-            contents,
-            state: State::Between(source),
-        }
+/// Begins with the next member, if there is one.
+fn begin<R: Read>(
+    mut source: Source<R>,
+    contents: u64,
+    claim: &Claim,
+) -> io::Result<Option<LzipMember<R>>> {
+    source.count = 0;
+    let mut header = Vec::with_capacity(HEADER);
+    source
+        .by_ref()
+        .take(HEADER as u64)
+        .read_to_end(&mut header)?;
+    if header.is_empty() {
+        return Ok(None);
     }
+    let dictionary = dictionary(&header)?;
+    let enough = contents.saturating_add(RESERVE);
+    let dictionary = dictionary.min(enough);
+    claim.take_for_window(dictionary)?;
+    let (literal_context, literal_position, position) = PROPERTIES;
+    let reader = LzmaReader::new(
+        source,
+        u64::MAX,
+        literal_context,
+        literal_position,
+        position,
+        dictionary as u32,
+        None,
+    )?;
+    Ok(Some(LzipMember {
+        reader,
+        checksum: Crc::new(),
+        size: 0,
+    }))
+}
 
-    /// Begins with the next member, if there is one.
-    fn begin(&self, mut source: Source<R>) -> io::Result<State<R>> {
-        source.count = 0;
-        let mut header = Vec::with_capacity(HEADER);
-        source
-            .by_ref()
-            .take(HEADER as u64)
-            .read_to_end(&mut header)?;
-        if header.is_empty() {
-            return Ok(State::Ended);
-        }
-        let dictionary = dictionary(&header)?;
-        let enough = self.contents.saturating_add(RESERVE);
-        let dictionary = dictionary.min(enough);
-        self.claim.take_for_window(dictionary)?;
-        let (literal_context, literal_position, position) = PROPERTIES;
-        let reader = LzmaReader::new(
-            source,
-            u64::MAX,
-            literal_context,
-            literal_position,
-            position,
-            dictionary as u32,
-            None,
-        )?;
-        Ok(State::Within(Box::new(Member {
-            reader,
-            checksum: Crc::new(),
-            size: 0,
-        })))
+impl<R: Read> Read for LzipMember<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.checksum.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
     }
 }
 
-impl<R: Read> Member<R> {
-    /// Checks what follows the contents.
+impl<R: Read> Member for LzipMember<R> {
+    type Input = Source<R>;
+
     fn finish(self) -> io::Result<Source<R>> {
         let (mut source, early) = self.reader.into_parts();
         source.put_back(early);
@@ -146,30 +142,6 @@ impl<R: Read> Member<R> {
         match found == expected {
             true => Ok(source),
             false => Err(io::Error::other("a member is not what its end says")),
-        }
-    }
-}
-
-impl<R: Read> Read for LzipMembers<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            // An error is the end.
-            self.state = match std::mem::replace(&mut self.state, State::Ended) {
-                State::Ended => return Ok(0),
-                State::Between(source) => self.begin(source)?,
-                State::Within(mut member) => match member.reader.read(buffer)? {
-                    0 => State::Between(member.finish()?),
-                    count => {
-                        member.checksum.update(&buffer[..count]);
-                        member.size += count as u64;
-                        self.state = State::Within(member);
-                        return Ok(count);
-                    }
-                },
-            };
         }
     }
 }

@@ -21,6 +21,7 @@ mod job;
 mod link;
 mod load;
 mod lzip_members;
+mod members;
 mod notes;
 mod outcome;
 mod output;
@@ -30,6 +31,7 @@ mod server;
 mod stream;
 mod transfer;
 mod xz_blocks;
+mod xz_streams;
 mod zstd_frames;
 
 use std::os::unix::net::UnixStream;

@@ -9,8 +9,11 @@ use std::io::{self, BufRead, Read};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::budget::{Claim, LARGEST_WINDOW};
+use super::members::Empty;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The magic number of a frame to skip, but for the lower half of its first byte.
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// The first bytes of a frame, which say how long its header is: the magic number and the descriptor.
 const START: usize = 5;
 /// Where a header has the size of the window, unless the frame has only one segment.
@@ -33,6 +36,7 @@ pub struct ZstdFrames<'a, R> {
     header: Vec<u8>,
     seen: usize,
     is_in_frame: bool,
+    empty: Empty,
 }
 
 impl<'a, R: BufRead> ZstdFrames<'a, R> {
@@ -48,6 +52,7 @@ impl<'a, R: BufRead> ZstdFrames<'a, R> {
             header: Vec::new(),
             seen: 0,
             is_in_frame: false,
+            empty: Empty::default(),
         }
     }
 
@@ -59,6 +64,7 @@ impl<'a, R: BufRead> ZstdFrames<'a, R> {
         if self.header.is_empty() {
             return Ok(false);
         }
+        check_magic(&self.header)?;
         self.read_header(header_length(&self.header))?;
         let window = narrow(&mut self.header, self.contents);
         if self.decoder.is_none() || window > self.window {
@@ -113,12 +119,27 @@ impl<R: BufRead> Read for ZstdFrames<'_, R> {
             needs_input = true;
             if left == 0 {
                 self.is_in_frame = false;
+                self.empty.add()?;
                 if output.pos() == 0 && !self.begin_frame()? {
                     return Ok(0);
                 }
             }
         }
+        self.empty.reset();
         Ok(output.pos())
+    }
+}
+
+/// Refuses what isn't a frame: libzstd may know formats that came before it, whose windows nobody has taken
+/// memory for.
+fn check_magic(start: &[u8]) -> io::Result<()> {
+    let Some([first, rest @ ..]) = start.first_chunk::<4>() else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let is_frame = start.starts_with(&MAGIC);
+    match is_frame || first & 0xf0 == SKIPPABLE[0] && *rest == SKIPPABLE[1..] {
+        true => Ok(()),
+        false => Err(io::Error::other("it is not compressed by zstd")),
     }
 }
 
@@ -126,7 +147,7 @@ impl<R: BufRead> Read for ZstdFrames<'_, R> {
 fn header_length(start: &[u8]) -> usize {
     let descriptor = match start {
         [magic @ .., descriptor] if magic == MAGIC => *descriptor,
-        // libzstd knows what else there is, all of it without a window.
+        // It is skipped, and has no window.
         _ => return start.len(),
     };
     let is_single = descriptor & 0x20 != 0;

@@ -172,3 +172,75 @@ fn a_narinfo_at_a_byte_a_second() {
     };
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
+
+#[test]
+fn files_of_empty_parts() {
+    let contents = noise(100_000);
+    let program = Program::new();
+    for compression in &Compression::ALL[1..] {
+        let empty = compress(b"", *compression);
+        let compressed = compress(&contents, *compression);
+        for (count, is_good) in [(0, true), (400, true), (5000, false)] {
+            let body = [
+                compressed.clone(),
+                empty.repeat(count),
+                // Padding of xz, between streams.
+                vec![
+                    0;
+                    if *compression == Compression::Xz {
+                        8
+                    } else {
+                        0
+                    }
+                ],
+                compressed.clone(),
+            ];
+            let body = body.concat();
+            let server =
+                HandServer::start(move |_, _, stream| respond(stream, "200 OK", "", &body));
+            let fetched = program.fetch(vec![url(server.url("x"), *compression)], 200_000);
+            match is_good {
+                true => assert!(fetched.whole() == contents.repeat(2), "{compression}"),
+                false => {
+                    let error = fetched.error();
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{compression}: {error}");
+                    let words = "too many of its parts are empty";
+                    assert!(error.text().contains(words), "{compression}: {error}");
+                }
+            }
+        }
+    }
+    assert_eq!(program.starts(), 1);
+}
+
+#[test]
+fn an_index_of_xz_that_would_take_much_memory() {
+    let records = 1u32 << 24;
+    let mut body = compress(b"", Compression::Xz)[..12].to_vec();
+    body.extend([0, 0x80, 0x80, 0x80, 0x08]);
+    body.extend(std::iter::repeat_n(1, 2 * records as usize));
+    let server = HandServer::start(move |_, _, stream| respond(stream, "200 OK", "", &body));
+    let program = Program::new();
+    let fetched = program.fetch(vec![url(server.url("x"), Compression::Xz)], 1000);
+    assert_eq!(fetched.error().kind(), ErrorKind::Corrupt, "{fetched:?}");
+    assert!(program.peak_kib() < 32 << 10, "{} KiB", program.peak_kib());
+    assert_eq!(program.starts(), 1);
+}
+
+#[test]
+fn frames_from_before_zstd_was_a_standard() {
+    // Their windows aren't where those of today's frames are.
+    let frame = compress(&noise(1000), Compression::Zstd);
+    let program = Program::new();
+    for (magic, is_first) in [(0x27, true), (0x27, false), (0x22, true)] {
+        let mut body = if is_first { Vec::new() } else { frame.clone() };
+        body.extend([magic, 0xb5, 0x2f, 0xfd, 0x00, 0x88, 1, 2, 3]);
+        let server = HandServer::start(move |_, _, stream| respond(stream, "200 OK", "", &body));
+        let fetched = program.fetch(vec![url(server.url("x"), Compression::Zstd)], 1 << 30);
+        let first = fetched.failed_sources().first().map(|(_, error)| *error);
+        let error = first.unwrap_or_else(|| fetched.error());
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let words = "it is not compressed by zstd";
+        assert!(error.text().contains(words), "{error}");
+    }
+}
