@@ -3,7 +3,8 @@
 //!
 //! Users share it (`Shares`): one can have a part, and a little is kept for those who have little.
 //! Who waits, waits in order: users who have less come first, and of those who have the same, whoever
-//! has waited longest. Nobody overtakes, but for what is assured to them.
+//! has waited longest. Nobody overtakes, but for what is assured to them. Two users who have all that they can
+//! have leave one more of the largest windows to whoever has nothing.
 //!
 //! Who waits holds a transfer's place, and perhaps its connection, but no memory. This is safe:
 //! whoever has memory has a place already and takes no other one, so it goes on until it gives the
@@ -27,14 +28,18 @@ const SHARES: Shares = Shares {
     per_user: 2 * (LARGEST_WINDOW + BESIDES),
     in_all: 4 * (LARGEST_WINDOW + BESIDES),
     assured: 32 * MIB + BESIDES,
-    most: 6 * (LARGEST_WINDOW + BESIDES),
+    most: 7 * (LARGEST_WINDOW + BESIDES),
 };
+/// How much of it there is besides for users who have nothing, in bytes: enough for any one decoder, whatever
+/// little others have meanwhile.
+const RESERVE: u64 = 2 * (LARGEST_WINDOW + BESIDES);
 
 /// The memory for all decoders.
 pub struct Budget {
     state: Mutex<State>,
     changed: Condvar,
     shares: Shares,
+    reserve: u64,
 }
 
 #[derive(Default)]
@@ -57,7 +62,7 @@ impl State {
     }
 
     /// The ticket of the one who can have what it waits for.
-    fn next(&self, shares: Shares) -> Option<u64> {
+    fn next(&self, shares: Shares, reserve: u64) -> Option<u64> {
         let mut waiting: Vec<&Waiting> = self.waiting.iter().collect();
         waiting.sort_by_key(|waiting| self.own(waiting.user));
         let mut is_blocked = false;
@@ -65,7 +70,9 @@ impl State {
             let own = self.own(one.user);
             let sum = own.saturating_add(one.amount);
             let may_go = !is_blocked || sum <= shares.assured;
-            if may_go && shares.has_room(one.user, own, self.used, one.amount) {
+            let is_new = own == 0 && self.used.saturating_add(sum) <= shares.in_all + reserve;
+            let has_room = shares.has_room(one.user, own, self.used, one.amount);
+            if may_go && (has_room || is_new) {
                 return Some(one.ticket);
             }
             // Who has all of a share waits for nobody else.
@@ -92,14 +99,15 @@ impl State {
 
 impl Budget {
     pub fn new() -> Arc<Budget> {
-        Budget::with(SHARES)
+        Budget::with(SHARES, RESERVE)
     }
 
-    fn with(shares: Shares) -> Arc<Budget> {
+    fn with(shares: Shares, reserve: u64) -> Arc<Budget> {
         Arc::new(Budget {
             state: Mutex::default(),
             changed: Condvar::default(),
             shares,
+            reserve,
         })
     }
 
@@ -157,7 +165,7 @@ impl Claim {
         });
         loop {
             let is_abandoned = self.held.lock().is_abandoned;
-            let is_next = state.next(self.budget.shares) == Some(ticket);
+            let is_next = state.next(self.budget.shares, self.budget.reserve) == Some(ticket);
             if is_abandoned || is_next {
                 state.waiting.retain(|waiting| waiting.ticket != ticket);
                 if !is_abandoned {
@@ -232,7 +240,7 @@ mod tests {
 
     #[test]
     fn who_finds_too_little_waits_in_order_and_holds_up_no_other_user() {
-        let budget = Budget::with(SMALL);
+        let budget = Budget::with(SMALL, 0);
         let first = holder(&budget, 1, 5);
         let (_second, second) = waiter(&budget, 1, 2);
         // The one that waits for itself is passed; a large one that waits for others isn't.
@@ -257,7 +265,7 @@ mod tests {
 
     #[test]
     fn users_who_have_less_come_first() {
-        let budget = Budget::with(SMALL);
+        let budget = Budget::with(SMALL, 0);
         let _first = holder(&budget, 1, 4);
         let third = holder(&budget, 3, 6);
         let (one, more) = waiter(&budget, 1, 2);
@@ -270,6 +278,24 @@ mod tests {
         assert!(more.join().unwrap());
         drop(one);
         assert_eq!(budget.state.lock().used, 7);
+    }
+
+    #[test]
+    fn who_has_nothing_gets_what_is_kept_for_that_even_if_others_never_give_back() {
+        let budget = Budget::new();
+        let window = LARGEST_WINDOW + BESIDES;
+        let [one, two] = [1, 2].map(|user| holder(&budget, user, 2 * window));
+        let little = [4, 5, 6].map(|user| holder(&budget, user, SHARES.assured));
+        let third = holder(&budget, 3, window);
+        // Not twice, and others' little is kept all the same.
+        let (more, waiting) = waiter(&budget, 3, window);
+        let least = [7, 8, 9].map(|user| holder(&budget, user, SHARES.assured));
+        drop(least);
+        assert!(!waiting.is_finished());
+        drop((one, little));
+        assert!(waiting.join().unwrap());
+        drop((two, third, more));
+        assert_eq!(budget.state.lock().used, 0);
     }
 
     #[test]

@@ -187,3 +187,26 @@ fn small_items_take_little_memory_however_they_were_compressed() {
     }
     assert!(program.peak_kib() < 64 << 10, "{} KiB", program.peak_kib());
 }
+
+#[test]
+fn two_users_who_keep_all_they_can_have_leave_the_largest_window_to_a_third() {
+    const LARGE: u64 = 140 * MIB;
+    let bytes = zeros(LARGE, 27);
+    let program = Program::new();
+    let source = || Source::File {
+        file: file(&bytes),
+        compression: Compression::Zstd,
+    };
+    let mut holders = [1, 2].map(|user| program.exchange_of(user));
+    let mut pipes: Vec<File> = (holders.iter_mut())
+        .flat_map(|exchange| [(); 2].map(|()| fetch(exchange, source(), LARGE)))
+        .collect();
+    for pipe in &mut pipes {
+        // They have their windows then, and keep them: nobody reads on.
+        pipe.read_exact(&mut [0]).unwrap();
+    }
+    let mut third = program.exchange_of(3);
+    let reader = count(fetch(&mut third, source(), LARGE));
+    all_finish(&mut third);
+    assert_eq!((reader.join().unwrap(), program.starts()), (LARGE, 1));
+}
