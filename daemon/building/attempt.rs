@@ -36,6 +36,17 @@ pub(super) enum AttemptKey {
     Prefetch(StorePath),
 }
 
+/// How an item would be fetched otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alternative {
+    /// Not at all, or nothing is fetched.
+    None,
+    /// There are other servers, for when the one that is asked now fails.
+    Later,
+    /// Another server would be asked now.
+    Elsewhere,
+}
+
 /// A request's goal that shares an attempt.
 pub(super) struct Subscriber {
     pub(super) queue: Arc<EventQueue>,
@@ -110,11 +121,29 @@ impl Attempt {
         self.state().servers = servers.to_vec();
     }
 
-    /// Whether it fetches, but not from all of these servers.
-    pub(super) fn lacks_one_of(&self, servers: &[Arc<Server>]) -> bool {
+    /// What somebody would do better who would ask these servers, `first` before the others.
+    pub(super) fn alternative(
+        &self,
+        first: Option<&Arc<Server>>,
+        servers: &[Arc<Server>],
+    ) -> Alternative {
+        let now = self.activity.server();
         let state = self.state();
         let is_other = |server| !state.servers.contains(server);
-        !state.servers.is_empty() && servers.iter().any(is_other)
+        if state.servers.is_empty() {
+            Alternative::None
+        } else if now.is_some() && first.is_some() && now.as_ref() != first {
+            Alternative::Elsewhere
+        } else if servers.iter().any(is_other) {
+            Alternative::Later
+        } else {
+            Alternative::None
+        }
+    }
+
+    /// Whether the request that has started it still wants it.
+    pub(super) fn has_starter(&self) -> bool {
+        (self.state().subscribers.iter()).any(|one| one.is_starter)
     }
 
     /// Sends a record to every request that shares the attempt, now or later.

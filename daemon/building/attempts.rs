@@ -8,6 +8,7 @@
 //! again with theirs. Of items that are fetched, the others watch their own limits, too, and may try
 //! their own servers (`joined`).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use substitutes::Server;
 use system::sync::{Mutex, MutexGuard};
 
-use super::attempt::{Attempt, AttemptKey, Subscriber};
+use super::attempt::{Alternative, Attempt, AttemptKey, Subscriber};
 use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::outcome::Outcome;
@@ -27,6 +28,8 @@ pub(super) struct Participation {
     goal: GoalId,
     is_starter: bool,
     since: Instant,
+    /// Since when bytes are counted, and how many there were.
+    counted: Cell<(Instant, u64)>,
 }
 
 impl Participation {
@@ -42,6 +45,7 @@ impl Participation {
             goal,
             is_starter,
             since: Instant::now(),
+            counted: Cell::new((Instant::now(), attempt.activity().received())),
         }
     }
 
@@ -60,9 +64,31 @@ impl Participation {
         self.waited().min(self.attempt.activity().silence())
     }
 
-    /// Whether the attempt fetches from servers, of which one of these is none.
-    pub(super) fn lacks_one_of(&self, servers: &[Arc<Server>]) -> bool {
-        self.attempt.lacks_one_of(servers)
+    /// How many bytes have arrived in the last `period`, once it is over; how much of it is left until
+    /// then.
+    pub(super) fn received_in(&self, period: Duration) -> Result<u64, Duration> {
+        let (since, before) = self.counted.get();
+        let left = period.saturating_sub(since.elapsed());
+        if !left.is_zero() {
+            return Err(left);
+        }
+        let received = self.attempt.activity().received();
+        self.counted.set((Instant::now(), received));
+        Ok(received.saturating_sub(before))
+    }
+
+    /// How these servers, of which `first` comes first, would be better than those of the attempt.
+    pub(super) fn alternative(
+        &self,
+        first: Option<&Arc<Server>>,
+        servers: &[Arc<Server>],
+    ) -> Alternative {
+        self.attempt.alternative(first, servers)
+    }
+
+    /// Whether the request that has started the attempt still shares it.
+    pub(super) fn has_starter(&self) -> bool {
+        self.attempt.has_starter()
     }
 
     /// Ends the attempt in favour of another one, which the goal can start when it has ended
@@ -172,8 +198,10 @@ impl Attempts {
 mod tests {
     use super::*;
     use crate::building::goal::BuildId;
+    use crate::building::joined::{Due, due};
     use crate::building::log_sink::LogRecord;
     use crate::building::outcome::Failure;
+    use crate::settings::SessionSettings;
     use protocol::operations::BuildMode;
     use store::Level;
 
@@ -212,6 +240,46 @@ mod tests {
                 matches!(queue.poll(), Some(Event::AttemptEnded { goal, outcome: Outcome::Done }) if goal == id)
             );
         }
+    }
+
+    #[test]
+    fn a_fetch_is_taken_over_when_it_is_slow_or_its_starter_has_left() {
+        let attempts = Attempts::default();
+        let queue = Arc::new(EventQueue::default());
+        let Joined::New(one, attempt) = attempts.join(key("x"), &queue, goal(1)) else {
+            panic!("not new")
+        };
+        let Joined::Existing(two) = attempts.join(key("x"), &queue, goal(2)) else {
+            panic!("not shared")
+        };
+        let servers = ["http://slow.example", "http://own.example"];
+        let servers = servers.map(|url| Arc::new(Server::new(url).unwrap()));
+        let own = || two.alternative(Some(&servers[1]), &servers[1..]);
+        assert_eq!(own(), Alternative::None);
+        // Whatever the starter lists besides, it is the server that delivers which counts.
+        attempt.fetches_from(&servers);
+        attempt.activity().note_server(&servers[0]);
+        assert_eq!(own(), Alternative::Elsewhere);
+        let same = two.alternative(Some(&servers[0]), &servers);
+        assert_eq!(same, Alternative::None);
+        let settings = SessionSettings::initial();
+        let is_due = || matches!(due(&two, &settings, own()), Due::TakeOver);
+        assert!(!is_due());
+        let pass = |bytes| {
+            let (since, before) = two.counted.get();
+            two.counted.set((since - Duration::from_secs(10), before));
+            attempt.activity().note_received(bytes);
+        };
+        pass(1 << 20);
+        assert!(!is_due());
+        pass(2000);
+        assert!(is_due());
+        assert!(!is_due());
+        drop(one);
+        assert!(is_due());
+        attempt.activity().note_server(&servers[1]);
+        assert!(!is_due());
+        attempts.end(&attempt, Outcome::Done);
     }
 
     #[test]

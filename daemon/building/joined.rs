@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 
 use substitutes::Stop;
 
+use super::attempt::Alternative;
 use super::attempts::Participation;
 use super::goal::SubstitutionId;
 use crate::settings::SessionSettings;
 
-/// After so much silence, the request's own servers are tried.
+/// After so much silence, or when little has arrived in so much time, the request's own servers are
+/// tried.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What is little, in bytes: 16 KiB a second.
+const LITTLE: u64 = (16 << 10) * PATIENCE.as_secs();
 /// How often a goal ends the attempt of another request.
 const TAKEOVERS: u32 = 3;
 
@@ -57,11 +61,20 @@ pub(super) enum Watched {
     Until(Option<Instant>),
 }
 
-/// What is due for a goal that waits for another's fetch.
-pub(super) fn due(joined: &Participation, settings: &SessionSettings, may_take_over: bool) -> Due {
+/// What is due for a goal that waits for another's fetch, and would have its `own` way to fetch.
+pub(super) fn due(joined: &Participation, settings: &SessionSettings, own: Alternative) -> Due {
     let limit = |seconds: i64| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
     let silence = joined.silence();
-    let mut next = may_take_over.then(|| PATIENCE.saturating_sub(silence));
+    let until_silent = PATIENCE.saturating_sub(silence);
+    let received = joined.received_in(PATIENCE);
+    let mut next = match (own, received) {
+        (Alternative::None, _) => None,
+        (Alternative::Later, _) => Some(until_silent),
+        (Alternative::Elsewhere, _) if !joined.has_starter() => Some(Duration::ZERO),
+        (Alternative::Elsewhere, Ok(..LITTLE)) => Some(Duration::ZERO),
+        (Alternative::Elsewhere, Ok(_)) => Some(until_silent),
+        (Alternative::Elsewhere, Err(left)) => Some(until_silent.min(left)),
+    };
     for (seconds, passed, stop) in [
         (
             settings.max_silent_time,

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::renamer::Renamer;
 use crate::activity::Activity;
 use crate::cancel::{CancelEvent, CancellationToken};
-use substitutes::{Stop, Waiter};
+use substitutes::{Server, Stop, Waiter};
 
 /// A longer line of the log, in bytes, is forwarded in pieces.
 const LOG_LINE_LIMIT: usize = 1 << 20;
@@ -169,6 +169,14 @@ impl Waiter for Conversation<'_> {
 
     fn note_activity(&mut self) {
         self.activity.note();
+    }
+
+    fn note_received(&mut self, bytes: u64) {
+        self.activity.note_received(bytes);
+    }
+
+    fn note_server(&mut self, server: &Arc<Server>) {
+        self.activity.note_server(server);
     }
 
     fn say(&mut self, text: &str) {

@@ -53,6 +53,12 @@ impl OwnOffer {
         &self.scope.servers
     }
 
+    /// Where it is fetched from first.
+    pub fn first_server(&self) -> Option<&Arc<Server>> {
+        let first = self.choice.sources.first();
+        first.map(|narinfo| narinfo.server())
+    }
+
     /// What has to arrive.
     pub fn expected(&self) -> store::ExpectedItem {
         self.choice.expected(&self.scope.judge)

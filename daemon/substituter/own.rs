@@ -44,7 +44,7 @@ pub struct OwnSubstituter {
     is_prepared: AtomicBool,
     /// Which files are fetched first, for all clients.
     learned: Learned,
-    /// Which servers did not answer lately, for all clients.
+    /// Which servers did not answer lately, for each client.
     health: Health,
     /// Whether old answers were removed from the cache since the daemon was started.
     is_cache_expired: Mutex<bool>,
@@ -105,7 +105,7 @@ impl OwnSubstituter {
         let scope = Arc::new(scope);
         self.expire_cache();
         let network = self.network(asker.client);
-        let lookup = self.lookup(&scope, &questions.told, &network);
+        let lookup = self.lookup(&scope, asker.client, &questions.told, &network);
         let found = lookup.look_up(wanted, follow, conversation);
         conversation.flush();
         let offer = |(path, choice)| (path, Arc::new(offer(choice, &scope)));
@@ -143,15 +143,21 @@ impl OwnSubstituter {
 
     /// The network, for requests of a client.
     fn network(&self, client: ClientKey) -> Network {
-        self.network.of_user(User::from_number(client.number()))
+        self.network.of_user(user(client))
     }
 
-    fn lookup<'a>(&'a self, scope: &'a Scope, told: &'a Told, network: &'a Network) -> Lookup<'a> {
+    fn lookup<'a>(
+        &'a self,
+        scope: &'a Scope,
+        client: ClientKey,
+        told: &'a Told,
+        network: &'a Network,
+    ) -> Lookup<'a> {
         Lookup {
             store: &self.store,
             servers: &scope.servers,
             cache: &self.cache,
-            health: &self.health,
+            health: self.health.of(user(client)),
             told,
             judge: &scope.judge,
             network,
@@ -182,7 +188,7 @@ impl OwnSubstituter {
         let network = self.network(client);
         let item = Item {
             choice: &offer.choice,
-            lookup: &self.lookup(&offer.scope, told, &network),
+            lookup: &self.lookup(&offer.scope, client, told, &network),
             learned: &self.learned,
             traces: wants_traces(&|name| session.get(name).map(ToString::to_string)),
         };
@@ -190,6 +196,11 @@ impl OwnSubstituter {
         conversation.flush();
         fetched
     }
+}
+
+/// The same client, as the network knows it.
+fn user(client: ClientKey) -> User {
+    User::from_number(client.number())
 }
 
 fn offer(choice: Arc<Choice>, scope: &Arc<Scope>) -> Offer {

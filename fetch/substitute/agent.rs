@@ -11,7 +11,7 @@ use store::{Directories, Quiet, ReceiveOptions, Store, StoreOptions};
 use substitutes::cache::Cache;
 use substitutes::item::{self, Item};
 use substitutes::lookup::{Found, Lookup};
-use substitutes::network::{self, Network};
+use substitutes::network::{self, Network, User};
 use substitutes::servers::ListedBy;
 use substitutes::settings;
 use substitutes::{Choice, Health, Judge, Learned, Server, Told, Trust, Waiter};
@@ -205,7 +205,7 @@ impl Resources {
             store: &self.directories.store,
             servers: &scope.servers,
             cache: &self.cache,
-            health: &self.health,
+            health: self.health.of(User::default()),
             told: &self.told,
             judge: &scope.judge,
             network: &self.network,

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -14,7 +15,7 @@ use crate::fixture::{Client, Fixture, free_port, text_item};
 use crate::harness::substitutes::{Item, Tree};
 use crate::harness::web_server::{Protocol, WebServer};
 use crate::harness::{Site, eventually};
-use crate::network::fixture::{HandServer, respond};
+use crate::network::fixture::{HandServer, drip, noise, respond};
 
 /// A server that takes requests and never answers.
 fn silent() -> HandServer {
@@ -123,7 +124,7 @@ fn while_a_busy_server_rests_others_are_asked() {
 }
 
 #[test]
-fn a_server_that_stays_busy_is_left_alone_by_everybody() {
+fn a_server_that_stays_busy_is_left_alone_by_the_users_other_sessions() {
     let site = Site::new();
     let busy = busy(&site);
     let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
@@ -194,17 +195,29 @@ struct Held {
 
 impl Held {
     fn new() -> (Held, std::sync::mpsc::Sender<()>) {
-        let site = Site::new();
-        let directory = site.path("server");
         let (hold, gate) = channel();
         let gate = Mutex::new(gate);
+        let deliver = move |stream: &mut TcpStream, contents: &[u8]| {
+            let _ = gate.lock().unwrap().recv();
+            respond(stream, "200 OK", "", contents);
+        };
+        let held = Held::with(&plain("x", "text"), false, deliver);
+        (held, hold)
+    }
+
+    /// The same where the first user's server delivers the item like this; he may have the others', too.
+    fn with(
+        item: &Item,
+        has_both: bool,
+        deliver: impl Fn(&mut TcpStream, &[u8]) + Send + Sync + 'static,
+    ) -> Held {
+        let site = Site::new();
+        let directory = site.path("server");
         let files = directory.clone();
         let held = HandServer::start(move |_, header, stream| {
             let name = header.split(' ').nth(1).unwrap().trim_start_matches('/');
-            if name.starts_with("nar/") {
-                let _ = gate.lock().unwrap().recv();
-            }
             match fs::read(files.join(name)) {
+                Ok(contents) if name.starts_with("nar/") => deliver(stream, &contents),
                 Ok(text) => respond(stream, "200 OK", "", &text),
                 Err(_) => respond(stream, "404 Not Found", "", b""),
             }
@@ -212,15 +225,32 @@ impl Held {
         fs::create_dir_all(&directory).unwrap();
         let good = WebServer::start(&directory);
         let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
-        let fixture = Fixture::with(site, program, &held.url(""), &[]);
-        let path = fixture.publish(&plain("x", "text"));
-        let held = Held {
+        let mut urls = held.url("");
+        if has_both {
+            urls = format!("{urls} {}", good.address());
+        }
+        let fixture = Fixture::with(site, program, &urls, &[]);
+        let path = fixture.publish(item);
+        Held {
             fixture,
             held,
             good,
             path,
-        };
-        (held, hold)
+        }
+    }
+
+    /// Somebody else waits with the first one, and has the item from his own server.
+    #[track_caller]
+    fn is_taken_over(&self) {
+        let mut second = self.fixture.client();
+        let urls = self.good.address();
+        second.set(|options| {
+            options.set("substitute-urls", urls);
+            options.set("build-timeout", "60");
+        });
+        let done = second.ensure(&self.path);
+        done.succeeded();
+        done.said(&format!("@ download-succeeded {} {urls}/nar/", self.path));
     }
 
     /// Wants the item from the server that holds it back.
@@ -275,4 +305,65 @@ fn whoever_waits_with_another_for_a_silent_server_has_his_own_asked() {
     done.did_not_say("failed: ");
     held.fixture.assert_holds([&held.path]);
     drop(hold);
+}
+
+#[test]
+fn whoever_waits_with_another_for_a_server_that_drips_has_his_own_asked() {
+    let item = Item::new("x", Tree::file(noise(400_000))).compressed(&[Compression::None]);
+    let held = Held::with(&item, false, drip);
+    let waiting = held.begin();
+    held.is_taken_over();
+    waiting.join().unwrap().succeeded();
+    held.fixture.assert_holds([&held.path]);
+}
+
+#[test]
+fn it_is_the_server_which_delivers_that_counts_not_those_to_come() {
+    let item = Item::new("x", Tree::file(noise(400_000))).compressed(&[Compression::None]);
+    let held = Held::with(&item, true, drip);
+    let waiting = held.begin();
+    held.is_taken_over();
+    waiting.join().unwrap().succeeded();
+    held.fixture.assert_holds([&held.path]);
+}
+
+#[test]
+fn what_one_user_concludes_from_waiting_keeps_no_server_from_another() {
+    let site = Site::new();
+    let directory = site.path("server");
+    fs::create_dir_all(&directory).unwrap();
+    let files = directory.clone();
+    // It answers for what is there, and says nothing otherwise.
+    let server = HandServer::start(move |_, header, stream| {
+        let name = header.split(' ').nth(1).unwrap().trim_start_matches('/');
+        match fs::read(files.join(name)) {
+            Ok(text) => respond(stream, "200 OK", "", &text),
+            Err(_) => drop(stream.read_to_end(&mut Vec::new())),
+        }
+    });
+    let nothing = site.path("nothing");
+    fs::create_dir_all(&nothing).unwrap();
+    let other = WebServer::start(&nothing);
+    let program = Path::new(env!("CARGO_BIN_EXE_guix-fetch"));
+    let port = free_port();
+    let options = [
+        format!("--listen=127.0.0.1:{port}"),
+        format!("--listen={}", site.socket().display()),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let fixture = Fixture::with(site, program, &server.url(""), &options);
+    let urls = format!("{} {}", server.url(""), other.address());
+    let mut stranger = fixture.stranger(port);
+    stranger.set(|options| options.set("substitute-urls", urls.as_str()));
+    stranger.ensure(&missing(&fixture, "1")).failed();
+    // He leaves it alone as long as there is another one, but not longer.
+    let asked = server.requests().len();
+    stranger.ensure(&missing(&fixture, "2")).failed();
+    assert_eq!(server.requests().len(), asked);
+    let [first, second] = ["first", "second"].map(|name| fixture.publish(&text_item(name, name)));
+    client(&fixture).ensure(&first).succeeded();
+    let mut alone = fixture.stranger(port);
+    alone.set(|_| ());
+    alone.ensure(&second).succeeded();
+    fixture.assert_holds([&first, &second]);
 }

@@ -22,7 +22,7 @@ use formats::hash::Hash;
 
 use crate::choice::{Choice, Learned};
 use crate::compression::Compression;
-use crate::health::Health;
+use crate::health::UserHealth;
 use crate::lookup::{self, Lookup};
 use crate::narinfo::{Location, Narinfo};
 use crate::network::{
@@ -333,7 +333,7 @@ struct Course<'a> {
     current: usize,
     progress: Progress<'a>,
     learned: &'a Learned,
-    health: &'a Health,
+    health: UserHealth<'a>,
     /// Whether its servers had all the time that servers have.
     is_patient: bool,
     /// The URLs of places that are not worth another try.
@@ -354,6 +354,7 @@ impl<'a> Body<'a> {
         }
         let (reader, writer) = system::pipe::pipe()?;
         let request = exchange.fetch(fetch, writer);
+        waiter.note_server(&course.places[0].server);
         Ok(Body {
             pipe: reader.into(),
             exchange,
@@ -430,7 +431,7 @@ impl Read for Body<'_> {
         self.wait()?;
         let count = self.pipe.read(buffer)?;
         if count > 0 {
-            self.waiter.note_activity();
+            self.waiter.note_received(count as u64);
             return Ok(count);
         }
         // The end means nothing before the program has said why.
@@ -459,6 +460,9 @@ impl Course<'_> {
                 self.note(source, &error);
                 self.failed(source, error.text(), waiter);
                 self.current = self.current.max(source);
+                if let Some(next) = self.places.get(source + 1) {
+                    waiter.note_server(&next.server);
+                }
             }
             Event::Finished {
                 source,
@@ -477,10 +481,10 @@ impl Course<'_> {
     /// Notes what a failure says of the place's server.
     fn note(&mut self, place: usize, error: &NetworkError) {
         let place = &self.places[place];
-        let is_busy = matches!(error.kind(), ErrorKind::Status(429 | 503));
+        let is_busy = error.is_busy();
         let is_silent = error.kind() == ErrorKind::Timeout;
         if is_busy || is_silent {
-            self.health.is_late(&place.server, Instant::now());
+            self.health.is_late(&place.server, is_busy, Instant::now());
         }
         if is_busy || is_silent && self.is_patient {
             self.hopeless.insert(place.url.clone());
@@ -491,6 +495,7 @@ impl Course<'_> {
     fn delivers(&mut self, source: usize, size: Option<u64>, waiter: &mut dyn Waiter) {
         self.current = source.min(self.places.len() - 1);
         let place = &self.places[self.current];
+        waiter.note_server(&place.server);
         self.progress
             .started(&place.url, size.or(place.size), waiter);
     }

@@ -42,7 +42,7 @@ pub mod waiter;
 
 pub use choice::{Choice, Learned, Preference, choose};
 pub use compression::Compression;
-pub use health::Health;
+pub use health::{Health, UserHealth};
 pub use narinfo::{Location, Narinfo, Variant};
 pub use servers::Server;
 pub use told::Told;

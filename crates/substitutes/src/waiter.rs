@@ -3,9 +3,12 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use system::poll::{PollFd, PollFlags, is_ready, poll};
+
+use crate::servers::Server;
 
 /// Why waiting ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +35,14 @@ pub trait Waiter {
 
     /// Something happened.
     fn note_activity(&mut self);
+
+    /// So many bytes of an item have arrived.
+    fn note_received(&mut self, _bytes: u64) {
+        self.note_activity();
+    }
+
+    /// An item is fetched from this server now.
+    fn note_server(&mut self, _server: &Arc<Server>) {}
 
     /// A piece of what `guix substitute` would write to its standard error. Text from others in it
     /// is printable.

@@ -2,15 +2,17 @@
 //!
 //! They have the limits and the servers of whoever has started them. So the request's own limits are
 //! watched here: a goal that has waited for too long leaves, and the fetch goes on for the others. If
-//! such a fetch says nothing for a while, and this request has servers that the other does not have,
-//! the other one's attempt is ended in favour of its own; the other one waits then. That is done a few
-//! times at most, lest two requests end each other's attempts for ever.
+//! such a fetch says nothing or brings next to nothing for a while, or whoever has started it has left,
+//! and this request would ask another server, the other one's attempt is ended in favour of its own; the
+//! other one waits then. That is done a few times at most, lest two requests end each other's attempts
+//! for ever.
 
 use std::time::{Duration, Instant};
 
 use protocol::trace::Trace;
 use substitutes::Stop;
 
+use super::super::attempt::Alternative;
 use super::super::attempts::Participation;
 use super::super::blocked::Blocker;
 use super::super::goal::{GoalId, Prefetch, SubstitutionId, SubstitutionState};
@@ -46,8 +48,11 @@ impl Worker<'_> {
             let Some(joined) = self.joined_fetch(item) else {
                 continue;
             };
-            let may_take_over = may && self.has_other_servers(item, joined);
-            match due(joined, &self.planner.request.settings, may_take_over) {
+            let own = match may {
+                true => self.own_way(item, joined),
+                false => Alternative::None,
+            };
+            match due(joined, &self.planner.request.settings, own) {
                 Due::Nothing(after) => next = next.into_iter().chain(after).min(),
                 Due::Stop(stop) => {
                     self.stop_waiting(item, stop);
@@ -65,17 +70,15 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether a goal's item can be had from a server that the other request does not have.
-    fn has_other_servers(&self, item: SubstitutionId, joined: &Participation) -> bool {
-        let Some(goal) = self.planner.goals.substitution(item) else {
-            return false;
-        };
-        let SubstitutionState::Found(offer) = &goal.state else {
-            return false;
-        };
-        match &offer.origin {
-            Origin::Own(offer) => joined.lacks_one_of(offer.servers()),
-            Origin::Guix => false,
+    /// How the request itself would fetch a goal's item.
+    fn own_way(&self, item: SubstitutionId, joined: &Participation) -> Alternative {
+        let goal = self.planner.goals.substitution(item);
+        match goal.map(|goal| &goal.state) {
+            Some(SubstitutionState::Found(offer)) => match &offer.origin {
+                Origin::Own(offer) => joined.alternative(offer.first_server(), offer.servers()),
+                Origin::Guix => Alternative::None,
+            },
+            _ => Alternative::None,
         }
     }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::health::Health;
+use crate::health::{Certainty, UserHealth};
 use crate::network::NetworkError;
 use crate::servers::Server;
 
@@ -22,7 +22,7 @@ const OPEN_AT_LATE: usize = 64;
 
 /// The servers of a lookup, in the order in which they are asked.
 pub(super) struct Contacts<'a> {
-    health: &'a Health,
+    health: UserHealth<'a>,
     all: Vec<Contact>,
 }
 
@@ -37,6 +37,8 @@ struct Contact {
     has_answered: bool,
     /// Whether others were asked before it because of what was known beforehand.
     had_trouble: bool,
+    /// Why it is not asked, and how that is known.
+    reason: Option<(NetworkError, Certainty)>,
 }
 
 /// What has to be done about a server that says nothing.
@@ -50,7 +52,10 @@ pub(super) enum Overdue {
 
 impl Contacts<'_> {
     /// Of these servers, in this order, except that those with trouble lately come last.
-    pub(super) fn new<'a>(servers: &[Arc<Server>], health: &'a Health) -> Contacts<'a> {
+    ///
+    /// Those that did not answer lately are not asked. But if nobody else is left, those are asked of which
+    /// that was only concluded.
+    pub(super) fn new<'a>(servers: &[Arc<Server>], health: UserHealth<'a>) -> Contacts<'a> {
         let now = Instant::now();
         let contact = |server: &Arc<Server>| Contact {
             server: server.clone(),
@@ -60,6 +65,7 @@ impl Contacts<'_> {
             is_given_up: false,
             has_answered: false,
             had_trouble: health.has_trouble(server, now),
+            reason: health.reason(server, now),
         };
         let mut all: Vec<Contact> = servers.iter().map(contact).collect();
         all.sort_by_key(|contact| contact.had_trouble);
@@ -81,10 +87,11 @@ impl Contacts<'_> {
     /// Why a server is not asked, because of what is known of it.
     pub(super) fn reason(&self, index: usize) -> Option<NetworkError> {
         let contact = &self.all[index];
-        match contact.had_trouble && !contact.is_given_up {
-            true => self.health.reason(&contact.server, Instant::now()),
-            false => None,
-        }
+        let (error, certainty) = contact.reason.as_ref()?;
+        let mut others = self.all.iter().enumerate().filter(|it| it.0 != index);
+        let is_asked = |other: &Contact| !other.is_given_up && other.reason.is_none();
+        let counts = *certainty == Certainty::Measured || others.any(|it| is_asked(it.1));
+        (counts && !contact.is_given_up).then(|| error.clone())
     }
 
     /// Whether it is asked nothing more.
@@ -143,8 +150,8 @@ impl Contacts<'_> {
     }
 
     /// It is late, for which there may be no need to wait; `false` if no other server could be asked
-    /// instead.
-    pub(super) fn overtake(&mut self, index: usize) -> bool {
+    /// instead. If that `is_for_all`, other users are told.
+    pub(super) fn overtake(&mut self, index: usize, is_for_all: bool) -> bool {
         let is_other = |(number, other): (usize, &Contact)| {
             number != index && !other.is_late && !other.is_given_up
         };
@@ -154,7 +161,8 @@ impl Contacts<'_> {
             return false;
         }
         contact.is_late = true;
-        self.health.is_late(&contact.server, Instant::now());
+        self.health
+            .is_late(&contact.server, is_for_all, Instant::now());
         true
     }
 
@@ -191,7 +199,8 @@ impl Contacts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::ErrorKind;
+    use crate::health::Health;
+    use crate::network::{ErrorKind, User};
 
     fn servers() -> Vec<Arc<Server>> {
         let urls = ["http://a.example", "http://b.example", "http://c.example"];
@@ -205,14 +214,15 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_late_then_silent_and_both_are_remembered() {
-        let (servers, health) = (servers(), Health::default());
-        let mut contacts = Contacts::new(&servers, &health);
+        let (servers, all) = (servers(), Health::default());
+        let health = all.of(User::default());
+        let mut contacts = Contacts::new(&servers, health);
         contacts.asked(0);
         assert_eq!(contacts.overdue().0, []);
         assert!(contacts.overdue().1.is_some());
         wait(&mut contacts, 0, LATE);
         assert_eq!(contacts.overdue().0, [(0, Overdue::Late)]);
-        assert!(contacts.overtake(0) && !contacts.overtake(0));
+        assert!(contacts.overtake(0, false) && !contacts.overtake(0, false));
         assert_eq!(contacts.room(0), OPEN_AT_LATE - 1);
         // Nobody else has answered: there is nothing to lose.
         wait(&mut contacts, 0, SILENT);
@@ -224,7 +234,7 @@ mod tests {
         assert!(contacts.give_up(0) >= SILENT);
         assert_eq!(contacts.overdue(), (vec![], None));
         // The next one asks it last.
-        let mut contacts = Contacts::new(&servers, &health);
+        let mut contacts = Contacts::new(&servers, health);
         let names: Vec<&str> = contacts.servers().map(|it| it.url()).collect();
         assert_eq!(
             names,
@@ -235,20 +245,49 @@ mod tests {
         contacts.answered(2);
         assert!(!health.has_trouble(&servers[0], Instant::now()));
         let error = NetworkError::new(ErrorKind::Timeout, "silent");
-        health.failed(&servers[1], &error, None, Instant::now());
-        let contacts = Contacts::new(&servers, &health);
+        health.failed(
+            &servers[1],
+            &error,
+            Certainty::Concluded,
+            None,
+            Instant::now(),
+        );
+        let contacts = Contacts::new(&servers, health);
         assert_eq!(contacts.reason(2), Some(error));
     }
 
     #[test]
     fn the_last_one_is_not_late() {
-        let (servers, health) = (servers(), Health::default());
-        let mut contacts = Contacts::new(&servers, &health);
+        let (servers, all) = (servers(), Health::default());
+        let health = all.of(User::default());
+        let mut contacts = Contacts::new(&servers, health);
         contacts.give_up(0);
-        assert!(contacts.overtake(1));
-        assert!(!contacts.overtake(2));
+        assert!(contacts.overtake(1, false));
+        assert!(!contacts.overtake(2, false));
         contacts.asked(2);
         wait(&mut contacts, 2, SILENT);
         assert_eq!(contacts.overdue(), (vec![], None));
+    }
+
+    #[test]
+    fn the_last_one_left_is_asked_unless_it_says_itself_that_it_is_busy() {
+        let (servers, all) = (servers(), Health::default());
+        let health = all.of(User::default());
+        let error = NetworkError::new(ErrorKind::Timeout, "no answer");
+        let fail = |server: &Arc<Server>, certainty| {
+            health.failed(server, &error, certainty, None, Instant::now());
+        };
+        fail(&servers[0], Certainty::Concluded);
+        // As long as there is another one, it is left alone.
+        let mut contacts = Contacts::new(&servers[..2], health);
+        assert_eq!(contacts.reason(1), Some(error.clone()));
+        contacts.give_up(0);
+        assert_eq!(contacts.reason(1), None);
+        let contacts = Contacts::new(&servers[..1], health);
+        assert_eq!(contacts.reason(0), None);
+        fail(&servers[1], Certainty::Measured);
+        let contacts = Contacts::new(&servers[..2], health);
+        assert_eq!(contacts.reason(0), None);
+        assert_eq!(contacts.reason(1), Some(error.clone()));
     }
 }

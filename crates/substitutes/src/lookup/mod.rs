@@ -29,7 +29,7 @@ use formats::store_path::{StoreDir, StorePath};
 
 use crate::cache::Cache;
 use crate::choice::Choice;
-use crate::health::Health;
+use crate::health::UserHealth;
 use crate::network::{Network, NetworkError};
 use crate::servers::Server;
 use crate::told::Told;
@@ -62,7 +62,7 @@ pub struct Lookup<'a> {
     /// What they said before.
     pub cache: &'a Cache,
     /// Which of them were trouble lately.
-    pub health: &'a Health,
+    pub health: UserHealth<'a>,
     /// What the client has been told of them.
     pub told: &'a Told,
     /// Who is believed.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::contacts::Overdue;
 use super::search::{Question, Search};
+use crate::health::Certainty;
 use crate::network::{ErrorKind, NetworkError, RequestId};
 use crate::waiter::Waiter;
 
@@ -32,7 +33,7 @@ impl Search<'_> {
             _ => error.is_unreachable(),
         };
         if is_general {
-            self.give_up(server, error, wish, waiter);
+            self.give_up(server, error, Certainty::Measured, wish, waiter);
         } else if let ErrorKind::Status(_) = error.kind() {
             self.reports.cannot_reach(server, error, waiter);
         }
@@ -43,18 +44,27 @@ impl Search<'_> {
     pub(super) fn go_past(&mut self, overdue: Vec<(usize, Overdue)>, waiter: &mut dyn Waiter) {
         for (server, what) in overdue {
             match what {
-                Overdue::Late => self.overtake(server, "the server does not answer", waiter),
+                Overdue::Late => {
+                    self.overtake(server, "the server does not answer", false, waiter);
+                }
                 Overdue::Silent => {
                     let error = NetworkError::new(ErrorKind::Timeout, "no answer");
-                    self.give_up(server, &error, None, waiter);
+                    self.give_up(server, &error, Certainty::Concluded, None, waiter);
                 }
             }
         }
     }
 
-    /// A server is late, for this reason: whatever it was asked is asked of others, too.
-    pub(super) fn overtake(&mut self, server: usize, reason: &str, waiter: &mut dyn Waiter) {
-        if !self.contacts.overtake(server) {
+    /// A server is late, for this reason, which may hold for all users: whatever it was asked is asked of
+    /// others, too.
+    pub(super) fn overtake(
+        &mut self,
+        server: usize,
+        reason: &str,
+        is_for_all: bool,
+        waiter: &mut dyn Waiter,
+    ) {
+        if !self.contacts.overtake(server, is_for_all) {
             return;
         }
         self.reports.is_late(server, reason, waiter);
@@ -81,6 +91,7 @@ impl Search<'_> {
         &mut self,
         server: usize,
         error: &NetworkError,
+        certainty: Certainty,
         wish: Option<Duration>,
         waiter: &mut dyn Waiter,
     ) {
@@ -90,8 +101,8 @@ impl Search<'_> {
             let name = self.contacts.server(server);
             match error.is_unreachable() {
                 // It may be back as soon as this machine's network is.
-                true => health.is_late(name, now),
-                false => health.failed(name, error, wish, now),
+                true => health.is_late(name, true, now),
+                false => health.failed(name, error, certainty, wish, now),
             }
         }
         self.reports.cannot_reach(server, error, waiter);

@@ -318,7 +318,7 @@ impl<'a> Search<'a> {
             self.last_answer = Instant::now();
             if let Event::Busy = event {
                 if let Some(Question { server, .. }) = self.asked.get(&id).copied() {
-                    self.overtake(server, "the server is busy", waiter);
+                    self.overtake(server, "the server is busy", true, waiter);
                 }
                 continue;
             }

@@ -73,4 +73,9 @@ impl NetworkError {
             ErrorKind::HostNotFound | ErrorKind::Connect | ErrorKind::Tls
         )
     }
+
+    /// Whether the server says that it is busy.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.kind, ErrorKind::Status(429 | 503))
+    }
 }
