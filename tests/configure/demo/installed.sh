@@ -26,7 +26,7 @@ in_chroot() {
 # interrupted_run SIGNAL STATUS [slurm]: a demonstration in a chroot, interrupted in the middle of the builds.
 interrupted_run() {
     signal=$1 expected=$2; shift 2
-    in_chroot env demo/run "$@" >"$work/out" 2>&1 &
+    in_chroot env --default-signal="$signal" demo/run "$@" >"$work/out" 2>&1 &
     demo=$!
     tries=0
     until grep -q '^demo: building' "$work/out"; do
