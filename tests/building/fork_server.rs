@@ -1,5 +1,8 @@
 //! The process that forks builders for our daemon: it may die, and it dies with the daemon.
 
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -104,6 +107,66 @@ fn the_fork_server_ends_with_the_daemon() {
         end(setup.daemon);
         assert!(eventually(|| !exists(it)), "{it}");
     }
+}
+
+/// Asks a fork server to kill a user's processes (`daemon/building/sandbox/fork_request.rs`); the reply is the
+/// process that is to do it.
+fn ask_to_kill(mut connection: &UnixStream, uid: u32) -> impl FnOnce() -> i32 + '_ {
+    let mut request = vec![3];
+    request.extend(uid.to_ne_bytes());
+    connection.write_all(&request).unwrap();
+    move || {
+        let mut reply = [0; 4];
+        connection.read_exact(&mut reply).unwrap();
+        i32::from_ne_bytes(reply)
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_wanted_killed_may_be_the_next_ones() {
+    let setup = Setup::new(&[]);
+    let Some(users) = setup.users.as_ref().filter(|_| is_ours()) else {
+        return;
+    };
+    let [idle, busy, ..] = users.uids[..] else {
+        panic!("{:?}", users.uids)
+    };
+    let (connection, its_end) = UnixStream::pair().unwrap();
+    // In the place of the daemon, a shell.
+    let script =
+        "exec 3<&0; bash -c 'exec -a guix-daemon-forkserver \"$0\"' \"$0\" <&3 & echo $!; wait";
+    let mut shell = Command::new("/bin/bash")
+        .args(["-c", script])
+        .arg(harness::program())
+        .stdin(OwnedFd::from(its_end))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 8];
+    let count = shell.stdout.as_mut().unwrap().read(&mut line).unwrap();
+    let server: i32 = std::str::from_utf8(&line[..count])
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let ended = |pid: i32| eventually(|| !exists(pid));
+    let mut builder = Command::new("/bin/sleep")
+        .arg("1000")
+        .uid(busy)
+        .spawn()
+        .unwrap();
+    assert!(ended(ask_to_kill(&connection, idle)()));
+    kill(Pid::from_raw(server), Signal::SIGSTOP).unwrap();
+    let killer = ask_to_kill(&connection, busy);
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    kill(Pid::from_raw(server), Signal::SIGCONT).unwrap();
+    assert!(ended(killer()));
+    assert!(builder.try_wait().unwrap().is_none(), "it was killed");
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    drop(connection);
+    assert!(ended(server));
 }
 
 #[test]

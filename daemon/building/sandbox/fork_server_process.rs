@@ -52,6 +52,7 @@ fn take_connection() -> io::Result<UnixStream> {
 fn serve(connection: UnixStream) -> io::Result<()> {
     // The ids outside of the builders' user namespaces.
     let ids = (ids::effective_uid(), ids::effective_gid());
+    let daemon = std::os::unix::process::parent_id();
     let mut processors = Followed::default();
     loop {
         let mut request = [0; fork_request::LENGTH];
@@ -61,11 +62,11 @@ fn serve(connection: UnixStream) -> io::Result<()> {
         }
         let decoded = ForkRequest::decode(request).filter(|_| count == request.len());
         let request = decoded.ok_or_else(|| io::Error::other("an unknown request"))?;
-        processors.follow(std::os::unix::process::parent_id() as i32);
+        processors.follow(daemon as i32);
         let reply = match namespace::fork_sibling(request.namespaces()) {
             Ok(None) => {
                 drop(connection);
-                run_child(request, descriptors, ids)
+                run_child(request, descriptors, ids, daemon)
             }
             Ok(Some(pid)) => pid,
             Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
@@ -75,9 +76,14 @@ fn serve(connection: UnixStream) -> io::Result<()> {
 }
 
 /// Runs in the new process: does what was requested.
-fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32, u32)) -> ! {
+fn run_child(
+    request: ForkRequest,
+    descriptors: Vec<OwnedFd>,
+    ids_outside: (u32, u32),
+    daemon: u32,
+) -> ! {
     match request {
-        ForkRequest::KillUser(uid, ipc) => exit_now(match clear_user(uid, ipc) {
+        ForkRequest::KillUser(uid, ipc) => exit_now(match clear_user(uid, ipc, daemon) {
             Ok(()) => 0,
             Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
         }),
@@ -115,8 +121,10 @@ fn run_child(request: ForkRequest, descriptors: Vec<OwnedFd>, ids_outside: (u32,
 }
 
 /// Kills all processes of a build user, and removes what would be left for that user's next build.
-fn clear_user(uid: u32, ipc: Ipc) -> io::Result<()> {
-    kill_user_from_here(uid)?;
+///
+/// If the daemon has ended, its locks have, too, and another one may build as this user already.
+fn clear_user(uid: u32, ipc: Ipc, daemon: u32) -> io::Result<()> {
+    kill_user_from_here(uid, daemon)?;
     // By now, this process runs as that user.
     keyring::clear_user_keyrings()?;
     match ipc {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::ids;
+use crate::{ids, limits};
 
 /// Ends this process at once, without the exit handlers and destructors of the program and its
 /// libraries: they belong to the process that it was forked from.
@@ -24,8 +24,11 @@ pub fn process_exists(pid: i32) -> bool {
 /// This process must have a single thread and can't be used for anything else afterwards: it
 /// becomes the user and kills every process that it may.
 ///
+/// Does nothing unless its parent is `parent`, and dies with it: that process has locked the user, and
+/// once it has ended, the user's processes may be those of another's build.
+///
 /// Refuses user 0. Requires the privilege to become the user.
-pub fn kill_user_from_here(uid: u32) -> io::Result<()> {
+pub fn kill_user_from_here(uid: u32, parent: u32) -> io::Result<()> {
     if uid == 0 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -33,6 +36,10 @@ pub fn kill_user_from_here(uid: u32) -> io::Result<()> {
         ));
     }
     ids::set_uid(uid)?;
+    limits::die_with_parent()?;
+    if std::os::unix::process::parent_id() != parent {
+        return Err(io::Error::from_raw_os_error(Errno::ECHILD as i32));
+    }
     loop {
         match kill(Pid::from_raw(-1), Signal::SIGKILL) {
             Err(Errno::EINTR) => {}
