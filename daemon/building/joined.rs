@@ -9,6 +9,7 @@ use super::attempt::Alternative;
 use super::attempts::Participation;
 use super::goal::SubstitutionId;
 use crate::settings::SessionSettings;
+use crate::substituter::Timeouts;
 
 /// After so much silence, or when little has arrived in so much time, the request's own servers are
 /// tried.
@@ -63,11 +64,10 @@ pub(super) enum Watched {
 
 /// What is due for a goal that waits for another's fetch, and would have its `own` way to fetch.
 pub(super) fn due(joined: &Participation, settings: &SessionSettings, own: Alternative) -> Due {
-    let limit = |seconds: i64| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
     let silence = joined.silence();
     let until_silent = PATIENCE.saturating_sub(silence);
     let received = joined.received_in(PATIENCE);
-    let mut next = match (own, received) {
+    let next = match (own, received) {
         (Alternative::None, _) => None,
         (Alternative::Later, _) => Some(until_silent),
         (Alternative::Elsewhere, _) if !joined.has_starter() => Some(Duration::ZERO),
@@ -75,24 +75,11 @@ pub(super) fn due(joined: &Participation, settings: &SessionSettings, own: Alter
         (Alternative::Elsewhere, Ok(_)) => Some(until_silent),
         (Alternative::Elsewhere, Err(left)) => Some(until_silent.min(left)),
     };
-    for (seconds, passed, stop) in [
-        (
-            settings.max_silent_time,
-            silence,
-            Stop::SilenceTimeout as fn(u64) -> Stop,
-        ),
-        (settings.build_timeout, joined.waited(), Stop::TotalTimeout),
-    ] {
-        let Some(seconds) = limit(seconds) else {
-            continue;
-        };
-        let left = Duration::from_secs(seconds).saturating_sub(passed);
-        if left.is_zero() {
-            return Due::Stop(stop(seconds));
-        }
-        next = Some(next.map_or(left, |next| next.min(left)));
-    }
-    match next {
+    let left = match Timeouts::of(settings).left(silence, joined.waited()) {
+        Err(stop) => return Due::Stop(stop),
+        Ok(left) => left,
+    };
+    match next.into_iter().chain(left).min() {
         Some(Duration::ZERO) => Due::TakeOver,
         next => Due::Nothing(next),
     }

@@ -10,6 +10,7 @@ use protocol::helper_filter::HelperFilter;
 
 use super::error::Error;
 use super::renamer::Renamer;
+use super::timeouts::Timeouts;
 use crate::activity::Activity;
 use crate::cancel::{CancelEvent, CancellationToken};
 use substitutes::{Server, Stop, Waiter};
@@ -33,13 +34,6 @@ pub struct Conversation<'a> {
     activity: Arc<Activity>,
 }
 
-/// In seconds; 0 means none.
-#[derive(Clone, Copy, Default)]
-struct Timeouts {
-    silence: u64,
-    total: u64,
-}
-
 impl<'a> Conversation<'a> {
     /// A conversation that `cancel` cancels. The agent's log is passed to `log`.
     pub fn new(
@@ -60,10 +54,9 @@ impl<'a> Conversation<'a> {
         })
     }
 
-    /// Sets timeouts in seconds: how long the agent may be silent, and how long the conversation
-    /// may take; 0 means none.
-    pub fn with_timeouts(mut self, silence: u64, total: u64) -> Conversation<'a> {
-        self.timeouts = Timeouts { silence, total };
+    /// Sets how long the agent may be silent, and how long the conversation may take.
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Conversation<'a> {
+        self.timeouts = timeouts;
         self
     }
 
@@ -141,26 +134,8 @@ impl Waiter for Conversation<'_> {
         if self.cancel.is_cancelled() {
             return Err(Stop::Interrupted);
         }
-        let Timeouts { silence, total } = self.timeouts;
-        let mut least: Option<Duration> = None;
-        for (seconds, passed, error) in [
-            (
-                silence,
-                self.activity.silence(),
-                Stop::SilenceTimeout(silence),
-            ),
-            (total, self.started.elapsed(), Stop::TotalTimeout(total)),
-        ] {
-            if seconds == 0 {
-                continue;
-            }
-            let left = Duration::from_secs(seconds).saturating_sub(passed);
-            if left.is_zero() {
-                return Err(error);
-            }
-            least = Some(least.map_or(left, |least| least.min(left)));
-        }
-        Ok(least)
+        self.timeouts
+            .left(self.activity.silence(), self.started.elapsed())
     }
 
     fn wake_fd(&self) -> BorrowedFd<'_> {
@@ -218,7 +193,8 @@ mod tests {
         let second = Duration::from_secs(1);
         let mut conversation = Conversation::new(&mut log, &cancel).unwrap();
         assert_eq!(conversation.time_left().unwrap(), None);
-        conversation = conversation.with_timeouts(10, 100);
+        let (silence, total) = (10, 100);
+        conversation = conversation.with_timeouts(Timeouts { silence, total });
         assert!(conversation.time_left().unwrap().unwrap() <= 10 * second);
         conversation.activity.pass(10 * second);
         assert!(matches!(

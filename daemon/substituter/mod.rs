@@ -19,6 +19,7 @@ mod renamer;
 mod reply;
 #[expect(clippy::module_inception, reason = "named after what it defines")]
 mod substituter;
+mod timeouts;
 
 pub use agent::{Agent, AgentMode, AgentProgram, StartAgent};
 pub use asker::{Asker, Questions};
@@ -28,3 +29,4 @@ pub use offer::{Offer, Offers, Origin, OwnOffer};
 pub use own::FetchError;
 pub use reply::SubstituteReply;
 pub use substituter::Substituter;
+pub use timeouts::Timeouts;

@@ -26,7 +26,7 @@ use super::prefetched::Prefetched;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
 use crate::shared_limit::{ClientKey, Share};
-use crate::substituter::{Conversation, Error, Offer, Origin};
+use crate::substituter::{Conversation, Error, Offer, Origin, Timeouts};
 
 pub(super) use idle_agents::IdleAgents;
 
@@ -130,13 +130,9 @@ impl Fetch {
                 data: text.into(),
             })
         };
-        let limit = |seconds: i64| u64::try_from(seconds).unwrap_or(0);
         let mut conversation = Conversation::new(&mut log, attempt.cancel())?
             .with_activity(attempt.activity().clone())
-            .with_timeouts(
-                limit(self.session.max_silent_time),
-                limit(self.session.build_timeout),
-            );
+            .with_timeouts(Timeouts::of(&self.session));
         Ok(work(&mut conversation))
     }
 
