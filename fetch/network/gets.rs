@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, Requester, Shares};
+use substitutes::network::{ErrorKind, Event, NetworkError, RequestId, Requester, Shares, is_busy};
 
 use super::address::server;
 use super::capacity::Capacity;
@@ -11,7 +11,7 @@ use super::engine::{Ended, Engine, Token};
 use super::link::Link;
 use super::load::Load;
 use super::queue::FairQueue;
-use super::rests::{MAX_ATTEMPTS, Rests, is_busy};
+use super::rests::{MAX_ATTEMPTS, Rests};
 use super::transfer::{Patience, Sink, described, failure, has_answer, prepare, redirection};
 
 /// How many of them run at once for one server: as many connections where it has HTTP/1.1 only. With

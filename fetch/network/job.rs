@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use substitutes::Compression;
-use substitutes::network::{ErrorKind, Event, NetworkError, ROUNDS_LIMIT, RequestId, User};
+use substitutes::network::{
+    ErrorKind, Event, NetworkError, ROUNDS_LIMIT, RequestId, User, is_busy,
+};
 
 use super::address::server;
 use super::budget::{Budget, Claim};
@@ -23,7 +25,7 @@ use super::link::Link;
 use super::notes::NoteSender;
 use super::outcome::Outcome;
 use super::output::{Output, OutputError};
-use super::rests::{MAX_ATTEMPTS, Rests, is_busy};
+use super::rests::{MAX_ATTEMPTS, Rests};
 use super::stream::Stream;
 use super::transfer::{
     Patience, Sink, Tally, ask_for_rest, delivers, described, failure, has_answer, prepare,

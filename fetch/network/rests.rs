@@ -12,11 +12,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long it is remembered for how long a server was waited for.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Whether a status says that the server answers later (RFC 9110, RFC 6585).
-pub fn is_busy(status: u32) -> bool {
-    matches!(status, 429 | 503)
-}
-
 /// The servers that are left alone, or were a moment ago.
 #[derive(Default)]
 pub struct Rests(HashMap<String, Rest>);

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::network::{ErrorKind, NetworkError};
+use crate::network::{ErrorKind, NetworkError, is_busy};
 use crate::servers::Server;
 use crate::told::Told;
 use crate::waiter::Waiter;
@@ -79,7 +79,7 @@ impl Reports<'_> {
             ErrorKind::HostNotFound => "host not found",
             ErrorKind::Tls => "TLS connection failed",
             ErrorKind::Timeout => "the server does not answer",
-            ErrorKind::Status(429 | 503) => "the server is busy",
+            ErrorKind::Status(status) if is_busy(status) => "the server is busy",
             ErrorKind::Status(_) => "the server cannot answer",
             _ => "connection failed",
         };

@@ -15,7 +15,7 @@ use system::errno;
 
 use crate::cache::is_temporary;
 use crate::narinfo::{MAX_LENGTH, Narinfo, Signature};
-use crate::network::{ErrorKind, Event, Exchange, Network};
+use crate::network::{ErrorKind, Event, Exchange, Network, is_busy};
 use crate::servers::{Place, Server};
 
 /// How long a server may take to answer.
@@ -179,10 +179,11 @@ impl Asked<'_> {
                 (None, false, false)
             }
             // By these it says that it is busy; it was asked several times.
-            Event::Response { status, .. } => {
-                let is_busy = matches!(status, 429 | 503);
-                (Some(format!("HTTP status {status}")), false, is_busy)
-            }
+            Event::Response { status, .. } => (
+                Some(format!("HTTP status {status}")),
+                false,
+                is_busy(status),
+            ),
             Event::Failed(error) => {
                 let kind = error.kind();
                 let no_program = matches!(kind, ErrorKind::ProgramMissing | ErrorKind::ProgramDied);

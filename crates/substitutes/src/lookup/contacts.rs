@@ -41,6 +41,13 @@ struct Contact {
     reason: Option<(NetworkError, Certainty)>,
 }
 
+impl Contact {
+    /// Whether it can be asked in the place of one that says nothing.
+    fn is_free(&self) -> bool {
+        !self.is_late && !self.is_given_up
+    }
+}
+
 /// What has to be done about a server that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
@@ -88,10 +95,15 @@ impl Contacts<'_> {
     pub(super) fn reason(&self, index: usize) -> Option<NetworkError> {
         let contact = &self.all[index];
         let (error, certainty) = contact.reason.as_ref()?;
-        let mut others = self.all.iter().enumerate().filter(|it| it.0 != index);
         let is_asked = |other: &Contact| !other.is_given_up && other.reason.is_none();
-        let counts = *certainty == Certainty::Measured || others.any(|it| is_asked(it.1));
+        let counts = *certainty == Certainty::Measured || self.others(index).any(is_asked);
         (counts && !contact.is_given_up).then(|| error.clone())
+    }
+
+    /// All but one.
+    fn others(&self, index: usize) -> impl Iterator<Item = &Contact> {
+        let (before, after) = self.all.split_at(index);
+        before.iter().chain(&after[1..])
     }
 
     /// Whether it is asked nothing more.
@@ -152,10 +164,7 @@ impl Contacts<'_> {
     /// It is late, for which there may be no need to wait; `false` if no other server could be asked
     /// instead. If that `is_for_all`, other users are told.
     pub(super) fn overtake(&mut self, index: usize, is_for_all: bool) -> bool {
-        let is_other = |(number, other): (usize, &Contact)| {
-            number != index && !other.is_late && !other.is_given_up
-        };
-        let has_other = self.all.iter().enumerate().any(is_other);
+        let has_other = self.others(index).any(Contact::is_free);
         let contact = &mut self.all[index];
         if contact.is_late || !has_other {
             return false;
@@ -174,21 +183,14 @@ impl Contacts<'_> {
             if contact.open == 0 || contact.is_given_up {
                 continue;
             }
-            let others = || {
-                self.all
-                    .iter()
-                    .enumerate()
-                    .filter(|(other, _)| *other != index)
-            };
-            let is_free = |(_, other): (usize, &Contact)| !other.is_late && !other.is_given_up;
             let mut when = |at: Instant, what: Overdue| match at <= now {
                 true => overdue.push((index, what)),
                 false => next = Some(next.map_or(at, |next| next.min(at))),
             };
-            if others().any(|(_, other)| other.has_answered) {
+            if self.others(index).any(|other| other.has_answered) {
                 when(contact.heard + SILENT, Overdue::Silent);
             }
-            if !contact.is_late && others().any(is_free) {
+            if !contact.is_late && self.others(index).any(Contact::is_free) {
                 when(contact.heard + LATE, Overdue::Late);
             }
         }

@@ -28,9 +28,9 @@ impl Search<'_> {
     ) {
         let server = question.server;
         self.reports.not_answered(server);
-        let is_general = match error.kind() {
-            ErrorKind::Timeout | ErrorKind::Status(429 | 503) => !self.reports.has_answered(server),
-            _ => error.is_unreachable(),
+        let is_general = match error.kind() == ErrorKind::Timeout || error.is_busy() {
+            true => !self.reports.has_answered(server),
+            false => error.is_unreachable(),
         };
         if is_general {
             self.give_up(server, error, Certainty::Measured, wish, waiter);

@@ -2,6 +2,11 @@
 
 use formats::printable::printable;
 
+/// Whether by an HTTP status a server says that it answers later (RFC 9110, RFC 6585).
+pub fn is_busy(status: u32) -> bool {
+    matches!(status, 429 | 503)
+}
+
 /// The longest description of an error that is kept, in bytes.
 const TEXT_LIMIT: usize = 1 << 10;
 
@@ -76,6 +81,6 @@ impl NetworkError {
 
     /// Whether the server says that it is busy.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.kind, ErrorKind::Status(429 | 503))
+        matches!(self.kind, ErrorKind::Status(status) if is_busy(status))
     }
 }

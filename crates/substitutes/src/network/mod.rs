@@ -35,7 +35,7 @@ mod program;
 mod request;
 mod shares;
 
-pub use error::{ErrorKind, NetworkError};
+pub use error::{ErrorKind, NetworkError, is_busy};
 pub use event::Event;
 pub use exchange::Exchange;
 pub use frames::{FrameError, Frames};
