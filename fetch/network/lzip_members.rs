@@ -10,7 +10,7 @@ use flate2::Crc;
 use lzma_rust2::LzmaReader;
 
 use super::budget::Claim;
-use super::members::{Member, Members};
+use super::members::{Member, Members, read_up_to};
 
 /// `LZIP`, the version, and the coded size of the dictionary.
 const HEADER: usize = 6;
@@ -84,10 +84,7 @@ fn begin<R: Read>(
 ) -> io::Result<Option<LzipMember<R>>> {
     source.count = 0;
     let mut header = Vec::with_capacity(HEADER);
-    source
-        .by_ref()
-        .take(HEADER as u64)
-        .read_to_end(&mut header)?;
+    read_up_to(HEADER, &mut header, &mut source)?;
     if header.is_empty() {
         return Ok(None);
     }

@@ -37,6 +37,13 @@ impl Empty {
     }
 }
 
+/// Reads on until there are so many bytes, or the input ends.
+pub fn read_up_to(length: usize, bytes: &mut Vec<u8>, input: impl Read) -> io::Result<()> {
+    let missing = length.saturating_sub(bytes.len());
+    input.take(missing as u64).read_to_end(bytes)?;
+    Ok(())
+}
+
 /// The decompressed contents of members.
 pub struct Members<M: Member, B> {
     /// Begins with a member, if there is one.

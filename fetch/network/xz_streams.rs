@@ -9,7 +9,7 @@ use std::io::{self, Chain, Cursor, Read};
 use lzma_rust2::XzReader;
 
 use super::budget::Claim;
-use super::members::{Member, Members};
+use super::members::{Member, Members, read_up_to};
 use super::xz_blocks;
 
 /// What a decoder needs besides its dictionary, in bytes; its own estimate has to be less.
@@ -94,11 +94,4 @@ fn begin<R: Read>(
     let limit = ((dictionary + BESIDES) >> 10) as u32;
     let input = Cursor::new(beginning).chain(input);
     Ok(Some(XzStream(XzReader::new_mem_limit(input, false, limit))))
-}
-
-/// Reads until there are so many bytes, or the input ends.
-fn read_up_to(length: usize, bytes: &mut Vec<u8>, input: impl Read) -> io::Result<()> {
-    let missing = length.saturating_sub(bytes.len());
-    input.take(missing as u64).read_to_end(bytes)?;
-    Ok(())
 }

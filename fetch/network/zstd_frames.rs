@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::budget::{Claim, LARGEST_WINDOW};
-use super::members::Empty;
+use super::members::{Empty, read_up_to};
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The magic number of a frame to skip, but for the lower half of its first byte.
@@ -60,12 +60,13 @@ impl<'a, R: BufRead> ZstdFrames<'a, R> {
     fn begin_frame(&mut self) -> io::Result<bool> {
         self.header.clear();
         self.seen = 0;
-        self.read_header(START)?;
+        read_up_to(START, &mut self.header, &mut self.input)?;
         if self.header.is_empty() {
             return Ok(false);
         }
         check_magic(&self.header)?;
-        self.read_header(header_length(&self.header))?;
+        let length = header_length(&self.header);
+        read_up_to(length, &mut self.header, &mut self.input)?;
         let window = narrow(&mut self.header, self.contents);
         if self.decoder.is_none() || window > self.window {
             self.decoder = None;
@@ -77,14 +78,6 @@ impl<'a, R: BufRead> ZstdFrames<'a, R> {
         }
         self.is_in_frame = true;
         Ok(true)
-    }
-
-    /// Reads the header up to a length, or the end of the input.
-    fn read_header(&mut self, length: usize) -> io::Result<()> {
-        let missing = length.saturating_sub(self.header.len()) as u64;
-        let mut rest = self.input.by_ref().take(missing);
-        rest.read_to_end(&mut self.header)?;
-        Ok(())
     }
 }
 
@@ -150,13 +143,22 @@ fn header_length(start: &[u8]) -> usize {
         // It is skipped, and has no window.
         _ => return start.len(),
     };
-    let is_single = descriptor & 0x20 != 0;
+    let of_window = usize::from(!is_single(descriptor));
     let of_dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
-    let of_contents = match descriptor >> 6 {
-        0 => usize::from(is_single),
+    START + of_window + of_dictionary + length_of_size(descriptor)
+}
+
+/// Whether the frame has only one segment, and so no window but its contents.
+fn is_single(descriptor: u8) -> bool {
+    descriptor & 0x20 != 0
+}
+
+/// How many bytes say how large the contents are.
+fn length_of_size(descriptor: u8) -> usize {
+    match descriptor >> 6 {
+        0 => usize::from(is_single(descriptor)),
         flag => 1 << flag,
-    };
-    START + usize::from(!is_single) + of_dictionary + of_contents
+    }
 }
 
 /// The size of the window that a header asks for; it is made smaller there where the contents are.
@@ -165,13 +167,9 @@ fn narrow(header: &mut [u8], contents: u64) -> u64 {
         return 0;
     }
     let descriptor = header[MAGIC.len()];
-    if descriptor & 0x20 != 0 {
-        // One segment: the window is as large as the contents.
+    if is_single(descriptor) {
         let mut size = [0; 8];
-        let length = match descriptor >> 6 {
-            0 => 1,
-            flag => 1 << flag,
-        };
+        let length = length_of_size(descriptor);
         let Some(at) = header.len().checked_sub(length) else {
             return 0;
         };
