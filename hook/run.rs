@@ -191,7 +191,6 @@ impl<'a> MachineSearch<'a> {
             self.refused.push(Rejection::busy(machine, reason));
             self.candidates.retain(|other| *other != machine);
         } else if self.is_refused_itself(machine, error) {
-            self.lacks_only_time = false;
             self.refused.push(Rejection::dead(machine, reason));
             self.candidates.retain(|other| *other != machine);
         } else {

@@ -55,7 +55,7 @@ pub fn acquire(
     }
     let mut numbers: Vec<u32> = (0..machine.parallel_builds).collect();
     if machine.pool.is_some() {
-        numbers.sort_by_key(|number| pool::rank(&directory, *number));
+        numbers.sort_by_cached_key(|number| pool::rank(&directory, *number));
     }
     for number in numbers {
         let file = LockFile::open(directory.join(number.to_string()))?;

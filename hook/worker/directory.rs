@@ -70,7 +70,7 @@ impl WorkerDirectory {
                 Attempt::Gone => {}
                 Attempt::Foreign => {
                     let mut name = all.clone().into_os_string();
-                    name.push(format!(".{:016x}", rand::random::<u64>()));
+                    name.push(format!(".{}", random_name()));
                     path = name.into();
                 }
             }
@@ -187,7 +187,7 @@ fn try_to_make(all: &Path, uid: u32, open: bool) -> Result<Attempt, Failure> {
     if (there.dev(), there.ino()) != status.identity() {
         return Ok(Attempt::Gone);
     }
-    let name = format!("{:016x}", rand::random::<u64>());
+    let name = random_name();
     let lock = LockFile::open(all.join(format!("{name}{LOCK_SUFFIX}"))).map_err(failed)?;
     if !lock.try_lock(Mode::Exclusive).map_err(failed)? {
         return Ok(Attempt::Gone); // a name that exists
@@ -276,6 +276,11 @@ fn worker_of(name: &OsString) -> Option<String> {
     let name = std::str::from_utf8(name.as_bytes()).ok()?;
     let worker = name.strip_suffix(LOCK_SUFFIX)?;
     is_random(worker).then(|| worker.to_owned())
+}
+
+/// A name that nobody has.
+fn random_name() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 /// Whether it is a name that was chosen at random.
