@@ -73,9 +73,8 @@ printf 'passwd: nonesuch\ngroup: nonesuch\nhosts: nonesuch\n' >"$root/etc/nsswit
 within() { (PATH=/bin && exec "$chroot" "$root" "$@"); }
 
 daemon=
-# start OPTION...: the daemon, until it serves.
-start() {
-    PATH=/bin "$chroot" "$root" guix-daemon "$@" >"$work/daemon" 2>&1 &
+# serves: waits until the daemon, which was started just before, does.
+serves() {
     daemon=$!
     tries=0
     until grep -q '^listening on' "$work/daemon"; do
@@ -83,6 +82,11 @@ start() {
         if [ $tries = 600 ] || ! kill -0 "$daemon" 2>/dev/null; then cat "$work/daemon"; return 1; fi
         sleep 0.1
     done
+}
+# start OPTION...: the daemon, until it serves.
+start() {
+    PATH=/bin "$chroot" "$root" guix-daemon "$@" >"$work/daemon" 2>&1 &
+    serves
 }
 # By the signal, as programs end that clean up first.
 stop() {
@@ -173,13 +177,7 @@ trust = "connection"
 idle = 0
 END
     at_head "$static/bin/guix-daemon" --max-jobs=0 >"$work/daemon" 2>&1 &
-    daemon=$!
-    tries=0
-    until grep -q '^listening on' "$work/daemon"; do
-        tries=$((tries + 1))
-        if [ $tries = 600 ] || ! kill -0 "$daemon" 2>/dev/null; then cat "$work/daemon"; return 1; fi
-        sleep 0.1
-    done
+    serves
 }
 worker_is_right() { at_head "$static/bin/guix-client" offload test; }
 worker_builds() {
