@@ -18,6 +18,7 @@ mod programs;
 mod sandbox;
 mod subordinate;
 mod substitutes;
+mod whom;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ use crate::settings::Settings;
 
 /// Checks everything that a daemon with these settings would use.
 pub fn run(settings: &Settings) -> Result<ExitCode> {
+    whom::become_owner(settings)?;
     let mut findings = Findings::new(output::print);
     let directories = &settings.directories;
     let group = settings.session.build_users_group.as_ref();

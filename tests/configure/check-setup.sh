@@ -126,6 +126,16 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     by 1000 'may not read whose signatures are accepted'
     chmod 700 "$work/own/etc"
     by 1000 "cannot look into \`$work/own/etc'"
+    # Root need not know as whom that daemon runs; with build users, it is root's.
+    chmod 755 "$work/own/etc"
+    chmod 644 "$work/own/etc/acl"
+    chown daemon "$work/own/etc/signing-key.sec" "$work/own/etc/signing-key.pub"
+    chown daemon:daemon "$work/own/store" "$work/own/var" "$work/own/log"
+    by 0 "The store \`$work/own/store' belongs to daemon: this is checked as that user."
+    grep -q "right  the store" "$work/said" && grep -q ' 0 wrong' "$work/said" || { cat "$work/said"; exit 1; }
+    chown -R root:root "$work/own/var" "$work/own/log"
+    by 0 "WRONG  the state directory \`$work/own/var' belongs to root, not to daemon"
+    grep -q -- '-> .*guix-daemon --change-owner=daemon' "$work/said" || { cat "$work/said"; exit 1; }
 else
     echo 'SKIPPED: keys of another user (needs root and setpriv)'
 fi
