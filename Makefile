@@ -1,5 +1,5 @@
 # Thin and conventional: Cargo builds, scripts check, and this file gives both their usual names.
-# Variables and targets are those of the GNU Coding Standards.  `autoconf-compat/configure' may set
+# Variables and targets are those of the GNU Coding Standards.  `./configure' may set
 # the directories (it writes config.mk), and the command line overrides both.
 
 prefix         = /usr/local

@@ -5,9 +5,9 @@ not() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir "$work/tree"
-cp -R "$top/autoconf-compat" "$top/Cargo.toml" "$top/build.rs" "$top/Makefile" "$work/tree"
+cp -R "$top/configure" "$top/autoconf-compat" "$top/Cargo.toml" "$top/build.rs" "$top/Makefile" "$work/tree"
 cd "$work/tree"
-configure=./autoconf-compat/configure
+configure=./configure
 
 has() { grep -qxF -- "$2" "$1" || { echo "$1 lacks: $2"; cat "$1"; exit 1; }; }
 
@@ -86,6 +86,16 @@ refused 'missing argument to --libexecdir' --libexecdir
 refused 'invalid variable name' '1x=y'
 refused "must be \`yes' or \`no'" ac_cv_guix_cbips_support_setvbuf=maybe
 refused 'C compiler cannot create executables' CC=false
+# What guix-fetch needs is asked for, too.
+cat >"$work/cc" <<'CC'
+#!/bin/sh
+for word; do
+    case $word in *.c) if grep -q -e '<curl/curl.h>' -e '<zlib.h>' "$word"; then exit 1; fi ;; esac
+done
+exec cc "$@"
+CC
+chmod 755 "$work/cc"
+refused 'missing: libcurl (Debian: libcurl4-openssl-dev), zlib (Debian: zlib1g-dev)' CC="$work/cc"
 refused 'unsafe characters' '--prefix=/a"b'
 $configure --with-nonsense -q 2>out
 grep -q 'WARNING: unrecognized options: --with-nonsense' out
