@@ -117,6 +117,7 @@ install_on_new() {
     [ "$(inside "$root" dpkg --audit | wc -l)" = 0 ]
     [ -L "$root/etc/systemd/system/sockets.target.wants/guix-daemon-rs.socket" ]
     [ -d "$root/gnu/store" ]
+    [ "$(cat "$root/etc/subgid")" = "guix-daemon:$(sed -n 's/^kvm:[^:]*:\([0-9]*\):.*/\1/p' "$root/etc/group"):1" ]
     : >"$work/installed/whole"
 }
 # machine NAME NUMBER LAYER...: boots one whose root begins as these, the first on top.
@@ -132,9 +133,8 @@ first_start() {
     not on fresh systemctl -q is-active guix-daemon-rs.service
     on fresh guix-client build --hello
     [ "$(on fresh readlink "/proc/$(main_pid)/exe")" = /usr/sbin/guix-daemon ]
-    user=$(on fresh systemctl show -P User guix-daemon-rs)
-    group=; [ "${user:-root}" != root ] || group=--build-users-group=guixbuild
-    on fresh runuser -u "${user:-root}" -- guix-daemon --check-setup $group
+    # Root need not become the daemon's user.
+    on fresh guix-daemon --check-setup
     on fresh systemd-analyze verify --man=no guix-daemon-rs.service guix-daemon-rs.socket
 }
 main_pid() { on fresh systemctl show -P MainPID guix-daemon-rs; }
@@ -222,6 +222,7 @@ step_obstacles() {
     machine plain 3 installed || { failed=$((failed + 1)); return; }
     on plain dpkg --purge guix-daemon-rs guix-client-rs >/dev/null 2>&1
     try "where Guix's daemon serves, nothing is changed, and the way to switch is told" other_daemon
+    try 'so it is where root runs that daemon' roots_daemon
     try "a store that belongs to somebody else is left alone" foreign_store
     try "a store that belongs to root is served by root, once that is told" roots_store
 }
@@ -233,17 +234,21 @@ try_install() {
     not on plain systemctl -q is-enabled guix-daemon-rs.socket
     not on plain systemctl -q is-active guix-daemon-rs.socket
 }
-other_daemon() {
+other_daemon() { replaced guix-daemon; }
+roots_daemon() { replaced root --build-users-group=guixbuild; }
+# replaced USER OPTION...: a daemon that runs as USER is replaced by what the installation says, and put back.
+replaced() {
+    user=$1; shift
     # Our program plays Guix's, with its unit.
     guix=/opt/guix/bin
     mkdir -p "$work/plain/root$guix"
     cp "$work/installed/root/usr/sbin/guix-daemon" "$work/plain/root$guix"
     on plain rm -rf /gnu /var/guix /var/log/guix
-    on plain install -d -o guix-daemon -g guix-daemon /gnu/store /var/guix /var/log/guix
+    on plain install -d -o "$user" /gnu/store /var/guix /var/log/guix
     cat >"$work/plain/root/etc/systemd/system/guix-daemon.service" <<UNIT
 [Service]
-User=guix-daemon
-ExecStart=$guix/guix-daemon
+User=$user
+ExecStart=$guix/guix-daemon $*
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -251,18 +256,21 @@ UNIT
     until_true "Guix's daemon" test -S "$work/plain/root/var/guix/daemon-socket/socket"
     pid=$(on plain systemctl show -P MainPID guix-daemon)
     try_install
-    expect "$work/dpkg" 'not started: guix-daemon.service is enabled or active. To switch: systemctl disable --now'
+    expect "$work/dpkg" "not started: guix-daemon.service is enabled or active, and /gnu/store belongs to $user. To switch: systemctl disable"
     [ "$(on plain systemctl show -P MainPID guix-daemon)" = "$pid" ]
     item=$(on plain sh -c 'echo theirs | guix-client add-text theirs')
     # There and back, by what was said; and back by removing the package.
     on plain sh -c "$(sed -n 's/.*To switch: //p' "$work/dpkg" | tail -n 1)"
     on plain guix-client gc --references "$item"
+    on plain guix-client build --hello
+    [ "$(on plain stat -c %U "/proc/$(on plain systemctl show -P MainPID guix-daemon-rs)")" = "$user" ]
     [ "$(on plain systemctl is-active guix-daemon.service)" != active ]
     on plain sh -c 'systemctl -q disable --now guix-daemon-rs.socket guix-daemon-rs.service; systemctl -q enable --now guix-daemon.service'
     until_true "Guix's daemon" on plain guix-client gc --references "$item"
     on plain dpkg --purge guix-daemon-rs >"$work/dpkg" 2>&1
     on plain guix-client gc --references "$item"
-    on plain sh -c 'systemctl -q disable --now guix-daemon.service; rm /etc/systemd/system/guix-daemon.service
+    on plain sh -c 'systemctl -q disable --now guix-daemon.service
+        rm -rf /etc/systemd/system/guix-daemon.service /etc/systemd/system/guix-daemon-rs.service.d
         systemctl daemon-reload' >/dev/null
 }
 foreign_store() {
