@@ -9,6 +9,7 @@ use protocol::client::{Address, Options};
 use store::Directories;
 
 use crate::directories::HookDirectories;
+use crate::drained::Drained;
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::parallel;
@@ -54,6 +55,7 @@ pub fn run(
                 }],
             };
             checks.extend(set_aside(machine, &directories, &before, &checks));
+            checks.extend(drained(machine, &directories));
             return checks;
         }
         let (mut checks, vitals) = remote::check(machine, &directories, CHECK_TIMEOUT, daemon);
@@ -62,6 +64,7 @@ pub fn run(
             slots::taken(&directories, machine).map(|taken| slots_check(machine, taken.len())),
         );
         checks.extend(set_aside(machine, &directories, &before, &checks));
+        checks.extend(drained(machine, &directories));
         checks
     });
     let mut all_right = list.problems.is_empty();
@@ -71,6 +74,17 @@ pub fn run(
     }
     out.flush()?;
     Ok(all_right)
+}
+
+/// Reports that a machine is drained: the test doesn't return it.
+fn drained(machine: &Machine, directories: &HookDirectories) -> Option<Check> {
+    let drained = Drained::load(directories, &machine.key()).ok()??;
+    Some(Check {
+        what: "drained",
+        verdict: Verdict::Note,
+        found: format!("gets nothing until it is returned: {drained}"),
+        remedy: None,
+    })
 }
 
 fn is_all_right(checks: &[Check]) -> bool {

@@ -3,11 +3,13 @@
 //! Machines are probed without holding any lock; the choice itself is made under the machine-choice
 //! lock, and doesn't use the network.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::directories::HookDirectories;
+use crate::drained::{self, Drained};
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
@@ -49,7 +51,7 @@ pub struct Rejection {
     pub machine: String,
     /// The reason, for users.
     pub reason: String,
-    /// Whether the machine does not work, as opposed to being busy.
+    /// Whether the machine does not work, or is drained, as opposed to being busy.
     pub is_dead: bool,
 }
 
@@ -81,7 +83,12 @@ pub fn choose<'a>(
 ) -> io::Result<Result<Chosen<'a>, Vec<Rejection>>> {
     let mut rejections = Vec::new();
     let mut able = Vec::new();
+    let drained = drained::keys(directories)?;
     for &machine in candidates {
+        if let Some(rejection) = rejection_of_drained(directories, &drained, machine) {
+            rejections.push(rejection);
+            continue;
+        }
         let health = Health::load(directories, machine);
         let wait = health.set_aside_s();
         if wait > 0 {
@@ -121,6 +128,14 @@ pub fn choose<'a>(
         },
     );
     let _choice = host_locks::lock_choice(directories)?;
+    // Some may have been drained while others were asked.
+    let drained = drained::keys(directories)?;
+    able.retain(|(machine, _)| {
+        let rejection = rejection_of_drained(directories, &drained, machine);
+        let is_drained = rejection.is_some();
+        rejections.extend(rejection);
+        !is_drained
+    });
     // Count builds that other hooks have given to the machines meanwhile, too.
     for (machine, health) in &mut able {
         health.given = Health::load(directories, machine).given;
@@ -143,6 +158,20 @@ pub fn choose<'a>(
         rejections.push(Rejection::busy(machine, reason));
     }
     Ok(Err(rejections))
+}
+
+/// The rejection of a machine if it is among those that are drained. It doesn't count as busy, since it
+/// may stay away for days: a daemon that can build does so.
+fn rejection_of_drained(
+    directories: &HookDirectories,
+    drained: &BTreeSet<String>,
+    machine: &Machine,
+) -> Option<Rejection> {
+    let key = machine.key();
+    drained.contains(&key).then(|| {
+        let drained = Drained::load(directories, &key).ok().flatten();
+        Rejection::dead(machine, drained.unwrap_or_default().to_string())
+    })
 }
 
 /// Why no machine was chosen, in one line.

@@ -42,6 +42,15 @@ pub struct Occupant {
     pub since: u64,
 }
 
+impl Occupant {
+    /// The derivation's name, without its hash, by which nobody knows it.
+    pub fn name(&self) -> &str {
+        let item = self.derivation.rsplit('/').next();
+        let item = item.unwrap_or(&self.derivation);
+        item.split_once('-').map_or(item, |(_, name)| name)
+    }
+}
+
 /// Takes a free slot of a machine, if there is one.
 pub fn acquire(
     directories: &HookDirectories,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use system::clock::unix_time;
 
 use crate::directories::HookDirectories;
+use crate::drained::{self, Drained};
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::pool::{self, Record, State};
@@ -50,6 +51,8 @@ pub struct MachineStatus {
     /// For how many more seconds it gets no builds.
     pub set_aside_s: u64,
     pub building: Vec<Option<Occupant>>,
+    /// Since when and why it is drained, if it is.
+    pub drained: Option<Drained>,
     /// The jobs, if it is a pool.
     pub jobs: Option<Jobs>,
 }
@@ -115,12 +118,21 @@ pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec
         };
         Some(Answer { vitals, daemon })
     });
+    let drained = drained::keys(directories).context("looking for drained machines")?;
     machines
         .iter()
         .zip(answers)
-        .map(|(machine, answer)| match answer {
-            Some(answer) => MachineStatus::new(machine, directories, answer),
-            None => MachineStatus::of_pool(machine, directories),
+        .map(|(machine, answer)| {
+            let mut status = match answer {
+                Some(answer) => MachineStatus::new(machine, directories, answer)?,
+                None => MachineStatus::of_pool(machine, directories)?,
+            };
+            let key = machine.key();
+            if drained.contains(&key) {
+                status.drained = Drained::load(directories, &key)?;
+                status.up &= status.drained.is_none();
+            }
+            Ok(status)
         })
         .collect()
 }
@@ -158,6 +170,7 @@ impl MachineStatus {
             last_error: health.last_error,
             set_aside_s,
             building,
+            drained: None,
             jobs: None,
         }
     }

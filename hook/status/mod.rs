@@ -4,6 +4,7 @@ mod json;
 mod machine_status;
 mod prometheus;
 mod table;
+mod words;
 
 use std::io::Write;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use super::machine_status::MachineStatus;
 pub fn prometheus(machines: &[MachineStatus]) -> String {
     let mut text = String::new();
     type Value = fn(&MachineStatus) -> Option<f64>;
-    let metrics: [(&str, &str, &str, Value); 13] = [
+    let metrics: [(&str, &str, &str, Value); 14] = [
         (
             "up",
             "gauge",
@@ -49,6 +49,12 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
             "gauge",
             "How long the machine gets no builds",
             |one| Some(one.set_aside_s as f64),
+        ),
+        (
+            "drained",
+            "gauge",
+            "Whether the machine is drained: it gets no builds until it is returned",
+            |one| Some(f64::from(u8::from(one.drained.is_some()))),
         ),
         (
             "builds_total",

@@ -9,7 +9,7 @@ use formats::printable::printable_lines;
 use system::clock::unix_time;
 
 use super::machine_status::MachineStatus;
-use crate::slots::Occupant;
+use super::words::state;
 
 /// The columns, in the order in which they are shown.
 const COLUMNS: [&str; 9] = [
@@ -107,18 +107,7 @@ type Row = [String; COLUMNS.len()];
 /// The cells of a machine. Errors quote what it has said.
 fn row(one: &MachineStatus) -> Row {
     let dash = || "-".to_owned();
-    let mut state = match (&one.error, one.set_aside_s) {
-        (Some(error), _) => error.clone(),
-        (None, 0) => match &one.unsuitable {
-            Some(reason) => format!("gets nothing: {reason}"),
-            None if one.slots == 0 => "gets nothing: its parallel-builds is 0".to_owned(),
-            None => "ready".to_owned(),
-        },
-        (None, seconds) => format!(
-            "set aside for {seconds} s: {}",
-            one.last_error.as_deref().unwrap_or("")
-        ),
-    };
+    let mut state = state(one);
     if let Some(jobs) = &one.jobs {
         if jobs.running > 0 {
             let _ = write!(
@@ -139,13 +128,9 @@ fn row(one: &MachineStatus) -> Row {
     }
     for occupant in &one.building {
         let _ = match occupant {
-            Some(Occupant {
-                derivation, since, ..
-            }) => {
-                let item = derivation.rsplit('/').next().unwrap_or(derivation);
-                // Without its hash, by which nobody knows it.
-                let name = item.split_once('-').map_or(item, |(_, name)| name);
-                write!(state, "\n{} s: {name}", unix_time().saturating_sub(*since))
+            Some(occupant) => {
+                let seconds = unix_time().saturating_sub(occupant.since);
+                write!(state, "\n{seconds} s: {}", occupant.name())
             }
             None => write!(state, "\nsome other hook's build"),
         };
@@ -174,8 +159,10 @@ fn row(one: &MachineStatus) -> Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drained::Drained;
     use crate::health::Health;
     use crate::machines::Machine;
+    use crate::slots::Occupant;
     use crate::status::json::json;
     use crate::status::machine_status::Jobs;
     use crate::status::prometheus::prometheus;
@@ -214,6 +201,32 @@ mod tests {
         assert!(text.contains("guix_offload_jobs_pending{machine=\"cluster:22\"} 1\n"));
         assert!(text.contains("guix_offload_jobs_waited_seconds{machine=\"cluster:22\"} 75\n"));
         assert!(json(&machines).contains("\"reason\": \"Resources\""));
+    }
+
+    #[test]
+    fn a_drained_machine_is_shown_with_the_reason() {
+        let drained = Some(Drained {
+            since: unix_time() - 600,
+            reason: Some("new disk".to_owned()),
+        });
+        let machines = [
+            MachineStatus {
+                drained: drained.clone(),
+                ..machine("one", "x86_64-linux")
+            },
+            MachineStatus {
+                drained,
+                error: Some("failed to connect to 'two'".to_owned()),
+                ..machine("two", "x86_64-linux")
+            },
+        ];
+        let text = table_of_width(&machines, None);
+        assert!(text.contains("drained for 10 min: new disk "), "{text}");
+        let both = "drained for 10 min: new disk: failed to connect to 'two'";
+        assert!(text.contains(both), "{text}");
+        let text = prometheus(&machines);
+        assert!(text.contains("guix_offload_drained{machine=\"one:22\"} 1\n"));
+        assert!(json(&machines).contains("\"reason\": \"new disk\""));
     }
 
     #[test]

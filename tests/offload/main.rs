@@ -12,6 +12,7 @@
 //! | `accounts.rs` | SSH as people have it |
 //! | `choosing.rs` | which machine a build goes to |
 //! | `failover.rs` | machines that fail |
+//! | `draining.rs` | machines that are taken out and put back |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
 //! | `sharing.rs` | what several builds on one machine need |
 //! | `substitutes.rs`, `substituter.sh` | machines that fetch inputs themselves |
@@ -47,6 +48,7 @@ mod cable;
 mod choosing;
 mod client;
 mod cluster;
+mod draining;
 mod entry;
 mod failover;
 mod fake_daemon;

@@ -1,4 +1,7 @@
-//! `guix-client offload`: the status of the build machines, and whether they work.
+//! `guix-client offload`: the status of the build machines, whether they work, and which of them get
+//! builds.
+
+mod drain;
 
 use std::process::ExitCode;
 
@@ -8,7 +11,7 @@ use hook::check_machines;
 use hook::selection::Selection;
 use hook::status::{self, Format};
 
-use super::{daemon, options::positive, output};
+use crate::{daemon, options::positive, output};
 
 /// Options of `offload`.
 #[derive(clap::Args)]
@@ -38,6 +41,25 @@ enum Command {
     Test {
         #[command(flatten)]
         which: Which,
+    },
+    /// Give machines no new builds; those that they have go on
+    Drain {
+        /// Machines: NAME or NAME:PORT, also a shell's pattern, such as 'build1*'
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Why, for all who see the machines' status
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Wait until their last builds have ended
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Let drained machines have builds again
+    #[command(alias = "resume")]
+    Return {
+        /// Machines: NAME or NAME:PORT, also a shell's pattern, such as 'build1*'
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
     },
 }
 
@@ -88,6 +110,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             let all_right = check_machines::run(&directories, &which.selection()?, &mut out)?;
             return Ok(ExitCode::from(u8::from(!all_right)));
         }
+        Command::Drain {
+            names,
+            reason,
+            wait,
+        } => drain::drain(&directories, &names, reason.as_deref(), wait, &mut out)?,
+        Command::Return { names } => drain::put_back(&directories, &names, &mut out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
