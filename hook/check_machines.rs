@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use formats::printable::{printable, printable_lines};
-use protocol::client::{Address, Options};
+use protocol::client::{Address, Connection, Options};
 use store::Directories;
 
 use crate::directories::HookDirectories;
@@ -29,7 +29,7 @@ pub fn run(
     out: &mut dyn Write,
 ) -> Result<bool> {
     let directories = HookDirectories::new(daemon_directories).context("looking up our user")?;
-    let list = selection.load(&daemon_directories.configuration)?;
+    let list = selection.load(&directories)?;
     writeln!(
         out,
         "testing {} build machines defined in {}...",
@@ -38,8 +38,7 @@ pub fn run(
     )?;
     out.flush()?;
     let results = parallel::map(&list.machines, |machine| {
-        let daemon = Address::from_environment(&daemon_directories.state)
-            .and_then(|address| address.connect(&daemon_directories.store, &Options::default()));
+        let daemon = local_daemon(daemon_directories);
         let before = Health::load(&directories, machine);
         if let Some(pool) = &machine.pool {
             let mut checks = match slots::acquire(&directories, machine, "offload test") {
@@ -85,6 +84,29 @@ fn drained(machine: &Machine, directories: &HookDirectories) -> Option<Check> {
         found: format!("gets nothing until it is returned: {drained}"),
         remedy: None,
     })
+}
+
+/// Checks a machine that is not in a machine file yet, and writes the results to `out`. Returns whether there
+/// were no failures, and what it has reported about itself.
+pub fn check_new(
+    machine: &Machine,
+    daemon_directories: &Directories,
+    directories: &HookDirectories,
+    out: &mut dyn Write,
+) -> Result<(bool, Option<Vitals>)> {
+    let (checks, vitals) = remote::check(
+        machine,
+        directories,
+        CHECK_TIMEOUT,
+        local_daemon(daemon_directories),
+    );
+    write_checks(machine, &checks, out)?;
+    Ok((is_all_right(&checks), vitals))
+}
+
+fn local_daemon(directories: &Directories) -> Result<Connection, protocol::client::Error> {
+    Address::from_environment(&directories.state)
+        .and_then(|address| address.connect(&directories.store, &Options::default()))
 }
 
 fn is_all_right(checks: &[Check]) -> bool {

@@ -1,6 +1,8 @@
 //! The directories of the hook's state, and the store.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use formats::StoreDir;
@@ -32,6 +34,23 @@ impl HookDirectories {
             configuration: daemon.configuration.clone(),
             user_home: account.map_or_else(|| "/".into(), |account| account.home),
         })
+    }
+
+    /// Whether we may create something in the hook's directory: it has to belong to the user as whom
+    /// hooks run. Anybody else, even root, would lock them out.
+    pub fn check_owner(&self) -> io::Result<()> {
+        let parent = self.state.parent().unwrap_or(&self.state);
+        let metadata = fs::metadata(&self.state).or_else(|_| fs::metadata(parent));
+        let owner = metadata?.uid();
+        if owner == ids::effective_uid() {
+            return Ok(());
+        }
+        let user = ids::user_name(owner);
+        let message = format!(
+            "only {user} may do that, to whom `{}' belongs",
+            parent.display()
+        );
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
     }
 
     /// The directory of what hooks store about one machine: `<state>/offload/NAME:PORT`, as in

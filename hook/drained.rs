@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
-use system::ids;
 
 use crate::directories::HookDirectories;
 use crate::host_locks;
@@ -80,7 +78,7 @@ pub fn drain(
     key: &str,
     reason: Option<&str>,
 ) -> io::Result<Option<Drained>> {
-    check_owner(directories)?;
+    directories.check_owner()?;
     let _choice = host_locks::lock_choice(directories)?;
     let before = Drained::load(directories, key)?;
     let reason = reason.map(|text| on_one_line(text).chars().take(REASON_LIMIT).collect());
@@ -109,7 +107,7 @@ pub fn drain(
 
 /// Returns a machine: it gets builds again. Whether it was drained.
 pub fn put_back(directories: &HookDirectories, key: &str) -> io::Result<bool> {
-    check_owner(directories)?;
+    directories.check_owner()?;
     let _choice = host_locks::lock_choice(directories)?;
     let directory = directory(directories);
     match fs::remove_file(directory.join(key)) {
@@ -120,24 +118,6 @@ pub fn put_back(directories: &HookDirectories, key: &str) -> io::Result<bool> {
             Ok(true)
         }
     }
-}
-
-/// What we create in the hook's directory has to belong to the user as whom hooks run. Who isn't that
-/// user would lock hooks out, even as root.
-pub fn check_owner(directories: &HookDirectories) -> io::Result<()> {
-    let parent = directories.state.parent().unwrap_or(&directories.state);
-    let owner = fs::metadata(&directories.state)
-        .or_else(|_| fs::metadata(parent))?
-        .uid();
-    if owner == ids::effective_uid() {
-        return Ok(());
-    }
-    let message = format!(
-        "only {} may do that, to whom `{}' belongs",
-        ids::user_name(owner),
-        parent.display()
-    );
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 fn directory(directories: &HookDirectories) -> PathBuf {

@@ -5,7 +5,7 @@
 //! (`main.rs`, which calls [`run`]). `guix-client offload` also uses the library, for [`status`]
 //! and [`check_machines`], and `guix-daemon --check-setup` for [`machines`].
 //!
-//! A request goes through [`request`] → [`choose`] ([`machines`], [`suitability`], [`health`],
+//! A request goes through [`request`] → [`choose`] ([`machines`], [`generated`], [`suitability`], [`health`],
 //! [`slots`]) → [`remote`] → [`transfer`] (over a [`bounded_pipe`]).
 
 pub mod bounded_pipe;
@@ -14,6 +14,7 @@ pub mod choose;
 pub mod directories;
 pub mod drained;
 pub mod frames;
+pub mod generated;
 pub mod health;
 pub mod host_locks;
 pub mod machines;

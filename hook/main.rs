@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use hook::directories::HookDirectories;
+use hook::generated;
 use hook::pool;
 use hook::remote::BuildLimits;
 use hook::request::Input;
@@ -75,6 +77,10 @@ fn act(words: &[&str]) -> anyhow::Result<u8> {
             Ok(0)
         }
         ["keeper"] => pool::keep(),
+        ["refresh"] => {
+            generated::refresh_in_background(&HookDirectories::new(&directories()?)?)?;
+            Ok(0)
+        }
         ["test", rest @ ..] | ["offload", "test", rest @ ..] if rest.len() <= 2 => {
             let mut text = Vec::new();
             let all_right =

@@ -1,6 +1,7 @@
 //! The build hook: reads requests, answers them, and runs at most one build
 //! (`doc/spec/hook-protocol.md`; `doc/spec/offload.md`, section 0).
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use store::{Directories, Quiet, Store, StoreOptions};
 
 use crate::choose::{self, Chosen, Rejection};
 use crate::directories::HookDirectories;
+use crate::generated::{self, Audience};
 use crate::health::Health;
-use crate::machines::{self, Machine, Pool, Queue};
+use crate::machines::{Machine, Pool, Queue};
 use crate::pool::{Wanted, waiting};
 use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
@@ -54,7 +56,7 @@ pub fn run(
     let directories = HookDirectories::new(&daemon_directories).context("looking up our user")?;
     let verbose = std::env::var_os(VERBOSE).is_some();
     while let Some(request) = input.request()? {
-        let found = machines::load(&daemon_directories.configuration)?;
+        let found = generated::load(&directories, Audience::Clients)?;
         for problem in found.complaints() {
             stderr_line!("warning: {problem}");
         }
@@ -212,6 +214,16 @@ impl<'a> MachineSearch<'a> {
         })
     }
 
+    /// Leaves out machines that are not listed any more, as far as the list can be read. (What is wrong
+    /// with it was said when it was read first.)
+    fn keep_listed(&mut self) {
+        if let Ok(list) = generated::load(self.directories, Audience::Administrator) {
+            let listed: HashSet<String> = list.machines.iter().map(Machine::key).collect();
+            self.candidates
+                .retain(|machine| listed.contains(&machine.key()));
+        }
+    }
+
     /// Records that a machine has failed: this hook doesn't use it again, and others only later.
     fn set_aside(&mut self, machine: &Machine, error: &str) {
         self.lacks_only_time = false;
@@ -280,6 +292,7 @@ fn offload<'a>(
         }
         drop(chosen);
         stderr_line!("{error}");
+        search.keep_listed();
         found = match search.next()? {
             Ok(next) => {
                 stderr_line!("trying '{derivation}' on '{}' instead", next.0.machine.name);

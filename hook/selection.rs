@@ -1,12 +1,15 @@
 //! The machines that `offload status` and `offload test` use: those in one machine file or in the
 //! usual ones, optionally only those whose name matches a regular expression.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
 
-use crate::machines::{self, Machine, MachineList};
+use crate::directories::HookDirectories;
+use crate::generated::{self, Audience};
+use crate::machines::{Machine, MachineList};
 use crate::stderr_line;
 
 /// Which machines to use.
@@ -36,45 +39,59 @@ impl Selection {
         })
     }
 
-    /// The selected machines of the file, or of the usual files in `configuration`, without
-    /// duplicates. Prints the mistakes in machine files. It is an error if no machine is selected.
-    pub fn load(&self, configuration: &Path) -> Result<MachineList> {
-        let mut list = match &self.file {
-            Some(file) => machines::load_file(file)?,
-            None => machines::load(configuration)?,
-        };
+    /// The selected machines of the file, or of the usual files, without duplicates; also those that a
+    /// file's commands print. Prints the mistakes in machine files. It is an error if no machine is selected.
+    pub fn load(&self, directories: &HookDirectories) -> Result<MachineList> {
+        let mut list = self.read(directories)?;
         for problem in list.complaints() {
             stderr_line!("warning: {problem}");
         }
         let is_empty = list.machines.is_empty();
         self.select(&mut list.machines);
         if list.machines.is_empty() {
-            bail!(self.no_machine(&list, is_empty, configuration));
+            bail!(self.no_machine(&list, is_empty, directories));
         }
         Ok(list)
     }
 
+    /// The same, for whoever shows the mistakes otherwise; there may be none.
+    pub fn load_quietly(&self, directories: &HookDirectories) -> Result<MachineList> {
+        let mut list = self.read(directories)?;
+        self.select(&mut list.machines);
+        Ok(list)
+    }
+
+    fn read(&self, directories: &HookDirectories) -> Result<MachineList> {
+        Ok(match &self.file {
+            Some(file) => generated::load_file(file, directories, Audience::Administrator)?,
+            None => generated::load(directories, Audience::Administrator)?,
+        })
+    }
+
     fn select(&self, machines: &mut Vec<Machine>) {
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         machines.retain(|machine| {
             let matches = match &self.regexp {
                 Some(regexp) => regexp.is_match(&machine.name),
                 None => true,
             };
-            let is_new = !seen.contains(&machine.key());
-            seen.push(machine.key());
-            matches && is_new
+            seen.insert(machine.key()) && matches
         });
     }
 
     /// Why no machine is selected. `is_empty`: whether the list was empty from the start.
-    fn no_machine(&self, list: &MachineList, is_empty: bool, configuration: &Path) -> String {
+    fn no_machine(
+        &self,
+        list: &MachineList,
+        is_empty: bool,
+        directories: &HookDirectories,
+    ) -> String {
         let files = list.file_names();
         match &self.regexp {
             _ if list.files.is_empty() => format!(
                 "there is no machine file: none of machines.scm, machines.toml and machines is in \
                  '{}'",
-                configuration.display()
+                directories.configuration.display()
             ),
             _ if is_empty && list.problems.is_empty() => {
                 format!("no build machine is defined in {files}")
@@ -141,9 +158,14 @@ mod tests {
     #[test]
     fn no_machine_is_an_error_that_names_file_and_expression() {
         let directory = tempfile::tempdir().unwrap();
+        let (_state, directories) = crate::test_data::directories();
+        let directories = HookDirectories {
+            configuration: directory.path().to_owned(),
+            ..directories
+        };
         let error = |arguments: &[&str]| {
             let selection = Selection::new(arguments).unwrap();
-            selection.load(directory.path()).unwrap_err().to_string()
+            selection.load(&directories).unwrap_err().to_string()
         };
         let file = directory.path().join("machines.toml");
         let name = file.to_str().unwrap();
@@ -165,6 +187,6 @@ mod tests {
             format!("no build machine in '{name}' has a name that matches 'build[12]'")
         );
         let found = Selection::new(&[name, "^a$"]).unwrap();
-        assert_eq!(found.load(directory.path()).unwrap().machines.len(), 1);
+        assert_eq!(found.load(&directories).unwrap().machines.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Which machines could build a derivation, which of them can do it now, and the order in which
 //! they are tried (`doc/spec/offload.md`, sections 3, 6 and 10). Nothing here probes a machine.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use formats::size::Rounded;
@@ -29,11 +30,10 @@ fn can_build(machine: &Machine, request: &Request) -> bool {
 /// The machines that could ever build it, without duplicates: a machine that is listed twice would
 /// have its slots counted twice.
 pub fn candidates<'a>(machines: &'a [Machine], request: &Request) -> Vec<&'a Machine> {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     let mut candidates = Vec::new();
     for machine in machines {
-        if can_build(machine, request) && !seen.contains(&machine.key()) {
-            seen.push(machine.key());
+        if can_build(machine, request) && seen.insert(machine.key()) {
             candidates.push(machine);
         }
     }

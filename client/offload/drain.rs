@@ -30,7 +30,7 @@ pub fn drain(
     out: &mut impl Write,
 ) -> Result<()> {
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
-    let list = Selection::default().load(&daemon.configuration)?;
+    let list = Selection::default().load(&directories)?;
     let known: Vec<String> = list.machines.iter().map(Machine::key).collect();
     let chosen = named(&known, names).map_err(anyhow::Error::msg)?;
     let mut machines = list.machines;
@@ -59,7 +59,7 @@ pub fn drain(
 pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) -> Result<()> {
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
     let drained = drained::keys(&directories).context("looking for drained machines")?;
-    let mut known: Vec<String> = match Selection::default().load(&daemon.configuration) {
+    let mut known: Vec<String> = match Selection::default().load(&directories) {
         Ok(list) => list.machines.iter().map(Machine::key).collect(),
         // The last machine may be gone.
         Err(_) if !drained.is_empty() => Vec::new(),

@@ -33,8 +33,14 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     for problem in &machines.problems {
         findings.wrong(problem.to_string(), "correct the file at the place named");
     }
+    for generator in &machines.generators {
+        findings.right(format!(
+            "`{}' prints build machines when asked",
+            generator.name()
+        ));
+    }
     if machines.machines.is_empty() {
-        if machines.problems.is_empty() {
+        if machines.generators.is_empty() && machines.problems.is_empty() {
             findings.note(
                 format!(
                     "no build machines in `{}'",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::generator::Generator;
 use super::machine::Machine;
 use super::problem::Problem;
 
@@ -12,6 +13,8 @@ pub struct MachineList {
     pub files: Vec<PathBuf>,
     /// The machines of all valid entries, in order.
     pub machines: Vec<Machine>,
+    /// The commands that print more entries.
+    pub generators: Vec<Generator>,
     /// The mistakes in the other entries.
     pub problems: Vec<Problem>,
     /// What has no effect in valid entries.

@@ -7,6 +7,7 @@
 //! other machines are still usable; a file that can't be read at all is an error.
 
 mod entry;
+mod generator;
 mod guile;
 mod machine;
 mod machine_list;
@@ -21,8 +22,9 @@ mod values;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+pub use generator::Generator;
 pub use machine::{Machine, TransportChoice};
 pub use machine_list::MachineList;
 pub use pool::{Pool, Queue, Scheduler, Trust};
@@ -40,6 +42,13 @@ const MAX_FILE_SIZE: u64 = 64 << 20;
 /// The machines of one file. The file name's extension determines the format: `.scm`, `.toml`, or
 /// else Nix's lines.
 pub fn load_file(file: &Path) -> Result<MachineList, Error> {
+    let mut loaded = load_text(file, &read(file)?)?;
+    loaded.files.push(file.into());
+    Ok(loaded)
+}
+
+/// The text of a machine file.
+pub fn read(file: &Path) -> Result<String, Error> {
     let open = |reason| Error::Open {
         file: file.into(),
         reason,
@@ -54,9 +63,7 @@ pub fn load_file(file: &Path) -> Result<MachineList, Error> {
             "too large to be a machine file",
         )));
     }
-    let mut loaded = load_text(file, &text)?;
-    loaded.files.push(file.into());
-    Ok(loaded)
+    Ok(text)
 }
 
 /// The machines of a file with this text, in the format that `file`'s extension determines. Only
@@ -82,6 +89,7 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
             Ok(loaded) => {
                 all.files.extend(loaded.files);
                 all.machines.extend(loaded.machines);
+                all.generators.extend(loaded.generators);
                 all.problems.extend(loaded.problems);
                 all.warnings.extend(loaded.warnings);
             }
@@ -90,6 +98,14 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
         }
     }
     Ok(all)
+}
+
+/// The file to which entries are added: `machines.toml`, or the one that `GUIX_OFFLOAD_MACHINES` names.
+pub fn changeable_file(configuration: &Path) -> PathBuf {
+    match std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty()) {
+        Some(file) => file.into(),
+        None => configuration.join("machines.toml"),
+    }
 }
 
 /// Whether there is a machine file, in which there may be machines.

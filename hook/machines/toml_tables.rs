@@ -9,12 +9,15 @@
 //! host-key = "ssh-ed25519 AAAAC3Nza…"
 //! parallel-builds = 4
 //! ```
+//!
+//! and one `[[generate]]` table for each command that prints such tables (see [`super::generator`]).
 
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{Entry, Field};
+use super::generator::Generator;
 use super::machine_list::MachineList;
 use super::problem::{Error, Place, Problem};
 use formats::datum::{Datum, Position, Value};
@@ -38,11 +41,13 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
     let mut loaded = MachineList::default();
     for (name, value) in document.get_ref() {
         let offset = name.span().start;
-        let (true, DeValue::Array(tables)) = (name.get_ref() == "machine", value.get_ref()) else {
-            let message = "expected `[[machine]]' tables and nothing else".into();
+        let kind = name.get_ref().as_ref();
+        let ("machine" | "generate", DeValue::Array(tables)) = (kind, value.get_ref()) else {
+            let message =
+                "expected `[[machine]]' and `[[generate]]' tables and nothing else".into();
             loaded.problems.push(Problem {
                 place: place(offset),
-                field: Some(name.get_ref().to_string()),
+                field: Some(kind.to_string()),
                 message,
             });
             continue;
@@ -69,9 +74,12 @@ pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
                     })
                     .collect(),
             };
-            match entry.machine(file) {
-                Ok(machine) => loaded.machines.push(machine),
-                Err(problems) => loaded.problems.extend(problems),
+            let added = match kind {
+                "machine" => entry.machine(file).map(|one| loaded.machines.push(one)),
+                _ => Generator::new(&entry, file).map(|one| loaded.generators.push(one)),
+            };
+            if let Err(problems) = added {
+                loaded.problems.extend(problems);
             }
         }
     }

@@ -58,4 +58,6 @@ pub use keeper::run as keep;
 pub use longest_job::minutes as longest_job;
 pub use messages::Worker;
 pub use plan::{Plan, Wanted};
+pub(crate) use program::find as program;
 pub use record::{Record, State, rank, records};
+pub(crate) use scheduler_command::spawn as spawn_as;

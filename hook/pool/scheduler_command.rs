@@ -1,4 +1,5 @@
-//! A command of the scheduler: as another user, if the entry says so, and never through a shell.
+//! A command of the scheduler: as another user, if the entry says so, and never through a shell. Commands
+//! that print entries are started in the same way.
 
 use std::fs::File;
 use std::io;

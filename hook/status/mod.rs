@@ -34,7 +34,7 @@ pub fn write(
     out: &mut dyn Write,
 ) -> Result<()> {
     let directories = HookDirectories::new(daemon_directories).context("looking up our user")?;
-    let list = selection.load(&daemon_directories.configuration)?;
+    let list = selection.load(&directories)?;
     let machines = machine_status::gather(&list.machines, &directories)?;
     let text = match format {
         Format::Table => table::table(&machines),

@@ -21,6 +21,7 @@
 //! | `hostile.rs`, `fake_daemon.rs` | machines that send what they should not |
 //! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
+//! | `generated.rs` | machines that a command prints |
 //! | `client.rs` | `guix-client offload` |
 //! | `pool_farm.rs` | a head with a pool, whose scheduler is a script |
 //! | `podman_farm.rs`, `podman.rs` | builds in containers of Podman |
@@ -55,6 +56,7 @@ mod fake_daemon;
 mod farm;
 mod faults;
 mod files;
+mod generated;
 mod hook_process;
 mod hostile;
 mod inspection;
