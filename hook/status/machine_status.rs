@@ -1,5 +1,6 @@
 //! The status of one machine, and determining it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -17,7 +18,7 @@ use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel};
 
 /// The status of one machine. The fields are those of the JSON output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct MachineStatus {
     pub name: String,
     pub port: u16,
@@ -58,7 +59,7 @@ pub struct MachineStatus {
 }
 
 /// The jobs of a pool.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Jobs {
     /// How many run.
     pub running: usize,
@@ -127,17 +128,69 @@ pub fn gather(machines: &[Machine], directories: &HookDirectories) -> Result<Vec
                 Some(answer) => MachineStatus::new(machine, directories, answer)?,
                 None => MachineStatus::of_pool(machine, directories)?,
             };
-            let key = machine.key();
-            if drained.contains(&key) {
-                status.drained = Drained::load(directories, &key)?;
-                status.up &= status.drained.is_none();
-            }
+            status.add_drained(&machine.key(), directories, &drained)?;
             Ok(status)
         })
         .collect()
 }
 
+/// What this host knows about all machines, without asking them: `answer` is what each of them has answered
+/// when it was asked last, if it was.
+pub fn look<'a>(
+    machines: &[Machine],
+    directories: &HookDirectories,
+    answer: impl Fn(&str) -> Option<&'a MachineStatus>,
+) -> Result<Vec<MachineStatus>> {
+    let drained = drained::keys(directories).context("looking for drained machines")?;
+    let look = |machine: &Machine| {
+        let key = machine.key();
+        let mut status = match (&machine.pool, answer(&key)) {
+            (Some(_), _) => MachineStatus::of_pool(machine, directories)?,
+            (None, answer) => {
+                let building =
+                    slots::taken(directories, machine).context("looking at build slots")?;
+                let health = Health::load(directories, machine);
+                MachineStatus::unasked(machine, health, building).with_answer(answer)
+            }
+        };
+        status.add_drained(&key, directories, &drained)?;
+        Ok(status)
+    };
+    machines.iter().map(look).collect()
+}
+
 impl MachineStatus {
+    /// Adds what a machine has answered earlier.
+    fn with_answer(self, answer: Option<&MachineStatus>) -> MachineStatus {
+        let Some(answer) = answer else {
+            return self;
+        };
+        MachineStatus {
+            up: self.up && answer.up,
+            reachable: answer.reachable,
+            error: answer.error.clone(),
+            unsuitable: answer.unsuitable.clone(),
+            normalized_load: answer.normalized_load,
+            free_bytes: answer.free_bytes,
+            round_trip_ms: answer.round_trip_ms,
+            ..self
+        }
+    }
+
+    /// Adds whether it is drained.
+    fn add_drained(
+        &mut self,
+        key: &str,
+        directories: &HookDirectories,
+        drained: &BTreeSet<String>,
+    ) -> Result<()> {
+        if drained.contains(key) {
+            self.drained = Drained::load(directories, key)?;
+            self.up &= self.drained.is_none();
+        }
+        Ok(())
+    }
+
     /// What this host knows about a machine that it has not asked.
     pub(super) fn unasked(
         machine: &Machine,

@@ -3,10 +3,12 @@
 mod json;
 mod machine_status;
 mod prometheus;
+mod screen;
 mod table;
+mod watch;
 mod words;
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -46,20 +48,21 @@ pub fn write(
     Ok(())
 }
 
-/// Writes the table every `seconds`, until interrupted.
+/// Shows the status every `seconds`, until interrupted: on a terminal by filling the screen, otherwise as one
+/// table after the other.
 pub fn watch(
     daemon_directories: &Directories,
     selection: &Selection,
     seconds: u64,
     out: &mut dyn Write,
 ) -> Result<()> {
+    let seconds = seconds.max(1);
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    if io::stdout().is_terminal() && !is_dumb {
+        return watch::on_screen(daemon_directories, selection, seconds, out);
+    }
     loop {
-        let mut screen = Vec::new();
-        write(daemon_directories, selection, Format::Table, &mut screen)?;
-        // Clears the screen, so that the table stays in the same place.
-        out.write_all(b"\x1b[H\x1b[2J")?;
-        out.write_all(&screen)?;
-        out.flush()?;
-        std::thread::sleep(Duration::from_secs(seconds.max(1)));
+        write(daemon_directories, selection, Format::Table, out)?;
+        std::thread::sleep(Duration::from_secs(seconds));
     }
 }

@@ -25,4 +25,5 @@ mod questions;
 mod roots;
 mod terminals;
 mod verifying;
+mod watching;
 mod weather;

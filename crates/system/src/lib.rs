@@ -35,7 +35,7 @@
 //! | [`keyring`] | kernel keyrings that must not be inherited |
 //! | [`limits`] | limits of processes that must not do much |
 //! | [`seccomp`] | filtering system calls |
-//! | [`terminal`] | the width of a terminal |
+//! | [`terminal`] | the size of a terminal |
 
 mod account;
 #[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]

@@ -1,6 +1,7 @@
 //! Signals: dispositions set at the start of a program, and descriptions of exit statuses.
 
 use std::io;
+use std::time::Duration;
 
 pub use nix::sys::signal::Signal;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, signal, sigprocmask};
@@ -53,6 +54,36 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 /// Waits for one of the given (blocked) signals and consumes it.
 pub fn wait_for(signals: &[Signal]) -> io::Result<Signal> {
     Ok(set_of(signals).wait()?)
+}
+
+/// The same, for at most so long; `None` if none has come.
+pub fn wait_for_timeout(signals: &[Signal], timeout: Duration) -> io::Result<Option<Signal>> {
+    let timeout = libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let set = set_of(signals);
+    // SAFETY: both structures live as long as the call, which doesn't change them; nothing is asked for
+    // about the signal but its number.
+    let number = unsafe { libc::sigtimedwait(set.as_ref(), std::ptr::null_mut(), &timeout) };
+    if number > 0 {
+        return Ok(Some(Signal::try_from(number)?));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // (Another signal has been handled.)
+        Some(libc::EAGAIN | libc::EINTR) => Ok(None),
+        _ => Err(error),
+    }
+}
+
+/// Ends the program by a signal, as one would end that does nothing about it. Stops it, if that is what the
+/// signal does, and returns when it goes on; the signal is blocked again then.
+pub fn act_on(signal: Signal) -> io::Result<()> {
+    nix::sys::signal::raise(signal)?;
+    let set = set_of(&[signal]);
+    sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&set), None)?;
+    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?)
 }
 
 fn set_of(signals: &[Signal]) -> SigSet {

@@ -4,6 +4,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// The number of columns; `None` if this is no terminal, or one that doesn't know.
 pub fn width(terminal: &impl AsFd) -> Option<u16> {
+    size(terminal).map(|(columns, _)| columns)
+}
+
+/// The numbers of columns and rows; `None` if this is no terminal, or one that doesn't know.
+pub fn size(terminal: &impl AsFd) -> Option<(u16, u16)> {
     let mut size = libc::winsize {
         ws_row: 0,
         ws_col: 0,
@@ -18,7 +23,7 @@ pub fn width(terminal: &impl AsFd) -> Option<u16> {
             &raw mut size,
         )
     };
-    (result == 0 && size.ws_col > 0).then_some(size.ws_col)
+    (result == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))
 }
 
 #[cfg(test)]
@@ -35,6 +40,7 @@ mod tests {
         };
         let terminal = nix::pty::openpty(Some(&size), None).unwrap();
         assert_eq!(width(&terminal.slave), Some(80));
+        assert_eq!(super::size(&terminal.slave), Some((80, 24)));
         assert_eq!(width(&std::fs::File::open("/dev/null").unwrap()), None);
     }
 }
