@@ -1,6 +1,7 @@
 //! `guix-client offload`: the status of the build machines, whether they work, and which of them get
 //! builds.
 
+mod add;
 mod drain;
 
 use std::process::ExitCode;
@@ -41,6 +42,17 @@ enum Command {
     Test {
         #[command(flatten)]
         which: Which,
+    },
+    /// Test a machine, and add it to machines.toml
+    Add(Box<add::Arguments>),
+    /// Remove machines from machines.toml
+    Remove {
+        /// Machines: NAME or NAME:PORT, also a shell's pattern, such as 'build1*'
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Print what would be removed, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
     },
     /// Give machines no new builds; those that they have go on
     Drain {
@@ -109,6 +121,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Test { which } => {
             let all_right = check_machines::run(&directories, &which.selection()?, &mut out)?;
             return Ok(ExitCode::from(u8::from(!all_right)));
+        }
+        Command::Add(arguments) => return add::add(&directories, *arguments, &mut out),
+        Command::Remove { names, dry_run } => {
+            add::remove(&directories, &names, dry_run, &mut out)?;
         }
         Command::Drain {
             names,

@@ -60,4 +60,4 @@ pub use messages::Worker;
 pub use plan::{Plan, Wanted};
 pub(crate) use program::find as program;
 pub use record::{Record, State, rank, records};
-pub(crate) use scheduler_command::spawn as spawn_as;
+pub(crate) use scheduler_command::{run as run_as, spawn as spawn_as};

@@ -29,6 +29,7 @@
 //! | `connect.rs` | which of them a machine gets |
 //! | `check.rs`, `check_archive.rs` | everything that must hold for a machine to work |
 //! | `check_pool.rs` | the same for a pool |
+//! | `signing_keys.rs` | authorising each other's keys |
 
 mod archive_stream;
 mod build_limits;
@@ -54,6 +55,7 @@ mod root_links;
 mod route;
 mod session_slots;
 mod shell;
+mod signing_keys;
 mod socket_transport;
 #[cfg(test)]
 mod tests;
@@ -111,6 +113,25 @@ pub fn connect_to_pool(
     report: &mut crate::pool::Report<'_>,
 ) -> Result<Box<dyn Transport>, Error> {
     pool_connection::connect(machine, pool, directories, slot, wanted, report)
+}
+
+/// The public key that a machine signs with.
+pub fn signing_key(
+    machine: &Machine,
+    directories: &HookDirectories,
+    deadline: Instant,
+) -> Result<Vec<u8>, Error> {
+    signing_keys::ask(&Destination::new(machine, directories)?, deadline)
+}
+
+/// Has a machine accept what is signed by a public key, if the account there may do that.
+pub fn authorize(
+    machine: &Machine,
+    directories: &HookDirectories,
+    key: &[u8],
+    deadline: Instant,
+) -> Result<(), Error> {
+    signing_keys::authorize(&Destination::new(machine, directories)?, key, deadline)
 }
 
 /// Ends the shared connections to a machine, for example before it is shut down.

@@ -106,7 +106,8 @@ offers 'guix-client a' archive add add-text authorize
 offers 'guix-client gc --list-' --list-dead --list-live --list-roots !--verify
 offers 'guix-client build --' --hello --no-offload --verbosity !--no-build-hook !--list-dead
 offers 'guix-client build --check --no-' --no-offload --no-substitutes
-offers 'guix-client offload ' status test drain return
+offers 'guix-client offload ' status test add remove drain return
+offers 'guix-client offload add --' --fingerprint --authorize --dry-run
 offers 'guix-client offload drain --' --reason --wait
 offers 'guix-client offload status --' --json --prometheus --watch 
 offers 'guix-client add-text --' --reference

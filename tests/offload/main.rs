@@ -21,6 +21,7 @@
 //! | `hostile.rs`, `fake_daemon.rs` | machines that send what they should not |
 //! | `requests.rs` | the hook's answers to requests |
 //! | `files.rs` | machine files |
+//! | `adding.rs` | machines that are added to a file, and removed from it |
 //! | `generated.rs` | machines that a command prints |
 //! | `client.rs` | `guix-client offload` |
 //! | `pool_farm.rs` | a head with a pool, whose scheduler is a script |
@@ -42,6 +43,7 @@
 mod harness;
 
 mod accounts;
+mod adding;
 mod bad_cables;
 mod blame;
 mod building;
