@@ -107,14 +107,9 @@ impl Blocked {
         self.counts.slots < self.goals.len()
     }
 
-    /// The goals that wait for a slot.
-    pub(super) fn for_slot(&self) -> Vec<GoalId> {
-        self.with(|blocker| matches!(blocker, Blocker::Slot))
-    }
-
-    /// The goals that wait for a retry.
-    pub(super) fn for_retry(&self) -> Vec<GoalId> {
-        self.with(|blocker| matches!(blocker, Blocker::Retry(_)))
+    /// Whether a goal waits for a slot.
+    pub(super) fn has_for_slot(&self) -> bool {
+        self.counts.slots > 0
     }
 
     /// What goals wait to be retried for, with the first of each kind.
@@ -126,11 +121,6 @@ impl Blocked {
             }
         }
         found
-    }
-
-    fn with(&self, is_wanted: impl Fn(&Blocker) -> bool) -> Vec<GoalId> {
-        let wanted = self.goals.iter().filter(|(_, blocker)| is_wanted(blocker));
-        wanted.map(|(id, _)| *id).collect()
     }
 }
 
@@ -149,9 +139,7 @@ mod tests {
         blocked.insert(two, Blocker::Retry(Obstacle::Lock));
         assert!(blocked.is_hopeful());
         assert_eq!(blocked.obstacles(), BTreeMap::from([(Obstacle::Lock, two)]));
-        assert_eq!(blocked.for_slot(), [one]);
-        assert!(blocked.has_retries());
-        assert_eq!(blocked.for_retry(), [two]);
+        assert!(blocked.has_for_slot() && blocked.has_retries());
         assert!(blocked.remove(two).is_some() && blocked.remove(two).is_none());
         assert!(blocked.get(one).is_some() && blocked.attempts() == 0);
         assert!(!blocked.has_retries());

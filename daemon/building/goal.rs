@@ -75,6 +75,34 @@ impl From<SubstitutionId> for GoalId {
     }
 }
 
+/// A goal's place among those that wait for each other, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weighed {
+    /// How long it is expected to take.
+    pub(super) weight: u64,
+    /// The weight of the longest path from it to one that nobody waits for, itself included.
+    pub(super) rank: u64,
+}
+
+impl Weighed {
+    fn new(weight: u64) -> Weighed {
+        Weighed {
+            weight,
+            rank: weight,
+        }
+    }
+
+    /// A derivation of which nothing is known: all are alike, and depth decides.
+    fn build() -> Weighed {
+        Weighed::new(1000)
+    }
+
+    /// An item: next to a build, it takes next to nothing.
+    pub(super) fn fetch() -> Weighed {
+        Weighed::new(10)
+    }
+}
+
 /// How a goal ended.
 pub(super) type GoalResult = Result<(), Failure>;
 
@@ -95,6 +123,7 @@ pub(super) struct BuildGoal {
     /// How often a hook accepted the derivation and then failed.
     pub(super) hook_failures: u32,
     pub(super) state: BuildState,
+    pub(super) weighed: Weighed,
 }
 
 impl BuildGoal {
@@ -114,7 +143,13 @@ impl BuildGoal {
             inputs: Arc::default(),
             hook_failures: 0,
             state: BuildState::New,
+            weighed: Weighed::build(),
         }
+    }
+
+    /// Whether everything that it needs is valid.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, BuildState::Read(_, BuildStep::Attempt))
     }
 
     /// Adds to the wanted outputs.
@@ -163,6 +198,7 @@ pub(super) struct SubstitutionGoal {
     pub(super) repair: bool,
     pub(super) state: SubstitutionState,
     pub(super) prefetch: Prefetch,
+    pub(super) weighed: Weighed,
 }
 
 impl SubstitutionGoal {

@@ -34,6 +34,8 @@ pub(super) struct Job {
     pub(super) hooks: Option<Arc<HookPool>>,
     /// The slots of the request.
     pub(super) slots: Arc<Slots>,
+    /// How much of the request waits for it: see [`farm::order`].
+    pub(super) rank: u64,
 }
 
 impl Job {

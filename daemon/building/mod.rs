@@ -27,7 +27,8 @@
 //!
 //! # The life cycle of a goal
 //!
-//! 1. The worker takes the next goal that is *awake*: substitutions before builds, then by name.
+//! 1. The worker takes the next goal that is *awake*: substitutions first, then derivations of which
+//!    it isn't known yet what they need, then those that can be built, and questions last (`queues`).
 //! 2. It advances the goal step by step (`build_steps`, `substitution_steps`). Steps check the
 //!    store, and add goals for what is missing. These are awake; the goal itself then waits for
 //!    them in the `WaitGraph`.
@@ -36,8 +37,10 @@
 //!    (unless the client requested `--keep-going`).
 //!    Meanwhile an item whose references aren't all valid may be *prefetched*, if nothing else needs
 //!    the slots: received by an attempt of its own, and kept (`prefetched`) until its turn comes.
-//! 4. A goal that needs nothing more joins the attempt that another request has started, or starts
-//!    one. It is now *blocked* by the attempt.
+//! 4. A goal that needs nothing more is *ready*. What the longest remaining path waits for comes first
+//!    ([`farm::order`]), by the time that its like has taken; then names decide. When its turn has
+//!    come, it joins the attempt that another request has started, or starts one. It is now
+//!    *blocked* by the attempt.
 //! 5. The outcome of the attempt ends the goal, or blocks it by something else.
 //!
 //! # What a goal can wait for, and what wakes it
@@ -105,7 +108,7 @@
 //! | `hook/` | hook processes, and asking them |
 //! | `monitor`, `log_file`, `files`, `slots`, `build_users` | what attempts use |
 //! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt`, `prefetched` | starting, sharing and ending attempts, and what they have received |
-//! | `goals`, `wait_graph`, `postponement` | the request's goals, and what waits for what |
+//! | `goals`, `queues`, `wait_graph`, `postponement` | the request's goals, their order, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
 //! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
 //! | `sandbox/` | running one builder |
@@ -141,6 +144,7 @@ mod outputs;
 mod planner;
 mod postponement;
 mod prefetched;
+mod queues;
 mod references_graph;
 mod request;
 pub mod sandbox;

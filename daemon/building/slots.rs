@@ -44,6 +44,11 @@ impl Slots {
         self.max.saturating_sub(used) as usize
     }
 
+    /// Whether a slot is in use, so that [`Event::SlotFreed`] will come.
+    pub(super) fn is_used(&self) -> bool {
+        *self.used.lock() > 0
+    }
+
     /// Whether a slot is free now.
     pub(super) fn is_free(&self) -> bool {
         self.free() > 0
@@ -66,7 +71,9 @@ pub(super) struct Slot(Arc<Slots>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        *self.0.used.lock() -= 1;
+        // With the lock held, so that a slot is in use until the event is there.
+        let mut used = self.0.used.lock();
+        *used -= 1;
         self.0.queue.push(Event::SlotFreed);
     }
 }

@@ -28,12 +28,17 @@ use super::outcome::{Failure, Outcome};
 use super::slots::Slot;
 use crate::request_error::RequestError;
 
-/// The attempt. A `slot` is passed if no hook needs to be asked.
-pub(super) fn try_build(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Outcome {
+/// The attempt. A `slot` is passed if no hook needs to be asked; the one that is taken is the caller's to
+/// free.
+pub(super) fn try_build(job: &Job, attempt: &Attempt, slot: &mut Option<Slot>) -> Outcome {
     with_locks(job, attempt, slot).unwrap_or_else(Outcome::Error)
 }
 
-fn with_locks(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Result<Outcome, RequestError> {
+fn with_locks(
+    job: &Job,
+    attempt: &Attempt,
+    slot: &mut Option<Slot>,
+) -> Result<Outcome, RequestError> {
     let store = &job.engine.store;
     let outputs: BTreeSet<StorePath> = job.outputs().map(|(_, path)| path.clone()).collect();
     let Some(mut locks) = PathLocks::try_acquire(store, &outputs)? else {
@@ -70,9 +75,12 @@ fn with_locks(job: &Job, attempt: &Attempt, slot: Option<Slot>) -> Result<Outcom
     if let Some(outcome) = offload(job, attempt, &missing, &mut locks)? {
         return Ok(outcome);
     }
-    let Some(_slot) = slot.or_else(|| job.slots.take(job.must_be_local())) else {
-        return Ok(Outcome::NeedsSlot);
-    };
+    if slot.is_none() {
+        *slot = job.slots.take(job.must_be_local());
+        if slot.is_none() {
+            return Ok(Outcome::NeedsSlot);
+        }
+    }
     let build = || local_build::build(job, attempt, &missing);
     let outcome = log_for_administrator(job, "here", build)?;
     if matches!(outcome, Outcome::Done) {
@@ -130,6 +138,7 @@ fn offload(
         platform: &platform,
         derivation: job.path.as_str(),
         features: features.iter().map(String::as_str).collect(),
+        rank: job.rank,
     };
     match hooks.ask(attempt, &question) {
         Decision::Accepted(hook) => {

@@ -102,6 +102,20 @@ impl WaitGraph {
         }
     }
 
+    /// All goals.
+    pub(super) fn goals(&self) -> impl Iterator<Item = GoalId> {
+        self.nodes.keys().copied()
+    }
+
+    /// Each goal that waits, with each that it waits for.
+    pub(super) fn waits(&self) -> impl Iterator<Item = (GoalId, GoalId)> {
+        (self.nodes.iter()).flat_map(|(&id, node)| {
+            node.waits_for
+                .iter()
+                .map(move |&dependency| (id, dependency))
+        })
+    }
+
     /// Whether a goal waits for others.
     pub(super) fn is_waiting(&self, id: GoalId) -> bool {
         self.nodes

@@ -24,6 +24,7 @@ mod hostile;
 mod interruption;
 mod limits;
 mod network;
+mod order;
 mod outputs;
 mod reach;
 mod references;

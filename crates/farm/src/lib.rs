@@ -3,3 +3,5 @@
 //!
 //! Daemon, hook, client and the simulator share it. Nothing here is needed for a build to succeed: it
 //! decides only where and in which order, and says why.
+
+pub mod order;

@@ -104,7 +104,7 @@ impl HookPool {
 
     /// Asks a hook whether it builds a derivation. If it fails, that counts as declining.
     pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Decision {
-        let Some(_permit) = self.questions.acquire(attempt.cancel()) else {
+        let Some(_permit) = (self.questions).acquire(question.rank, attempt.cancel()) else {
             return Decision::Cancelled;
         };
         let Some(mut hook) = self.take(attempt) else {

@@ -11,6 +11,8 @@ pub(in super::super) struct Question<'a> {
     pub(in super::super) derivation: &'a str,
     /// The features that the build machine must have.
     pub(in super::super) features: Vec<&'a str>,
+    /// How much waits for the derivation. The hook is not told: it decides which is asked about first.
+    pub(in super::super) rank: u64,
 }
 
 impl Question<'_> {
@@ -21,6 +23,7 @@ impl Question<'_> {
             platform,
             derivation,
             features,
+            rank: _,
         } = self;
         format!(
             "{} {platform} {derivation} {}\n",
@@ -74,6 +77,7 @@ mod tests {
             platform: "x86_64-linux",
             derivation: "/gnu/store/x.drv",
             features: vec![],
+            rank: 0,
         };
         assert_eq!(question.line(), "1 x86_64-linux /gnu/store/x.drv \n");
         question.am_willing = false;
@@ -89,6 +93,7 @@ mod tests {
             platform: "x86_64-linux",
             derivation: "/gnu/store/6shrj2lsv127xi1nwdpax64qv2sdqcyi-offloaded-decline.drv",
             features: vec![],
+            rank: 0,
         };
         let recorded = include_str!("../../../hook/vectors/decline");
         assert_eq!(question.line(), recorded);

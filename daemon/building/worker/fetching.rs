@@ -73,7 +73,7 @@ impl Worker<'_> {
         let slot = (needs_slot && !at_limit).then(|| self.fetch_slots.take(true));
         let slot = slot.flatten();
         if at_limit || needs_slot && slot.is_none() {
-            self.blocked.insert(id, Blocker::Slot);
+            self.block(id, Blocker::Slot);
             return;
         }
         let key = AttemptKey::Substitution {
@@ -82,8 +82,8 @@ impl Worker<'_> {
         };
         self.join_or_start(id, key, move |attempt| {
             let outcome = fetch.run(attempt);
-            drop((slot, descriptors));
-            outcome
+            drop(descriptors);
+            (outcome, slot)
         });
         self.note_joined(item);
     }
@@ -167,8 +167,8 @@ impl Worker<'_> {
         let key = AttemptKey::Prefetch(fetch.path.clone());
         let run = move |attempt: &_| {
             let outcome = fetch.prefetch(attempt, share);
-            drop((slot, descriptors));
-            outcome
+            drop(descriptors);
+            (outcome, Some(slot))
         };
         match join_or_start(engine, key, &self.events, item.into(), run) {
             Some(participation) => {

@@ -30,8 +30,9 @@ use super::joined::{Joined, Watched};
 use super::outcome::{Failure, Outcome};
 use super::planner::{Advance, Planner};
 use super::postponement::{Postponement, Requirements};
+use super::queues::Queue;
 use super::request::BuildRequest;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::try_build::try_build;
 use super::{build_steps, substitution_steps};
 use crate::client_limits::ClientLimits;
@@ -214,11 +215,18 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         match id {
-            GoalId::Build(build) => match build_steps::advance(&mut self.planner, build)? {
-                Advance::Waiting => {}
-                Advance::Ready(derivation) => self.start_build(build, derivation)?,
-                Advance::Ended(result) => self.end(id, result),
-            },
+            GoalId::Build(build) => {
+                let is_its_turn = self.planner.goals.is_ready(build);
+                match build_steps::advance(&mut self.planner, build)? {
+                    Advance::Waiting => {}
+                    Advance::Ready(derivation) if is_its_turn => {
+                        self.start_build(build, derivation)?;
+                    }
+                    // Something more urgent may be found before.
+                    Advance::Ready(_) => self.planner.goals.wake(id),
+                    Advance::Ended(result) => self.end(id, result),
+                }
+            }
             GoalId::Substitution(item) => {
                 match substitution_steps::advance(&mut self.planner, item)? {
                     Advance::Waiting => {}
@@ -267,14 +275,27 @@ impl<'a> Worker<'a> {
             // There may be capacity for a build that was postponed.
             Event::BuildEnded => {
                 self.postponement.build_ended();
-                let postponed = self.blocked.for_retry();
-                for id in self.planner.goals.first(postponed, 1) {
+                if let Some(id) = self.planner.goals.next_of(Queue::Retry) {
                     self.unblock(id);
                 }
             }
             Event::Cancelled => return Err(RequestError::new("interrupted by the user")),
         }
         Ok(())
+    }
+
+    /// Blocks a goal.
+    fn block(&mut self, id: GoalId, blocker: Blocker) {
+        let queue = match (&blocker, id) {
+            (Blocker::Slot, GoalId::Build(_)) => Some(Queue::BuildSlot),
+            (Blocker::Slot, GoalId::Substitution(_)) => Some(Queue::FetchSlot),
+            (Blocker::Retry(_), _) => Some(Queue::Retry),
+            _ => None,
+        };
+        if let Some(queue) = queue {
+            self.planner.goals.enqueue(id, queue);
+        }
+        self.blocked.insert(id, blocker);
     }
 
     /// Makes a blocked goal try again.
@@ -314,7 +335,7 @@ impl<'a> Worker<'a> {
                 self.planner.goals.wake(id);
             }
             Outcome::NeedsSlot => {
-                self.blocked.insert(id, Blocker::Slot);
+                self.block(id, Blocker::Slot);
                 if self.slots.is_free() {
                     self.wake_for_slots();
                 }
@@ -337,7 +358,7 @@ impl<'a> Worker<'a> {
         if self.postponement.begin(is_first, Instant::now()) {
             self.planner.error("waiting for locks or build slots...");
         }
-        self.blocked.insert(id, Blocker::Retry(obstacle));
+        self.block(id, Blocker::Retry(obstacle));
     }
 
     /// Tells the client what it still waits for, when that is new.
@@ -375,17 +396,19 @@ impl<'a> Worker<'a> {
 
     /// Wakes as many goals as there are free slots.
     fn wake_for_slots(&mut self) {
-        let is_build = |id: &GoalId| matches!(id, GoalId::Build(_));
-        let (builds, fetches): (Vec<GoalId>, Vec<GoalId>) =
-            self.blocked.for_slot().into_iter().partition(is_build);
-        for (waiting, slots) in [(builds, &self.slots), (fetches, &self.fetch_slots)] {
+        for (queue, slots) in [
+            (Queue::BuildSlot, self.slots.clone()),
+            (Queue::FetchSlot, self.fetch_slots.clone()),
+        ] {
             let free = match slots.none_allowed() {
                 true => usize::MAX,
                 false => slots.free().max(1),
             };
-            for id in self.planner.goals.first(waiting, free) {
-                self.blocked.remove(id);
-                self.planner.goals.wake(id);
+            for _ in 0..free {
+                let Some(id) = self.planner.goals.next_of(queue) else {
+                    break;
+                };
+                self.unblock(id);
             }
         }
     }
@@ -397,7 +420,7 @@ impl<'a> Worker<'a> {
             self.explained.clear();
         } else if self.postponement.try_now(Instant::now()) {
             self.explain_wait();
-            for id in self.blocked.for_retry() {
+            while let Some(id) = self.planner.goals.next_of(Queue::Retry) {
                 self.unblock(id);
             }
         }
@@ -406,13 +429,15 @@ impl<'a> Worker<'a> {
     /// Fails if no event will ever come: goals wait for slots that won't become free, or for each
     /// other.
     fn check_standstill(&self) -> Result<(), RequestError> {
-        if self.blocked.is_hopeful() || self.events.has_events() {
+        let is_slot_used = self.slots.is_used() || self.fetch_slots.is_used();
+        if self.blocked.is_hopeful() || is_slot_used || self.events.has_events() {
             return Ok(());
         }
-        let text = if self.blocked.for_slot().is_empty() {
-            "the goals of this request wait for each other"
-        } else {
-            "unable to start any build; either increase `--max-jobs' or enable distributed builds"
+        let text = match self.blocked.has_for_slot() {
+            false => "the goals of this request wait for each other",
+            true => {
+                "unable to start any build; either increase `--max-jobs' or enable distributed builds"
+            }
         };
         Err(RequestError::new(text))
     }
@@ -439,6 +464,7 @@ impl<'a> Worker<'a> {
             checked: self.planner.checked.clone(),
             hooks: None,
             slots: self.slots.clone(),
+            rank: self.planner.goals.rank(build),
         };
         if goal.hook_failures < HOOK_FAILURE_LIMIT && !job.must_be_local() {
             job.hooks = self.hooks.clone().filter(|hooks| hooks.is_usable());
@@ -452,7 +478,7 @@ impl<'a> Worker<'a> {
             }
         }
         if self.blocked.attempts() >= ATTEMPT_LIMIT {
-            self.blocked.insert(id, Blocker::Slot);
+            self.block(id, Blocker::Slot);
             return Ok(());
         }
         let Some(descriptors) = self.descriptors_of_build(job.derivation.outputs.len()) else {
@@ -464,15 +490,15 @@ impl<'a> Worker<'a> {
         if job.hooks.is_none() {
             slot = self.slots.take(job.must_be_local());
             if slot.is_none() {
-                self.blocked.insert(id, Blocker::Slot);
+                self.block(id, Blocker::Slot);
                 return Ok(());
             }
         }
         let key = AttemptKey::Build(job.path.clone(), job.mode);
         self.join_or_start(id, key, move |attempt| {
-            let outcome = try_build(&job, attempt, slot);
+            let outcome = try_build(&job, attempt, &mut slot);
             drop(descriptors);
-            outcome
+            (outcome, slot)
         });
         Ok(())
     }
@@ -502,7 +528,7 @@ impl<'a> Worker<'a> {
         &mut self,
         id: GoalId,
         key: AttemptKey,
-        run: impl FnOnce(&Attempt) -> Outcome + Send + 'static,
+        run: impl FnOnce(&Attempt) -> (Outcome, Option<Slot>) + Send + 'static,
     ) {
         let blocker = match join_or_start(self.planner.engine, key, &self.events, id, run) {
             Some(participation) => Blocker::Attempt(participation),

@@ -219,3 +219,25 @@ fn a_system_with_blanks_is_no_further_question() {
     client.build(&[&drv]).failed(100, "failed");
     assert_eq!(setup.read("asked"), "");
 }
+
+#[test]
+fn what_a_long_chain_waits_for_is_asked_about_before_many_short_builds() {
+    let script = "while ask; do until test -e $dir/go; do sleep 0.02; done; echo '# decline'; done";
+    let setup = hooked(script, &["--max-jobs=4"]);
+    if !is_ours() {
+        return; // Guix's daemon goes by name
+    }
+    let mut client = client(&setup);
+    let mut drvs: Vec<_> = (0..40)
+        .map(|number| client.write(local(&format!("short-{number}"))))
+        .collect();
+    let first = client.write(local("z-first"));
+    drvs.push(client.write(local("z-second").input(&first, "out")));
+    let building = client.start(&drvs.iter().collect::<Vec<_>>());
+    let asked = || setup.read("asked");
+    // As many as are asked at a time.
+    assert!(eventually(|| asked().lines().count() == 16), "{}", asked());
+    assert!(asked().contains(first.path.as_str()), "{}", asked());
+    setup.open("go");
+    building.finish().1.succeeded();
+}

@@ -1,5 +1,8 @@
 //! The goals of one request, and the order in which they are worked on.
 
+mod ranks;
+
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use formats::store_path::StorePath;
@@ -7,35 +10,20 @@ use protocol::operations::BuildMode;
 
 use super::goal::{
     BuildGoal, BuildId, GoalId, GoalIds, GoalResult, Prefetch, SubstitutionGoal, SubstitutionId,
-    SubstitutionState,
+    SubstitutionState, Weighed,
 };
 use super::outcome::Failure;
+use super::queues::{Priority, Queue, Queues, Urgency};
 use super::wait_graph::{FailedDependencies, WaitGraph};
+
+/// How many steps are taken at most, while a derivation can be built, to find what is more urgent.
+const STEPS_BEFORE_BUILD: u32 = 128;
 
 /// The kinds of goals, in the order in which they are worked on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum GoalKind {
     Substitution,
     Build,
-}
-
-/// The priority of a goal: by urgency, then by name, so that the order is the same in every run.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Priority {
-    urgency: Urgency,
-    name: String,
-    path: StorePath,
-    id: GoalId,
-}
-
-/// What is worked on first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Urgency {
-    /// Items that can be fetched.
-    Fetch,
-    Build,
-    /// Substitutes are looked for at last, so that one question is asked for all of them.
-    Question,
 }
 
 /// All goals of a request that have not ended. There is at most one for each derivation and item.
@@ -46,7 +34,15 @@ pub(super) struct Goals {
     substitutions: HashMap<SubstitutionId, SubstitutionGoal>,
     substitution_ids: HashMap<StorePath, SubstitutionId>,
     graph: WaitGraph,
-    awake: BTreeSet<Priority>,
+    queues: Queues,
+    /// How many steps were taken since a goal was begun to be built.
+    steps: u32,
+    /// The goals and waits that were added.
+    added: usize,
+    /// How many of them may be visited to compute ranks.
+    visits: usize,
+    /// Whether some goals have a longer way up than their rank says.
+    is_unsettled: bool,
     /// The items that may be received while they wait for their references.
     prefetchable: BTreeSet<SubstitutionId>,
     /// Failed goals, which are not tried again in the same request.
@@ -65,7 +61,11 @@ impl Goals {
             substitutions: HashMap::new(),
             substitution_ids: HashMap::new(),
             graph: WaitGraph::new(keep_going),
-            awake: BTreeSet::new(),
+            queues: Queues::default(),
+            steps: 0,
+            added: 0,
+            visits: 0,
+            is_unsettled: false,
             prefetchable: BTreeSet::new(),
             failures: HashMap::new(),
             dropped: Vec::new(),
@@ -90,6 +90,7 @@ impl Goals {
         self.builds.insert(id, goal);
         self.build_ids.insert(path.clone(), id);
         self.graph.add(id.into());
+        self.added += 1;
         self.wake(id.into());
         id
     }
@@ -105,10 +106,12 @@ impl Goals {
             repair,
             state: SubstitutionState::New,
             prefetch: Prefetch::default(),
+            weighed: Weighed::fetch(),
         };
         self.substitutions.insert(id, goal);
         self.substitution_ids.insert(path.clone(), id);
         self.graph.add(id.into());
+        self.added += 1;
         self.wake(id.into());
         id
     }
@@ -155,42 +158,66 @@ impl Goals {
     fn priority(&self, id: GoalId) -> Option<Priority> {
         let path = self.path(id)?;
         let urgency = match id {
-            GoalId::Build(_) => Urgency::Build,
+            GoalId::Build(id) if self.is_ready(id) => Urgency::Build,
+            GoalId::Build(_) => Urgency::Look,
             GoalId::Substitution(id) if self.substitutions.get(&id)?.is_new() => Urgency::Question,
             GoalId::Substitution(_) => Urgency::Fetch,
         };
+        let rank = match urgency {
+            Urgency::Fetch | Urgency::Build => self.rank(id),
+            Urgency::Look | Urgency::Question => 0,
+        };
         Some(Priority {
             urgency,
+            rank: Reverse(rank),
             name: path.name().to_owned(),
             path: path.clone(),
             id,
         })
     }
 
-    /// The first `count` of some goals, by priority.
-    pub(super) fn first(
-        &self,
-        goals: impl IntoIterator<Item = GoalId>,
-        count: usize,
-    ) -> Vec<GoalId> {
-        let mut order: Vec<Priority> = goals
-            .into_iter()
-            .filter_map(|id| self.priority(id))
-            .collect();
-        order.sort_unstable();
-        order.into_iter().take(count).map(|one| one.id).collect()
+    /// Whether a derivation can be built: everything it needs is valid.
+    pub(super) fn is_ready(&self, id: BuildId) -> bool {
+        self.builds.get(&id).is_some_and(BuildGoal::is_ready)
     }
 
     /// Makes a goal awake.
     pub(super) fn wake(&mut self, id: GoalId) {
+        let queue = match id {
+            GoalId::Build(id) if self.is_ready(id) => Queue::Ready,
+            _ => Queue::Awake,
+        };
+        self.enqueue(id, queue);
+    }
+
+    /// Puts a goal into a queue, and into no other.
+    pub(super) fn enqueue(&mut self, id: GoalId, queue: Queue) {
         if let Some(priority) = self.priority(id) {
-            self.awake.insert(priority);
+            self.queues.remove(&priority);
+            self.queues.insert(queue, priority);
         }
     }
 
-    /// The next goal to work on.
+    /// Takes the first goal out of a queue.
+    pub(super) fn next_of(&mut self, queue: Queue) -> Option<GoalId> {
+        self.settle_ranks();
+        self.queues.pop(queue)
+    }
+
+    /// The next goal to work on. As long as that is not a question, steps come before builds: they may
+    /// find a derivation that is more urgent. But nothing waits until everything has been looked at.
     pub(super) fn next_awake(&mut self) -> Option<GoalId> {
-        self.awake.pop_first().map(|priority| priority.id)
+        self.step_taken();
+        let can_build = self.queues.first(Queue::Ready).is_some();
+        let next = self.queues.first(Queue::Awake);
+        let is_question = next.is_some_and(|next| next.urgency == Urgency::Question);
+        let has_waited = next.is_none() || is_question || self.steps >= STEPS_BEFORE_BUILD;
+        if can_build && has_waited {
+            self.steps = 0;
+            return self.next_of(Queue::Ready);
+        }
+        self.steps += u32::from(can_build);
+        self.queues.pop(Queue::Awake)
     }
 
     /// Allows that an item is received while it waits for its references.
@@ -216,7 +243,10 @@ impl Goals {
 
     /// Makes `waiter` wait for `dependency`.
     pub(super) fn wait_for(&mut self, waiter: impl Into<GoalId>, dependency: impl Into<GoalId>) {
-        self.graph.wait_for(waiter.into(), dependency.into());
+        let (waiter, dependency) = (waiter.into(), dependency.into());
+        self.graph.wait_for(waiter, dependency);
+        self.added += 1;
+        self.lift(waiter, dependency);
     }
 
     /// Whether a goal waits for others.
@@ -270,7 +300,7 @@ impl Goals {
 
     fn remove(&mut self, id: GoalId) {
         if let Some(priority) = self.priority(id) {
-            self.awake.remove(&priority);
+            self.queues.remove(&priority);
         }
         match id {
             GoalId::Build(id) => {
@@ -289,111 +319,4 @@ impl Goals {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use formats::store_path::StoreDir;
-
-    fn path(name: &str) -> StorePath {
-        let text = format!("/gnu/store/{}-{name}", "a".repeat(32));
-        StoreDir::new("/gnu/store")
-            .expect("store")
-            .parse(text)
-            .expect("path")
-    }
-
-    fn build(goals: &mut Goals, name: &str) -> BuildId {
-        goals.add_build(&path(&format!("{name}.drv")), None, BuildMode::Normal)
-    }
-
-    fn awake(goals: &mut Goals) -> Vec<GoalId> {
-        std::iter::from_fn(|| goals.next_awake()).collect()
-    }
-
-    #[test]
-    fn questions_come_last_and_names_decide() {
-        let mut goals = Goals::new(false);
-        let z = goals.add_substitution(&path("z"), false);
-        let b = build(&mut goals, "b");
-        let a = build(&mut goals, "a");
-        let c = goals.add_substitution(&path("c"), false);
-        let order: [GoalId; 4] = [a.into(), b.into(), c.into(), z.into()];
-        assert_eq!(goals.first(order.into_iter().rev(), 3), order[..3]);
-        assert_eq!(awake(&mut goals), order);
-        goals.wake(b.into());
-        goals.wake(b.into());
-        assert_eq!(awake(&mut goals), [b.into()], "awake once, not twice");
-    }
-
-    #[test]
-    fn a_derivation_has_one_goal_which_collects_the_wanted_outputs() {
-        let mut goals = Goals::new(false);
-        let want = |goals: &mut Goals, output: &str| {
-            let wanted = Some([output.to_owned()].into());
-            goals.add_build(&path("x.drv"), wanted, BuildMode::Normal)
-        };
-        let id = want(&mut goals, "out");
-        assert_eq!(want(&mut goals, "out"), id);
-        assert!(goals.build(id).is_some_and(|goal| !goal.more_wanted));
-        assert_eq!(want(&mut goals, "lib"), id);
-        let goal = goals.build(id).expect("goal");
-        assert!(goal.more_wanted);
-        assert_eq!(goal.wanted.as_ref().map(BTreeSet::len), Some(2));
-    }
-
-    #[test]
-    fn the_end_of_a_goal_wakes_those_that_wait() {
-        let mut goals = Goals::new(false);
-        let top = build(&mut goals, "a");
-        let low = build(&mut goals, "b");
-        goals.set_top(top);
-        goals.wait_for(top, low);
-        assert_eq!(awake(&mut goals), [top.into(), low.into()]);
-        assert!(!goals.end(low.into(), Ok(())));
-        assert_eq!(awake(&mut goals), [top.into()]);
-        assert!(goals.end(top.into(), Ok(())) && goals.are_done());
-        assert!(!goals.end(top.into(), Ok(())), "it has ended before");
-    }
-
-    #[test]
-    fn dropped_goals_are_told_and_never_awake() {
-        let mut goals = Goals::new(false);
-        let [top, bad, other] = ["top", "bad", "other"].map(|name| build(&mut goals, name));
-        goals.set_top(top);
-        goals.wait_for(top, bad);
-        goals.wait_for(top, other);
-        goals.end(bad.into(), Err(Failure::Permanent));
-        assert_eq!(goals.take_dropped(), [other.into()]);
-        assert!(goals.take_dropped().is_empty());
-        assert_eq!(awake(&mut goals), [top.into()]);
-        assert!(goals.build(other).is_none());
-    }
-
-    #[test]
-    fn the_last_item_is_received_first_unless_it_was_dropped() {
-        let mut goals = Goals::new(false);
-        let items = ["top", "middle", "low"].map(|name| goals.add_substitution(&path(name), false));
-        goals.set_top(items[0]);
-        goals.wait_for(items[0], items[1]);
-        goals.wait_for(items[1], items[2]);
-        for item in items {
-            goals.allow_prefetch(item);
-        }
-        assert_eq!(goals.next_prefetch(), Some(items[2]));
-        goals.end(items[1].into(), Err(Failure::Misc));
-        assert_eq!(goals.next_prefetch(), Some(items[0]));
-        assert_eq!(goals.next_prefetch(), None);
-    }
-
-    #[test]
-    fn failures_are_remembered_and_missing_substitutes_are_not() {
-        let mut goals = Goals::new(true);
-        let bad = build(&mut goals, "x");
-        let missing = goals.add_substitution(&path("x.drv"), false);
-        goals.end(bad.into(), Err(Failure::Permanent));
-        goals.end(missing.into(), Err(Failure::NoSubstitute));
-        let again = build(&mut goals, "x").into();
-        assert_eq!(goals.earlier_failure(again), Some(Failure::Permanent));
-        let again = goals.add_substitution(&path("x.drv"), false).into();
-        assert_eq!(goals.earlier_failure(again), None);
-    }
-}
+mod tests;
