@@ -17,6 +17,7 @@ mod gc;
 mod graph;
 mod hash;
 mod hello;
+mod history;
 mod keys;
 mod log;
 mod log_printer;
@@ -63,6 +64,8 @@ enum Command {
     Authorize,
     /// Show the state of the build machines, and test them
     Offload(offload::Arguments),
+    /// Show what was built where, how long it took, and how it ended
+    History(history::Arguments),
     /// Show which substitute servers have items
     Weather(weather::Arguments),
     /// Download a file to the store, and print its hash
@@ -88,6 +91,7 @@ impl Command {
             Command::Processes(_) => "processes",
             Command::Authorize => "authorize",
             Command::Offload(_) => "offload",
+            Command::History(_) => "history",
             Command::Weather(_) => "weather",
             Command::Download(_) => "download",
             Command::Add(_) => "add",
@@ -106,6 +110,7 @@ impl Command {
             Command::Processes(arguments) => processes::run(arguments),
             Command::Authorize => keys::authorize(),
             Command::Offload(arguments) => offload::run(arguments),
+            Command::History(arguments) => history::run(arguments),
             Command::Weather(arguments) => weather::run(arguments),
             Command::Download(arguments) => download::run(arguments),
             Command::Add(arguments) => add::files(arguments),

@@ -72,6 +72,13 @@ impl Daemon {
         }
     }
 
+    /// Waits until everything that has ended is in the history.
+    pub fn finish_history(&self) {
+        if let Some(scheduler) = self.scheduler.get() {
+            scheduler.finish_history();
+        }
+    }
+
     /// The scheduler of all builds in `store`.
     pub fn scheduler(&self, store: &Store) -> &Scheduler {
         self.scheduler.get_or_init(|| {

@@ -78,6 +78,7 @@ pub fn run(listeners: Listeners, settings: Settings) -> Result<()> {
     tracing::info!("ending on {signal}");
     listeners.close();
     let running = server.connections.end_all(SHUTDOWN_TIMEOUT);
+    server.daemon.finish_history();
     if running > 0 {
         tracing::warn!("{running} sessions did not end in time");
     } else {

@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use farm::history::Writer;
 use formats::StoreDir;
 use store::Directories;
 use system::ids;
@@ -22,6 +24,8 @@ pub struct HookDirectories {
     pub configuration: PathBuf,
     /// The home directory of our user in the password file.
     pub user_home: PathBuf,
+    /// What writes the history, in hooks that have one.
+    pub history: Option<Arc<Writer>>,
 }
 
 impl HookDirectories {
@@ -33,6 +37,7 @@ impl HookDirectories {
             store: daemon.store.clone(),
             configuration: daemon.configuration.clone(),
             user_home: account.map_or_else(|| "/".into(), |account| account.home),
+            history: None,
         })
     }
 

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 
+use farm::history::{MachineState, State};
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
@@ -23,6 +24,12 @@ const FRESH: u64 = 10;
 const FIRST_BACKOFF: u64 = 10;
 /// How long a pool that had no room is not asked again, in seconds.
 const BUSY_PAUSE: u64 = 5;
+/// How long the history is told nothing of a machine whose state is the same, in seconds.
+const TELL_INTERVAL: u64 = 60;
+/// By how much its load, for each processor, must have changed.
+const LOAD_CHANGE: f64 = 0.1;
+/// And by what part its free space.
+const FREE_CHANGE: f64 = 0.05;
 /// The maximum of that time, in seconds, without the jitter.
 const LONGEST_BACKOFF: u64 = 3600;
 
@@ -58,6 +65,20 @@ pub struct Health {
     pub busy_until: u64,
     /// Why, in its scheduler's words.
     pub busy_reason: Option<String>,
+    /// What the history was told last.
+    pub told: Told,
+}
+
+/// What the history was told of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    /// When, in seconds since the epoch.
+    time: u64,
+    /// Its state's name.
+    state: String,
+    load: f64,
+    free_bytes: u64,
 }
 
 impl Health {
@@ -92,6 +113,11 @@ impl Health {
         let locked = lock();
         let mut health = Health::load(directories, machine);
         change(&mut health);
+        if let Some(history) = &directories.history {
+            if let Some(state) = health.news(machine, unix_time()) {
+                history.state(state);
+            }
+        }
         if let Err(error) = locked.and_then(|_lock| health.save(directories, machine)) {
             stderr_line!(
                 "warning: cannot remember how '{}' is: {error}",
@@ -99,6 +125,42 @@ impl Health {
             );
         }
         health
+    }
+
+    /// What there is to tell the history of the machine, if anything.
+    fn news(&mut self, machine: &Machine, now: u64) -> Option<MachineState> {
+        let reason = |reason: &Option<String>| reason.clone().unwrap_or_default();
+        let (state, reason) = if self.aside_until > now {
+            (State::SetAside, reason(&self.last_error))
+        } else if self.busy_until > now {
+            (State::Busy, reason(&self.busy_reason))
+        } else {
+            (State::Ready, String::new())
+        };
+        let told = &self.told;
+        let load = (self.load - told.load).abs() / f64::from(self.cores.max(1));
+        let free = self.free_bytes.abs_diff(told.free_bytes) as f64;
+        let has_changed = load >= LOAD_CHANGE || free > told.free_bytes as f64 * FREE_CHANGE;
+        let is_time = now.abs_diff(told.time) >= TELL_INTERVAL;
+        if told.state == state.name() && !(is_time && has_changed) {
+            return None;
+        }
+        self.told = Told {
+            time: now,
+            state: state.name().to_owned(),
+            load: self.load,
+            free_bytes: self.free_bytes,
+        };
+        Some(MachineState {
+            time: now,
+            machine: machine.key(),
+            state,
+            reason,
+            load: self.load,
+            cores: self.cores,
+            free_bytes: self.free_bytes,
+            slots: machine.parallel_builds,
+        })
     }
 
     /// Records the reply of a machine.
@@ -245,6 +307,42 @@ mod tests {
         let file = state.path().join("build1:22/health.json");
         fs::write(file, "{").unwrap();
         assert_eq!(Health::load(&directories, &machine), Health::default());
+    }
+
+    #[test]
+    fn the_history_is_told_what_has_changed() {
+        let machine = machine("build1");
+        let mut health = Health::default();
+        let mut now = unix_time();
+        let mut news = |health: &mut Health, after: u64| {
+            now += after;
+            let state = health.news(&machine, now)?;
+            assert_eq!((state.time, state.machine.as_str()), (now, "build1:22"));
+            Some((state.state, state.reason, state.load))
+        };
+        let ready = |load| Some((State::Ready, String::new(), load));
+        health.answered(&vitals());
+        assert_eq!(news(&mut health, 0), ready(3.0));
+        // A little later, a little more.
+        health.load = 4.0;
+        assert_eq!(news(&mut health, 59), None);
+        assert_eq!(news(&mut health, 1), ready(4.0));
+        health.load = 4.3;
+        assert_eq!(news(&mut health, 600), None);
+        health.free_bytes /= 2;
+        assert_eq!(news(&mut health, 0), ready(4.3));
+        // Another state at once, and only once.
+        health.aside_until = u64::MAX;
+        health.last_error = Some("gone".to_owned());
+        let aside = Some((State::SetAside, "gone".to_owned(), 4.3));
+        assert_eq!(news(&mut health, 1), aside);
+        assert_eq!(news(&mut health, 1), None);
+        health.mended();
+        assert_eq!(news(&mut health, 1), ready(4.3));
+        // As does a clock that was set back.
+        now -= 1000;
+        health.load = 0.0;
+        assert!(health.news(&machine, now).is_some());
     }
 
     #[test]

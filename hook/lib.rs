@@ -16,6 +16,7 @@ pub mod drained;
 pub mod frames;
 pub mod generated;
 pub mod health;
+pub mod history;
 pub mod host_keys;
 pub mod host_locks;
 pub mod machine_file;

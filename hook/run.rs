@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use farm::history::AttemptResult;
 use formats::StorePath;
 use protocol::trace::Trace;
 use store::{Directories, Quiet, Store, StoreOptions};
@@ -15,6 +16,7 @@ use crate::choose::{self, Chosen, Rejection};
 use crate::directories::HookDirectories;
 use crate::generated::{self, Audience};
 use crate::health::Health;
+use crate::history::{self, Course};
 use crate::machines::{Machine, Pool, Queue};
 use crate::pool::{Wanted, waiting};
 use crate::remote::{self, BuildLimits, Transport};
@@ -53,7 +55,9 @@ pub fn run(
     mut input: Input,
     log: Option<File>,
 ) -> Result<u8> {
-    let directories = HookDirectories::new(&daemon_directories).context("looking up our user")?;
+    let mut directories =
+        HookDirectories::new(&daemon_directories).context("looking up our user")?;
+    directories.history = history::writer(&directories);
     let verbose = std::env::var_os(VERBOSE).is_some();
     while let Some(request) = input.request()? {
         let found = generated::load(&directories, Audience::Clients)?;
@@ -242,6 +246,9 @@ fn offload<'a>(
     outputs: &[StorePath],
     log: Option<File>,
 ) -> Result<u8> {
+    if let Some(history) = &search.directories.history {
+        history.prepare();
+    }
     let derivation = daemon_directories.store.parse(&search.request.derivation)?;
     let store = Store::open(daemon_directories, StoreOptions::default(), &Quiet)
         .context("opening the store")?;
@@ -259,19 +266,26 @@ fn offload<'a>(
         Some(log) => Box::new(log),
         None => Box::new(io::sink()),
     };
+    let (directories, request) = (search.directories, search.request);
+    let remember = |course: Course, machine: &Machine, result, reason: &str| {
+        course.end(directories, request, &derivation, machine, result, reason);
+    };
     loop {
         let (chosen, transport) = found;
         let machine = chosen.machine;
+        let mut course = Course::begin();
         let connected = match (transport, &machine.pool) {
             (None, Some(pool)) => search.connect_to_pool(&chosen, pool).map_err(Into::into),
             (Some(transport), _) => Ok(transport),
             (None, None) => bail!("there is no connection to '{}'", machine.name),
         };
-        let built = connected
-            .and_then(|transport| transfer::offload(&host, machine, transport, &task, &mut *log));
+        let built = connected.and_then(|transport| {
+            transfer::offload(&host, machine, transport, &task, &mut *log, &mut course)
+        });
         let error = match built {
             Ok(()) => {
                 Health::update(search.directories, machine, Health::succeeded);
+                remember(course, machine, AttemptResult::Done, "");
                 return Ok(0);
             }
             Err(error) => error,
@@ -280,18 +294,25 @@ fn offload<'a>(
             // The machine itself works.
             Health::update(search.directories, machine, Health::build_failed);
             stderr_line!("{error}");
-            let has_timed_out = status == u32::from(TIMED_OUT);
-            return Ok(if has_timed_out { TIMED_OUT } else { 100 });
+            let (result, code) = match status == u32::from(TIMED_OUT) {
+                true => (AttemptResult::TimedOut, TIMED_OUT),
+                false => (AttemptResult::Failed, 100),
+            };
+            remember(course, machine, result, &error.to_string());
+            return Ok(code);
         }
+        let reason = error.to_string();
         if error.is_local() {
+            remember(course, machine, AttemptResult::HookFailed, &reason);
             return Err(error).context(format!("offloading '{derivation}' to '{}'", machine.name));
         }
+        remember(course, machine, AttemptResult::MachineFailed, &reason);
         match &error {
             transfer::Error::Remote(error) => search.give_up(machine, error),
-            error => search.set_aside(machine, &error.to_string()),
+            _ => search.set_aside(machine, &reason),
         }
         drop(chosen);
-        stderr_line!("{error}");
+        stderr_line!("{reason}");
         search.keep_listed();
         found = match search.next()? {
             Ok(next) => {

@@ -53,6 +53,7 @@ pub fn directories() -> (tempfile::TempDir, HookDirectories) {
         store: StoreDir::new("/gnu/store").expect("a store directory"),
         configuration: "/nonexistent".into(),
         user_home: "/nonexistent".into(),
+        history: None,
     };
     (state, directories)
 }

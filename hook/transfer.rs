@@ -14,6 +14,7 @@ use store::{Authority, ImportOptions, Quiet, Store};
 
 use crate::bounded_pipe::bounded_pipe;
 use crate::directories::HookDirectories;
+use crate::history::{Course, Part};
 use crate::host_locks::{self, Direction, LastUpload, UploadLock};
 use crate::machines::{Machine, Pool, Trust};
 use crate::remote::{
@@ -99,14 +100,17 @@ pub struct LocalHost<'a> {
     pub directories: &'a HookDirectories,
 }
 
-/// Builds on a machine, over a connection to its daemon. The build's log is written to `log`.
+/// Builds on a machine, over a connection to its daemon. The build's log is written to `log`, and how it
+/// goes on is noted in `course`.
 pub fn offload(
     host: &LocalHost<'_>,
     machine: &Machine,
     mut transport: Box<dyn Transport>,
     task: &BuildTask<'_>,
     log: &mut dyn Write,
+    course: &mut Course,
 ) -> Result<(), Error> {
+    course.enter(Part::Sending);
     // A machine that failed has perhaps sent some before.
     let mut outputs = Vec::new();
     for output in task.outputs {
@@ -136,7 +140,14 @@ pub fn offload(
     }
     let inline_archive = match missing.is_empty() {
         true => None,
-        false => send(host, machine, &mut *transport, missing, &last_upload)?,
+        false => send(
+            host,
+            machine,
+            &mut *transport,
+            missing,
+            &last_upload,
+            course,
+        )?,
     };
     let name = &machine.name;
     let place = transport.place();
@@ -153,8 +164,17 @@ pub fn offload(
         limits: &task.limits,
         outputs,
     };
+    course.enter(Part::Building);
     transport.build(build, log)?;
-    retrieve(host, machine, &mut *transport, task.derivation, outputs)?;
+    course.enter(Part::Retrieving);
+    retrieve(
+        host,
+        machine,
+        &mut *transport,
+        task.derivation,
+        outputs,
+        course,
+    )?;
     if let Err(error) = transport.finish() {
         // The outputs are here; the next hook removes what is left on the machine.
         stderr_line!("warning: {error}");
@@ -208,12 +228,15 @@ fn send(
     transport: &mut dyn Transport,
     mut missing: Vec<StorePath>,
     last_upload: &LastUpload,
+    course: &mut Course,
 ) -> Result<Option<InlineArchive>, Error> {
     let store = host.store;
     let name = &machine.name;
     let waiting = || stderr_line!("waiting for what is being sent to '{name}'...");
+    course.enter(Part::Waiting);
     let lock = UploadLock::take(host.directories, machine, last_upload, waiting)
         .map_err(lock_error(Direction::Upload, machine))?;
+    course.enter(Part::Sending);
     if lock.is_outdated {
         missing = transport.missing(&missing)?;
         if missing.is_empty() {
@@ -233,6 +256,7 @@ fn send(
     if bytes + count as u64 * ITEM_OVERHEAD <= INLINE_ARCHIVE_LIMIT as u64 {
         let mut archive = Vec::new();
         store.export_items(missing, Some(&keys), &mut archive, &Quiet)?;
+        course.bytes_sent += archive.len() as u64;
         if archive.len() <= INLINE_ARCHIVE_LIMIT {
             return Ok(Some(InlineArchive { archive, lock }));
         }
@@ -248,6 +272,7 @@ fn send(
             exported
         });
         let imported = transport.import(&mut reader);
+        course.bytes_sent += reader.done();
         // Makes the exporter's next write fail, in case the import ended early.
         drop(reader);
         let exported = exporter.join();
@@ -340,10 +365,13 @@ fn retrieve(
     transport: &mut dyn Transport,
     derivation: &StorePath,
     outputs: &[StorePath],
+    course: &mut Course,
 ) -> Result<(), Error> {
     let store = host.store;
+    course.enter(Part::Waiting);
     let _lock = host_locks::lock_download(host.directories, machine)
         .map_err(lock_error(Direction::Download, machine))?;
+    course.enter(Part::Retrieving);
     let count = outputs.len();
     let items = if count == 1 { "item" } else { "items" };
     stderr_line!(
@@ -379,6 +407,7 @@ fn retrieve(
             })
         });
         let imported = store.import_items(&mut reader, &options);
+        course.bytes_retrieved += reader.source.done();
         let is_exceeded = reader.is_exceeded;
         drop(reader);
         let exported = exporter.join();

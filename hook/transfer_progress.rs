@@ -31,6 +31,11 @@ impl<R> TransferProgress<R> {
         }
     }
 
+    /// How many bytes were read.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
     /// How far it is, in words.
     fn message(&self) -> String {
         let done = self.done >> 20;

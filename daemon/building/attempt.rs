@@ -67,6 +67,16 @@ struct State {
     makes_way: bool,
     /// Where it fetches an item from.
     servers: Vec<Arc<Server>>,
+    notes: Notes,
+}
+
+/// What is noted of an attempt besides its outcome.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notes {
+    /// How long it has waited for a build user.
+    pub(super) waited: Duration,
+    /// Why it failed.
+    pub(super) reason: Option<String>,
 }
 
 /// One attempt in progress.
@@ -170,6 +180,21 @@ impl Attempt {
     /// Logs a trace line.
     pub(super) fn trace(&self, trace: Trace<'_>) {
         self.log(LogRecord::Trace(trace.to_string()));
+    }
+
+    /// Notes that it has waited for a build user.
+    pub(super) fn has_waited(&self, time: Duration) {
+        self.state().notes.waited += time;
+    }
+
+    /// Notes why it fails.
+    pub(super) fn fails(&self, reason: &str) {
+        self.state().notes.reason = Some(reason.to_owned());
+    }
+
+    /// What was noted.
+    pub(super) fn notes(&self) -> Notes {
+        self.state().notes.clone()
     }
 
     /// Waits until at least one request has room for more output, the attempt is cancelled, or

@@ -41,6 +41,7 @@ impl AttemptError {
             AttemptError::General(error) => Err(error),
             AttemptError::Cancelled => Ok(Outcome::Failed(Failure::Misc)),
             AttemptError::TimedOut(message) => {
+                attempt.fails(&message);
                 attempt.message(Level::Error, message);
                 attempt.trace(Trace::BuildFailed {
                     derivation: job.path.as_str(),
@@ -63,6 +64,7 @@ pub(super) fn report_failure(
     failure: Failure,
     message: &str,
 ) -> Result<Failure, RequestError> {
+    attempt.fails(message);
     attempt.trace(Trace::BuildFailed {
         derivation: job.path.as_str(),
         failure: BuildFailure::Other { status: 1, message },

@@ -1,8 +1,10 @@
 //! What all requests share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use authority::Keys;
+use farm::history::{Writer, WriterOptions};
 use store::Store;
 
 use super::agents;
@@ -15,6 +17,9 @@ use crate::settings::Settings;
 use crate::shared_limit::SharedLimit;
 use crate::spawner::Spawner;
 use crate::substituter::Substituter;
+
+/// How long the daemon waits for other processes that use the history. No build waits with it.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The store, the settings, and the starter of processes; shared by the whole daemon.
 pub(super) struct Engine {
@@ -33,6 +38,8 @@ pub(super) struct Engine {
     pub(super) prefetched: PrefetchedItems,
     /// The attempts in progress.
     pub(super) attempts: Attempts,
+    /// What writes the history, if there is one.
+    pub(super) history: Option<Writer>,
 }
 
 impl Engine {
@@ -50,6 +57,7 @@ impl Engine {
         Engine {
             substituter: Substituter::new(&settings, keys, &spawner, start_agent),
             store,
+            history: history(&settings),
             settings,
             spawner,
             fork_server,
@@ -60,4 +68,14 @@ impl Engine {
             attempts: Attempts::default(),
         }
     }
+}
+
+/// What writes the history; nothing if none is wanted.
+fn history(settings: &Settings) -> Option<Writer> {
+    Some(Writer::new(WriterOptions {
+        directory: settings.directories.state.join("offload"),
+        limits: settings.history?,
+        patience: HISTORY_PATIENCE,
+        warn: Arc::new(|text| tracing::warn!("warning: {text}")),
+    }))
 }

@@ -164,6 +164,7 @@ fn judge(
 
 /// The hook itself failed. The build may be retried.
 fn failed(job: &Job, attempt: &Attempt, status: ExitStatus, message: &str) -> Outcome {
+    attempt.fails(message);
     attempt.trace(Trace::HookFailed {
         derivation: job.path.as_str(),
         status: status.into_raw(),

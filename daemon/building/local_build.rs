@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bstr::ByteSlice;
 use formats::store_path::StorePath;
@@ -491,6 +492,7 @@ fn build_user(
             attempt.message(Level::Error, text);
         }
     };
+    let begun = Instant::now();
     let acquired = engine.build_users.acquire(
         &group,
         job.client.client(),
@@ -498,6 +500,7 @@ fn build_user(
         try_acquire,
         on_wait,
     );
+    attempt.has_waited(begun.elapsed());
     let Some(user) = acquired.map_err(RequestError::new)? else {
         return Err(AttemptError::Cancelled);
     };

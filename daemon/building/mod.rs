@@ -102,7 +102,7 @@
 //! | `scheduler` | what sessions call |
 //! | `worker` | one request's event loop |
 //! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph`, `environment` | an attempt to build, by a hook or here |
-//! | `deadline`, `attempt_error` | how long it may go on, and how it goes wrong |
+//! | `deadline`, `attempt_error`, `history` | how long it may go on, how it goes wrong, and what is remembered of it |
 //! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
 //! | `job`, `fetch` | what an attempt's thread needs to know |
 //! | `hook/` | hook processes, and asking them |
@@ -130,6 +130,7 @@ mod fetch;
 mod files;
 mod goal;
 mod goals;
+mod history;
 mod hook;
 mod hook_build;
 mod input_closure;

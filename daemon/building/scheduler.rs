@@ -30,6 +30,13 @@ impl Scheduler {
         Scheduler(Arc::new(Engine::new(store, settings, keys, limits)))
     }
 
+    /// Waits until everything is in the history.
+    pub fn finish_history(&self) {
+        if let Some(history) = &self.0.history {
+            history.finish();
+        }
+    }
+
     /// Finds and fetches substitutes.
     pub fn substituter(&self) -> &Substituter {
         &self.0.substituter

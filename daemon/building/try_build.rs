@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bstr::ByteSlice;
+use farm::history::Token;
 use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
@@ -20,6 +21,7 @@ use store::{Level, PathLocks};
 
 use super::attempt::Attempt;
 use super::files;
+use super::history;
 use super::hook::{Decision, Question};
 use super::hook_build;
 use super::job::Job;
@@ -82,7 +84,7 @@ fn with_locks(
         }
     }
     let build = || local_build::build(job, attempt, &missing);
-    let outcome = log_for_administrator(job, "here", build)?;
+    let outcome = log_for_administrator(job, attempt, None, build)?;
     if matches!(outcome, Outcome::Done) {
         // A process that waits for the lock will find the outputs valid, and won't create a new
         // lock file.
@@ -142,8 +144,9 @@ fn offload(
     };
     match hooks.ask(attempt, &question) {
         Decision::Accepted(hook) => {
+            let token = hook.token();
             let build = || hook_build::build(job, attempt, *hook, missing);
-            let outcome = log_for_administrator(job, "by a hook", build)?;
+            let outcome = log_for_administrator(job, attempt, Some(token), build)?;
             locks.set_deletion(matches!(outcome, Outcome::Done));
             Ok(Some(outcome))
         }
@@ -153,16 +156,23 @@ fn offload(
     }
 }
 
-/// Builds, and writes one line about it to the daemon's log.
+/// Builds, and writes one line about it to the daemon's log, and a row to the history. A hook has a token.
 fn log_for_administrator(
     job: &Job,
-    place: &str,
+    attempt: &Attempt,
+    hook: Option<Token>,
     build: impl FnOnce() -> Result<Outcome, RequestError>,
 ) -> Result<Outcome, RequestError> {
     let begin = Instant::now();
     let outcome = build();
-    let seconds = begin.elapsed().as_secs_f64();
+    let took = begin.elapsed();
+    history::remember(job, attempt, hook, took, &outcome);
+    let seconds = took.as_secs_f64();
     let path = &job.path;
+    let place = match hook {
+        None => "here",
+        Some(_) => "by a hook",
+    };
     match &outcome {
         Ok(Outcome::Done) => tracing::info!("built `{path}' {place} in {seconds:.2} s"),
         Ok(Outcome::Failed(failure)) => {

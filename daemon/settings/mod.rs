@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
+use farm::history::Limits;
 use store::Directories;
 use substitutes::servers::{ListedBy, parse_list};
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub max_substitutions: u32,
     /// How build logs are compressed.
     pub log_compression: LogCompression,
+    /// How much of what was built is remembered; nothing if not at all.
+    pub history: Option<Limits>,
     /// Whether fixed-output builds may connect to servers on this machine's loopback device.
     pub use_host_loopback: bool,
     /// Whether to run `guix discover`.
@@ -74,6 +77,7 @@ impl Settings {
             directories,
             endpoints: Vec::new(),
             log_compression: LogCompression::Gzip,
+            history: Limits::from_environment().map_err(Error::Argument)?,
             use_host_loopback: true,
             discover: false,
             debug: false,
@@ -161,6 +165,11 @@ impl Settings {
                         return Err(Error::Argument(reason));
                     }
                 }
+            }
+            Name::History => {
+                let limits = Limits::parse(&text().to_str_lossy());
+                let wrong = |error| Error::Argument(format!("'--history': {error}"));
+                self.history = limits.map_err(wrong)?;
             }
             Name::Discover => {
                 self.discover = flag()?;

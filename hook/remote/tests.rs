@@ -88,6 +88,7 @@ impl Server {
             store: StoreDir::new("/gnu/store").unwrap(),
             configuration: PathBuf::from("/nonexistent"),
             user_home: PathBuf::from("/nonexistent"),
+            history: None,
         }
     }
 }

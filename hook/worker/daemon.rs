@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use farm::history::Limits;
 use formats::StoreDir;
 use protocol::client::{Connection, Options};
 use system::process::{Child, Spawn};
@@ -80,6 +81,8 @@ impl Daemon {
             .arg(format!("--max-jobs={}", hello.max_jobs.clamp(1, MOST_JOBS)))
             .env_clear()
             .env("NIX_STORE_DIR", &hello.store)
+            // It would end with the worker.
+            .env(Limits::VARIABLE, "no")
             .fd(null, 0)
             .fd(file, 1)
             .fd(errors, 2);

@@ -18,6 +18,7 @@ mod failures;
 mod fixed;
 mod fork_server;
 mod full_disk;
+mod history;
 #[cfg(have_daemon_offload_hook)]
 mod hook;
 mod hostile;

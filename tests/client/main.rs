@@ -14,6 +14,7 @@ mod building;
 mod collecting;
 mod downloading;
 mod hashes;
+mod history;
 mod keys;
 mod logs;
 mod manual;

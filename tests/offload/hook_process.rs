@@ -31,6 +31,11 @@ impl HookProcess {
 
     /// Starts it with these arguments.
     pub fn with(farm: &Farm, words: &[&str]) -> HookProcess {
+        HookProcess::running(farm, HOOK, words)
+    }
+
+    /// Starts a program that executes it.
+    pub fn running(farm: &Farm, program: &str, words: &[&str]) -> HookProcess {
         let log = farm.site.path(format!("log-{:x}", rand::random::<u32>()));
         File::create(&log).unwrap();
         let script = "log=$1; shift; exec \"$@\" 2>&1 4>>\"$log\"";
@@ -38,7 +43,7 @@ impl HookProcess {
         command
             .args(["-c", script, "sh"])
             .arg(&log)
-            .arg(HOOK)
+            .arg(program)
             .args(words);
         let mut child = farm
             .on_head(&command)

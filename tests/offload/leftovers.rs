@@ -249,6 +249,7 @@ fn connections_end_when_they_are_told_to() {
             .unwrap()
             .unwrap()
             .dir,
+        history: None,
     };
     disconnect(&loaded.unwrap().machines[0], &directories).unwrap();
     assert!(

@@ -23,6 +23,7 @@
 //! | `files.rs` | machine files |
 //! | `adding.rs` | machines that are added to a file, and removed from it |
 //! | `generated.rs` | machines that a command prints |
+//! | `history.rs` | what is remembered of builds |
 //! | `client.rs` | `guix-client offload` |
 //! | `pool_farm.rs` | a head with a pool, whose scheduler is a script |
 //! | `podman_farm.rs`, `podman.rs` | builds in containers of Podman |
@@ -59,6 +60,7 @@ mod farm;
 mod faults;
 mod files;
 mod generated;
+mod history;
 mod hook_process;
 mod hostile;
 mod inspection;

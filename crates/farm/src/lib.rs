@@ -3,5 +3,17 @@
 //!
 //! Daemon, hook, client and the simulator share it. Nothing here is needed for a build to succeed: it
 //! decides only where and in which order, and says why.
+//!
+//! | module | content |
+//! |---|---|
+//! | [`history`] | what was built where, how long it took, how machines were: a database |
+//! | [`estimate`] | how long a build will take, by what its like took |
+//! | [`order`] | what the longest remaining path waits for |
+//! | [`ItemName`] | the name of what a derivation makes, with its version apart |
 
+pub mod estimate;
+pub mod history;
+mod item_name;
 pub mod order;
+
+pub use item_name::{Class, ItemName};

@@ -160,7 +160,8 @@ impl HookPool {
         }
         let spawner = &self.engine.spawner;
         let arguments = self.arguments.clone();
-        match HookProcess::start(spawner, &self.program, arguments, self.verbose) {
+        let history = self.engine.settings.history;
+        match HookProcess::start(spawner, &self.program, arguments, self.verbose, history) {
             Ok(hook) => Some(hook),
             Err(error) => {
                 // Reported once, not for every derivation.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use farm::history::{Limits, Token};
 use formats::printable::printable;
 use protocol::helper_filter::HelperFilter;
 use protocol::trace::Trace;
@@ -42,6 +43,8 @@ pub(in super::super) struct HookProcess {
     unread: Vec<u8>,
     /// Why it postpones the derivation it was last asked about, if it says so.
     reason: Option<String>,
+    /// What it writes into its rows of the history.
+    token: Token,
     child: Child,
 }
 
@@ -70,12 +73,14 @@ enum Wake {
 }
 
 impl HookProcess {
-    /// Starts the program; if `verbose`, our own hook reports why it chooses machines or not.
+    /// Starts the program; if `verbose`, our own hook reports why it chooses machines or not. It writes
+    /// the history within the limits, if there are any.
     pub(super) fn start(
         spawner: &Spawner,
         program: &Path,
         arguments: Vec<OsString>,
         verbose: bool,
+        history: Option<Limits>,
     ) -> io::Result<HookProcess> {
         let (its_requests, requests) = pipe::pipe()?;
         let (output, its_output) = pipe::pipe()?;
@@ -84,10 +89,14 @@ impl HookProcess {
         pipe::set_nonblocking(&requests, true)?;
         pipe::set_nonblocking(&output, true)?;
         pipe::set_nonblocking(&log, true)?;
+        let token = Token(rand::random());
+        let history = history.map_or_else(|| "no".to_owned(), |limits| limits.to_string());
         let mut spawn = Spawn::new(program)
             .args(arguments)
             .env(VARIABLE, program)
-            .env("GUIX_OFFLOAD_REASONS", "1");
+            .env("GUIX_OFFLOAD_REASONS", "1")
+            .env(Limits::VARIABLE, history)
+            .env(Token::VARIABLE, token.to_string());
         if verbose {
             spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
         }
@@ -105,8 +114,14 @@ impl HookProcess {
             log,
             unread: Vec::new(),
             reason: None,
+            token,
             child,
         })
+    }
+
+    /// What it writes into its rows of the history.
+    pub(in super::super) fn token(&self) -> Token {
+        self.token
     }
 
     /// Takes it apart, for the build that it has accepted.
@@ -117,6 +132,7 @@ impl HookProcess {
             log,
             unread,
             reason: _,
+            token: _,
             child,
         } = self;
         let pipes = HookPipes {

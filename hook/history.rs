@@ -1,0 +1,124 @@
+//! What a hook adds to the farm's history (`doc/spec/history.md`): how its attempts went. How machines
+//! are comes from [`crate::health`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farm::ItemName;
+use farm::history::{Attempt, AttemptResult, Kind, Limits, Times, Token, Writer, WriterOptions};
+use formats::StorePath;
+use system::clock::unix_time;
+
+use crate::directories::HookDirectories;
+use crate::machines::Machine;
+use crate::request::Request;
+use crate::stderr_line;
+
+/// How long a hook waits for others who write to the history, before it loses a row.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What writes the history of hooks with these directories; nothing if none is wanted.
+pub fn writer(directories: &HookDirectories) -> Option<Arc<Writer>> {
+    let limits = Limits::from_environment().unwrap_or_else(|error| {
+        stderr_line!("warning: {error}");
+        Some(Limits::default())
+    })?;
+    Some(Arc::new(Writer::new(WriterOptions {
+        directory: directories.state.clone(),
+        limits,
+        patience: PATIENCE,
+        warn: Arc::new(|text| stderr_line!("warning: {text}")),
+    })))
+}
+
+/// A part of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Waiting for a job, or for others' transfers.
+    Waiting,
+    /// Finding out what the machine lacks, and sending it.
+    Sending,
+    /// The build itself.
+    Building,
+    /// Retrieving the outputs.
+    Retrieving,
+}
+
+/// How an attempt on a machine goes on.
+#[derive(Debug)]
+pub struct Course {
+    part: Part,
+    since: Instant,
+    times: Times,
+    /// Whether the machine was told to build.
+    is_begun: bool,
+    /// How many bytes were sent.
+    pub bytes_sent: u64,
+    /// How many bytes were retrieved.
+    pub bytes_retrieved: u64,
+}
+
+impl Course {
+    /// An attempt that begins now, and waits for its machine.
+    pub fn begin() -> Course {
+        Course {
+            part: Part::Waiting,
+            since: Instant::now(),
+            times: Times::default(),
+            is_begun: false,
+            bytes_sent: 0,
+            bytes_retrieved: 0,
+        }
+    }
+
+    /// Begins another part.
+    pub fn enter(&mut self, part: Part) {
+        let now = Instant::now();
+        let times = &mut self.times;
+        let total = match self.part {
+            Part::Waiting => &mut times.waited,
+            Part::Sending => &mut times.sent,
+            Part::Building => &mut times.built,
+            Part::Retrieving => &mut times.retrieved,
+        };
+        *total += now - self.since;
+        self.since = now;
+        self.part = part;
+        self.is_begun |= part == Part::Building;
+    }
+
+    /// Writes how the attempt has ended, if there is a history. What another process has built meanwhile
+    /// is nobody's attempt.
+    pub fn end(
+        mut self,
+        directories: &HookDirectories,
+        request: &Request,
+        derivation: &StorePath,
+        machine: &Machine,
+        result: AttemptResult,
+        reason: &str,
+    ) {
+        let Some(history) = &directories.history else {
+            return;
+        };
+        if result == AttemptResult::Done && !self.is_begun {
+            return;
+        }
+        self.enter(Part::Waiting);
+        let attempt = Attempt {
+            time: unix_time(),
+            derivation: derivation.base_name().to_owned(),
+            item: ItemName::of(derivation.base_name()),
+            system: request.system.clone(),
+            machine: machine.key(),
+            speed: machine.speed,
+            kind: Kind::Build,
+            times: self.times,
+            bytes_sent: self.bytes_sent,
+            bytes_retrieved: self.bytes_retrieved,
+            result,
+            reason: reason.to_owned(),
+        };
+        history.attempt(attempt, Token::from_environment());
+    }
+}

@@ -1,0 +1,360 @@
+//! What the daemon remembers of the builds of its own machine, and that nothing in the way of the history
+//! stops a build.
+
+use std::os::unix::fs::symlink;
+
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use protocol::operations::BuildMode;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::*;
+
+/// The client.
+const CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
+
+/// The database's file.
+fn file(site: &Site) -> PathBuf {
+    site.state().join("offload/history.sqlite")
+}
+
+/// The rows that the client shows, the newest first.
+fn rows(site: &Site, words: &[&str]) -> Vec<Value> {
+    let mut command = site.command(CLIENT);
+    command.args(["history", "--format=json"]).args(words);
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Waits until there are so many rows: they are written a little after the client's reply.
+#[track_caller]
+fn wait_for_rows(setup: &Setup, count: usize) -> Vec<Value> {
+    let there = || rows(&setup.site, &[]).len() >= count;
+    setup.daemon.wait_until(there, "to write the history");
+    let rows = rows(&setup.site, &[]);
+    assert_eq!(rows.len(), count, "{rows:#?}");
+    rows
+}
+
+/// A column of rows.
+fn column<'a>(rows: &'a [Value], name: &str) -> Vec<&'a str> {
+    rows.iter().map(|row| row[name].as_str().unwrap()).collect()
+}
+
+/// Builds, twice, while something is in the way of the history; then the daemon has said so once.
+fn builds_go_on(setup: &Setup, words: &str) {
+    let mut client = setup.client();
+    for name in ["first", "second"] {
+        let drv = client.write(Script::new(name, "echo >$out"));
+        client.build(&[&drv]).succeeded();
+    }
+    let warnings = || {
+        let said = setup.daemon.messages();
+        let lines = said.lines().filter(|line| line.contains("history"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    setup
+        .daemon
+        .wait_until(|| !warnings().is_empty(), "to warn");
+    let drv = client.write(Script::new("third", "echo >$out"));
+    client.build(&[&drv]).succeeded();
+    setup.daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    setup
+        .daemon
+        .wait_until(|| !setup.site.socket().exists(), "to end");
+    let said = warnings();
+    assert!(said.len() == 1 && said[0].contains(words), "{said:?}");
+}
+
+#[test]
+fn builds_are_remembered() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let good = client.write(Script::new("good-1.2", "sleep 0.1; echo >$out"));
+    client.build(&[&good]).succeeded();
+    let bad = client.write(Script::new("bad-2", "exit 3"));
+    client.build(&[&bad]).failed(100, "failed");
+    let rows = wait_for_rows(&setup, 2);
+    assert_eq!(column(&rows, "name"), ["bad", "good"]);
+    assert_eq!(column(&rows, "version"), ["2", "1.2"]);
+    assert_eq!(column(&rows, "result"), ["failed", "done"]);
+    assert_eq!(column(&rows, "machine"), ["local", "local"]);
+    assert_eq!(column(&rows, "system"), [env!("GUIX_SYSTEM"); 2]);
+    assert_eq!(column(&rows, "kind"), ["build", "build"]);
+    let reason = format!("builder for `{}' failed with exit code 3", bad.path);
+    assert_eq!(column(&rows, "reason"), [&reason, ""]);
+    assert_eq!(
+        column(&rows, "derivation"),
+        [bad.path.as_str(), good.path.as_str()]
+    );
+    assert!(rows[1]["built_ms"].as_u64() >= Some(100), "{rows:#?}");
+    // What is valid is not built, and nobody has tried.
+    client.build(&[&good]).succeeded();
+    client.build_in_mode(&[&good], BuildMode::Check).succeeded();
+    let rows = wait_for_rows(&setup, 3);
+    assert_eq!(rows[0]["kind"], "check");
+}
+
+#[test]
+fn how_builds_end_is_remembered() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&["--max-jobs=1"]);
+    let mut client = setup.client();
+    client.set(|options| options.set("build-max-silent-time", "1"));
+    let silent = client.write(Script::new("silent", &setup.await_gate("never")));
+    client.build(&[&silent]).failed(101, "");
+    let rows = wait_for_rows(&setup, 1);
+    assert_eq!(column(&rows, "result"), ["timed-out"]);
+
+    let mut client = setup.client();
+    let script = format!("echo begun; {}", setup.await_gate("never"));
+    let unwanted = client.write(Script::new("unwanted", &script));
+    let building = client.start(&[&unwanted]);
+    building.wait_for("begun\n");
+    building.hang_up();
+    let rows = wait_for_rows(&setup, 2);
+    assert_eq!(column(&rows, "result"), ["cancelled", "timed-out"]);
+
+    // A graft has the package's name, and takes no time.
+    let mut client = setup.client();
+    let graft = Script::new("emacs-30", "echo >$out")
+        .variable("guix properties", "((type . graft) (graft (count . 2)))");
+    let graft = client.write(graft);
+    client.build(&[&graft]).succeeded();
+    let rows = wait_for_rows(&setup, 3);
+    assert_eq!(rows[0]["name"], "emacs (graft)");
+}
+
+#[test]
+fn a_daemon_without_a_history() {
+    if !is_ours() {
+        return;
+    }
+    let build = |setup: &Setup, name: &str| {
+        let mut client = setup.client();
+        let drv = client.write(Script::new(name, "echo >$out"));
+        client.build(&[&drv]).succeeded();
+    };
+    let setup = Setup::new(&["--history=no"]);
+    build(&setup, "one");
+    let setup = setup.restarted(&[]);
+    build(&setup, "two");
+    let rows = wait_for_rows(&setup, 1);
+    assert_eq!(rows[0]["name"], "two");
+    // Only the newest row stays.
+    let setup = setup.restarted(&["--history=30,1"]);
+    build(&setup, "three");
+    let is_three = || rows_named(&setup, "three") == 1;
+    setup.daemon.wait_until(is_three, "to write the history");
+    assert_eq!(wait_for_rows(&setup, 1)[0]["name"], "three");
+
+    let site = Site::new().env("GUIX_OFFLOAD_HISTORY", "no");
+    let setup = Setup::at(site, &[]);
+    build(&setup, "one");
+    drop(setup.daemon);
+    assert!(!file(&setup.site).exists());
+}
+
+fn rows_named(setup: &Setup, name: &str) -> usize {
+    rows(&setup.site, &[&format!("--name={name}")]).len()
+}
+
+#[test]
+fn wrong_limits_are_refused() {
+    if !is_ours() {
+        return;
+    }
+    let (status, _, said) = Site::new().run(&["--history=0"]);
+    assert!(!status.success());
+    assert!(
+        said.contains("'--history': '0': expected `yes', `no', DAYS"),
+        "{said}"
+    );
+    let site = Site::new().env("GUIX_OFFLOAD_HISTORY", "x");
+    let (status, _, said) = site.run(&[]);
+    assert!(!status.success());
+    assert!(
+        said.contains("GUIX_OFFLOAD_HISTORY: 'x': expected"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_a_whole_history() {
+    if !is_ours() {
+        return;
+    }
+    let mut setup = Setup::new(&[]);
+    for round in 0..3 {
+        let mut client = setup.client();
+        let name = format!("last-{round}");
+        let script = format!("echo begun; {}", setup.await_gate("never"));
+        let endless = client.write(Script::new(&name, &script));
+        for number in 0..5 {
+            let drv = client.write(Script::new(
+                &format!("quick-{round}-{number}"),
+                "echo >$out",
+            ));
+            client.build(&[&drv]).succeeded();
+        }
+        let building = client.start(&[&endless]);
+        building.wait_for("begun\n");
+        setup.daemon.signal(nix::sys::signal::Signal::SIGKILL);
+        let _ = building.finish();
+        let connection = Connection::open(file(&setup.site)).unwrap();
+        let query = "pragma integrity_check";
+        let whole: String = connection.query_row(query, [], |row| row.get(0)).unwrap();
+        assert_eq!(whole, "ok");
+        drop(connection);
+        setup = setup.restarted(&[]);
+    }
+    // Rows may be lost that were not written yet, and no others.
+    let mut client = setup.client();
+    let drv = client.write(Script::new("after", "echo >$out"));
+    client.build(&[&drv]).succeeded();
+    let is_after = || rows_named(&setup, "after") == 1;
+    setup.daemon.wait_until(is_after, "to write the history");
+    assert!(
+        !setup.daemon.messages().contains("history"),
+        "{}",
+        setup.daemon.messages()
+    );
+}
+
+#[test]
+fn a_damaged_history_is_begun_anew() {
+    if !is_ours() {
+        return;
+    }
+    let site = Site::new();
+    fs::create_dir(site.state().join("offload")).unwrap();
+    fs::write(file(&site), "no database".repeat(1000)).unwrap();
+    let setup = Setup::at(site, &[]);
+    builds_go_on(&setup, "begun anew");
+    assert_eq!(rows(&setup.site, &[]).len(), 3);
+    let aside = fs::read_to_string(setup.site.state().join("offload/history.sqlite.corrupt"));
+    assert!(aside.unwrap().starts_with("no database"));
+}
+
+#[test]
+fn a_history_of_a_newer_version_is_left_alone() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("old", "echo >$out"));
+    client.build(&[&drv]).succeeded();
+    wait_for_rows(&setup, 1);
+    drop(client);
+    let connection = Connection::open(file(&setup.site)).unwrap();
+    connection
+        .execute_batch("pragma user_version = 99")
+        .unwrap();
+    drop(connection);
+    let before = fs::read(file(&setup.site)).unwrap();
+    let setup = setup.restarted(&[]);
+    builds_go_on(&setup, "has version 99, and this program knows version 1");
+    assert!(fs::read(file(&setup.site)).unwrap() == before);
+}
+
+#[test]
+fn a_link_in_its_place_is_not_followed() {
+    if !is_ours() {
+        return;
+    }
+    let site = Site::new();
+    fs::create_dir(site.state().join("offload")).unwrap();
+    let target = site.path("target");
+    symlink(&target, file(&site)).unwrap();
+    let setup = Setup::at(site, &[]);
+    builds_go_on(&setup, "is not a regular file");
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_lock_that_is_held_for_ever() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&[]);
+    let mut client = setup.client();
+    let drv = client.write(Script::new("zeroth", "echo >$out"));
+    client.build(&[&drv]).succeeded();
+    wait_for_rows(&setup, 1);
+    drop(client);
+    let connection = Connection::open(file(&setup.site)).unwrap();
+    connection.execute_batch("begin exclusive").unwrap();
+    builds_go_on(&setup, "another process holds its lock");
+}
+
+/// Mounts a file system over the history's directory that is unmounted at the end. Does nothing where
+/// tests may not mount one.
+struct Mounted(Option<PathBuf>);
+
+impl Mounted {
+    fn over_history(site: &Site, options: &str) -> Mounted {
+        if !nix::unistd::geteuid().is_root() {
+            skip("needs root, for a file system of its own");
+            return Mounted(None);
+        }
+        let directory = site.state().join("offload");
+        fs::create_dir(&directory).unwrap();
+        system::namespace::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        system::mount::make_private(Path::new("/")).unwrap();
+        let (size, read_only) = options.split_once(' ').unwrap_or((options, ""));
+        system::mount::mount_new("tmpfs", &directory, MsFlags::empty(), size).unwrap();
+        if read_only == "ro" {
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            let none: Option<&str> = None;
+            nix::mount::mount(none, &directory, none, flags, none).unwrap();
+        }
+        Mounted(Some(directory))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Some(directory) = &self.0 {
+            let _ = system::mount::unmount(directory, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk() {
+    if !is_ours() {
+        return;
+    }
+    let site = Site::new();
+    let mounted = Mounted::over_history(&site, "size=16k");
+    if mounted.0.is_none() {
+        return;
+    }
+    let setup = Setup::at(site, &[]);
+    builds_go_on(&setup, "database or disk is full");
+    drop(mounted);
+}
+
+#[test]
+fn a_directory_that_is_read_only() {
+    if !is_ours() {
+        return;
+    }
+    let site = Site::new();
+    let mounted = Mounted::over_history(&site, "size=1m ro");
+    if mounted.0.is_none() {
+        return;
+    }
+    let setup = Setup::at(site, &[]);
+    builds_go_on(&setup, "Read-only file system");
+    drop(mounted);
+}
