@@ -171,7 +171,8 @@ fn line(one: &MachineStatus, name_width: usize) -> String {
         .map_or_else(dash, |free| format!("{} GiB", free >> 30));
     let mut text = match (Group::of(one), &one.unsuitable) {
         (Group::Building, None) => String::new(),
-        _ => state(one),
+        // Its name is beside it.
+        _ => state(one).replace(&format!("failed to connect to '{}': ", one.name), ""),
     };
     let mut builds: Vec<String> = one
         .building
@@ -242,7 +243,7 @@ mod tests {
     fn thousand() -> Vec<MachineStatus> {
         let mut all: Vec<MachineStatus> = (0..1000).map(machine).collect();
         all[990].error = Some(format!(
-            "failed to connect: {}",
+            "failed to connect to 'build-0990': {}",
             "no route to host ".repeat(20)
         ));
         all[500] = building(500, &["gcc-14.3.0", "texlive-20250308"], 300);
@@ -273,7 +274,7 @@ mod tests {
         for (index, words) in [
             (
                 1,
-                "build-0990    0/1      -         -  failed to connect: no route",
+                "build-0990    0/1      -         -  no route to host no route",
             ),
             (
                 2,

@@ -37,10 +37,10 @@ for command in build log archive gc; do
     same "guix-client $command"
 done
 
-# Those of `offload' are those of its two commands.
+# Those of `offload' are those of its commands.
 awk '/^## / { inside = $0 == "## offload" } inside' invoking-guix-client.md |
     grep '^- `--' | sed 's/:.*//' | options >"$work/manual"
-for command in status test; do
+for command in status test add remove drain return; do
     "$top/pre-inst-env" guix-client offload $command --help | sed -n 's/^ *\(-[A-Za-z], \)*\(--[a-z-]*\).*/\2/p'
 done | grep -v '^--help$' | sort -u >"$work/program"
 same 'guix-client offload'
@@ -71,10 +71,11 @@ for variable in GUIX_OFFLOAD_MACHINES GUIX_OFFLOAD_VERBOSE; do
     grep -q $variable offload.md machine-files.md || { echo "offload.md, machine-files.md: no $variable"; exit 1; }
 done
 # Fields of the machine file: those that are understood are those that are told.  (That their limits
-# and defaults are right is a test of hook/machines/entry.rs.)
+# and defaults are right is a test of hook/machines/entry.rs; hook/machines/generator.rs tests those of commands.)
 cat "$top/hook/machines/entry.rs" "$top/hook/machines/pool_fields.rs" |
     sed -n '/^\(pub \)*fn set(/,/^}/s/^        "\([a-z-]*\)" => .*/\1/p' | sort -u >"$work/program"
-sed -n 's/^| `\([a-z-]*\)` |.*/\1/p' machine-files.md | sort >"$work/manual"
+sed '/^## Entries from a command/,/^## machines$/d' machine-files.md |
+    sed -n 's/^| `\([a-z-]*\)` |.*/\1/p' | sort >"$work/manual"
 [ "$(wc -l <"$work/program")" -ge 15 ]
 same 'fields of the machine file'
 

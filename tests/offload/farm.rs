@@ -223,7 +223,11 @@ impl Farm {
     /// Writes `machines.toml`.
     pub fn configure(&self, entries: &[Entry]) {
         let text: String = entries.iter().map(Entry::toml).collect();
-        fs::write(self.site.configuration().join("machines.toml"), text).unwrap();
+        // Hooks that run must not find half of it.
+        let file = self.site.configuration().join("machines.toml");
+        let new = file.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, file).unwrap();
     }
 
     /// A directory that all builders on all machines can see and write to.
