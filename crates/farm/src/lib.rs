@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`history`] | what was built where, how long it took, how machines were: a database |
 //! | [`estimate`] | how long a build will take, by what its like took |
+//! | [`placement`] | which machine should get a build |
 //! | [`order`] | what the longest remaining path waits for |
 //! | [`ItemName`] | the name of what a derivation makes, with its version apart |
 
@@ -15,5 +16,6 @@ pub mod estimate;
 pub mod history;
 mod item_name;
 pub mod order;
+pub mod placement;
 
 pub use item_name::{Class, ItemName};
