@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`directories`] | the names of all directories |
 //! | [`options`] | how the store is opened |
-//! | `database`, `queries`, `registration` | the database |
+//! | `database`, `queries`, `input_sizes`, `registration` | the database |
 //! | [`path_locks`], [`temp_roots`], [`roots`] | protecting items from other sessions and the
 //! collector |
 //! | `restore`, `unpack`, `dump`, [`scan`], [`canonical`], [`links`] | items as trees of files |
@@ -39,6 +39,7 @@ mod file_hash;
 pub mod files;
 pub mod gc;
 pub mod import;
+mod input_sizes;
 pub mod links;
 pub mod mentions;
 pub mod options;
