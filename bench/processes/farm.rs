@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::host::{Host, make_directories};
-use crate::{Implementation, TEST_TIMEOUT, proxy};
+use crate::proxy::{self, Line};
+use crate::{Implementation, TEST_TIMEOUT};
 
 /// A head and its machines. The head doesn't build anything itself.
 pub struct Farm {
@@ -158,15 +159,24 @@ impl Farm {
     /// Writes `machines.scm`, with the machines as they are or behind proxies with a delay each way.
     /// Returns the numbers of bytes that are sent to them through proxies.
     pub fn configure(&self, delay: Option<Duration>) -> Result<Vec<Arc<AtomicU64>>> {
+        let line = delay.map(|delay| Line {
+            delay,
+            ..Line::default()
+        });
+        self.configure_lines(&vec![line; self.machines.len()])
+    }
+
+    /// The same, with each machine behind a proxy with a line of its own.
+    pub fn configure_lines(&self, lines: &[Option<Line>]) -> Result<Vec<Arc<AtomicU64>>> {
         let key = fs::read_to_string(self.head.path("host.pub"))?;
         let mut text = "(list\n".to_owned();
         let mut sent = Vec::new();
-        for machine in &self.machines {
-            let address = match delay {
+        for (machine, line) in self.machines.iter().zip(lines) {
+            let address = match line {
                 None => machine.address,
-                Some(delay) => {
+                Some(line) => {
                     let ip = machine.address.ip();
-                    let proxy = proxy::start(&format!("{ip}:0"), machine.address, delay)?;
+                    let proxy = proxy::start(&format!("{ip}:0"), machine.address, line.clone())?;
                     sent.push(proxy.sent);
                     proxy.address
                 }

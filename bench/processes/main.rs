@@ -16,6 +16,7 @@ mod host;
 mod items;
 mod memory;
 mod offload;
+mod placement;
 mod proxy;
 // The tests use more of these than we do.
 #[allow(dead_code)]
@@ -157,6 +158,8 @@ fn main() -> Result<()> {
         let start = |implementation: &Implementation| Farm::start(implementation, *machines);
         bench.measure(&ours, with_hook, start, tasks);
     }
+    let start = |implementation: &Implementation| Farm::start(implementation, placement::MACHINES);
+    bench.measure(&ours, with_hook, start, placement::TASKS);
     for (delay, tasks) in served::TASKS {
         let start = |implementation: &Implementation| Served::start(implementation, *delay);
         bench.measure(&ours, with_hook, start, tasks);

@@ -48,7 +48,7 @@ pub const TASKS: &[(usize, &[Task<Farm>])] = &[
 ];
 
 /// A client that requests offloading.
-fn client(farm: &Farm) -> Result<Connection> {
+pub fn client(farm: &Farm) -> Result<Connection> {
     let mut daemon = farm.head.connect()?;
     let mut options = SetOptions {
         use_build_hook: Some(true),

@@ -22,10 +22,11 @@ use substitutes::Compression;
 
 use crate::host::Host;
 use crate::memory::peak;
+use crate::proxy::{self, Line};
 use crate::publisher::{Item, OfferedFile, Publisher, Tree};
 use crate::web_server::WebServer;
 use crate::work::build;
-use crate::{Implementation, Task, proxy};
+use crate::{Implementation, Task};
 
 /// A daemon and a server that it is told to use.
 pub struct Served {
@@ -105,7 +106,11 @@ impl Served {
         let mut url = web.address().to_owned();
         if !delay.is_zero() {
             let target = url.strip_prefix("http://").context("no address")?;
-            let proxy = proxy::start("127.0.0.1:0", target.parse()?, delay)?;
+            let line = Line {
+                delay,
+                ..Line::default()
+            };
+            let proxy = proxy::start("127.0.0.1:0", target.parse()?, line)?;
             url = format!("http://{}", proxy.address);
         }
         let host = Host::start(implementation, &[&format!("--substitute-urls={url}")])?;
