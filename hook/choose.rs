@@ -6,29 +6,38 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use farm::placement::Ranked;
+use rand::seq::SliceRandom;
 
 use crate::directories::HookDirectories;
 use crate::drained::{self, Drained};
 use crate::health::Health;
+use crate::inputs::{Inputs, LazyInputs};
 use crate::machines::Machine;
 use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
 use crate::request::Request;
+use crate::sends::{self, Sending};
 use crate::slots::{self, Slot};
-use crate::suitability::{self, Unsuitable};
-use crate::{host_locks, parallel, stderr_line};
+use crate::suitability::{self, Able, Unsuitable};
+use crate::{have, host_locks, parallel, stderr_line};
 
 /// How many machines [`in_words`] names.
 const MACHINES_SHOWN: usize = 6;
+/// How long it may take to look up what machines have. Those whose turn does not come count as having nothing.
+const LOOK_UP_TIME: Duration = Duration::from_millis(50);
 /// How many characters of each machine's reason [`in_words`] gives.
 const REASON_LIMIT: usize = 200;
 
-/// A chosen machine, and its slot.
+/// A chosen machine, its slot, and the record of what will be sent there.
 pub struct Chosen<'a> {
     /// The machine.
     pub machine: &'a Machine,
     /// Its slot.
     pub slot: Slot,
+    /// The record of what it will be sent, if that is much.
+    pub sending: Option<Sending>,
     directories: HookDirectories,
     /// When the load was measured to which our build was added: a later measurement includes it.
     asked: u64,
@@ -74,11 +83,12 @@ impl Rejection {
     }
 }
 
-/// The best candidate that can take a build now, or why none can.
+/// The best candidate that can take a build with these inputs now, or why none can.
 pub fn choose<'a>(
     candidates: &[&'a Machine],
     directories: &HookDirectories,
     request: &Request,
+    inputs: &LazyInputs,
     verbose: bool,
 ) -> io::Result<Result<Chosen<'a>, Vec<Rejection>>> {
     let mut rejections = Vec::new();
@@ -102,13 +112,20 @@ pub fn choose<'a>(
             let taken = slots::taken(directories, machine)?.len();
             match suitability::no_slot(machine, taken) {
                 Some(reason) => rejections.push(Rejection::busy(machine, reason)),
-                None => able.push((machine, health)),
+                None => able.push(Able {
+                    machine,
+                    health,
+                    taken,
+                    lacking: None,
+                }),
             }
         }
     }
     let mut able = ask(able, directories, &mut rejections);
     able.retain(
-        |(machine, health)| match suitability::unsuitable(machine, health) {
+        |Able {
+             machine, health, ..
+         }| match suitability::unsuitable(machine, health) {
             // Its scheduler knows the load.
             _ if machine.pool.is_some() => true,
             Some(reason) => {
@@ -127,21 +144,39 @@ pub fn choose<'a>(
             }
         },
     );
+    // Where there is no choice, nothing needs to be known.
+    let is_choice = able.len() > 1;
+    if let Some(inputs) = is_choice.then(|| inputs.get()).flatten() {
+        look_up(&mut able, directories, inputs);
+    }
     let _choice = host_locks::lock_choice(directories)?;
     // Some may have been drained while others were asked.
     let drained = drained::keys(directories)?;
-    able.retain(|(machine, _)| {
-        let rejection = rejection_of_drained(directories, &drained, machine);
+    able.retain(|able| {
+        let rejection = rejection_of_drained(directories, &drained, able.machine);
         let is_drained = rejection.is_some();
         rejections.extend(rejection);
         !is_drained
     });
     // Count builds that other hooks have given to the machines meanwhile, too.
-    for (machine, health) in &mut able {
-        health.given = Health::load(directories, machine).given;
+    for able in &mut able {
+        let given = Health::load(directories, able.machine).given;
+        able.taken += given.saturating_sub(able.health.given) as usize;
+        able.health.given = given;
     }
-    suitability::rank(&mut able, &mut rand::rng());
-    for (machine, _) in able {
+    let sends = is_choice.then(|| sends::in_progress(directories));
+    let ranked = suitability::rank(
+        &mut able,
+        &sends.unwrap_or_default(),
+        None,
+        &mut rand::rng(),
+    );
+    if verbose && is_choice {
+        explain_ranks(request, &able, &ranked);
+    }
+    for Ranked { index, .. } in ranked {
+        let able = &able[index];
+        let machine = able.machine;
         if let Some(slot) = slots::acquire(directories, machine, &request.derivation)? {
             let health = Health::update(directories, machine, |health| health.given += 1);
             if verbose {
@@ -150,6 +185,7 @@ pub fn choose<'a>(
             return Ok(Ok(Chosen {
                 machine,
                 slot,
+                sending: announce(directories, able),
                 directories: directories.clone(),
                 asked: health.asked,
             }));
@@ -172,6 +208,42 @@ fn rejection_of_drained(
         let drained = Drained::load(directories, &key).ok().flatten();
         Rejection::dead(machine, drained.unwrap_or_default().to_string())
     })
+}
+
+/// Looks up what machines have, in random order: if there is no time for all, it is not always the same ones
+/// that win.
+fn look_up<'i>(able: &mut [Able<'_, 'i>], directories: &HookDirectories, inputs: &'i Inputs) {
+    let deadline = Instant::now() + LOOK_UP_TIME;
+    able.shuffle(&mut rand::rng());
+    for able in able.iter_mut().filter(|able| able.machine.pool.is_none()) {
+        let mut lacking = inputs.all();
+        if Instant::now() < deadline {
+            lacking.has(&have::items(directories, able.machine));
+        }
+        able.lacking = Some(lacking);
+    }
+}
+
+/// Records what will be sent to a machine, so that others don't send the same elsewhere.
+fn announce(directories: &HookDirectories, able: &Able<'_, '_>) -> Option<Sending> {
+    let lacking = able.lacking.as_ref()?;
+    if able.machine.pool.is_some() || able.fetches() {
+        return None;
+    }
+    sends::begin(directories, able.machine, lacking.bytes, lacking.items())
+}
+
+/// Prints what the build is expected to take on the machines.
+fn explain_ranks(request: &Request, able: &[Able<'_, '_>], ranked: &[Ranked]) {
+    let shown = ranked.iter().take(MACHINES_SHOWN);
+    let words: Vec<String> = shown
+        .map(|Ranked { index, expected }| format!("'{}': {expected}", able[*index].machine.name))
+        .collect();
+    stderr_line!(
+        "where to build '{}': {}",
+        request.derivation,
+        words.join("; ")
+    );
 }
 
 /// Why no machine was chosen, in one line.
@@ -208,24 +280,25 @@ pub fn explain(request: &Request, rejections: &[Rejection]) {
 
 /// Probes the machines about which nothing recent is known, in parallel. Returns the machines about
 /// which something is known then.
-fn ask<'a>(
-    able: Vec<(&'a Machine, Health)>,
+fn ask<'m, 'i>(
+    able: Vec<Able<'m, 'i>>,
     directories: &HookDirectories,
     rejections: &mut Vec<Rejection>,
-) -> Vec<(&'a Machine, Health)> {
-    let is_known =
-        |(machine, health): &(&Machine, Health)| machine.pool.is_some() || health.is_fresh();
+) -> Vec<Able<'m, 'i>> {
+    let is_known = |able: &Able<'_, '_>| able.machine.pool.is_some() || able.health.is_fresh();
     let (mut known, unknown): (Vec<_>, Vec<_>) = able.into_iter().partition(is_known);
-    let answers = parallel::map(&unknown, |(machine, _)| {
+    let answers = parallel::map(&unknown, |able| {
         let deadline = Instant::now() + PROBE_TIMEOUT;
         catch_unwind(AssertUnwindSafe(|| {
-            remote::probe(machine, directories, deadline)
+            remote::probe(able.machine, directories, deadline)
         }))
     });
-    for ((machine, _), answer) in unknown.into_iter().zip(answers) {
+    for (able, answer) in unknown.into_iter().zip(answers) {
+        let machine = able.machine;
         let rejection = match answer {
             Ok(Ok(vitals)) => {
-                known.push((machine, answered(directories, machine, &vitals)));
+                let health = answered(directories, machine, &vitals);
+                known.push(Able { health, ..able });
                 continue;
             }
             Ok(Err(error)) => failed(directories, machine, &error),

@@ -67,6 +67,12 @@ pub struct Health {
     pub busy_reason: Option<String>,
     /// What the history was told last.
     pub told: Told,
+    /// The rates of the last large transfers to it, in bytes per second, the last one last.
+    pub rates_there: Vec<f64>,
+    /// The same from it.
+    pub rates_back: Vec<f64>,
+    /// The same from its substitute servers; 0 if they had less than half of what it was to fetch.
+    pub rates_fetched: Vec<f64>,
 }
 
 /// What the history was told of a machine.

@@ -5,8 +5,9 @@
 //! (`main.rs`, which calls [`run`]). `guix-client offload` also uses the library, for [`status`]
 //! and [`check_machines`], and `guix-daemon --check-setup` for [`machines`].
 //!
-//! A request goes through [`request`] → [`choose`] ([`machines`], [`generated`], [`suitability`], [`health`],
-//! [`slots`]) → [`remote`] → [`transfer`] (over a [`bounded_pipe`]).
+//! A request goes through [`request`] → [`choose`] ([`machines`], [`generated`], [`suitability`],
+//! [`health`], [`slots`], [`inputs`], [`have`], [`sends`]) → [`remote`] → [`transfer`] (over a
+//! [`bounded_pipe`]).
 
 pub mod bounded_pipe;
 pub mod check_machines;
@@ -15,20 +16,24 @@ pub mod directories;
 pub mod drained;
 pub mod frames;
 pub mod generated;
+pub mod have;
 pub mod health;
 pub mod history;
 pub mod host_keys;
 pub mod host_locks;
+pub mod inputs;
 pub mod machine_file;
 pub mod machines;
 pub mod name_patterns;
 pub mod new_entry;
 pub mod parallel;
 pub mod pool;
+pub mod rates;
 pub mod remote;
 pub mod request;
 pub mod run;
 pub mod selection;
+pub mod sends;
 #[cfg(test)]
 #[path = "../tests/harness/skip.rs"]
 mod skip;

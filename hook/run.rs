@@ -17,6 +17,7 @@ use crate::directories::HookDirectories;
 use crate::generated::{self, Audience};
 use crate::health::Health;
 use crate::history::{self, Course};
+use crate::inputs::LazyInputs;
 use crate::machines::{Machine, Pool, Queue};
 use crate::pool::{Wanted, waiting};
 use crate::remote::{self, BuildLimits, Transport};
@@ -72,6 +73,7 @@ pub fn run(
         let mut search = MachineSearch {
             directories: &directories,
             request: &request,
+            inputs: LazyInputs::new(&daemon_directories, &request.derivation),
             seconds: arguments.limits.timeout,
             candidates,
             refused: Vec::new(),
@@ -121,6 +123,7 @@ type FoundMachine<'a> = (Chosen<'a>, Option<Box<dyn Transport>>);
 struct MachineSearch<'a> {
     directories: &'a HookDirectories,
     request: &'a Request,
+    inputs: LazyInputs,
     /// The time limit of the build in seconds; 0: none.
     seconds: u64,
     candidates: Vec<&'a Machine>,
@@ -139,6 +142,7 @@ impl<'a> MachineSearch<'a> {
                 &self.candidates,
                 self.directories,
                 self.request,
+                &self.inputs,
                 self.verbose,
             )?;
             let chosen = match chosen {
@@ -250,8 +254,11 @@ fn offload<'a>(
         history.prepare();
     }
     let derivation = daemon_directories.store.parse(&search.request.derivation)?;
-    let store = Store::open(daemon_directories, StoreOptions::default(), &Quiet)
-        .context("opening the store")?;
+    let store = match search.inputs.opened() {
+        Some(store) => store,
+        None => Store::open(daemon_directories, StoreOptions::default(), &Quiet)
+            .context("opening the store")?,
+    };
     let host = LocalHost {
         store: &store,
         directories: search.directories,
@@ -271,7 +278,8 @@ fn offload<'a>(
         course.end(directories, request, &derivation, machine, result, reason);
     };
     loop {
-        let (chosen, transport) = found;
+        let (mut chosen, transport) = found;
+        let sending = chosen.sending.take();
         let machine = chosen.machine;
         let mut course = Course::begin();
         let connected = match (transport, &machine.pool) {
@@ -280,7 +288,15 @@ fn offload<'a>(
             (None, None) => bail!("there is no connection to '{}'", machine.name),
         };
         let built = connected.and_then(|transport| {
-            transfer::offload(&host, machine, transport, &task, &mut *log, &mut course)
+            transfer::offload(
+                &host,
+                machine,
+                transport,
+                &task,
+                sending,
+                &mut *log,
+                &mut course,
+            )
         });
         let error = match built {
             Ok(()) => {

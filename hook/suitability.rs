@@ -1,21 +1,20 @@
 //! Which machines could build a derivation, which of them can do it now, and the order in which
 //! they are tried (`doc/spec/offload.md`, sections 3, 6 and 10). Nothing here probes a machine.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
+use farm::placement::{self, Candidate, Ranked, Task, UNKNOWN_RATE, typical_rate};
 use formats::size::Rounded;
 use rand::Rng;
-use rand::seq::SliceRandom;
 
 use crate::health::Health;
+use crate::inputs::Lacking;
 use crate::machines::Machine;
 use crate::remote::REQUIRED_FREE_BYTES;
 use crate::request::Request;
-
-/// Loads are compared in steps of this fraction of all processors; smaller differences are
-/// insignificant.
-const LOAD_STEP: f64 = 0.25;
+use crate::sends::ToMachine;
 
 /// Whether a machine could ever build what is requested: it has the system and the features.
 fn can_build(machine: &Machine, request: &Request) -> bool {
@@ -92,23 +91,74 @@ pub fn no_slot(machine: &Machine, taken: usize) -> Option<String> {
     }
 }
 
-/// Sorts machines in the order in which they are tried: less loaded ones first, then faster ones;
-/// equal ones in random order, so that simultaneous hooks choose different ones.
-pub fn rank(machines: &mut [(&Machine, Health)], random: &mut impl Rng) {
-    machines.shuffle(random);
-    machines.sort_by(|(a, a_health), (b, b_health)| {
-        load_steps(a, a_health)
-            .cmp(&load_steps(b, b_health))
-            .then(b.speed.total_cmp(&a.speed))
-    });
+/// A machine that could take the build now, and what is known of it.
+pub struct Able<'m, 'i> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// How it is.
+    pub health: Health,
+    /// How many of its slots are taken.
+    pub taken: usize,
+    /// The inputs that it lacks, if that is known.
+    pub lacking: Option<Lacking<'i>>,
 }
 
-/// The load; none of a pool, each job of which has its own machine.
-fn load_steps(machine: &Machine, health: &Health) -> u64 {
-    match machine.pool {
-        Some(_) => 0,
-        None => (health.normalized_load() / LOAD_STEP).min(1e6) as u64,
+impl Able<'_, '_> {
+    /// Whether it is expected to fetch inputs from its substitute servers, instead of being sent them.
+    pub fn fetches(&self) -> bool {
+        let rates = &self.health.rates_fetched;
+        self.machine.use_substitutes && (rates.is_empty() || typical_rate(rates).is_some())
     }
+
+    /// What its rank depends on. What is being sent there is no longer lacking.
+    fn candidate(&mut self, sends: &HashMap<String, ToMachine>) -> Candidate {
+        let speed = self.machine.speed;
+        if self.machine.pool.is_some() {
+            // Each job has its own machine, and nobody knows which.
+            return Candidate {
+                speed,
+                ..Candidate::default()
+            };
+        }
+        let to_machine = sends.get(&self.machine.key());
+        if let (Some(lacking), Some(to_machine)) = (&mut self.lacking, to_machine) {
+            lacking.has(&to_machine.items);
+        }
+        let fetches = self.fetches();
+        let rate_there = typical_rate(match fetches {
+            true => &self.health.rates_fetched,
+            false => &self.health.rates_there,
+        });
+        let left = |to: &ToMachine| to.left(rate_there.unwrap_or(UNKNOWN_RATE));
+        Candidate {
+            load: self.health.normalized_load(),
+            taken: self.taken as f64 / f64::from(self.machine.parallel_builds.max(1)),
+            speed,
+            lacks: self.lacking.as_ref().map(|lacking| lacking.bytes),
+            queued: to_machine.map_or(0, left),
+            rate_there,
+            rate_back: typical_rate(&self.health.rates_back),
+            fetches,
+        }
+    }
+}
+
+/// Ranks machines in the order in which they are tried ([`farm::placement`]), given what is being sent to
+/// all machines, and how long the build usually runs.
+pub fn rank(
+    machines: &mut [Able<'_, '_>],
+    sends: &HashMap<String, ToMachine>,
+    run: Option<Duration>,
+    random: &mut impl Rng,
+) -> Vec<Ranked> {
+    let candidates = machines.iter_mut().map(|able| able.candidate(sends));
+    let candidates: Vec<Candidate> = candidates.collect();
+    let task = Task {
+        run,
+        outputs: None,
+        lines_in_use: sends.len(),
+    };
+    placement::rank(&candidates, &task, random)
 }
 
 #[cfg(test)]
@@ -220,11 +270,17 @@ mod tests {
 
     /// The names in the order of their rank.
     fn ranked(machines: &[(&Machine, Health)], seed: u64) -> Vec<String> {
-        let mut machines = machines.to_vec();
-        rank(&mut machines, &mut StdRng::seed_from_u64(seed));
-        machines
+        let able = machines.iter().map(|(machine, health)| Able {
+            machine,
+            health: health.clone(),
+            taken: 0,
+            lacking: None,
+        });
+        let mut able: Vec<Able<'_, '_>> = able.collect();
+        let random = &mut StdRng::seed_from_u64(seed);
+        rank(&mut able, &HashMap::new(), None, random)
             .iter()
-            .map(|(machine, _)| machine.name.clone())
+            .map(|ranked| machines[ranked.index].0.name.clone())
             .collect()
     }
 

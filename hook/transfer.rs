@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
+use std::time::Instant;
 
 use authority::{Keys, SingleKey};
 use formats::StorePath;
@@ -14,14 +15,16 @@ use store::{Authority, ImportOptions, Quiet, Store};
 
 use crate::bounded_pipe::bounded_pipe;
 use crate::directories::HookDirectories;
+use crate::have::{ItemId, Notes};
 use crate::history::{Course, Part};
 use crate::host_locks::{self, Direction, LastUpload, UploadLock};
 use crate::machines::{Machine, Pool, Trust};
 use crate::remote::{
     self, BuildLimits, Fetched, INLINE_ARCHIVE_LIMIT, InlineArchive, RemoteBuild, Transport,
 };
+use crate::sends::{self, Sending};
 use crate::transfer_progress::TransferProgress;
-use crate::{stderr, stderr_line};
+use crate::{rates, stderr, stderr_line};
 
 /// Roughly how many bytes an item takes in an archive besides its nar: names and a signature.
 const ITEM_OVERHEAD: u64 = 1 << 10;
@@ -100,13 +103,14 @@ pub struct LocalHost<'a> {
     pub directories: &'a HookDirectories,
 }
 
-/// Builds on a machine, over a connection to its daemon. The build's log is written to `log`, and how it
-/// goes on is noted in `course`.
+/// Builds on a machine, over a connection to its daemon. `sending` is the record of what is expected to be
+/// sent. The build's log is written to `log`, and how it goes on is noted in `course`.
 pub fn offload(
     host: &LocalHost<'_>,
     machine: &Machine,
     mut transport: Box<dyn Transport>,
     task: &BuildTask<'_>,
+    mut sending: Option<Sending>,
     log: &mut dyn Write,
     course: &mut Course,
 ) -> Result<(), Error> {
@@ -129,26 +133,47 @@ pub fn offload(
     // What is valid there must be protected before we ask for it.
     let kept = [items.as_slice(), outputs].concat();
     let mut missing = transport.protect_and_ask(&kept, &items)?;
+    let mut notes = Notes::of(host.directories, machine);
+    notes.answered(&items, &missing);
+    let began = Instant::now();
     let fetched = have_it_fetch(host, machine, &mut *transport, &missing, task)?;
     if fetched != Fetched::Nothing {
         // What others have sent meanwhile is there, too.
         last_upload = LastUpload::look(host.directories, machine);
+        let took = began.elapsed();
+        let lacked = missing;
         missing = match fetched {
             Fetched::Removed => transport.protect_and_ask(&kept, &items)?,
-            _ => transport.missing(&missing)?,
+            _ => transport.missing(&lacked)?,
         };
+        let (before, after) = (
+            size_of(host.store, &lacked)?,
+            size_of(host.store, &missing)?,
+        );
+        let got = before.saturating_sub(after);
+        rates::fetched(host.directories, machine, before, got, took);
+        notes.answered(&lacked, &missing);
     }
     let inline_archive = match missing.is_empty() {
         true => None,
-        false => send(
-            host,
-            machine,
-            &mut *transport,
-            missing,
-            &last_upload,
-            course,
-        )?,
+        false => {
+            let (path, last) = (&mut *transport, &last_upload);
+            send(
+                host,
+                machine,
+                path,
+                missing.clone(),
+                last,
+                &mut sending,
+                course,
+            )?
+        }
     };
+    if inline_archive.is_none() {
+        notes.arrived(&missing);
+        missing.clear();
+    }
+    drop(sending);
     let name = &machine.name;
     let place = transport.place();
     let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
@@ -175,6 +200,7 @@ pub fn offload(
         outputs,
         course,
     )?;
+    notes.arrived(missing.iter().chain(outputs));
     if let Err(error) = transport.finish() {
         // The outputs are here; the next hook removes what is left on the machine.
         stderr_line!("warning: {error}");
@@ -204,8 +230,19 @@ fn have_it_fetch(
         // It takes less time to send it than to look for substitutes.
         return Ok(Fetched::Nothing);
     }
+    let began = Instant::now();
     let mut report = |text: &str| stderr_line!("{text}");
-    Ok(transport.fetch(&items, &task.limits, &mut report)?)
+    let fetched = transport.fetch(&items, &task.limits, &mut report)?;
+    if fetched == Fetched::Nothing {
+        rates::fetched(host.directories, machine, size, 0, began.elapsed());
+    }
+    Ok(fetched)
+}
+
+/// The size of items in this host's store, in bytes.
+fn size_of(store: &Store, items: &[StorePath]) -> Result<u64, Error> {
+    let sizes = items.iter().map(|path| Ok(store.path_info(path)?.nar_size));
+    sizes.sum()
 }
 
 /// Why a transfer lock could not be taken.
@@ -228,6 +265,7 @@ fn send(
     transport: &mut dyn Transport,
     mut missing: Vec<StorePath>,
     last_upload: &LastUpload,
+    sending: &mut Option<Sending>,
     course: &mut Course,
 ) -> Result<Option<InlineArchive>, Error> {
     let store = host.store;
@@ -246,9 +284,13 @@ fn send(
     let lock = lock.begin();
     let missing = missing.as_slice();
     let mut bytes = 0;
+    let mut sizes = Vec::new();
     for path in missing {
-        bytes += store.path_info(path)?.nar_size;
+        let size = store.path_info(path)?.nar_size;
+        bytes += size;
+        sizes.extend(ItemId::of(path).map(|id| (size, id)));
     }
+    *sending = sends::begin(host.directories, machine, bytes, sizes);
     let (count, size) = (missing.len(), bytes as f64 / f64::from(1 << 20));
     let items = if count == 1 { "item" } else { "items" };
     stderr_line!("sending {count} store {items} ({size:.1} MiB) to '{name}'...");
@@ -265,7 +307,8 @@ fn send(
     }
     let (mut writer, reader) = bounded_pipe();
     let mut reader = TransferProgress::new(reader, format!("sending to '{name}'"), Some(bytes));
-    std::thread::scope(|scope| {
+    let began = Instant::now();
+    let sent = std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             let exported = store.export_items(missing, Some(&keys), &mut writer, &Quiet);
             drop(writer);
@@ -282,7 +325,11 @@ fn send(
             (Err(_), Ok(Err(error))) if error.errno() != Some(libc::EPIPE) => Err(error.into()),
             (Err(error), _) => Err(error.into()),
         }
-    })
+    });
+    if sent.is_ok() {
+        rates::sent(host.directories, machine, bytes, began.elapsed());
+    }
+    sent
 }
 
 /// Whether an export failed because the reader of its archive has ended.
@@ -386,6 +433,7 @@ fn retrieve(
         is_exceeded: false,
     };
     let room = reader.left;
+    let began = Instant::now();
     let keys = authority_for(store, machine, transport)?;
     let temp_roots = store.temp_roots();
     let fixed = fixed_hash(store, derivation)?;
@@ -398,7 +446,7 @@ fn retrieve(
         held_locks: outputs,
         progress: &Quiet,
     };
-    let (exported, imported) = std::thread::scope(|scope| {
+    let (exported, imported, bytes) = std::thread::scope(|scope| {
         let exporter = scope.spawn(move || {
             transport.export(outputs, &mut writer)?;
             writer.flush().map_err(|source| remote::Error::Local {
@@ -407,7 +455,8 @@ fn retrieve(
             })
         });
         let imported = store.import_items(&mut reader, &options);
-        course.bytes_retrieved += reader.source.done();
+        let bytes = reader.source.done();
+        course.bytes_retrieved += bytes;
         let is_exceeded = reader.is_exceeded;
         drop(reader);
         let exported = exporter.join();
@@ -416,7 +465,7 @@ fn retrieve(
                 machine: machine.name.clone(),
                 room,
             }),
-            imported => Ok((exported, imported)),
+            imported => Ok((exported, imported, bytes)),
         }
     })?;
     let imported = match (exported, imported) {
@@ -452,5 +501,6 @@ fn retrieve(
             source,
         });
     }
+    rates::retrieved(host.directories, machine, bytes, began.elapsed());
     Ok(())
 }

@@ -17,7 +17,7 @@ fn tells(farm: &Farm, client: &mut Client, name: &str) -> Script {
 }
 
 /// Where it was built.
-fn built_on(client: &mut Client, drv: &Drv) -> String {
+pub fn built_on(client: &mut Client, drv: &Drv) -> String {
     let built = client.build(&[drv]);
     built.succeeded();
     let (_, rest) = built

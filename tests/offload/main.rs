@@ -11,6 +11,7 @@
 //! | `building.rs` | builds that succeed or fail as they should |
 //! | `accounts.rs` | SSH as people have it |
 //! | `choosing.rs` | which machine a build goes to |
+//! | `placement.rs` | which one, given what machines have and how fast their lines are |
 //! | `failover.rs` | machines that fail |
 //! | `draining.rs` | machines that are taken out and put back |
 //! | `bad_cables.rs` | delay, loss, low bandwidth, silence |
@@ -67,6 +68,7 @@ mod inspection;
 mod leftovers;
 mod machine;
 mod namespaces;
+mod placement;
 mod podman;
 mod podman_farm;
 mod pool;

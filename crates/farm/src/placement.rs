@@ -459,7 +459,11 @@ mod tests {
                 lines_in_use,
                 ..Task::default()
             };
-            let ranked = rank(&[candidate.clone()], &task, &mut StdRng::seed_from_u64(0));
+            let ranked = rank(
+                std::slice::from_ref(candidate),
+                &task,
+                &mut StdRng::seed_from_u64(0),
+            );
             (ranked[0].expected.seconds() - UNKNOWN_RUN).round()
         };
         assert_eq!(seconds(&lacking(10), 0), 10.0);

@@ -1,0 +1,168 @@
+//! What a build needs on a machine, before the daemon says it: the choice of the machine comes first.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::{Duration, Instant};
+
+use formats::StorePath;
+use store::{Directories, Quiet, Store, StoreOptions};
+
+use crate::have::{HashIds, ItemId};
+
+/// The largest derivation that is read, in bytes.
+const DERIVATION_LIMIT: u64 = 1 << 20;
+/// The maximum number of inputs that are looked at.
+const MOST_ITEMS: usize = 20_000;
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The store, and the inputs of a build, once somebody asks for them.
+pub struct LazyInputs {
+    directories: Directories,
+    derivation: String,
+    store: OnceCell<Option<Store>>,
+    inputs: OnceCell<Option<Inputs>>,
+}
+
+impl LazyInputs {
+    /// Those of a derivation in the store.
+    pub fn new(directories: &Directories, derivation: &str) -> LazyInputs {
+        LazyInputs {
+            directories: directories.clone(),
+            derivation: derivation.to_owned(),
+            store: OnceCell::new(),
+            inputs: OnceCell::new(),
+        }
+    }
+
+    /// The inputs, if they can be found out.
+    pub fn get(&self) -> Option<&Inputs> {
+        let open = || Store::open(self.directories.clone(), StoreOptions::default(), &Quiet).ok();
+        let find = || {
+            let derivation = self.directories.store.parse(&self.derivation).ok()?;
+            Inputs::of(self.store.get_or_init(open).as_ref()?, &derivation)
+        };
+        self.inputs.get_or_init(find).as_ref()
+    }
+
+    /// The store, if it was needed before.
+    pub fn opened(&self) -> Option<Store> {
+        self.store.get().cloned().flatten()
+    }
+}
+
+/// The inputs of a build, with everything that they refer to.
+pub struct Inputs {
+    /// For each, its position in `sizes`.
+    positions: HashMap<ItemId, u32, HashIds>,
+    sizes: Vec<u64>,
+    ids: Vec<ItemId>,
+    total: u64,
+}
+
+impl Inputs {
+    /// Those of a derivation; `None` if they can't be found out quickly, for whatever reason.
+    pub fn of(store: &Store, derivation: &StorePath) -> Option<Inputs> {
+        let deadline = Instant::now() + PATIENCE;
+        if store.derivation_size(derivation).ok()? > DERIVATION_LIMIT {
+            return None;
+        }
+        let read = store.read_derivation(derivation).ok()?;
+        let items = store.input_sizes(&read, MOST_ITEMS, deadline).ok()??;
+        let sizes = items.iter().map(|(path, size)| (ItemId::of(path), *size));
+        Some(Inputs::new(
+            sizes.filter_map(|(id, size)| Some((id?, size))),
+        ))
+    }
+
+    fn new(items: impl IntoIterator<Item = (ItemId, u64)>) -> Inputs {
+        let mut inputs = Inputs {
+            positions: HashMap::default(),
+            sizes: Vec::new(),
+            ids: Vec::new(),
+            total: 0,
+        };
+        for (id, size) in items {
+            let position = inputs.sizes.len() as u32;
+            if let Entry::Vacant(vacant) = inputs.positions.entry(id) {
+                vacant.insert(position);
+                inputs.total = inputs.total.saturating_add(size);
+                inputs.sizes.push(size);
+                inputs.ids.push(id);
+            }
+        }
+        inputs
+    }
+
+    /// What a machine lacks that has nothing.
+    pub fn all(&self) -> Lacking<'_> {
+        Lacking {
+            inputs: self,
+            is_there: vec![false; self.sizes.len()],
+            bytes: self.total,
+        }
+    }
+}
+
+/// The inputs that a machine lacks.
+#[derive(Clone)]
+pub struct Lacking<'a> {
+    inputs: &'a Inputs,
+    /// For each input, whether it is there.
+    is_there: Vec<bool>,
+    /// The size of those that aren't.
+    pub bytes: u64,
+}
+
+impl Lacking<'_> {
+    /// Takes items into account that are there, whether inputs or not.
+    pub fn has(&mut self, items: &[ItemId]) {
+        for item in items {
+            if let Some(position) = self.inputs.positions.get(item) {
+                let position = *position as usize;
+                if !std::mem::replace(&mut self.is_there[position], true) {
+                    self.bytes = self.bytes.saturating_sub(self.inputs.sizes[position]);
+                }
+            }
+        }
+    }
+
+    /// Their sizes and ids.
+    pub fn items(&self) -> Vec<(u64, ItemId)> {
+        let all = self.inputs.sizes.iter().zip(&self.inputs.ids);
+        let absent = all.zip(&self.is_there).filter(|(_, is_there)| !**is_there);
+        absent.map(|((size, id), _)| (*size, *id)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(digit: char) -> ItemId {
+        ItemId::parse(&digit.to_string().repeat(32)).unwrap()
+    }
+
+    #[test]
+    fn what_a_machine_lacks_is_what_it_has_not() {
+        // One that is listed twice is one.
+        let inputs = Inputs::new([(id('1'), 10), (id('2'), 500), (id('3'), 70), (id('1'), 10)]);
+        let mut lacking = inputs.all();
+        assert_eq!(lacking.bytes, 580);
+        lacking.has(&[id('2'), id('4'), id('2')]);
+        assert_eq!(lacking.bytes, 80);
+        assert_eq!(lacking.items(), [(10, id('1')), (70, id('3'))]);
+        lacking.has(&[id('3'), id('1')]);
+        assert_eq!(lacking.bytes, 0);
+        assert!(lacking.items().is_empty());
+    }
+
+    #[test]
+    fn absurd_sizes_are_no_harm() {
+        let inputs = Inputs::new([(id('1'), u64::MAX), (id('2'), u64::MAX)]);
+        let mut lacking = inputs.all();
+        lacking.has(&[id('1'), id('2')]);
+        assert_eq!(lacking.bytes, 0);
+    }
+}
