@@ -3,6 +3,7 @@
 
 mod add;
 mod drain;
+mod whom;
 
 use std::process::ExitCode;
 
@@ -95,6 +96,10 @@ impl Which {
 /// Runs it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = daemon::directories()?;
+    // (The machine file is the administrator's.)
+    if !matches!(arguments.command, Command::Remove { .. }) {
+        whom::become_owner(&directories)?;
+    }
     let mut out = output::stdout();
     match arguments.command {
         Command::Status {

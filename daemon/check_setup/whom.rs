@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use anyhow::{Context, Result};
+use system::again;
 use system::ids::{self, Account};
 
 use crate::output;
@@ -23,16 +22,8 @@ pub fn become_owner(settings: &Settings) -> Result<()> {
         settings.directories.store.as_path().display(),
         owner.name
     ))?;
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let groups = ids::groups_of(&owner.name, owner.gid);
-    groups
-        .and_then(|groups| ids::set_groups(&groups))
-        .and_then(|()| ids::set_gid(owner.gid))
-        .and_then(|()| ids::set_uid(owner.uid))
-        .with_context(|| format!("cannot become {}", owner.name))?;
-    let mut again = Command::new(&program);
-    let error = again.args(std::env::args_os().skip(1)).exec();
-    Err(error).with_context(|| format!("{} cannot run `{}'", owner.name, program.display()))
+    let error = again::as_user(&owner);
+    Err(error).with_context(|| format!("cannot be started as {}", owner.name))
 }
 
 /// The account that has to check instead of this process.

@@ -1,6 +1,10 @@
 //! `guix-client offload`, without build machines; `tests/offload` has some.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+
 use crate::fixture::Fixture;
+use crate::harness::{Site, skip};
 
 /// An unreachable machine.
 pub const NOWHERE: &str = r#"
@@ -37,6 +41,25 @@ fn an_unreachable_machine_is_shown_and_fails_the_test() {
     fixture
         .run(&["offload", "status", file, "^other", "--json"])
         .fails("has a name that matches '^other'");
+}
+
+#[test]
+fn what_root_tests_does_not_lock_out_the_hooks_of_another_user() {
+    let account = system::ids::user_by_name("daemon").unwrap();
+    let Some(account) = account.filter(|_| system::ids::effective_uid() == 0) else {
+        return skip("needs root, and the user `daemon'");
+    };
+    let site = Site::new();
+    chown(site.state(), Some(account.uid), Some(account.gid)).unwrap();
+    fs::write(site.configuration().join("machines.toml"), NOWHERE).unwrap();
+    let program = site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
+    for command in ["test", "status"] {
+        let output = site.command(&program).args(["offload", command]).output();
+        let out = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(out.contains("nowhere.invalid:22"), "{out}");
+        let made = fs::metadata(site.state().join("offload")).unwrap();
+        assert_eq!((made.uid(), made.gid()), (account.uid, account.gid));
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@
 //! | [`signal`] | names and descriptions of signals, ignoring and restoring them |
 //! | [`tree`] | operations on file trees that never follow links, through directory descriptors |
 //! | [`ids`] | users, groups, and dropping privileges |
+//! | [`again`] | starting this program again as somebody else |
 //! | [`host_names`] | the addresses of hosts |
 //! | [`socket`] | Unix sockets: long names, credentials, descriptor passing, activation |
 //! | [`busy`] | store items in use by the machine's processes, from `/proc` |
@@ -40,6 +41,7 @@
 mod account;
 #[cfg(any(test, all(target_env = "gnu", target_feature = "crt-static")))]
 mod account_files;
+pub mod again;
 pub mod busy;
 mod call_numbers;
 pub mod caps;
