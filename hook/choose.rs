@@ -146,8 +146,12 @@ pub fn choose<'a>(
     );
     // Where there is no choice, nothing needs to be known.
     let is_choice = able.len() > 1;
-    if let Some(inputs) = is_choice.then(|| inputs.get()).flatten() {
-        look_up(&mut able, directories, inputs);
+    let mut usual_time = None;
+    if is_choice {
+        usual_time = inputs.usual_time(&directories.state, &request.system);
+        if let Some(inputs) = inputs.get() {
+            look_up(&mut able, directories, inputs);
+        }
     }
     let _choice = host_locks::lock_choice(directories)?;
     // Some may have been drained while others were asked.
@@ -168,7 +172,7 @@ pub fn choose<'a>(
     let ranked = suitability::rank(
         &mut able,
         &sends.unwrap_or_default(),
-        None,
+        usual_time,
         &mut rand::rng(),
     );
     if verbose && is_choice {

@@ -3,8 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use farm::ItemName;
+use farm::estimate::Basis;
+use farm::history::Reader;
 use formats::StorePath;
 use store::{Directories, Quiet, Store, StoreOptions};
 
@@ -16,6 +20,8 @@ const DERIVATION_LIMIT: u64 = 1 << 20;
 const MOST_ITEMS: usize = 20_000;
 /// How long that may take.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// How long to wait for somebody who writes to the history.
+const HISTORY_PATIENCE: Duration = Duration::from_millis(5);
 
 /// The store, and the inputs of a build, once somebody asks for them.
 pub struct LazyInputs {
@@ -44,6 +50,16 @@ impl LazyInputs {
             Inputs::of(self.store.get_or_init(open).as_ref()?, &derivation)
         };
         self.inputs.get_or_init(find).as_ref()
+    }
+
+    /// How long builds of the same name usually take for this system on a machine of speed 1, if any is
+    /// remembered in the hook's directory.
+    pub fn usual_time(&self, offload: &Path, system: &str) -> Option<Duration> {
+        let history = Reader::open(offload, HISTORY_PATIENCE).ok()??;
+        let estimate = history
+            .estimate(&ItemName::of(&self.derivation), system)
+            .ok()?;
+        (estimate.from == Basis::Name).then_some(estimate.usual)
     }
 
     /// The store, if it was needed before.

@@ -277,3 +277,33 @@ fn the_record_of_a_hook_that_is_killed_means_nothing() {
     drop(client);
     farm.assert_nothing_left();
 }
+
+#[test]
+fn the_history_says_how_long_a_build_will_take() {
+    if !is_ours() {
+        return; // another daemon does not pass on that its client wants to know
+    }
+    let farm = Farm::new(2);
+    let mut client = farm.client();
+    client.set(|options| options.verbosity = 2);
+    let item = client.text("data", "data", &[]);
+    for (name, known) in [("tool-1.0", false), ("tool-1.1", true), ("other-1", false)] {
+        let drv = needs(&farm, &mut client, name, &item);
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        assert_eq!(
+            built.log.contains(", builds about "),
+            known,
+            "{}",
+            built.log
+        );
+        assert_ne!(
+            built.log.contains(", builds perhaps "),
+            known,
+            "{}",
+            built.log
+        );
+    }
+    drop(client);
+    farm.assert_nothing_left();
+}
