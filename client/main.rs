@@ -32,6 +32,7 @@ mod plan;
 mod processes;
 mod progress;
 mod roots;
+mod status;
 mod weather;
 
 use std::io::{self, Write};
@@ -60,6 +61,8 @@ enum Command {
     Gc(gc::Arguments),
     /// List the daemon's sessions and their processes
     Processes(processes::Arguments),
+    /// Show what is being built for everybody, what waits and why
+    Status(status::Arguments),
     /// Accept imports signed by the public key on standard input
     Authorize,
     /// Show the state of the build machines, and test them
@@ -89,6 +92,7 @@ impl Command {
             Command::Archive(_) => "archive",
             Command::Gc(_) => "gc",
             Command::Processes(_) => "processes",
+            Command::Status(_) => "status",
             Command::Authorize => "authorize",
             Command::Offload(_) => "offload",
             Command::History(_) => "history",
@@ -108,6 +112,7 @@ impl Command {
             Command::Archive(arguments) => archive::run(arguments),
             Command::Gc(arguments) => gc::run(arguments),
             Command::Processes(arguments) => processes::run(arguments),
+            Command::Status(arguments) => status::run(arguments),
             Command::Authorize => keys::authorize(),
             Command::Offload(arguments) => offload::run(arguments),
             Command::History(arguments) => history::run(arguments),

@@ -38,6 +38,7 @@ pub mod sends;
 #[path = "../tests/harness/skip.rs"]
 mod skip;
 pub mod slots;
+pub mod standing;
 pub mod status;
 pub mod stderr;
 pub mod suitability;

@@ -16,6 +16,7 @@ use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::log_sink::LogRecord;
 use super::outcome::Outcome;
+use super::stage::{Stage, StageClock};
 use crate::activity::Activity;
 use crate::cancel::CancellationToken;
 
@@ -89,13 +90,19 @@ pub(super) struct Attempt {
     cancel: CancellationToken,
     /// When something was received last.
     activity: Arc<Activity>,
+    stage: StageClock,
 }
 
 impl Attempt {
     /// An attempt that `starter` is about to start.
     pub(super) fn new(key: AttemptKey, starter: Subscriber) -> Attempt {
+        let stage = match key {
+            AttemptKey::Build(..) => Stage::Begun,
+            AttemptKey::Substitution { .. } | AttemptKey::Prefetch(_) => Stage::Fetch,
+        };
         Attempt {
             key,
+            stage: StageClock::new(stage),
             state: Mutex::new(State {
                 subscribers: vec![starter],
                 ..State::default()
@@ -124,6 +131,11 @@ impl Attempt {
     /// When something was received last, of an item that is fetched.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
+    }
+
+    /// How far it has come.
+    pub(super) fn stage(&self) -> &StageClock {
+        &self.stage
     }
 
     /// An item is fetched from these servers; none, once it is here.

@@ -20,6 +20,7 @@ use super::attempt::{Alternative, Attempt, AttemptKey, Subscriber};
 use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::outcome::Outcome;
+use super::stage::Stage;
 
 /// A request's share of an attempt; leaves it on drop.
 pub(super) struct Participation {
@@ -84,6 +85,11 @@ impl Participation {
         servers: &[Arc<Server>],
     ) -> Alternative {
         self.attempt.alternative(first, servers)
+    }
+
+    /// How far the attempt has come, and for how long it has been there.
+    pub(super) fn stage(&self) -> (Stage, Duration) {
+        self.attempt.stage().now()
     }
 
     /// Whether the request that has started the attempt still shares it.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use farm::waiting::Waiting;
+
 use super::attempts::Participation;
 use super::goal::GoalId;
 
@@ -31,14 +33,12 @@ pub(super) enum Obstacle {
 }
 
 impl Obstacle {
-    /// For the client: what the wait for `path` is a wait for.
-    pub(super) fn in_words(self, path: &str) -> String {
+    /// What it makes a goal wait for; `reason` is what the hook said.
+    pub(super) fn waiting(self, reason: Option<&str>) -> Waiting {
         match self {
-            Obstacle::Lock => format!("`{path}' is being built by another process"),
-            Obstacle::Machine => format!("no build machine is free for `{path}'"),
-            Obstacle::Descriptors => {
-                format!("so much runs for this user that `{path}' has to wait")
-            }
+            Obstacle::Lock => Waiting::Lock,
+            Obstacle::Machine => Waiting::Machine(reason.map(str::to_owned)),
+            Obstacle::Descriptors => Waiting::Limit,
         }
     }
 }

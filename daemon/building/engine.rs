@@ -10,7 +10,9 @@ use store::Store;
 use super::agents;
 use super::attempts::Attempts;
 use super::build_users::BuildUsers;
+use super::last_status::LastStatus;
 use super::prefetched::PrefetchedItems;
+use super::requests::Requests;
 use super::sandbox::ForkServer;
 use crate::client_limits::ClientLimits;
 use crate::settings::Settings;
@@ -40,6 +42,10 @@ pub(super) struct Engine {
     pub(super) attempts: Attempts,
     /// What writes the history, if there is one.
     pub(super) history: Option<Writer>,
+    /// The requests in progress.
+    pub(super) requests: Requests,
+    /// What was told last of them.
+    pub(super) last_status: LastStatus,
 }
 
 impl Engine {
@@ -66,6 +72,8 @@ impl Engine {
             request_memory: limits.request_memory.clone(),
             prefetched: PrefetchedItems::default(),
             attempts: Attempts::default(),
+            requests: Requests::default(),
+            last_status: LastStatus::default(),
         }
     }
 }

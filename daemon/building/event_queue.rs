@@ -17,6 +17,7 @@ use super::event_count::EventCount;
 use super::goal::GoalId;
 use super::log_sink::LogRecord;
 use super::outcome::Outcome;
+use super::status_question::StatusQuestion;
 
 /// The number of bytes of output in one client's queue at which its builds are paused.
 const ROOM: usize = 1 << 20;
@@ -34,6 +35,8 @@ pub(super) enum Event {
     SlotFreed,
     /// A build of the daemon has ended: locks and build machines may be free.
     BuildEnded,
+    /// Somebody wants to know what the request does.
+    StatusAsked(StatusQuestion),
     /// The client has disconnected.
     Cancelled,
 }

@@ -80,6 +80,8 @@ impl From<SubstitutionId> for GoalId {
 pub(super) struct Weighed {
     /// How long it is expected to take.
     pub(super) weight: u64,
+    /// How long one in ten like it takes at least, if that is known.
+    pub(super) long: Option<u64>,
     /// The weight of the longest path from it to one that nobody waits for, itself included.
     pub(super) rank: u64,
 }
@@ -88,6 +90,7 @@ impl Weighed {
     fn new(weight: u64) -> Weighed {
         Weighed {
             weight,
+            long: None,
             rank: weight,
         }
     }

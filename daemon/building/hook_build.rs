@@ -22,6 +22,7 @@ use super::log_sink::LogRecord;
 use super::monitor::{Carries, Ended, Limits, Monitor, Source};
 use super::outcome::{Failure, Outcome};
 use super::outputs::{self, Round};
+use super::stage::Stage;
 use crate::request_error::RequestError;
 
 /// Has the hook build the missing outputs. The caller holds the locks of all outputs.
@@ -31,6 +32,7 @@ pub(super) fn build(
     hook: HookProcess,
     missing: &BTreeSet<StorePath>,
 ) -> Result<Outcome, RequestError> {
+    attempt.stage().enter(Stage::ByHook);
     let mut inputs = (*job.input_closure()?).clone();
     inputs.extend(
         job.engine

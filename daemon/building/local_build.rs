@@ -29,6 +29,7 @@ use super::sandbox::{
     self, BuildDirectory, BuildUser, Identity, Ipc, Network, OutputDirectory, Plan, Program, Root,
     RootRequest,
 };
+use super::stage::Stage;
 use crate::request_error::RequestError;
 
 /// Guix's message, which hooks look for.
@@ -487,6 +488,7 @@ fn build_user(
         true => BuildUser::allocate(&pool),
     };
     let on_wait = || {
+        attempt.stage().enter(Stage::BuildUser);
         if job.slots.is_first_wait_for_user() {
             let text = "waiting for a build user: all are in use...";
             attempt.message(Level::Error, text);
@@ -504,6 +506,7 @@ fn build_user(
     let Some(user) = acquired.map_err(RequestError::new)? else {
         return Err(AttemptError::Cancelled);
     };
+    attempt.stage().enter(Stage::Here);
     user.kill_processes(&engine.fork_server, ipc)
         .map_err(|e| failed("killing processes of the build user", e))?;
     Ok(Some(user))

@@ -110,6 +110,7 @@
 //! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt`, `prefetched` | starting, sharing and ending attempts, and what they have received |
 //! | `goals`, `queues`, `wait_graph`, `postponement` | the request's goals, their order, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
+//! | `status`, `requests`, `status_question`, `last_status`, `stage` | what everything does, for those who ask |
 //! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
 //! | `sandbox/` | running one builder |
 
@@ -136,6 +137,7 @@ mod hook_build;
 mod input_closure;
 mod job;
 mod joined;
+mod last_status;
 mod local_build;
 mod log_file;
 mod log_sink;
@@ -148,10 +150,14 @@ mod prefetched;
 mod queues;
 mod references_graph;
 mod request;
+mod requests;
 pub mod sandbox;
 mod scheduler;
 mod semaphore;
 mod slots;
+mod stage;
+mod status;
+mod status_question;
 mod substitution_steps;
 mod try_build;
 mod wait_graph;

@@ -9,6 +9,7 @@ use store::Store;
 
 use super::engine::Engine;
 use super::request::BuildRequest;
+use super::status::status;
 use super::worker::Worker;
 use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
@@ -56,6 +57,15 @@ impl Scheduler {
         if !repair && self.0.store.is_valid(path)? {
             return Ok(());
         }
+        let request = BuildRequest {
+            targets: vec![path.clone().into()],
+            ..request
+        };
         Worker::new(&self.0, &request).ensure(path, repair)
+    }
+
+    /// What is being built and what waits, for everybody, as JSON.
+    pub fn status(&self) -> Arc<String> {
+        status(&self.0)
     }
 }

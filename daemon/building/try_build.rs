@@ -28,6 +28,7 @@ use super::job::Job;
 use super::local_build;
 use super::outcome::{Failure, Outcome};
 use super::slots::Slot;
+use super::stage::Stage;
 use crate::request_error::RequestError;
 
 /// The attempt. A `slot` is passed if no hook needs to be asked; the one that is taken is the caller's to
@@ -83,6 +84,7 @@ fn with_locks(
             return Ok(Outcome::NeedsSlot);
         }
     }
+    attempt.stage().enter(Stage::Here);
     let build = || local_build::build(job, attempt, &missing);
     let outcome = log_for_administrator(job, attempt, None, build)?;
     if matches!(outcome, Outcome::Done) {

@@ -116,11 +116,14 @@ impl WaitGraph {
         })
     }
 
+    /// For how many others a goal waits.
+    pub(super) fn waits_of(&self, id: GoalId) -> usize {
+        self.nodes.get(&id).map_or(0, |node| node.waits_for.len())
+    }
+
     /// Whether a goal waits for others.
     pub(super) fn is_waiting(&self, id: GoalId) -> bool {
-        self.nodes
-            .get(&id)
-            .is_some_and(|node| !node.waits_for.is_empty())
+        self.waits_of(id) > 0
     }
 
     /// The failed dependencies of a goal.

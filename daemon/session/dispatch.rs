@@ -3,7 +3,9 @@
 use protocol::Request;
 
 use super::session::{HandlerResult, Session};
-use super::{add, build, garbage, maintenance, options, queries, roots, substitutes, transfer};
+use super::{
+    add, build, farm, garbage, maintenance, options, queries, roots, substitutes, transfer,
+};
 
 /// Answers requests one by one, until the client disconnects. An error ends the connection.
 pub fn serve(session: &mut Session<'_>) -> HandlerResult {
@@ -68,6 +70,7 @@ fn perform(session: &mut Session<'_>, request: Request) -> HandlerResult {
         Request::OptimiseStore(it) => maintenance::optimise_store(session, it),
         Request::VerifyStore(it) => maintenance::verify_store(session, it),
         Request::BuiltinBuilders(it) => maintenance::builtin_builders(session, it),
+        Request::QueryFarmStatus(it) => farm::query_farm_status(session, it),
         Request::SubstituteURLs(it) => substitutes::substitute_urls(session, it),
     }
 }

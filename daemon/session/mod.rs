@@ -14,6 +14,7 @@ mod add;
 mod build;
 mod client_log;
 mod dispatch;
+mod farm;
 mod garbage;
 mod handshake;
 mod maintenance;

@@ -24,6 +24,7 @@ mod output;
 mod processes;
 mod questions;
 mod roots;
+mod status;
 mod terminals;
 mod verifying;
 mod watching;

@@ -10,6 +10,8 @@
 //! | [`estimate`] | how long a build will take, by what its like took |
 //! | [`placement`] | which machine should get a build |
 //! | [`order`] | what the longest remaining path waits for |
+//! | [`status`] | what is being built, and what waits |
+//! | [`waiting`] | why something waits |
 //! | [`ItemName`] | the name of what a derivation makes, with its version apart |
 
 pub mod estimate;
@@ -17,5 +19,7 @@ pub mod history;
 mod item_name;
 pub mod order;
 pub mod placement;
+pub mod status;
+pub mod waiting;
 
 pub use item_name::{Class, ItemName};

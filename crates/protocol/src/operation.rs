@@ -76,6 +76,8 @@ macro_rules! with_operations {
             80 BuiltinBuilders;
             /// The URLs of substitute servers.
             81 SubstituteURLs;
+            /// What is being built and what waits, and why; not in Guix.
+            1000 QueryFarmStatus;
         }
     };
 }

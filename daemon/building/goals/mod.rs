@@ -249,6 +249,16 @@ impl Goals {
         self.lift(waiter, dependency);
     }
 
+    /// All goals.
+    pub(super) fn all(&self) -> impl Iterator<Item = GoalId> {
+        self.graph.goals()
+    }
+
+    /// For how many others a goal waits.
+    pub(super) fn waits(&self, id: GoalId) -> usize {
+        self.graph.waits_of(id)
+    }
+
     /// Whether a goal waits for others.
     pub(super) fn is_waiting(&self, id: impl Into<GoalId>) -> bool {
         self.graph.is_waiting(id.into())

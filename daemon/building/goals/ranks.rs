@@ -17,7 +17,8 @@ use super::Goals;
 pub(super) const VISITS_PER_STEP: usize = 64;
 
 impl Goals {
-    fn weighed(&self, id: GoalId) -> Option<Weighed> {
+    /// What a goal weighs.
+    pub(in super::super) fn weighed(&self, id: GoalId) -> Option<Weighed> {
         match id {
             GoalId::Build(id) => Some(self.builds.get(&id)?.weighed),
             GoalId::Substitution(id) => Some(self.substitutions.get(&id)?.weighed),
@@ -71,7 +72,7 @@ impl Goals {
         }
         self.visits -= self.added;
         self.is_unsettled = false;
-        let (ids, paths) = self.paths();
+        let (ids, paths) = self.paths(|_, weighed| weighed.weight);
         let ranks = paths.ranks();
         for (number, id) in ids.into_iter().enumerate() {
             if let Some(weighed) = self.weighed_mut(id) {
@@ -83,13 +84,27 @@ impl Goals {
         self.queues = queues;
     }
 
-    /// All goals with their weights, and which waits for which.
-    fn paths(&self) -> (Vec<GoalId>, Paths) {
+    /// The longest path, if goals have the weights that `weight` gives them, in the order in which they
+    /// must be done; and its weight.
+    pub(in super::super) fn longest_path(
+        &self,
+        weight: impl Fn(GoalId, Weighed) -> u64,
+    ) -> (Vec<GoalId>, u64) {
+        let (ids, paths) = self.paths(weight);
+        let ranks = paths.ranks();
+        let path = ranks.longest_path();
+        let weight = path.first().map_or(0, |&first| ranks.rank(first));
+        (path.into_iter().map(|number| ids[number]).collect(), weight)
+    }
+
+    /// All goals with these weights, and which waits for which.
+    fn paths(&self, weight: impl Fn(GoalId, Weighed) -> u64) -> (Vec<GoalId>, Paths) {
         let ids: Vec<GoalId> = self.graph.goals().collect();
         let mut paths = Paths::default();
         let mut numbers = HashMap::with_capacity(ids.len());
         for &id in &ids {
-            numbers.insert(id, paths.add(self.weighed(id).unwrap_or_default().weight));
+            let weighed = self.weighed(id).unwrap_or_default();
+            numbers.insert(id, paths.add(weight(id, weighed)));
         }
         for (waiter, dependency) in self.graph.waits() {
             if let (Some(&waiter), Some(&dependency)) =

@@ -13,6 +13,7 @@ use store::Level;
 use super::super::attempt::Attempt;
 use super::super::engine::Engine;
 use super::super::semaphore::Semaphore;
+use super::super::stage::Stage;
 use super::process::HookProcess;
 use super::question::{Answer, Question};
 use crate::hook_program::{Convention, reply_timeout};
@@ -104,12 +105,14 @@ impl HookPool {
 
     /// Asks a hook whether it builds a derivation. If it fails, that counts as declining.
     pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Decision {
+        attempt.stage().enter(Stage::HookTurn);
         let Some(_permit) = (self.questions).acquire(question.rank, attempt.cancel()) else {
             return Decision::Cancelled;
         };
         let Some(mut hook) = self.take(attempt) else {
             return Decision::Declined;
         };
+        attempt.stage().enter(Stage::HookAnswer);
         let answer = hook.ask(attempt, question, self.reply_timeout);
         match answer {
             Answer::Accept => {

@@ -6,6 +6,7 @@
 
 mod fetching;
 mod joining;
+mod telling;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use super::planner::{Advance, Planner};
 use super::postponement::{Postponement, Requirements};
 use super::queues::Queue;
 use super::request::BuildRequest;
+use super::requests::Registration;
 use super::slots::{Slot, Slots};
 use super::try_build::try_build;
 use super::{build_steps, substitution_steps};
@@ -59,9 +61,13 @@ pub(super) struct Worker<'a> {
     /// Protect items that were received before their turn, as long as a request may register them.
     prefetch_roots: Arc<TempRoots>,
     failures: Failures,
+    /// How many goals were attempted and have succeeded.
+    done: u64,
     joined: Joined,
     /// What the client knows that it waits for.
     explained: BTreeSet<Obstacle>,
+    /// As long as it lives, others can ask what the request does.
+    _registration: Registration<'a>,
 }
 
 /// The failures that determine the message and the status of the request.
@@ -74,6 +80,8 @@ struct Failures {
     /// Whether a goal requested by the client did not succeed, even if only for lack of a
     /// substitute.
     any_top: bool,
+    /// How many goals have failed, not counting those for lack of a substitute.
+    count: u64,
 }
 
 impl Failures {
@@ -107,7 +115,10 @@ impl<'a> Worker<'a> {
         engine.attempts.register(&events);
         let session = &request.settings;
         let interval = Duration::from_secs(u64::from(session.poll_interval.max(1)));
+        let client = request.client;
+        let registration = engine.requests.register(client, &request.targets, &events);
         Worker {
+            _registration: registration,
             planner: Planner::new(engine, request),
             blocked: Blocked::default(),
             postponement: Postponement::new(interval, Instant::now()),
@@ -118,6 +129,7 @@ impl<'a> Worker<'a> {
             fetch_agents: Arc::default(),
             prefetch_roots: Arc::new(engine.store.temp_roots()),
             failures: Failures::default(),
+            done: 0,
             joined: Joined::default(),
             explained: BTreeSet::new(),
         }
@@ -251,6 +263,7 @@ impl<'a> Worker<'a> {
         if let Err(failure) = result {
             self.failures.timed_out |= failure == Failure::TimedOut;
             self.failures.permanent |= failure.is_permanent();
+            self.failures.count += u64::from(!failure.is_lack_of_substitutes());
         }
         let path = self.planner.goals.path(id).cloned();
         let was_top = self.planner.goals.end(id, result);
@@ -279,6 +292,7 @@ impl<'a> Worker<'a> {
                     self.unblock(id);
                 }
             }
+            Event::StatusAsked(question) => question.answer(self.status()),
             Event::Cancelled => return Err(RequestError::new("interrupted by the user")),
         }
         Ok(())
@@ -321,7 +335,10 @@ impl<'a> Worker<'a> {
     fn settle(&mut self, id: GoalId, outcome: Outcome) -> Result<(), RequestError> {
         self.blocked.remove(id);
         match outcome {
-            Outcome::Done | Outcome::Received(_) => self.end(id, Ok(())),
+            Outcome::Done | Outcome::Received(_) => {
+                self.done += 1;
+                self.end(id, Ok(()));
+            }
             Outcome::Failed(failure) => self.end(id, Err(failure)),
             Outcome::Locked => self.postpone(id, Obstacle::Lock),
             Outcome::Postponed(reason) => {
@@ -367,16 +384,16 @@ impl<'a> Worker<'a> {
         let is_new = |obstacle: &Obstacle| !self.explained.contains(obstacle);
         for (&obstacle, &id) in obstacles.iter().filter(|(obstacle, _)| is_new(obstacle)) {
             if let Some(path) = self.planner.goals.path(id) {
-                let mut text = obstacle.in_words(path.as_str());
-                if let (Obstacle::Machine, Some(requirements)) = (obstacle, self.requirements(id)) {
-                    if let Some(reason) = self.postponement.reason(&requirements) {
-                        text = format!("{text}: {reason}");
-                    }
-                }
-                self.planner.error(text);
+                let waiting = obstacle.waiting(self.reason_of_hook(id));
+                self.planner.error(waiting.about(&format!("`{path}'")));
             }
         }
         self.explained = obstacles.into_keys().collect();
+    }
+
+    /// Why the hook has last postponed derivations with the same requirements, if it said so.
+    fn reason_of_hook(&self, id: GoalId) -> Option<&str> {
+        self.postponement.reason(&self.requirements(id)?)
     }
 
     /// What a derivation requires of a build machine.

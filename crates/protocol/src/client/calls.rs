@@ -52,6 +52,8 @@ calls! {
     query_substitutable_paths(paths: BTreeSet<StorePath> = paths) -> BTreeSet<StorePath> = QuerySubstitutablePaths;
     /// The download and nar sizes, references and derivers of substitutes for `paths`.
     query_substitutable_path_infos(paths: BTreeSet<StorePath> = paths) -> Vec<(StorePath, Substitutable)> = QuerySubstitutablePathInfos;
+    /// What is being built, what waits, and why, as JSON; only our daemon knows.
+    query_farm_status() -> FarmStatus = QueryFarmStatus;
     /// The URLs that the daemon gets substitutes from; daemons support this since 2023.
     substitute_urls() -> Vec<BString> = SubstituteURLs;
     /// The outputs whose build is known to fail.

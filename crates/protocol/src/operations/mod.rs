@@ -60,6 +60,7 @@ macro_rules! reply {
 
 mod add;
 mod build;
+mod farm;
 mod garbage;
 mod maintenance;
 mod options;
@@ -70,6 +71,7 @@ mod transfer;
 
 pub use add::{AddTextToStore, AddToStore};
 pub use build::{BuildMode, BuildPaths, EnsurePath, Target};
+pub use farm::{FarmStatus, QueryFarmStatus};
 pub use garbage::{CollectGarbage, Collected, GcAction};
 pub use maintenance::{
     BuiltinBuilders, ClearFailedPaths, OptimiseStore, QueryFailedPaths, VerifyStore,

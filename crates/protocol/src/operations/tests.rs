@@ -126,6 +126,7 @@ fn samples() -> Vec<(Operation, Vec<u8>)> {
         }),
         sample(BuiltinBuilders {}),
         sample(SubstituteURLs {}),
+        sample(QueryFarmStatus {}),
     ]
 }
 

@@ -1,0 +1,312 @@
+//! `guix-client status`: what the daemon builds for everybody, what waits and why, and when it will
+//! probably be done.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use farm::status::{Client, Machine, Request, Running, Status, Wait};
+use formats::printable::{printable, printable_json};
+use indicatif::HumanDuration;
+use protocol::client::Error;
+
+use crate::daemon::Daemon;
+use crate::output;
+
+/// How many goals that wait are shown of a request.
+const WAITS_SHOWN: usize = 20;
+/// How many derivations of a path are shown, at each end.
+const PATH_ENDS: usize = 4;
+/// How many targets are shown.
+const TARGETS_SHOWN: usize = 3;
+
+/// How to show it.
+#[derive(Args)]
+pub struct Arguments {
+    /// The output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
+    format: String,
+}
+
+/// Asks the daemon, and prints what it says.
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let answer = Daemon::connect()?.connection.query_farm_status();
+    let text = match answer {
+        Ok(answer) => answer.0,
+        Err(Error::Daemon { message, .. }) if message.contains("invalid operation") => {
+            bail!(
+                "this daemon cannot tell what it does: it is Guix's own, or an older one; \
+                 `guix-client processes' shows its sessions"
+            );
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let unreadable = "the daemon's answer cannot be read";
+    let mut out = output::stdout();
+    if arguments.format == "json" {
+        let value: serde_json::Value = serde_json::from_slice(&text).context(unreadable)?;
+        let pretty = serde_json::to_string_pretty(&value)?;
+        writeln!(out, "{}", printable_json(&pretty))?;
+    } else {
+        let status: Status = serde_json::from_slice(&text).context(unreadable)?;
+        let width = system::terminal::width(&std::io::stdout());
+        out.write_all(shown(&status, width).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything, for people.
+fn shown(status: &Status, width: Option<u16>) -> String {
+    let mut text = String::new();
+    for request in &status.requests {
+        let _ = writeln!(text, "{}", summary(request, status.time));
+        if !request.builds.is_empty() {
+            let rows = request.builds.iter().map(build_row);
+            let headings = ["running", "where", "for", "usually"];
+            text.push_str(&table(headings, rows, width));
+        }
+        if !request.waits.is_empty() {
+            let rows = request.waits.iter().take(WAITS_SHOWN).map(wait_row);
+            text.push_str(&table(["waiting", "why"], rows, width));
+            let all = request.waiting as usize;
+            if let Some(more @ 1..) = all.checked_sub(request.waits.len().min(WAITS_SHOWN)) {
+                let reasons: Vec<String> = (request.reasons.iter())
+                    .map(|(reason, count)| format!("{reason}: {count}"))
+                    .collect();
+                let reasons = reasons.join(", ");
+                let _ = writeln!(text, "and {more} more; in all {}", printable(&reasons));
+            }
+        }
+        text.push('\n');
+    }
+    if status.requests.is_empty() {
+        text.push_str("nothing is being built\n");
+    }
+    if status.unlisted_requests > 0 {
+        let _ = writeln!(text, "and {} more requests", status.unlisted_requests);
+    }
+    if let Some(error) = &status.machines_error {
+        let _ = writeln!(text, "the build machines are unknown: {}", printable(error));
+    }
+    if !status.machines.is_empty() {
+        let rows = status.machines.iter().map(machine_row);
+        text.push_str(&table(["machine", "slots", "gets"], rows, width));
+        if status.unlisted_machines > 0 {
+            let _ = writeln!(text, "and {} more", status.unlisted_machines);
+        }
+    }
+    text
+}
+
+fn table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+    width: Option<u16>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width.unwrap_or(u16::MAX))
+        .set_header(headings);
+    for row in rows {
+        table.add_row(row.map(|cell| printable(&cell).into_owned()));
+    }
+    format!("{table}\n")
+}
+
+/// The lines about a request as a whole.
+fn summary(request: &Request, time: u64) -> String {
+    let mut text = format!(
+        "request {} of {}, for {}: {}",
+        request.number,
+        who(&request.client),
+        time_of(time.saturating_sub(request.since)),
+        targets(request),
+    );
+    if !request.answered {
+        text.push_str("\n  it is busy, and does not say what it does");
+        return text;
+    }
+    let _ = write!(
+        text,
+        "\n  {} done, {} running, {} waiting, {} failed; ",
+        request.done, request.running, request.waiting, request.failed
+    );
+    match request.end {
+        None => text.push_str("it is unknown when it will end"),
+        Some(end) => {
+            let (earliest, latest) = (time_of(end.earliest_s), time_of(end.latest_s));
+            let _ = write!(text, "probably {earliest} to {latest} more");
+        }
+    }
+    if request.critical_path.len() > 1 {
+        let _ = write!(text, "\n  longest path: {}", path(request));
+    }
+    text
+}
+
+fn who(client: &Client) -> String {
+    match (client.uid, &client.address) {
+        (Some(uid), _) => match system::ids::user_by_id(uid) {
+            Ok(Some(account)) => format!("{} (uid {uid})", printable(&account.name)),
+            _ => format!("uid {uid}"),
+        },
+        (None, Some(address)) => printable(address).into_owned(),
+        (None, None) => "an unknown client".to_owned(),
+    }
+}
+
+fn targets(request: &Request) -> String {
+    let shown = request.targets.iter().take(TARGETS_SHOWN);
+    let mut names: Vec<String> = shown.map(|path| name(path)).collect();
+    let more = request.targets.len() as u64 + request.unlisted_targets - names.len() as u64;
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+/// Both ends of the critical path.
+fn path(request: &Request) -> String {
+    let names = &request.critical_path;
+    let all = names.len() + request.unlisted_path as usize;
+    let mut shown: Vec<String> = names
+        .iter()
+        .take(PATH_ENDS)
+        .map(|path| name(path))
+        .collect();
+    if all > 2 * PATH_ENDS {
+        let end = match request.unlisted_path {
+            0 => PATH_ENDS,
+            _ => 0, // the end isn't known
+        };
+        shown.push(format!("{} more", all - PATH_ENDS - end));
+        shown.extend(names[names.len() - end..].iter().map(|path| name(path)));
+    } else {
+        shown.extend(names.iter().skip(PATH_ENDS).map(|path| name(path)));
+    }
+    shown.join(" → ")
+}
+
+fn build_row(build: &Running) -> [String; 4] {
+    let usually = match (build.usual_s, build.long_s) {
+        (Some(usual), Some(long)) if long > usual => {
+            format!("{}, at times {}", time_of(usual), time_of(long))
+        }
+        (Some(usual), _) => time_of(usual),
+        (None, _) => "unknown".to_owned(),
+    };
+    let place = match build.place.as_str() {
+        "hook" => "by the hook",
+        "fetch" => "fetched",
+        place => place.strip_prefix("machine ").unwrap_or(place),
+    };
+    [
+        name(&build.path),
+        place.to_owned(),
+        time_of(build.elapsed_s),
+        usually,
+    ]
+}
+
+fn wait_row(wait: &Wait) -> [String; 2] {
+    let retry = match wait.retry_s {
+        Some(seconds) => format!(" (tried again in {seconds} s)"),
+        None => String::new(),
+    };
+    [name(&wait.path), format!("{}{retry}", wait.text)]
+}
+
+fn machine_row(machine: &Machine) -> [String; 3] {
+    let state = match &machine.why_not {
+        Some(reason) => format!("nothing: {reason}"),
+        None => "builds".to_owned(),
+    };
+    let slots = format!("{}/{}", machine.slots_used, machine.slots);
+    [machine.name.clone(), slots, state]
+}
+
+/// What people call an item: its name, without directory, hash and `.drv`.
+fn name(path: &str) -> String {
+    let base = path.rsplit('/').next().unwrap_or(path);
+    let name = base.split_once('-').map_or(base, |(_, name)| name);
+    printable(name.strip_suffix(".drv").unwrap_or(name)).into_owned()
+}
+
+fn time_of(seconds: u64) -> String {
+    HumanDuration(Duration::from_secs(seconds)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farm::status::End;
+
+    #[test]
+    fn hostile_names_are_shown_as_text() {
+        let evil = "/gnu/store/x-\u{1b}[2J\nevil.drv".to_owned();
+        let status = Status {
+            time: 100,
+            requests: vec![Request {
+                number: 1,
+                answered: true,
+                targets: vec![evil.clone()],
+                critical_path: vec![evil.clone(), evil.clone()],
+                waiting: 1,
+                waits: vec![Wait {
+                    path: evil.clone(),
+                    text: evil.clone(),
+                    ..Wait::default()
+                }],
+                builds: vec![Running {
+                    path: evil.clone(),
+                    place: evil.clone(),
+                    ..Running::default()
+                }],
+                ..Request::default()
+            }],
+            machines: vec![Machine {
+                name: evil.clone(),
+                why_not: Some(evil),
+                ..Machine::default()
+            }],
+            ..Status::default()
+        };
+        let text = shown(&status, Some(80));
+        assert!(
+            !text.contains('\u{1b}') && text.contains(r"\u{1b}"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_long_path_is_shown_by_its_ends_and_the_end_by_bounds() {
+        let request = Request {
+            number: 7,
+            answered: true,
+            since: 40,
+            targets: vec!["/gnu/store/h-top.drv".to_owned()],
+            critical_path: (0..20)
+                .map(|number| format!("/gnu/store/h-n{number}.drv"))
+                .collect(),
+            end: Some(End {
+                earliest_s: 60,
+                latest_s: 7200,
+            }),
+            ..Request::default()
+        };
+        assert_eq!(
+            summary(&request, 100),
+            "request 7 of an unknown client, for 60 seconds: top\n  \
+             0 done, 0 running, 0 waiting, 0 failed; probably 60 seconds to 2 hours more\n  \
+             longest path: n0 → n1 → n2 → n3 → 12 more → n16 → n17 → n18 → n19"
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! What was told last of the state of everything.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hook::machines::Machine;
+use system::sync::Mutex;
+
+/// The last state. Who gathers a new one holds the lock: the others wait for it.
+#[derive(Default)]
+pub(super) struct LastStatus(pub(super) Mutex<Last>);
+
+/// What is kept.
+#[derive(Default)]
+pub(super) struct Last {
+    /// The state as JSON, and until when it is good enough.
+    pub(super) status: Option<(Instant, Arc<String>)>,
+    /// The machines, and when they were read.
+    pub(super) machines: Option<(Instant, Arc<Listed>)>,
+}
+
+/// The machines of the machine files.
+#[derive(Default)]
+pub(super) struct Listed {
+    pub(super) machines: Vec<Machine>,
+    /// Why they are unknown.
+    pub(super) error: Option<String>,
+}
