@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::directories::HookDirectories;
+use crate::drained::Drained;
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::slots::{self, Occupant};
@@ -24,7 +25,10 @@ impl Standing {
         let health = Health::load(directories, machine);
         let building = slots::taken(directories, machine)?;
         let aside = health.set_aside_s();
-        let why_not = if aside > 0 {
+        let drained = Drained::load(directories, &machine.key())?;
+        let why_not = if let Some(drained) = drained {
+            Some(drained.to_string())
+        } else if aside > 0 {
             let error = health.last_error.as_deref().unwrap_or("it failed");
             Some(format!("set aside for {aside} s more: {error}"))
         } else if health.busy_s() > 0 {

@@ -21,6 +21,8 @@ use super::event_queue::{Event, EventQueue};
 use super::goal::GoalId;
 use super::outcome::Outcome;
 use super::stage::Stage;
+use super::turns::{Postponed, Turn, Turns};
+use crate::shared_limit::ClientKey;
 
 /// A request's share of an attempt; leaves it on drop.
 pub(super) struct Participation {
@@ -126,7 +128,16 @@ pub(super) enum Joined {
 pub(super) struct Attempts {
     running: Mutex<HashMap<AttemptKey, Arc<Attempt>>>,
     /// The requests in progress, which are notified of every build that ends.
-    requests: Mutex<Vec<Weak<EventQueue>>>,
+    requests: Mutex<Vec<Listener>>,
+    /// Whose turn it is then.
+    turns: Arc<Turns>,
+}
+
+/// A request that is notified of builds that end.
+struct Listener {
+    queue: Weak<EventQueue>,
+    client: ClientKey,
+    postponed: Arc<Postponed>,
 }
 
 impl Attempts {
@@ -135,11 +146,25 @@ impl Attempts {
     }
 
     /// Sends [`Event::BuildEnded`] to `queue` for every build that ends, for as long as the queue
-    /// exists.
-    pub(super) fn register(&self, queue: &Arc<EventQueue>) {
+    /// exists; with a turn to ask the hook, if it has postponed builds.
+    pub(super) fn register(
+        &self,
+        queue: &Arc<EventQueue>,
+        client: ClientKey,
+        postponed: &Arc<Postponed>,
+    ) {
         let mut requests = self.requests.lock();
-        requests.retain(|other| other.strong_count() > 0);
-        requests.push(Arc::downgrade(queue));
+        requests.retain(|other| other.queue.strong_count() > 0);
+        requests.push(Listener {
+            queue: Arc::downgrade(queue),
+            client,
+            postponed: postponed.clone(),
+        });
+    }
+
+    /// Whose turn it is to ask the hook.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Joins the attempt at `key` if there is one that can be joined.
@@ -185,18 +210,31 @@ impl Attempts {
     pub(super) fn end(&self, attempt: &Attempt, outcome: Outcome) {
         // If it makes way, the one for which it does comes next.
         let is_final = outcome.is_final() && !attempt.makes_way();
+        // Turns are given before its own requests can go on.
+        let notified = match is_final {
+            true => self.give_turns(),
+            false => Vec::new(),
+        };
         let mut running = self.running();
         running.remove(attempt.key());
         let unwanted = attempt.end(outcome);
         drop(running);
         // That may take long.
         drop(unwanted);
-        if is_final {
-            let requests = self.requests.lock();
-            for queue in requests.iter().filter_map(Weak::upgrade) {
-                queue.push(Event::BuildEnded);
-            }
+        for (queue, turn) in notified {
+            queue.push(Event::BuildEnded(turn));
         }
+    }
+
+    /// All requests, with their turns.
+    fn give_turns(&self) -> Vec<(Arc<EventQueue>, Option<Turn>)> {
+        let requests = self.requests.lock();
+        let alive = requests
+            .iter()
+            .filter_map(|one| Some((one.queue.upgrade()?, one)));
+        let with_turn =
+            alive.map(|(queue, one)| (queue, self.turns.give(one.client, &one.postponed)));
+        with_turn.collect()
     }
 }
 

@@ -18,6 +18,7 @@ use super::goal::GoalId;
 use super::log_sink::LogRecord;
 use super::outcome::Outcome;
 use super::status_question::StatusQuestion;
+use super::turns::Turn;
 
 /// The number of bytes of output in one client's queue at which its builds are paused.
 const ROOM: usize = 1 << 20;
@@ -33,8 +34,9 @@ pub(super) enum Event {
     StoppedAttemptEnded { goal: GoalId },
     /// A local build of this request has ended: its slot is free.
     SlotFreed,
-    /// A build of the daemon has ended: locks and build machines may be free.
-    BuildEnded,
+    /// A build of the daemon has ended: locks and build machines may be free. Perhaps it is the request's
+    /// turn to ask for one.
+    BuildEnded(Option<Turn>),
     /// Somebody wants to know what the request does.
     StatusAsked(StatusQuestion),
     /// The client has disconnected.
@@ -167,9 +169,9 @@ mod tests {
     fn events_come_in_order_and_waiting_ends_at_the_deadline() {
         let queue = EventQueue::default();
         queue.push(Event::SlotFreed);
-        queue.push(Event::BuildEnded);
+        queue.push(Event::BuildEnded(None));
         assert!(matches!(queue.wait(None), Some(Event::SlotFreed)));
-        assert!(matches!(queue.poll(), Some(Event::BuildEnded)));
+        assert!(matches!(queue.poll(), Some(Event::BuildEnded(None))));
         assert!(queue.wait(Some(Instant::now())).is_none());
     }
 

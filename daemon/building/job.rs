@@ -14,6 +14,7 @@ use super::hook::HookPool;
 use super::input_closure::InputClosure;
 use super::request::ClientIdentity;
 use super::slots::Slots;
+use super::turns::Postponed;
 use crate::platform::runs_natively;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
@@ -36,6 +37,8 @@ pub(super) struct Job {
     pub(super) slots: Arc<Slots>,
     /// How much of the request waits for it: see [`farm::order`].
     pub(super) rank: u64,
+    /// What the hook has postponed of the request.
+    pub(super) postponed: Arc<Postponed>,
 }
 
 impl Job {

@@ -87,7 +87,8 @@
 //! | the session's (`Worker`) | its `EventQueue` | an event, or the time to retry |
 //! | | leaving an attempt as the last one | the attempt has ended |
 //! | | the question what can be substituted | the agent's reply, or cancellation |
-//! | an attempt's | a permit to ask a hook (`semaphore`) | another question is answered, or cancellation |
+//! | an attempt's | the turns of clients who have had less (`turns`) | they have been answered, a second has passed, or cancellation |
+//! | | a permit to ask a hook (`semaphore`) | another question is answered, or cancellation |
 //! | | the hook's reply | the reply, a timeout, or cancellation |
 //! | | its turn to have a build user (`build_users`) | one is free, or cancellation |
 //! | | the output and the end of hook or builder (`monitor`) | either, a limit, or cancellation |
@@ -108,6 +109,7 @@
 //! | `hook/` | hook processes, and asking them |
 //! | `monitor`, `log_file`, `files`, `slots`, `build_users` | what attempts use |
 //! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt`, `prefetched` | starting, sharing and ending attempts, and what they have received |
+//! | `turns` | whose turn it is to ask the hook |
 //! | `goals`, `queues`, `wait_graph`, `postponement` | the request's goals, their order, and what waits for what |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
 //! | `status`, `requests`, `status_question`, `last_status`, `stage` | what everything does, for those who ask |
@@ -160,6 +162,7 @@ mod status;
 mod status_question;
 mod substitution_steps;
 mod try_build;
+mod turns;
 mod wait_graph;
 mod worker;
 

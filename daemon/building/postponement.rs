@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bstr::BString;
+use formats::derivation::Derivation;
 
 /// What a derivation requires of a build machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,17 @@ pub(super) struct Requirements {
     pub(super) system: BString,
     /// `requiredSystemFeatures`, as written.
     pub(super) features: BString,
+}
+
+impl Requirements {
+    /// What a derivation requires.
+    pub(super) fn of(derivation: &Derivation) -> Requirements {
+        let features = derivation.variable("requiredSystemFeatures");
+        Requirements {
+            system: derivation.system.clone(),
+            features: features.unwrap_or_default().into(),
+        }
+    }
 }
 
 /// The state of one request's postponed goals.

@@ -10,6 +10,8 @@ use system::sync::Mutex;
 pub(super) enum Stage {
     /// It checks whether there is something to do.
     Begun,
+    /// It waits until a client who has had less has asked the hook.
+    FairShare,
     /// It waits until the hook may be asked.
     HookTurn,
     /// The hook is being asked.
@@ -29,6 +31,7 @@ impl Stage {
     pub(super) fn waiting(self) -> Option<Waiting> {
         match self {
             Stage::Begun => Some(Waiting::Turn),
+            Stage::FairShare => Some(Waiting::FairShare),
             Stage::HookTurn => Some(Waiting::HookTurn),
             Stage::HookAnswer => Some(Waiting::HookAnswer),
             Stage::BuildUser => Some(Waiting::BuildUser),

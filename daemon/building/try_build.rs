@@ -27,20 +27,28 @@ use super::hook_build;
 use super::job::Job;
 use super::local_build;
 use super::outcome::{Failure, Outcome};
+use super::postponement::Requirements;
 use super::slots::Slot;
 use super::stage::Stage;
+use super::turns::Turn;
 use crate::request_error::RequestError;
 
-/// The attempt. A `slot` is passed if no hook needs to be asked; the one that is taken is the caller's to
-/// free.
-pub(super) fn try_build(job: &Job, attempt: &Attempt, slot: &mut Option<Slot>) -> Outcome {
-    with_locks(job, attempt, slot).unwrap_or_else(Outcome::Error)
+/// The attempt. A `slot` is passed if no hook needs to be asked, and a `turn` if it is the request's. The slot
+/// that is taken is the caller's to free.
+pub(super) fn try_build(
+    job: &Job,
+    attempt: &Attempt,
+    slot: &mut Option<Slot>,
+    turn: Option<Turn>,
+) -> Outcome {
+    with_locks(job, attempt, slot, turn).unwrap_or_else(Outcome::Error)
 }
 
 fn with_locks(
     job: &Job,
     attempt: &Attempt,
     slot: &mut Option<Slot>,
+    turn: Option<Turn>,
 ) -> Result<Outcome, RequestError> {
     let store = &job.engine.store;
     let outputs: BTreeSet<StorePath> = job.outputs().map(|(_, path)| path.clone()).collect();
@@ -75,7 +83,7 @@ fn with_locks(
             }
         }
     }
-    if let Some(outcome) = offload(job, attempt, &missing, &mut locks)? {
+    if let Some(outcome) = offload(job, attempt, &missing, &mut locks, turn)? {
         return Ok(outcome);
     }
     if slot.is_none() {
@@ -85,6 +93,7 @@ fn with_locks(
         }
     }
     attempt.stage().enter(Stage::Here);
+    job.engine.attempts.turns().serve(job.client.client());
     let build = || local_build::build(job, attempt, &missing);
     let outcome = log_for_administrator(job, attempt, None, build)?;
     if matches!(outcome, Outcome::Done) {
@@ -121,6 +130,7 @@ fn offload(
     attempt: &Attempt,
     missing: &BTreeSet<StorePath>,
     locks: &mut PathLocks,
+    turn: Option<Turn>,
 ) -> Result<Option<Outcome>, RequestError> {
     let Some(hooks) = &job.hooks else {
         return Ok(None);
@@ -144,7 +154,21 @@ fn offload(
         features: features.iter().map(String::as_str).collect(),
         rank: job.rank,
     };
-    match hooks.ask(attempt, &question) {
+    let (turns, client) = (job.engine.attempts.turns(), job.client.client());
+    let requirements = Requirements::of(&job.derivation);
+    turns.wait(client, &requirements, attempt.cancel(), || {
+        attempt.stage().enter(Stage::FairShare);
+    });
+    let decision = hooks.ask(attempt, &question);
+    if matches!(decision, Decision::Accepted(_)) {
+        turns.serve(client);
+    }
+    if matches!(decision, Decision::Accepted(_) | Decision::Declined) {
+        job.postponed.remove(&requirements);
+    }
+    // It has been answered: the next one may ask.
+    drop(turn);
+    match decision {
         Decision::Accepted(hook) => {
             let token = hook.token();
             let build = || hook_build::build(job, attempt, *hook, missing);

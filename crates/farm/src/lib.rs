@@ -10,11 +10,13 @@
 //! | [`estimate`] | how long a build will take, by what its like took |
 //! | [`placement`] | which machine should get a build |
 //! | [`order`] | what the longest remaining path waits for |
+//! | [`fair_share`] | which client comes first |
 //! | [`status`] | what is being built, and what waits |
 //! | [`waiting`] | why something waits |
 //! | [`ItemName`] | the name of what a derivation makes, with its version apart |
 
 pub mod estimate;
+pub mod fair_share;
 pub mod history;
 mod item_name;
 pub mod order;

@@ -36,6 +36,7 @@ use super::request::BuildRequest;
 use super::requests::Registration;
 use super::slots::{Slot, Slots};
 use super::try_build::try_build;
+use super::turns::{Postponed, Turn};
 use super::{build_steps, substitution_steps};
 use crate::client_limits::ClientLimits;
 use crate::request_error::RequestError;
@@ -60,6 +61,10 @@ pub(super) struct Worker<'a> {
     fetch_agents: Arc<IdleAgents>,
     /// Protect items that were received before their turn, as long as a request may register them.
     prefetch_roots: Arc<TempRoots>,
+    /// What the hook has postponed.
+    postponed: Arc<Postponed>,
+    /// The request's turn to ask the hook, for the next build that is begun.
+    turn: Option<Turn>,
     failures: Failures,
     /// How many goals were attempted and have succeeded.
     done: u64,
@@ -112,7 +117,9 @@ impl<'a> Worker<'a> {
     /// A worker without goals.
     pub(super) fn new(engine: &'a Arc<Engine>, request: &'a BuildRequest) -> Worker<'a> {
         let events = Arc::new(EventQueue::default());
-        engine.attempts.register(&events);
+        let postponed: Arc<Postponed> = Arc::default();
+        let client = request.client.client();
+        engine.attempts.register(&events, client, &postponed);
         let session = &request.settings;
         let interval = Duration::from_secs(u64::from(session.poll_interval.max(1)));
         let client = request.client;
@@ -128,6 +135,8 @@ impl<'a> Worker<'a> {
             hooks: HookPool::for_session(engine, session).map(Arc::new),
             fetch_agents: Arc::default(),
             prefetch_roots: Arc::new(engine.store.temp_roots()),
+            postponed,
+            turn: None,
             failures: Failures::default(),
             done: 0,
             joined: Joined::default(),
@@ -196,6 +205,11 @@ impl<'a> Worker<'a> {
                 while let Some(event) = self.events.poll() {
                     self.handle(event)?;
                 }
+            }
+            // Nothing that is ready needs it.
+            self.turn = None;
+            if !self.blocked.has_retries() && self.blocked.attempts() == 0 {
+                self.postponed.clear();
             }
             if self.planner.goals.are_done() {
                 return Ok(());
@@ -286,7 +300,8 @@ impl<'a> Worker<'a> {
             }
             Event::SlotFreed => self.wake_for_slots(),
             // There may be capacity for a build that was postponed.
-            Event::BuildEnded => {
+            Event::BuildEnded(turn) => {
+                self.turn = turn.or(self.turn.take());
                 self.postponement.build_ended();
                 if let Some(id) = self.planner.goals.next_of(Queue::Retry) {
                     self.unblock(id);
@@ -343,6 +358,7 @@ impl<'a> Worker<'a> {
             Outcome::Locked => self.postpone(id, Obstacle::Lock),
             Outcome::Postponed(reason) => {
                 if let Some(requirements) = self.requirements(id) {
+                    self.postponed.insert(requirements.clone());
                     self.postponement.postponed_by_hook(requirements, reason);
                 }
                 self.postpone(id, Obstacle::Machine);
@@ -404,11 +420,7 @@ impl<'a> Worker<'a> {
         let BuildState::Read(derivation, _) = &self.planner.goals.build(id)?.state else {
             return None;
         };
-        let features = derivation.variable("requiredSystemFeatures");
-        Some(Requirements {
-            system: derivation.system.clone(),
-            features: features.unwrap_or_default().into(),
-        })
+        Some(Requirements::of(derivation))
     }
 
     /// Wakes as many goals as there are free slots.
@@ -482,6 +494,7 @@ impl<'a> Worker<'a> {
             hooks: None,
             slots: self.slots.clone(),
             rank: self.planner.goals.rank(build),
+            postponed: self.postponed.clone(),
         };
         if goal.hook_failures < HOOK_FAILURE_LIMIT && !job.must_be_local() {
             job.hooks = self.hooks.clone().filter(|hooks| hooks.is_usable());
@@ -512,8 +525,9 @@ impl<'a> Worker<'a> {
             }
         }
         let key = AttemptKey::Build(job.path.clone(), job.mode);
+        let turn = self.turn.take();
         self.join_or_start(id, key, move |attempt| {
-            let outcome = try_build(&job, attempt, &mut slot);
+            let outcome = try_build(&job, attempt, &mut slot, turn);
             drop(descriptors);
             (outcome, slot)
         });

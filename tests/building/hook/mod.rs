@@ -5,6 +5,7 @@
 
 mod builds;
 mod endings;
+mod fairness;
 mod questions;
 mod starting;
 mod troubles;
