@@ -112,6 +112,7 @@ fn read_derivation(
         return Ok(Next::End(Err(Failure::Misc)));
     }
     let derivation = planner.read_derivation(path)?;
+    planner.weigh(id, path, &derivation);
     let state = BuildState::Read(derivation, BuildStep::CheckOutputs);
     Ok(Next::State(state))
 }

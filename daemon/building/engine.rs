@@ -10,6 +10,7 @@ use store::Store;
 use super::agents;
 use super::attempts::Attempts;
 use super::build_users::BuildUsers;
+use super::durations::Durations;
 use super::last_status::LastStatus;
 use super::prefetched::PrefetchedItems;
 use super::requests::Requests;
@@ -42,6 +43,8 @@ pub(super) struct Engine {
     pub(super) attempts: Attempts,
     /// What writes the history, if there is one.
     pub(super) history: Option<Writer>,
+    /// How long builds will take.
+    pub(super) durations: Arc<Durations>,
     /// The requests in progress.
     pub(super) requests: Requests,
     /// What was told last of them.
@@ -60,6 +63,8 @@ impl Engine {
         let starting = spawner.clone();
         let fork_server = Arc::new(ForkServer::new(move |program| starting.start(program)));
         let start_agent = agents::starter(fork_server.clone(), &settings.directories.configuration);
+        let offload =
+            (settings.history.is_some()).then(|| settings.directories.state.join("offload"));
         Engine {
             substituter: Substituter::new(&settings, keys, &spawner, start_agent),
             store,
@@ -72,6 +77,7 @@ impl Engine {
             request_memory: limits.request_memory.clone(),
             prefetched: PrefetchedItems::default(),
             attempts: Attempts::default(),
+            durations: Durations::new(offload),
             requests: Requests::default(),
             last_status: LastStatus::default(),
         }

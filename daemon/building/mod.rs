@@ -111,6 +111,7 @@
 //! | `attempt_thread`, `engine`, `agents`, `blocked`, `attempts`, `attempt`, `prefetched` | starting, sharing and ending attempts, and what they have received |
 //! | `turns` | whose turn it is to ask the hook |
 //! | `goals`, `queues`, `wait_graph`, `postponement` | the request's goals, their order, and what waits for what |
+//! | `durations` | how long builds will take |
 //! | `event_queue`, `event_count`, `semaphore` | waiting and waking |
 //! | `status`, `requests`, `status_question`, `last_status`, `stage` | what everything does, for those who ask |
 //! | `goal`, `input_closure`, `outcome`, `request`, `log_sink` | data |
@@ -125,6 +126,7 @@ mod blocked;
 mod build_steps;
 mod build_users;
 mod deadline;
+mod durations;
 mod engine;
 mod environment;
 mod event_count;

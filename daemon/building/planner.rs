@@ -5,13 +5,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bstr::ByteSlice;
 use formats::derivation::{self, Derivation};
 use formats::store_path::StorePath;
 use store::{Checked, Level, Progress, Store};
 
 use super::engine::Engine;
-use super::goal::GoalResult;
+use super::goal::{BuildId, GoalResult};
 use super::goals::Goals;
 use super::request::BuildRequest;
 use crate::request_error::RequestError;
@@ -93,6 +95,17 @@ impl<'a> Planner<'a> {
         drop(parsing);
         self.take_memory(GOAL_MEMORY.saturating_add(derivation.size_in_memory()))?;
         Ok(Arc::new(derivation))
+    }
+
+    /// Finds out how long a derivation will take.
+    pub(super) fn weigh(&mut self, id: BuildId, path: &StorePath, derivation: &Derivation) {
+        let system = derivation.system.to_str_lossy();
+        if let Some(estimate) = self.engine.durations.of(path, &system) {
+            let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let usual = milliseconds(estimate.usual).max(1);
+            let long = milliseconds(estimate.long).max(usual);
+            self.goals.set_weight(id, usual, long);
+        }
     }
 
     pub(super) fn take_memory(&mut self, bytes: u64) -> Result<(), RequestError> {

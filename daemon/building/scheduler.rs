@@ -28,7 +28,9 @@ impl Scheduler {
         keys: Arc<Keys>,
         limits: &ClientLimits,
     ) -> Self {
-        Scheduler(Arc::new(Engine::new(store, settings, keys, limits)))
+        let engine = Engine::new(store, settings, keys, limits);
+        engine.durations.refresh();
+        Scheduler(Arc::new(engine))
     }
 
     /// Waits until everything is in the history.
@@ -46,6 +48,7 @@ impl Scheduler {
     /// Builds or substitutes the targets of a request. Returns when all are valid, or when the
     /// request has failed or was cancelled.
     pub fn build(&self, request: BuildRequest) -> Result<(), RequestError> {
+        self.0.durations.refresh();
         Worker::new(&self.0, &request).build()
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use farm::order::Paths;
 
-use super::super::goal::{GoalId, Weighed};
+use super::super::goal::{BuildId, GoalId, Weighed};
 use super::Goals;
 
 /// For each step that is taken, so many goals and waits may be visited to compute ranks. So that takes
@@ -35,6 +35,18 @@ impl Goals {
     /// The weight of the longest path from a goal to one that nobody waits for, as far as it is known.
     pub(in super::super) fn rank(&self, id: impl Into<GoalId>) -> u64 {
         self.weighed(id.into()).unwrap_or_default().rank
+    }
+
+    /// Sets the time that a derivation will take, in milliseconds: usually, and one time in ten.
+    pub(in super::super) fn set_weight(&mut self, id: BuildId, usual: u64, long: u64) {
+        let id = GoalId::from(id);
+        if let Some(before) = self.weighed(id) {
+            let above = before.rank.saturating_sub(before.weight);
+            self.set_rank(id, above.saturating_add(usual));
+            if let Some(weighed) = self.weighed_mut(id) {
+                (weighed.weight, weighed.long) = (usual, Some(long));
+            }
+        }
     }
 
     /// A goal has another way up.

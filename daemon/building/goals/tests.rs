@@ -225,3 +225,20 @@ fn ranks_are_not_computed_anew_for_every_goal() {
     let low = ids.last().copied().expect("goals");
     assert_eq!(goals.rank(low), 2_001_000);
 }
+
+#[test]
+fn what_takes_long_comes_before_a_longer_chain_of_quick_things() {
+    let mut goals = Goals::new(false);
+    let [quick, slow, above] = ["a", "slow", "above"].map(|name| build(&mut goals, name));
+    goals.wait_for(above, quick);
+    awake(&mut goals);
+    ready(&mut goals, quick);
+    ready(&mut goals, slow);
+    // A goal that waits for its turn gets another place.
+    goals.set_weight(slow, 60_000, 90_000);
+    goals.set_weight(above, 10, 20);
+    assert_eq!(goals.rank(slow), 60_000);
+    assert_eq!(awake(&mut goals), [slow.into(), quick.into()]);
+    let (path, time) = goals.longest_path(|_, weighed| weighed.long.unwrap_or(weighed.weight));
+    assert_eq!((path, time), (vec![slow.into()], 90_000));
+}
