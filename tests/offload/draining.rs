@@ -327,3 +327,20 @@ fn a_pool_can_be_drained() {
     drop(hook);
     pool.assert_nothing_left();
 }
+
+#[test]
+fn root_makes_nothing_where_hooks_of_another_user_would_be_locked_out() {
+    let farm = Farm::with(&[]);
+    farm.configure(&[farm.entry(0)]);
+    let directory = farm.offload_directory();
+    fs::create_dir_all(&directory).unwrap();
+    std::os::unix::fs::chown(&directory, Some(65534), Some(65534)).unwrap();
+    for word in ["drain", "return"] {
+        let (succeeded, text) = farm.try_run(CLIENT, &["offload", word, "build-1"]);
+        assert!(
+            !succeeded && text.contains("only nobody may do that, to whom"),
+            "{text}"
+        );
+    }
+    assert!(crate::farm::names(&directory).is_empty());
+}
