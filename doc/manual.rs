@@ -45,6 +45,10 @@ fn pages() -> Vec<Page> {
                     "for the hook: see guix-offload(1)",
                 ),
                 (
+                    "GUIX_OFFLOAD_HISTORY",
+                    "what --history says, which takes precedence",
+                ),
+                (
                     "LISTEN_PID, LISTEN_FDS",
                     "the sockets that a service manager passes on; --listen is ignored then",
                 ),
