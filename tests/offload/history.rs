@@ -111,7 +111,10 @@ fn what_a_killed_hook_has_not_written_the_daemon_writes() {
     let building = client.start(&[&drv]);
     farm.wait_for_builder("go");
     farm.hooks().iter().for_each(crate::farm::Process::kill);
-    farm.wait_for_builder("go");
+    if is_ours() {
+        // Guix's daemon gives up at once.
+        farm.wait_for_builder("go");
+    }
     building.hang_up();
     assert!(eventually(|| farm.hooks().is_empty()));
     farm.daemon = None;
