@@ -185,7 +185,9 @@ pub fn remove(
         }
         // Another one of that name begins anew.
         if drained::keys(&directories).is_ok_and(|drained| drained.contains(key)) {
-            drained::put_back(&directories, key)?;
+            if let Err(error) = drained::put_back(&directories, key) {
+                output::warning("offload", &format!("'{key}' is still drained: {error}"));
+            }
         }
     }
     Ok(out.flush()?)
