@@ -94,9 +94,14 @@ fn run(farm: &Farm, name: &str) -> Result<(Duration, u64)> {
 fn write(farm: &Farm, daemon: &mut Connection, name: &str) -> Result<Vec<Target>> {
     let program =
         fs::read("/bin/busybox").context("cannot read busybox; install busybox-static")?;
-    let busybox = daemon.add_to_store("busybox", true, Algorithm::Sha256, |writer| {
-        writer.regular(true, program.len() as u64, &mut program.as_slice())
+    let item = daemon.add_to_store("busybox", true, Algorithm::Sha256, |writer| {
+        writer.begin_directory()?;
+        writer.entry("busybox".into())?;
+        writer.regular(true, program.len() as u64, &mut program.as_slice())?;
+        writer.end_directory()
     })?;
+    // It knows by its name what it is.
+    let busybox = format!("{item}/busybox");
     // The rounds must not have each other's.
     let seed = name
         .bytes()
@@ -117,7 +122,7 @@ fn write(farm: &Farm, daemon: &mut Connection, name: &str) -> Result<Vec<Target>
             let recipe = Recipe {
                 outputs: BTreeMap::from([("out".to_owned(), None)]),
                 inputs: inputs.collect(),
-                sources: BTreeSet::from([busybox.clone(), common.clone()]),
+                sources: BTreeSet::from([item.clone(), common.clone()]),
                 system: env!("GUIX_SYSTEM").into(),
                 builder: busybox.as_str().into(),
                 arguments: ["sh", "-e", "-c", &script].map(Into::into).into(),
