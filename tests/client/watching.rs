@@ -6,10 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 
 use crate::fixture::{Fixture, GUIX_CLIENT};
-use crate::harness::TEST_TIMEOUT;
+use crate::harness::{TEST_TIMEOUT, wait_for};
 
 /// The client on a terminal.
 struct Terminal {
@@ -32,6 +33,8 @@ fn size(columns: u16, rows: u16) -> Winsize {
 impl Terminal {
     fn start(fixture: &Fixture, words: &[&str]) -> Terminal {
         let terminal = openpty(Some(&size(80, 24)), None).unwrap();
+        // Whoever has it too would keep it from hanging up.
+        fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         let slave = File::from(terminal.slave);
         // A shell with job control, which continues a job that was stopped.
         let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
@@ -100,12 +103,21 @@ impl Terminal {
     /// Waits for its end; returns everything that it has written.
     #[track_caller]
     fn end(mut self) -> String {
-        crate::fixture::wait(self.child, "--watch");
+        let status = wait_for(&mut self.child, 2 * TEST_TIMEOUT);
+        assert!(status.is_some(), "it does not end: {:?}", self.text);
         // The reader ends when nobody has the terminal any more.
-        for bytes in self.output {
+        for bytes in self.output.iter() {
             self.text += &String::from_utf8_lossy(&bytes);
         }
-        self.text
+        std::mem::take(&mut self.text)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The terminal hangs up on the rest.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
