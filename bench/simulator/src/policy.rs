@@ -1,0 +1,216 @@
+//! Who decides: the functions that hook and daemon use, or first come, first served.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farm::fair_share::FairShare;
+use farm::order::Paths;
+use farm::placement::{self, Candidate, Task};
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::graph::Graph;
+use crate::machines::Machine;
+
+/// What is to be decided.
+pub trait Policy {
+    /// A request for these goals, which are sorted; it gets the next number, from 0.
+    fn request(&mut self, graph: &Graph, goals: &[u32]);
+    /// A goal of some requests can be built now.
+    fn ready(&mut self, goal: u32, requests: &[usize]);
+    /// The next goal to build, unless there is none; it is no longer ready.
+    fn next(&mut self) -> Option<u32>;
+    /// The machine that gets it, one of those that are free.
+    fn place(&mut self, build: &Build<'_>, machines: &mut [Machine]) -> Option<usize>;
+}
+
+/// A build that needs a machine.
+pub struct Build<'a> {
+    /// All items that it needs.
+    pub closure: &'a [u32],
+    /// The sizes of all items.
+    pub sizes: &'a [u64],
+    /// What it is thought to take on a machine of speed 1, if its like was built before.
+    pub estimate: Option<f64>,
+    /// The size of its output.
+    pub output: u64,
+}
+
+/// As Guix decides: each client's goals in the order of their names, whichever client comes first; the least
+/// loaded machine, then the fastest.
+pub struct FirstCome {
+    random: StdRng,
+    /// Names are as good as random numbers.
+    ready: Vec<BTreeSet<(u64, u32)>>,
+}
+
+impl FirstCome {
+    /// Nothing is requested yet.
+    pub fn new(random: StdRng) -> FirstCome {
+        FirstCome {
+            random,
+            ready: Vec::new(),
+        }
+    }
+}
+
+/// A number that a goal always has, and that says nothing about it.
+fn name(goal: u32) -> u64 {
+    // The mixing function of splitmix64.
+    let mut hash = u64::from(goal).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash ^ hash >> 27
+}
+
+impl Policy for FirstCome {
+    fn request(&mut self, _: &Graph, _: &[u32]) {
+        self.ready.push(BTreeSet::new());
+    }
+
+    fn ready(&mut self, goal: u32, requests: &[usize]) {
+        for &request in requests {
+            self.ready[request].insert((name(goal), goal));
+        }
+    }
+
+    fn next(&mut self) -> Option<u32> {
+        let waiting = (0..self.ready.len()).filter(|&one| !self.ready[one].is_empty());
+        let waiting: Vec<usize> = waiting.collect();
+        let request = *waiting.get(self.random.random_range(0..waiting.len().max(1)))?;
+        let (_, goal) = self.ready[request].pop_first()?;
+        for ready in &mut self.ready {
+            ready.remove(&(name(goal), goal));
+        }
+        Some(goal)
+    }
+
+    fn place(&mut self, _: &Build<'_>, machines: &mut [Machine]) -> Option<usize> {
+        // Loads are compared in steps of a quarter.
+        let key = |machine: &Machine| {
+            let load = (4 * machine.taken / machine.slots) as u64;
+            (load, Reverse((machine.speed * 1000.0) as u64))
+        };
+        let free = || (0..machines.len()).filter(|&index| machines[index].is_free());
+        let best = free().map(|index| key(&machines[index])).min()?;
+        let best: Vec<usize> = free().filter(|&one| key(&machines[one]) == best).collect();
+        Some(best[self.random.random_range(0..best.len())])
+    }
+}
+
+/// As hook and daemon decide.
+pub struct Ours {
+    random: StdRng,
+    estimates: Vec<Option<f64>>,
+    requests: Vec<Request>,
+    share: FairShare<usize>,
+}
+
+/// What is known of a request, each of which comes from another client.
+struct Request {
+    /// The rank of each of its goals; both sorted by goals.
+    ranks: Vec<(u32, u64)>,
+    ready: BTreeSet<(Reverse<u64>, u32)>,
+}
+
+impl Ours {
+    /// Nothing is requested yet; what each build is thought to take.
+    pub fn new(random: StdRng, estimates: Vec<Option<f64>>) -> Ours {
+        Ours {
+            random,
+            estimates,
+            requests: Vec::new(),
+            share: FairShare::default(),
+        }
+    }
+}
+
+/// What an unknown build is thought to take, in seconds.
+const UNKNOWN: f64 = 60.0;
+
+impl Policy for Ours {
+    fn request(&mut self, graph: &Graph, goals: &[u32]) {
+        let mut paths = Paths::default();
+        for &goal in goals {
+            let seconds = self.estimates[goal as usize].unwrap_or(UNKNOWN);
+            paths.add((seconds * 1000.0) as u64);
+        }
+        for (waiter, &goal) in goals.iter().enumerate() {
+            for input in &graph.derivations[goal as usize].inputs {
+                if let Ok(dependency) = goals.binary_search(input) {
+                    paths.wait(waiter, dependency);
+                }
+            }
+        }
+        let ranks = paths.ranks();
+        let ranks = (goals.iter().enumerate()).map(|(task, &goal)| (goal, ranks.rank(task)));
+        self.requests.push(Request {
+            ranks: ranks.collect(),
+            ready: BTreeSet::new(),
+        });
+    }
+
+    fn ready(&mut self, goal: u32, requests: &[usize]) {
+        for &request in requests {
+            let request = &mut self.requests[request];
+            if let Some(rank) = request.rank(goal) {
+                request.ready.insert((Reverse(rank), goal));
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<u32> {
+        let waiting = (0..self.requests.len()).filter(|&one| !self.requests[one].ready.is_empty());
+        let client = waiting.min_by_key(|client| self.share.start(client))?;
+        self.share.serve(client);
+        let (_, goal) = self.requests[client].ready.pop_first()?;
+        for request in &mut self.requests {
+            if let Some(rank) = request.rank(goal) {
+                request.ready.remove(&(Reverse(rank), goal));
+            }
+        }
+        Some(goal)
+    }
+
+    fn place(&mut self, build: &Build<'_>, machines: &mut [Machine]) -> Option<usize> {
+        let lines_in_use = machines
+            .iter()
+            .filter(|one| !one.uploads.is_empty())
+            .count();
+        let free = (0..machines.len()).filter(|&index| machines[index].is_free());
+        let free: Vec<usize> = free.collect();
+        let candidates: Vec<Candidate> = free
+            .iter()
+            .map(|&index| {
+                let machine = &mut machines[index];
+                let lacks = build.closure.iter().filter(|&&item| !machine.has(item));
+                let lacks = lacks.map(|&item| build.sizes[item as usize]).sum();
+                let taken = machine.taken as f64 / machine.slots as f64;
+                Candidate {
+                    load: taken,
+                    taken,
+                    speed: machine.speed,
+                    lacks: Some(lacks),
+                    queued: machine.uploads.iter().map(|&(_, bytes)| bytes).sum(),
+                    rate_there: machine.rates_there.typical(),
+                    rate_back: machine.rates_back.typical(),
+                    fetches: false,
+                }
+            })
+            .collect();
+        let task = Task {
+            run: build.estimate.map(Duration::from_secs_f64),
+            outputs: Some(build.output),
+            lines_in_use,
+        };
+        let ranked = placement::rank(&candidates, &task, &mut self.random);
+        ranked.first().map(|best| free[best.index])
+    }
+}
+
+impl Request {
+    fn rank(&self, goal: u32) -> Option<u64> {
+        let found = self.ranks.binary_search_by_key(&goal, |&(goal, _)| goal);
+        found.ok().map(|index| self.ranks[index].1)
+    }
+}
