@@ -199,6 +199,8 @@ pub(super) struct SubstitutionGoal {
     pub(super) path: StorePath,
     /// Whether the item is valid, but damaged.
     pub(super) repair: bool,
+    /// Whether it is known already what servers say of it, so that its next step asks nobody.
+    pub(super) is_answered: bool,
     pub(super) state: SubstitutionState,
     pub(super) prefetch: Prefetch,
     pub(super) weighed: Weighed,

@@ -91,10 +91,12 @@ fn query(planner: &mut Planner<'_>, path: &StorePath) -> Result<Option<Arc<Offer
     };
     let warn = |text: &str| request.log.warn_once(text);
     if planner.query_failed || !planner.engine.substituter.is_available(asker, warn) {
+        planner.goals.ask_nobody();
         return Ok(None);
     }
     match ask_for_all(planner, asker) {
         Ok(()) => {
+            planner.goals.are_answered();
             planner.unavailable.remove(path);
             Ok(planner.offers.get(path).cloned())
         }

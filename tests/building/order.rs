@@ -55,6 +55,30 @@ fn what_a_long_chain_waits_for_is_built_before_many_short_builds() {
     assert_eq!(order.len(), 25);
 }
 
+/// With substitutes, each derivation is looked for first, and nobody has them.
+#[test]
+fn it_is_so_with_substitutes_that_nobody_has() {
+    let setup = Setup::with_substitutes(Site::new(), &["--max-jobs=1"]);
+    if !is_ours() {
+        return;
+    }
+    make_order(&setup);
+    let mut client = setup.client();
+    client.set(|options| options.set("build-use-substitutes", "true"));
+    let mut drvs: Vec<_> = (0..5)
+        .map(|number| chain(&setup, &mut client, &format!("short-{number}"), 1))
+        .collect();
+    drvs.push(chain(&setup, &mut client, "z-chain", 4));
+    client.build(&drvs.iter().collect::<Vec<_>>()).succeeded();
+    let order = setup.read("order");
+    let order: Vec<&str> = order.lines().collect();
+    assert_eq!(
+        order[..3],
+        ["z-chain-0", "z-chain-1", "z-chain-2"],
+        "{order:?}"
+    );
+}
+
 #[test]
 fn what_fails_and_what_is_given_up_does_not_disturb_the_others() {
     let setup = Setup::new(&["--max-jobs=1"]);

@@ -43,6 +43,8 @@ pub(super) struct Goals {
     visits: usize,
     /// Whether some goals have a longer way up than their rank says.
     is_unsettled: bool,
+    /// Whether no server will be asked for anything.
+    asks_nobody: bool,
     /// The items that may be received while they wait for their references.
     prefetchable: BTreeSet<SubstitutionId>,
     /// Failed goals, which are not tried again in the same request.
@@ -66,6 +68,7 @@ impl Goals {
             added: 0,
             visits: 0,
             is_unsettled: false,
+            asks_nobody: false,
             prefetchable: BTreeSet::new(),
             failures: HashMap::new(),
             dropped: Vec::new(),
@@ -104,6 +107,7 @@ impl Goals {
         let goal = SubstitutionGoal {
             path: path.clone(),
             repair,
+            is_answered: false,
             state: SubstitutionState::New,
             prefetch: Prefetch::default(),
             weighed: Weighed::fetch(),
@@ -119,6 +123,29 @@ impl Goals {
     /// The items to substitute of which nothing is known.
     pub(super) fn new_substitutions(&self) -> impl Iterator<Item = &SubstitutionGoal> {
         self.substitutions.values().filter(|goal| goal.is_new())
+    }
+
+    /// Servers have been asked for all items to substitute. What follows from the answers, such as what has
+    /// to be built, is found out before anything is begun.
+    pub(super) fn are_answered(&mut self) {
+        for goal in self.substitutions.values_mut() {
+            goal.is_answered = true;
+        }
+        self.sort_queues();
+    }
+
+    /// No server is asked for anything any more.
+    pub(super) fn ask_nobody(&mut self) {
+        if !self.asks_nobody {
+            self.asks_nobody = true;
+            self.sort_queues();
+        }
+    }
+
+    fn sort_queues(&mut self) {
+        let mut queues = std::mem::take(&mut self.queues);
+        queues.sort_anew(|id| self.priority(id));
+        self.queues = queues;
     }
 
     /// A derivation to build; `None` if the goal was dropped or has ended.
@@ -160,8 +187,11 @@ impl Goals {
         let urgency = match id {
             GoalId::Build(id) if self.is_ready(id) => Urgency::Build,
             GoalId::Build(_) => Urgency::Look,
-            GoalId::Substitution(id) if self.substitutions.get(&id)?.is_new() => Urgency::Question,
-            GoalId::Substitution(_) => Urgency::Fetch,
+            GoalId::Substitution(id) => match self.substitutions.get(&id)? {
+                goal if !goal.is_new() => Urgency::Fetch,
+                goal if goal.is_answered || self.asks_nobody => Urgency::Look,
+                _ => Urgency::Question,
+            },
         };
         let rank = match urgency {
             Urgency::Fetch | Urgency::Build => self.rank(id),

@@ -91,9 +91,7 @@ impl Goals {
                 weighed.rank = ranks.rank(number);
             }
         }
-        let mut queues = std::mem::take(&mut self.queues);
-        queues.sort_anew(|id| self.priority(id));
-        self.queues = queues;
+        self.sort_queues();
     }
 
     /// The longest path, if goals have the weights that `weight` gives them, in the order in which they

@@ -242,3 +242,22 @@ fn what_takes_long_comes_before_a_longer_chain_of_quick_things() {
     let (path, time) = goals.longest_path(|_, weighed| weighed.long.unwrap_or(weighed.weight));
     assert_eq!((path, time), (vec![slow.into()], 90_000));
 }
+
+#[test]
+fn a_build_waits_for_what_follows_from_an_answer_and_not_for_the_next_question() {
+    let mut goals = Goals::new(false);
+    let quick = build(&mut goals, "quick");
+    let [first, second] = ["a", "b"].map(|name| goals.add_substitution(&path(name), false));
+    awake(&mut goals);
+    ready(&mut goals, quick);
+    goals.wake(first.into());
+    goals.are_answered();
+    goals.wake(second.into());
+    let asked = goals.add_substitution(&path("c"), false);
+    let order: [GoalId; 4] = [first.into(), second.into(), quick.into(), asked.into()];
+    assert_eq!(awake(&mut goals), order);
+    goals.wake(quick.into());
+    goals.wake(asked.into());
+    goals.ask_nobody();
+    assert_eq!(awake(&mut goals), [asked.into(), quick.into()]);
+}
