@@ -14,7 +14,7 @@ use rand::seq::SliceRandom;
 use crate::directories::HookDirectories;
 use crate::drained::{self, Drained};
 use crate::health::Health;
-use crate::inputs::{Inputs, LazyInputs};
+use crate::inputs::{Inputs, LazyInputs, Usual};
 use crate::machines::Machine;
 use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
 use crate::request::Request;
@@ -146,9 +146,9 @@ pub fn choose<'a>(
     );
     // Where there is no choice, nothing needs to be known.
     let is_choice = able.len() > 1;
-    let mut usual_time = None;
+    let mut usual = Usual::default();
     if is_choice {
-        usual_time = inputs.usual_time(&directories.state, &request.system);
+        usual = inputs.usual(&directories.state, &request.system);
         if let Some(inputs) = inputs.get() {
             look_up(&mut able, directories, inputs);
         }
@@ -172,7 +172,7 @@ pub fn choose<'a>(
     let ranked = suitability::rank(
         &mut able,
         &sends.unwrap_or_default(),
-        usual_time,
+        usual,
         &mut rand::rng(),
     );
     if verbose && is_choice {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use farm::ItemName;
 use farm::estimate::Basis;
-use farm::history::Reader;
+use farm::history::{self, AttemptResult, Filter, Reader};
 use formats::StorePath;
 use store::{Directories, Quiet, Store, StoreOptions};
 
@@ -22,6 +22,18 @@ const MOST_ITEMS: usize = 20_000;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long to wait for somebody who writes to the history.
 const HISTORY_PATIENCE: Duration = Duration::from_millis(5);
+
+/// How many builds of the same name count.
+const LAST_BUILDS: u32 = 32;
+
+/// What builds of the same name were like, if any is remembered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usual {
+    /// How long they take on a machine of speed 1.
+    pub time: Option<Duration>,
+    /// The size of their outputs, in bytes.
+    pub outputs: Option<u64>,
+}
 
 /// The store, and the inputs of a build, once somebody asks for them.
 pub struct LazyInputs {
@@ -52,14 +64,33 @@ impl LazyInputs {
         self.inputs.get_or_init(find).as_ref()
     }
 
-    /// How long builds of the same name usually take for this system on a machine of speed 1, if any is
-    /// remembered in the hook's directory.
-    pub fn usual_time(&self, offload: &Path, system: &str) -> Option<Duration> {
-        let history = Reader::open(offload, HISTORY_PATIENCE).ok()??;
-        let estimate = history
-            .estimate(&ItemName::of(&self.derivation), system)
-            .ok()?;
-        (estimate.from == Basis::Name).then_some(estimate.usual)
+    /// What is remembered in the hook's directory of builds of the same name for this system: how long they
+    /// usually take on a machine of speed 1, and how much is usually fetched.
+    pub fn usual(&self, offload: &Path, system: &str) -> Usual {
+        let item = ItemName::of(&self.derivation);
+        let ask = || {
+            let history = Reader::open(offload, HISTORY_PATIENCE)?;
+            let Some(history) = history else {
+                return Ok(Usual::default());
+            };
+            let estimate = history.estimate(&item, system)?;
+            let attempts = history.attempts(&Filter {
+                name: Some(item.name.clone()),
+                system: Some(system.to_owned()),
+                result: Some(AttemptResult::Done),
+                limit: Some(LAST_BUILDS),
+                ..Filter::default()
+            })?;
+            let sizes = attempts.iter().map(|attempt| attempt.bytes_retrieved);
+            // Nothing is fetched of what this host has built.
+            let mut sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();
+            sizes.sort_unstable();
+            Ok(Usual {
+                time: (estimate.from == Basis::Name).then_some(estimate.usual),
+                outputs: sizes.get(sizes.len() / 2).copied(),
+            })
+        };
+        ask().unwrap_or_else(|_: history::Error| Usual::default())
     }
 
     /// The store, if it was needed before.

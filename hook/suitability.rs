@@ -3,14 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::time::Duration;
 
 use farm::placement::{self, Candidate, Ranked, Task, UNKNOWN_RATE, typical_rate};
 use formats::size::Rounded;
 use rand::Rng;
 
 use crate::health::Health;
-use crate::inputs::Lacking;
+use crate::inputs::{Lacking, Usual};
 use crate::machines::Machine;
 use crate::remote::REQUIRED_FREE_BYTES;
 use crate::request::Request;
@@ -144,18 +143,18 @@ impl Able<'_, '_> {
 }
 
 /// Ranks machines in the order in which they are tried ([`farm::placement`]), given what is being sent to
-/// all machines, and how long the build usually runs.
+/// all machines, and what such builds are usually like.
 pub fn rank(
     machines: &mut [Able<'_, '_>],
     sends: &HashMap<String, ToMachine>,
-    run: Option<Duration>,
+    usual: Usual,
     random: &mut impl Rng,
 ) -> Vec<Ranked> {
     let candidates = machines.iter_mut().map(|able| able.candidate(sends));
     let candidates: Vec<Candidate> = candidates.collect();
     let task = Task {
-        run,
-        outputs: None,
+        run: usual.time,
+        outputs: usual.outputs,
         lines_in_use: sends.len(),
     };
     placement::rank(&candidates, &task, random)
@@ -278,7 +277,7 @@ mod tests {
         });
         let mut able: Vec<Able<'_, '_>> = able.collect();
         let random = &mut StdRng::seed_from_u64(seed);
-        rank(&mut able, &HashMap::new(), None, random)
+        rank(&mut able, &HashMap::new(), Usual::default(), random)
             .iter()
             .map(|ranked| machines[ranked.index].0.name.clone())
             .collect()

@@ -307,3 +307,36 @@ fn the_history_says_how_long_a_build_will_take() {
     drop(client);
     farm.assert_nothing_left();
 }
+
+#[test]
+fn large_outputs_do_not_come_back_over_a_slow_line() {
+    if !cable::available() {
+        return;
+    }
+    let farm = farm(2, 512);
+    farm.set_quality(1, Quality::default());
+    let mut client = farm.client();
+    let (item, _) = noise(&mut client, "data", MIB / 2);
+    let large = |name: &str| {
+        let where_am_i = farm.where_am_i();
+        let script = format!("{where_am_i}; echo built on $me; head -c 4194304 /dev/urandom >$out");
+        Script::new(name, &script).source(&item)
+    };
+    // Both lines are measured; then only the first machine has the input.
+    for (machine, name) in [(1, "other-1.0"), (0, "tool-1.0")] {
+        farm.configure(&[farm.entry(machine)]);
+        let drv = client.write(large(name));
+        built_on(&mut client, &drv);
+    }
+    farm.machines[1].collect_garbage(&farm.site);
+    let have = farm.offload_directory().join("build-2:22/have");
+    fs::remove_file(have).unwrap();
+    farm.configure(&[farm.entry(0), farm.entry(1)]);
+    // Nothing is known of the first one's outputs.
+    for (name, machine) in [("new-1.0", "build-1"), ("tool-1.1", "build-2")] {
+        let drv = client.write(large(name));
+        assert_eq!(built_on(&mut client, &drv), machine, "{name}");
+    }
+    drop(client);
+    farm.assert_nothing_left();
+}
