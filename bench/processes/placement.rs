@@ -38,18 +38,18 @@ pub const TASKS: &[Task<Farm>] = &[
     .long(),
 ];
 
-/// How much passes the head's line in a second, in either direction: 100 Mbit.
-const HEAD: u64 = 12_500_000;
-/// The same for the slow machine: 10 Mbit.
-const SLOW: u64 = 1_250_000;
+/// How much passes the head's line in a second, in either direction: 40 Mbit.
+const HEAD: u64 = 5_000_000;
+/// The same for the slow machine: 4 Mbit.
+const SLOW: u64 = 500_000;
 /// Independent chains of derivations, each of which needs the output of the one before.
-const CHAINS: u64 = 20;
+const CHAINS: u64 = 6;
 /// The length of a chain.
-const STEPS: u64 = 6;
+const STEPS: u64 = 20;
 /// The size of what all derivations need, in bytes.
-const COMMON: u64 = 24 << 20;
+const COMMON: u64 = 8 << 20;
 /// The size of each output, in bytes.
-const OUTPUT: u64 = 2 << 20;
+const OUTPUT: u64 = 1 << 20;
 
 fn time(farm: &Farm, round: usize) -> Result<Duration> {
     run(farm, &format!("time-{round}")).map(|(time, _)| time)
