@@ -4,6 +4,7 @@
 //! written. The program is told once, and again if it happens after rows could be written.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -195,6 +196,19 @@ impl Log {
     }
 
     fn write(&mut self, rows: &[Row]) -> Result<(), Error> {
+        match self.try_write(rows) {
+            // Somebody has deleted the directory, which is created where the database is opened.
+            Err(Error::File { source, .. })
+                if self.database.is_some() && source.kind() == io::ErrorKind::NotFound =>
+            {
+                self.database = None;
+                self.try_write(rows)
+            }
+            written => written,
+        }
+    }
+
+    fn try_write(&mut self, rows: &[Row]) -> Result<(), Error> {
         let database = match &mut self.database {
             Some(database) => database,
             None => {
