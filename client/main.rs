@@ -34,6 +34,7 @@ mod progress;
 mod roots;
 mod status;
 mod weather;
+mod whom;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::{AccessFlags, access};
+use system::ids;
 use toml::de::{DeTable, DeValue};
 
 use crate::machines::{self, Machine, MachineList, Place};
@@ -31,6 +33,26 @@ pub struct MachineFile {
 }
 
 impl MachineFile {
+    /// Whether this user could change the file, or create it; to be asked before anything is done for that.
+    pub fn check_changeable(name: &Path) -> Result<()> {
+        let path = fs::canonicalize(name).unwrap_or_else(|_| name.to_owned());
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let us = ids::effective_uid();
+        let owner = fs::metadata(&path).map_or(us, |metadata| metadata.uid());
+        if us != 0 && owner != us {
+            bail!(
+                "'{}' belongs to {}: only its owner can change it",
+                name.display(),
+                ids::user_name(owner)
+            );
+        }
+        if directory.exists() {
+            access(directory, AccessFlags::W_OK)
+                .with_context(|| format!("'{}' cannot be changed", directory.display()))?;
+        }
+        Ok(())
+    }
+
     /// Waits for the lock, and reads the file, which need not exist.
     pub fn open(name: &Path) -> Result<MachineFile> {
         if name.extension().is_none_or(|extension| extension != "toml") {

@@ -17,7 +17,7 @@ use system::clock::unix_time;
 
 use crate::daemon;
 use crate::options::positive;
-use crate::output;
+use crate::{output, whom};
 
 /// How long to wait for those who write.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -99,6 +99,7 @@ fn age(text: &str) -> Result<u64, String> {
 /// Prints it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = daemon::directories()?;
+    whom::become_owner(&directories.state)?;
     let directory = directories.state.join("offload");
     let reader = Reader::open(&directory, PATIENCE).context("cannot read the history")?;
     if reader.is_none() {

@@ -112,6 +112,9 @@ pub fn add(daemon: &Directories, arguments: Arguments, out: &mut impl Write) -> 
         &key,
     )?;
     // Before anybody is asked: whether it can be added at all.
+    if !arguments.dry_run {
+        MachineFile::check_changeable(&file)?;
+    }
     let port = arguments.port.unwrap_or(22);
     entry.host_key = match (&arguments.host_key, &entry.ssh_config) {
         (Some(key), _) => key.trim().to_owned(),

@@ -3,7 +3,6 @@
 
 mod add;
 mod drain;
-mod whom;
 
 use std::process::ExitCode;
 
@@ -13,7 +12,7 @@ use hook::check_machines;
 use hook::selection::Selection;
 use hook::status::{self, Format};
 
-use crate::{daemon, options::positive, output};
+use crate::{daemon, options::positive, output, whom};
 
 /// Options of `offload`.
 #[derive(clap::Args)]
@@ -96,10 +95,11 @@ impl Which {
 /// Runs it.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = daemon::directories()?;
-    // (The machine file is the administrator's.)
-    if !matches!(arguments.command, Command::Remove { .. }) {
-        whom::become_owner(&directories)?;
-    }
+    whom::become_owner(match arguments.command {
+        // It only changes the machine file.
+        Command::Remove { .. } => &directories.configuration,
+        _ => &directories.state,
+    })?;
     let mut out = output::stdout();
     match arguments.command {
         Command::Status {

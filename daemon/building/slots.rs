@@ -60,6 +60,11 @@ impl Slots {
         !self.waited_for_user.swap(true, Ordering::Relaxed)
     }
 
+    /// A build that was given the chance of a slot doesn't need it: another one may take it.
+    pub(super) fn pass_on(&self) {
+        self.queue.push(Event::SlotFreed);
+    }
+
     /// Whether there are no slots at all.
     pub(super) fn none_allowed(&self) -> bool {
         self.max == 0

@@ -170,6 +170,8 @@ fn offload(
     drop(turn);
     match decision {
         Decision::Accepted(hook) => {
+            // Whoever waits for a slot may ask the hook, too, or take the slot.
+            job.slots.pass_on();
             let token = hook.token();
             let build = || hook_build::build(job, attempt, *hook, missing);
             let outcome = log_for_administrator(job, attempt, Some(token), build)?;

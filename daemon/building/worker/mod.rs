@@ -215,6 +215,9 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             self.start_prefetches();
+            if self.wake_overlooked() {
+                continue;
+            }
             self.check_standstill()?;
             let is_postponed = self.blocked.has_retries();
             let retry = is_postponed.then(|| self.postponement.next_try());
@@ -453,6 +456,26 @@ impl<'a> Worker<'a> {
                 self.unblock(id);
             }
         }
+    }
+
+    /// Wakes goals that wait for slots that are free, if nothing else will. Returns whether there were any.
+    fn wake_overlooked(&mut self) -> bool {
+        if self.blocked.is_hopeful() {
+            return false;
+        }
+        let mut woken = false;
+        for (queue, is_free) in [
+            (Queue::BuildSlot, self.slots.is_free()),
+            (Queue::FetchSlot, self.fetch_slots.is_free()),
+        ] {
+            if is_free {
+                if let Some(id) = self.planner.goals.next_of(queue) {
+                    self.unblock(id);
+                    woken = true;
+                }
+            }
+        }
+        woken
     }
 
     /// Fails if no event will ever come: goals wait for slots that won't become free, or for each

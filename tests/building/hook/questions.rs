@@ -255,3 +255,34 @@ fn what_a_long_chain_waits_for_is_asked_about_before_many_short_builds() {
     setup.open("all");
     building.finish().1.succeeded();
 }
+
+#[test]
+fn a_hook_that_accepts_again_leaves_no_build_waiting_for_a_slot() {
+    // All machines were away for a while.
+    let script = r#"
+        while ask; do
+            if test -e $dir/back; then
+                accept
+                echo $drv >>$dir/accepted
+                until test -e $dir/end; do sleep 0.02; done
+                make
+                exit 0
+            fi
+            echo '# decline'
+        done"#;
+    let setup = hooked(script, &["--max-jobs=1"]);
+    let mut client = client(&setup);
+    let wait = setup.await_gate("go");
+    let names = ["a", "b", "c"];
+    let scripts = names.map(|name| Script::new(name, &format!("{wait}; echo locally >$out")));
+    let drvs = scripts.map(|script| client.write(script));
+    let building = client.start(&drvs.each_ref());
+    // One has the slot; no machine takes the others.
+    assert!(eventually(|| setup.read("asked").lines().count() >= 3));
+    setup.open("back");
+    setup.open("go");
+    // Neither waits for the end of the other.
+    assert!(eventually(|| setup.read("accepted").lines().count() == 2));
+    setup.open("end");
+    building.finish().1.succeeded();
+}
