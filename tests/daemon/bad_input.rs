@@ -161,7 +161,20 @@ fn odd_names_that_are_no_items_are_just_not_valid() {
 #[test]
 fn unknown_operations_are_named_in_the_error() {
     let fixture = Fixture::new();
-    for number in [0, 2, 15, 17, 36, 37, 79, 82, 255, 1000, u64::from(u32::MAX)] {
+    for number in [
+        0,
+        2,
+        15,
+        17,
+        36,
+        37,
+        79,
+        82,
+        255,
+        999,
+        1001,
+        u64::from(u32::MAX),
+    ] {
         let mut client = fixture.raw();
         client.send(Bytes::new().word(number));
         assert_eq!(
