@@ -32,6 +32,9 @@ libz-sys 1.1.31
 listenfd 1.0.2
 memoffset 0.9.1
 oorandom 11.1.5
+plotters 0.3.7
+plotters-backend 0.3.7
+plotters-svg 0.3.7
 rusqlite 0.40.2
 same-file 1.0.6
 smallvec 1.16.6
