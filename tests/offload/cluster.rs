@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use crate::farm::Farm;
 use crate::harness::{Site, eventually};
 use crate::inspection::names;
-use crate::namespaces::{Namespaces, Process, START_NETWORK, output, processes};
+use crate::namespaces::{Namespaces, Process, START_NETWORK, output, processes, show_accounts};
 
 /// An ordinary user who may have jobs.
 pub const USER: &str = "slurm-test-user";
@@ -269,9 +269,10 @@ impl Controller {
             "{START_NETWORK}; hostname controller; mount -t proc proc /proc
              mount --bind \"$2/etc\" {CONFIGURATION}
              mount --bind \"$1/hosts\" /etc/hosts
-             mount --bind \"$2/passwd\" /etc/passwd; mount --bind \"$2/group\" /etc/group
+             {}
              ip link add switch type bridge; ip addr add 10.78.0.1/24 dev switch
-             ip link set switch up"
+             ip link set switch up",
+            show_accounts("$2")
         );
         let words = [site.to_str().unwrap(), files.to_str().unwrap()];
         let options = ["--fork", "--kill-child", "--pid", "--ipc"];
@@ -289,8 +290,8 @@ impl Controller {
         run_in(&farm.head, &plug);
         run_in(&controller.namespaces, "ip link set head master switch up");
         let mounts = format!(
-            "mount --bind \"$1/etc\" {CONFIGURATION}
-             mount --bind \"$1/passwd\" /etc/passwd; mount --bind \"$1/group\" /etc/group"
+            "mount --bind \"$1/etc\" {CONFIGURATION}; {}",
+            show_accounts("$1")
         );
         let mut command = Command::new("sh");
         command.args(["-ec", &mounts, "sh"]).arg(files);
@@ -350,10 +351,10 @@ impl Node {
             "{START_NETWORK}; hostname \"$3\"; mount -t proc proc /proc
              mount --bind \"$1/slurm/etc\" {CONFIGURATION}
              mount --bind \"$1/hosts\" /etc/hosts
-             mount --bind \"$1/slurm/passwd\" /etc/passwd
-             mount --bind \"$1/slurm/group\" /etc/group
+             {}
              mount --bind \"$2/who\" \"$1/who\"
-             {OWN_TMP}"
+             {OWN_TMP}",
+            show_accounts("$1/slurm")
         );
         let programs = Path::new(crate::farm::HOOK).parent().unwrap();
         let words = [

@@ -14,6 +14,7 @@ use std::process::Command;
 use crate::cable::{Cable, Quality};
 use crate::entry::Entry;
 use crate::harness::derivations::Client;
+use crate::harness::users::BuildUsers;
 use crate::harness::{Daemon, Site, eventually, is_ours};
 pub use crate::inspection::names;
 pub use crate::machine::{Kind, Machine};
@@ -36,6 +37,8 @@ pub struct Farm {
     pub head: Namespaces,
     /// The head's directories.
     pub site: Site,
+    /// The head's build users: its daemon shares a PID namespace with those of other tests.
+    users: Option<BuildUsers>,
 }
 
 impl Farm {
@@ -81,6 +84,8 @@ impl Farm {
         write_who(&site.path("."), "head");
         fs::set_permissions(site.path("gate"), fs::Permissions::from_mode(0o777)).unwrap();
         write_accounts(&site);
+        // The accounts of the machines were written before, and the head's namespaces have those of this thread.
+        let users = BuildUsers::claim();
         let mut hosts = "127.0.0.1 localhost\n".to_owned();
         for number in 1..=kinds.len() {
             hosts += &format!("10.77.{number}.2 build-{number}\n");
@@ -94,6 +99,7 @@ impl Farm {
             machines: Vec::new(),
             head,
             site,
+            users,
         };
         farm.run(CLIENT, &["archive", "--generate-key"]);
         for kind in kinds {
@@ -149,6 +155,8 @@ impl Farm {
     pub fn launch(&self, program: &Path, options: &[&str]) -> Daemon {
         let mut command = self.site.command(program);
         command.args(daemon_options(&self.site)).args(options);
+        let users = self.users.iter();
+        command.args(users.map(|users| format!("--build-users-group={}", users.group)));
         let daemon = self.site.launch_command(self.on_head(&command));
         let socket = self.site.socket();
         daemon.wait_until(|| UnixStream::connect(&socket).is_ok(), "to serve");

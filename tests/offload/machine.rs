@@ -11,7 +11,7 @@ use crate::cable::{Cable, Quality};
 use crate::farm::CLIENT;
 use crate::harness::{Site, eventually};
 use crate::inspection::{locks_and_temporary, names, store_items};
-use crate::namespaces::{Namespaces, Process, START_NETWORK, output};
+use crate::namespaces::{Namespaces, Process, START_NETWORK, output, show_accounts};
 
 /// The machines' group of build users.
 const GROUP: &str = "offload-test-build";
@@ -133,7 +133,6 @@ impl Machine {
         let size = |mib: Option<u32>| mib.map_or(String::new(), |mib| format!("{mib}m"));
         fs::set_permissions(files.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         let script = "mount --bind \"$1/gate\" \"$2/gate\"
-            for file in passwd group; do mount --bind \"$1/$file\" /etc/$file; done
             if [ -n \"$4\" ]; then mount -t tmpfs -o size=$4,mode=755 store \"$2/store\"; fi
             if [ -n \"$5\" ]; then mount -t tmpfs -o size=$5,mode=1777 tmp \"$2/tmp\"; fi
             mount --rbind \"$2\" \"$1\"
@@ -146,7 +145,8 @@ impl Machine {
             mkdir -p /var/guix/daemon-socket /var/empty
             ln -s \"$1/state/daemon-socket/socket\" /var/guix/daemon-socket/socket
             hostname \"$3\"";
-        let script = format!("{script}; {START_NETWORK}");
+        let accounts = show_accounts("$1");
+        let script = format!("{accounts}; {script}; {START_NETWORK}");
         let root = site.path(".");
         let words = [
             root.to_str().unwrap(),

@@ -11,6 +11,15 @@ use nix::sched::{CloneFlags, setns};
 pub const START_NETWORK: &str =
     "ip link set lo up; echo reno >/proc/sys/net/ipv4/tcp_congestion_control";
 
+/// Shell code that shows the accounts of a directory, which may be a variable of the shell.
+pub fn show_accounts(directory: &str) -> String {
+    // Nothing can be mounted on a file that is deleted, as that of a test's build users is.
+    format!(
+        "for file in passwd group; do umount --lazy /etc/$file 2>/dev/null || :
+            mount --bind \"{directory}/$file\" /etc/$file; done"
+    )
+}
+
 /// Namespaces, held by a shell that ends when its standard input does: with us, at the latest.
 pub struct Namespaces {
     /// The program that made them; its end is the end of the first process in them.
