@@ -14,6 +14,7 @@ use store::{Level, Progress};
 use super::attempt::Attempt;
 use super::attempt_error::AttemptError;
 use super::job::Job;
+use crate::substituter::Timeouts;
 
 /// The deadline of one round of a build.
 pub(super) struct Deadline<'a> {
@@ -32,7 +33,7 @@ impl<'a> Deadline<'a> {
             attempt,
             name: job.description(),
             started: Instant::now(),
-            seconds: u64::try_from(job.session.build_timeout).unwrap_or(0),
+            seconds: Timeouts::of(&job.session).total,
         }
     }
 

@@ -18,6 +18,7 @@ use super::log_sink::LogRecord;
 use crate::cancel::CancelEvent;
 use crate::request_error::RequestError;
 use crate::settings::SessionSettings;
+use crate::substituter::Timeouts;
 
 /// How much is read and logged at a time, in bytes.
 const OUTPUT_CHUNK_SIZE: usize = 4096;
@@ -40,10 +41,10 @@ pub(super) struct Limits {
 impl Limits {
     /// The limits of a session.
     pub(super) fn of(session: &SessionSettings) -> Limits {
-        let seconds = |limit: i64| u64::try_from(limit).unwrap_or(0);
+        let Timeouts { silence, total } = Timeouts::of(session);
         Limits {
-            silence: seconds(session.max_silent_time),
-            total: seconds(session.build_timeout),
+            silence,
+            total,
             log_size: session.max_log_size,
         }
     }

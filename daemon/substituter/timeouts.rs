@@ -10,9 +10,9 @@ use crate::settings::SessionSettings;
 #[derive(Clone, Copy, Default)]
 pub struct Timeouts {
     /// Without anything happening.
-    pub(super) silence: u64,
+    pub silence: u64,
     /// In all.
-    pub(super) total: u64,
+    pub total: u64,
 }
 
 impl Timeouts {

@@ -428,21 +428,28 @@ impl<'a> Worker<'a> {
 
     /// Wakes as many goals as there are free slots.
     fn wake_for_slots(&mut self) {
-        for (queue, slots) in [
-            (Queue::BuildSlot, self.slots.clone()),
-            (Queue::FetchSlot, self.fetch_slots.clone()),
+        self.wake_waiting(|slots| match slots.none_allowed() {
+            true => usize::MAX,
+            false => slots.free().max(1),
+        });
+    }
+
+    /// Wakes so many of the goals that wait for slots of each kind. Returns whether there were any.
+    fn wake_waiting(&mut self, count: impl Fn(&Slots) -> usize) -> bool {
+        let mut woken = false;
+        for (queue, count) in [
+            (Queue::BuildSlot, count(&self.slots)),
+            (Queue::FetchSlot, count(&self.fetch_slots)),
         ] {
-            let free = match slots.none_allowed() {
-                true => usize::MAX,
-                false => slots.free().max(1),
-            };
-            for _ in 0..free {
+            for _ in 0..count {
                 let Some(id) = self.planner.goals.next_of(queue) else {
                     break;
                 };
                 self.unblock(id);
+                woken = true;
             }
         }
+        woken
     }
 
     /// Wakes the postponed goals if it is time.
@@ -460,22 +467,7 @@ impl<'a> Worker<'a> {
 
     /// Wakes goals that wait for slots that are free, if nothing else will. Returns whether there were any.
     fn wake_overlooked(&mut self) -> bool {
-        if self.blocked.is_hopeful() {
-            return false;
-        }
-        let mut woken = false;
-        for (queue, is_free) in [
-            (Queue::BuildSlot, self.slots.is_free()),
-            (Queue::FetchSlot, self.fetch_slots.is_free()),
-        ] {
-            if is_free {
-                if let Some(id) = self.planner.goals.next_of(queue) {
-                    self.unblock(id);
-                    woken = true;
-                }
-            }
-        }
-        woken
+        !self.blocked.is_hopeful() && self.wake_waiting(|slots| usize::from(slots.is_free()))
     }
 
     /// Fails if no event will ever come: goals wait for slots that won't become free, or for each
@@ -522,13 +514,10 @@ impl<'a> Worker<'a> {
         if goal.hook_failures < HOOK_FAILURE_LIMIT && !job.must_be_local() {
             job.hooks = self.hooks.clone().filter(|hooks| hooks.is_usable());
         }
-        if job.hooks.is_some() {
-            if let Some(requirements) = self.requirements(id) {
-                if self.postponement.would_be_postponed(&requirements) {
-                    self.postpone(id, Obstacle::Machine);
-                    return Ok(());
-                }
-            }
+        let requirements = Requirements::of(&job.derivation);
+        if job.hooks.is_some() && self.postponement.would_be_postponed(&requirements) {
+            self.postpone(id, Obstacle::Machine);
+            return Ok(());
         }
         if self.blocked.attempts() >= ATTEMPT_LIMIT {
             self.block(id, Blocker::Slot);

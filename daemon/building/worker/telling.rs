@@ -49,7 +49,7 @@ impl Worker<'_> {
             let past = elapsed.get(&id).copied().unwrap_or_default();
             all.saturating_sub(u64::try_from(past.as_millis()).unwrap_or(u64::MAX))
         };
-        let (path, _) = goals.longest_path(|id, weighed| left(id, weighed.weight));
+        let (path, shortest) = goals.longest_path(|id, weighed| left(id, weighed.weight));
         let path: Vec<String> = (path.into_iter())
             .filter(|id| matches!(id, GoalId::Build(_)))
             .filter_map(|id| goals.path(id).map(ToString::to_string))
@@ -61,7 +61,7 @@ impl Worker<'_> {
             failed: self.failures.count,
             unlisted_path: path.len().saturating_sub(PATH_SHOWN) as u64,
             critical_path: path.into_iter().take(PATH_SHOWN).collect(),
-            end: self.expected_end(left, running_count),
+            end: self.expected_end(left, shortest, running_count),
             builds: (running.into_iter())
                 .filter_map(|(id, stage, elapsed)| self.running(id, stage, elapsed))
                 .collect(),
@@ -129,9 +129,14 @@ impl Worker<'_> {
         })
     }
 
-    /// When everything will probably be done. Unknown, if of some derivation it isn't known how long its
-    /// like takes.
-    fn expected_end(&self, left: impl Fn(GoalId, u64) -> u64, running: u64) -> Option<End> {
+    /// When everything will probably be done, if the longest path usually takes `shortest`. Unknown, if of
+    /// some derivation it isn't known how long its like takes.
+    fn expected_end(
+        &self,
+        left: impl Fn(GoalId, u64) -> u64,
+        shortest: u64,
+        running: u64,
+    ) -> Option<End> {
         let goals = &self.planner.goals;
         let builds = || goals.all().filter(|id| matches!(id, GoalId::Build(_)));
         let long = |id| goals.weighed(id).and_then(|weighed: Weighed| weighed.long);
@@ -139,7 +144,6 @@ impl Worker<'_> {
         for id in builds() {
             all = all.saturating_add(left(id, long(id)?));
         }
-        let (_, shortest) = goals.longest_path(|id, weighed| left(id, weighed.weight));
         let (_, longest) =
             goals.longest_path(|id, weighed| left(id, weighed.long.unwrap_or(weighed.weight)));
         // No schedule that leaves nothing idle takes longer (Graham 1966).
