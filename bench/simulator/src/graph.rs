@@ -9,8 +9,9 @@
 //!   derivations and 300,000 edges, six and a half each; how many depend on one follows a power law, which
 //!   is what preferential attachment gives.
 //!
-//! Assumptions of ours: seven of ten inputs are chosen by how many depend on them already; a third of the inputs is needed at run time, too; a closure that has 200 items
-//! gets no more; and neither time nor size depends on the place in the graph.
+//! Assumptions of ours: seven of ten inputs are chosen by how many depend on them already; a third of the
+//! inputs is needed at run time, too; a closure that has 200 items gets no more; and neither time nor size
+//! depends on the place in the graph.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};

@@ -32,6 +32,14 @@ struct Class {
     rate: f64,
 }
 
+impl Class {
+    /// How long its first transfer still takes.
+    fn left(&self) -> Option<f64> {
+        let Reverse((end, _)) = self.ends.peek()?;
+        Some((end.0 - self.served) / self.rate)
+    }
+}
+
 impl Line {
     /// A line that carries `capacity` bytes each second.
     pub fn new(capacity: f64) -> Line {
@@ -67,19 +75,14 @@ impl Line {
 
     /// When the next transfer ends, if nothing changes.
     pub fn next_end(&self) -> Option<f64> {
-        let ends = self.classes.iter().filter_map(|class| {
-            let Reverse((end, _)) = class.ends.peek()?;
-            Some(self.now.0 + ((end.0 - class.served) / class.rate).max(0.0))
-        });
-        ends.min_by(f64::total_cmp)
+        let left = self.classes.iter().filter_map(Class::left);
+        let least = left.min_by(f64::total_cmp)?;
+        Some(self.now.0 + least.max(0.0))
     }
 
     /// Ends the transfer that [`Line::next_end`] has told of.
     pub fn end(&mut self, now: f64) -> Option<usize> {
-        let left = |class: &Class| match class.ends.peek() {
-            Some(Reverse((end, _))) => (end.0 - class.served) / class.rate,
-            None => f64::INFINITY,
-        };
+        let left = |class: &Class| class.left().unwrap_or(f64::INFINITY);
         self.advance(now);
         let first = (self.classes.iter_mut()).min_by(|a, b| left(a).total_cmp(&left(b)))?;
         let Reverse((_, transfer)) = first.ends.pop()?;

@@ -25,7 +25,7 @@ pub struct Machine {
     pub uploads: VecDeque<(usize, u64)>,
     /// The attempts whose outputs are to be fetched, the first of which is.
     pub downloads: VecDeque<usize>,
-    /// The rates of the last transfers there and back.
+    /// The rates of the last transfers there.
     pub rates_there: Rates,
     /// Those of the last transfers back.
     pub rates_back: Rates,
