@@ -9,6 +9,7 @@ use anyhow::Result;
 use formats::{StoreDir, StorePath};
 use protocol::client::{Address, Connection, Options};
 use store::Directories;
+use system::terminal;
 
 use crate::output;
 use crate::plain_lines::LineWriter;
@@ -42,7 +43,7 @@ impl Daemon {
         let address = Address::from_environment(&directories.state)?;
         let mut connection = address.connect(&directories.store, options)?;
         // Its messages are for the user, even when nothing is built.
-        if output::is_screen(&io::stderr()) {
+        if terminal::is_screen(&io::stderr()) {
             connection.set_log(|text| _ = output::stderr().write_all(text));
         } else {
             let mut lines = LineWriter::new(output::stderr());

@@ -33,6 +33,7 @@ mod processes;
 mod progress;
 mod roots;
 mod status;
+mod table;
 mod weather;
 mod whom;
 

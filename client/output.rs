@@ -18,6 +18,7 @@ use formats::printable::{printable, printable_lines};
 use system::errno::without_number;
 use system::poll::{PollFd, PollFlags, poll};
 use system::signal::end_by_broken_pipe;
+use system::terminal;
 
 /// The size of the output buffer, in bytes.
 const OUTPUT_BUFFER_SIZE: usize = 128 * 1024;
@@ -154,16 +155,10 @@ pub fn error(command: &str, error: &anyhow::Error) {
     message(command, "error: ", &text);
 }
 
-/// Whether `stream` is a terminal that understands control sequences.
-pub fn is_screen(stream: &impl IsTerminal) -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-    stream.is_terminal() && !is_dumb
-}
-
 /// Whether `stream` is a terminal that shows colors, and the user has not said `NO_COLOR`.
 pub fn has_colors(stream: &impl IsTerminal) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    is_screen(stream) && !is_set("NO_COLOR")
+    terminal::is_screen(stream) && !is_set("NO_COLOR")
 }
 
 /// Whether standard error is a terminal.
@@ -186,7 +181,7 @@ impl Surface {
     /// Standard error.
     pub fn of_stderr() -> Surface {
         let stderr = io::stderr();
-        match (is_screen(&stderr), has_colors(&stderr)) {
+        match (terminal::is_screen(&stderr), has_colors(&stderr)) {
             (false, _) => Surface::Lines,
             (true, false) => Surface::Screen,
             (true, true) => Surface::Colors,

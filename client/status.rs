@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
 use farm::status::{Client, Machine, Request, Running, Status, Wait};
 use formats::printable::{printable, printable_json};
+use formats::store_path::name_without_hash;
 use indicatif::HumanDuration;
 use protocol::client::Error;
 
 use crate::daemon::Daemon;
 use crate::output;
+use crate::table::table;
 
 /// How many goals that wait are shown of a request.
 const WAITS_SHOWN: usize = 20;
@@ -102,23 +102,6 @@ fn shown(status: &Status, width: Option<u16>) -> String {
         }
     }
     text
-}
-
-fn table<const COLUMNS: usize>(
-    headings: [&str; COLUMNS],
-    rows: impl Iterator<Item = [String; COLUMNS]>,
-    width: Option<u16>,
-) -> String {
-    let mut table = Table::new();
-    table
-        .load_preset(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width.unwrap_or(u16::MAX))
-        .set_header(headings);
-    for row in rows {
-        table.add_row(row.map(|cell| printable(&cell).into_owned()));
-    }
-    format!("{table}\n")
 }
 
 /// The lines about a request as a whole.
@@ -235,8 +218,7 @@ fn machine_row(machine: &Machine) -> [String; 3] {
 
 /// What people call an item: its name, without directory, hash and `.drv`.
 fn name(path: &str) -> String {
-    let base = path.rsplit('/').next().unwrap_or(path);
-    let name = base.split_once('-').map_or(base, |(_, name)| name);
+    let name = name_without_hash(path);
     printable(name.strip_suffix(".drv").unwrap_or(name)).into_owned()
 }
 

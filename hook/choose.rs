@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 
 use crate::directories::HookDirectories;
 use crate::drained::{self, Drained};
-use crate::health::Health;
+use crate::health::{Health, Pause};
 use crate::inputs::{Inputs, LazyInputs, Usual};
 use crate::machines::Machine;
 use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
@@ -100,25 +100,23 @@ pub fn choose<'a>(
             continue;
         }
         let health = Health::load(directories, machine);
-        let wait = health.set_aside_s();
-        if wait > 0 {
-            let error = health.last_error.as_deref().unwrap_or("it failed");
-            let reason = format!("set aside for {wait} s more: {error}");
-            rejections.push(Rejection::dead(machine, reason));
-        } else if health.busy_s() > 0 {
-            let reason = health.busy_reason.as_deref().unwrap_or("it has no room");
-            rejections.push(Rejection::busy(machine, reason.to_owned()));
-        } else {
-            let taken = slots::taken(directories, machine)?.len();
-            match suitability::no_slot(machine, taken) {
-                Some(reason) => rejections.push(Rejection::busy(machine, reason)),
-                None => able.push(Able {
-                    machine,
-                    health,
-                    taken,
-                    lacking: None,
-                }),
-            }
+        if let Some(pause) = health.pause() {
+            let reason = pause.to_string();
+            rejections.push(match pause {
+                Pause::SetAside { .. } => Rejection::dead(machine, reason),
+                Pause::Busy(_) => Rejection::busy(machine, reason),
+            });
+            continue;
+        }
+        let taken = slots::taken(directories, machine)?.len();
+        match suitability::no_slot(machine, taken) {
+            Some(reason) => rejections.push(Rejection::busy(machine, reason)),
+            None => able.push(Able {
+                machine,
+                health,
+                taken,
+                lacking: None,
+            }),
         }
     }
     let mut able = ask(able, directories, &mut rejections);

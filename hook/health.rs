@@ -5,6 +5,7 @@
 //! while; that time doubles with each consecutive failure (exponential backoff, with jitter). A pool that
 //! had no room is not asked again for a few seconds, however many builds wait.
 
+use std::fmt;
 use std::fs;
 use std::io;
 
@@ -226,6 +227,17 @@ impl Health {
         self.aside_until.saturating_sub(unix_time())
     }
 
+    /// Why it gets no builds now, whatever its slots and its load.
+    pub fn pause(&self) -> Option<Pause<'_>> {
+        let wait = self.set_aside_s();
+        if wait > 0 {
+            let error = self.last_error.as_deref().unwrap_or("it failed");
+            return Some(Pause::SetAside { wait, error });
+        }
+        let reason = self.busy_reason.as_deref().unwrap_or("it has no room");
+        (self.busy_s() > 0).then_some(Pause::Busy(reason))
+    }
+
     /// Whether load and free space are known and still valid.
     pub fn is_fresh(&self) -> bool {
         self.cores > 0 && unix_time().saturating_sub(self.asked) < FRESH
@@ -235,6 +247,29 @@ impl Health {
     /// it has been given since the load was measured.
     pub fn normalized_load(&self) -> f64 {
         (self.load + f64::from(self.given)) / f64::from(self.cores.max(1))
+    }
+}
+
+/// Why a machine gets no builds for some time. Displayed, it says so to users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause<'a> {
+    /// It has failed.
+    SetAside {
+        /// For how many more seconds.
+        wait: u64,
+        /// What was wrong.
+        error: &'a str,
+    },
+    /// It is a pool, and has no room, in its scheduler's words.
+    Busy(&'a str),
+}
+
+impl fmt::Display for Pause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pause::SetAside { wait, error } => write!(f, "set aside for {wait} s more: {error}"),
+            Pause::Busy(reason) => f.write_str(reason),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub struct LazyInputs {
     derivation: String,
     store: OnceCell<Option<Store>>,
     inputs: OnceCell<Option<Inputs>>,
+    usual: OnceCell<Usual>,
 }
 
 impl LazyInputs {
@@ -51,6 +52,7 @@ impl LazyInputs {
             derivation: derivation.to_owned(),
             store: OnceCell::new(),
             inputs: OnceCell::new(),
+            usual: OnceCell::new(),
         }
     }
 
@@ -67,30 +69,35 @@ impl LazyInputs {
     /// What is remembered in the hook's directory of builds of the same name for this system: how long they
     /// usually take on a machine of speed 1, and how much is usually fetched.
     pub fn usual(&self, offload: &Path, system: &str) -> Usual {
+        let ask = || self.ask_usual(offload, system).unwrap_or_default();
+        *self.usual.get_or_init(ask)
+    }
+
+    fn ask_usual(&self, offload: &Path, system: &str) -> Result<Usual, history::Error> {
         let item = ItemName::of(&self.derivation);
-        let ask = || {
-            let history = Reader::open(offload, HISTORY_PATIENCE)?;
-            let Some(history) = history else {
-                return Ok(Usual::default());
-            };
-            let estimate = history.estimate(&item, system)?;
-            let attempts = history.attempts(&Filter {
-                name: Some(item.name.clone()),
-                system: Some(system.to_owned()),
-                result: Some(AttemptResult::Done),
-                limit: Some(LAST_BUILDS),
-                ..Filter::default()
-            })?;
-            let sizes = attempts.iter().map(|attempt| attempt.bytes_retrieved);
-            // Nothing is fetched of what this host has built.
-            let mut sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();
-            sizes.sort_unstable();
-            Ok(Usual {
-                time: (estimate.from == Basis::Name).then_some(estimate.usual),
-                outputs: sizes.get(sizes.len() / 2).copied(),
-            })
+        let Some(history) = Reader::open(offload, HISTORY_PATIENCE)? else {
+            return Ok(Usual::default());
         };
-        ask().unwrap_or_else(|_: history::Error| Usual::default())
+        let attempts = history.attempts(&Filter {
+            name: Some(item.name.clone()),
+            system: Some(system.to_owned()),
+            result: Some(AttemptResult::Done),
+            limit: Some(LAST_BUILDS),
+            ..Filter::default()
+        })?;
+        if attempts.is_empty() {
+            // What is known of others would not count.
+            return Ok(Usual::default());
+        }
+        let estimate = history.estimate(&item, system)?;
+        let sizes = attempts.iter().map(|attempt| attempt.bytes_retrieved);
+        // Nothing is fetched of what this host has built.
+        let mut sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();
+        sizes.sort_unstable();
+        Ok(Usual {
+            time: (estimate.from == Basis::Name).then_some(estimate.usual),
+            outputs: sizes.get(sizes.len() / 2).copied(),
+        })
     }
 
     /// The store, if it was needed before.

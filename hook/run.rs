@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use farm::history::AttemptResult;
 use formats::StorePath;
+use formats::store_path::name_without_hash;
 use protocol::trace::Trace;
 use store::{Directories, Quiet, Store, StoreOptions};
 
@@ -178,10 +179,8 @@ impl<'a> MachineSearch<'a> {
         pool: &Pool,
     ) -> Result<Box<dyn Transport>, remote::Error> {
         let machine = chosen.machine;
-        let name = self.request.derivation.rsplit('/').next();
-        let name = name.and_then(|item| Some(item.split_once('-')?.1));
         let wanted = Wanted {
-            name: name.unwrap_or(""),
+            name: name_without_hash(&self.request.derivation),
             features: &self.request.features,
             seconds: self.seconds,
         };
@@ -226,7 +225,7 @@ impl<'a> MachineSearch<'a> {
     /// with it was said when it was read first.)
     fn keep_listed(&mut self) {
         if let Ok(list) = generated::load(self.directories, Audience::Administrator) {
-            let listed: HashSet<String> = list.machines.iter().map(Machine::key).collect();
+            let listed: HashSet<String> = list.keys().collect();
             self.candidates
                 .retain(|machine| listed.contains(&machine.key()));
         }

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use formats::store_path::name_without_hash;
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
@@ -45,9 +46,7 @@ pub struct Occupant {
 impl Occupant {
     /// The derivation's name, without its hash, by which nobody knows it.
     pub fn name(&self) -> &str {
-        let item = self.derivation.rsplit('/').next();
-        let item = item.unwrap_or(&self.derivation);
-        item.split_once('-').map_or(item, |(_, name)| name)
+        name_without_hash(&self.derivation)
     }
 }
 

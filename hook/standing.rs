@@ -24,16 +24,11 @@ impl Standing {
     pub fn of(directories: &HookDirectories, machine: &Machine) -> io::Result<Standing> {
         let health = Health::load(directories, machine);
         let building = slots::taken(directories, machine)?;
-        let aside = health.set_aside_s();
         let drained = Drained::load(directories, &machine.key())?;
         let why_not = if let Some(drained) = drained {
             Some(drained.to_string())
-        } else if aside > 0 {
-            let error = health.last_error.as_deref().unwrap_or("it failed");
-            Some(format!("set aside for {aside} s more: {error}"))
-        } else if health.busy_s() > 0 {
-            let reason = health.busy_reason.as_deref().unwrap_or("it has no room");
-            Some(reason.to_owned())
+        } else if let Some(pause) = health.pause() {
+            Some(pause.to_string())
         } else {
             suitability::no_slot(machine, building.len()).or_else(|| {
                 let is_known = machine.pool.is_none() && health.is_fresh();

@@ -191,7 +191,6 @@ pub fn offload(
     };
     course.enter(Part::Building);
     transport.build(build, log)?;
-    course.enter(Part::Retrieving);
     retrieve(
         host,
         machine,

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ContentArrangement, Table};
 use farm::estimate::Estimate;
 use farm::history::{Attempt, Kind, MachineState, SystemSummary, UNKNOWN_MACHINE};
 use formats::printable::printable;
 use indicatif::HumanBytes;
 
+use crate::table;
+
 /// A row for each attempt. As wide as the terminal, if standard output is one.
 pub fn attempts(attempts: &[Attempt], now: u64) -> String {
-    let mut table = table(&[
+    let headings = [
         "ended",
         "what",
         "system",
@@ -21,8 +21,8 @@ pub fn attempts(attempts: &[Attempt], now: u64) -> String {
         "built",
         "retrieved",
         "result",
-    ]);
-    for attempt in attempts {
+    ];
+    let rows = attempts.iter().map(|attempt| {
         let times = &attempt.times;
         let transferred = |time, bytes| match bytes {
             0 => span(time),
@@ -35,7 +35,7 @@ pub fn attempts(attempts: &[Attempt], now: u64) -> String {
         if !attempt.reason.is_empty() {
             result = format!("{result}: {}", attempt.reason);
         }
-        let cells = [
+        [
             ago(attempt.time, now),
             format!("{} {}", attempt.item.name, attempt.item.version),
             attempt.system.clone(),
@@ -45,33 +45,31 @@ pub fn attempts(attempts: &[Attempt], now: u64) -> String {
             span(times.built),
             transferred(times.retrieved, attempt.bytes_retrieved),
             result,
-        ];
-        table.add_row(cells.map(|cell| printable(&cell).into_owned()));
-    }
-    format!("{table}\n")
+        ]
+    });
+    table(headings, rows)
 }
 
 /// A row for each state.
 pub fn states(states: &[MachineState], now: u64) -> String {
-    let mut table = table(&["when", "machine", "slots", "load", "free", "state"]);
-    for one in states {
+    let headings = ["when", "machine", "slots", "load", "free", "state"];
+    let rows = states.iter().map(|one| {
         let mut state = one.state.name().to_owned();
         if !one.reason.is_empty() {
             state = format!("{state}: {}", one.reason);
         }
         let is_known = one.cores > 0;
         let if_known = |text: String| if is_known { text } else { "-".to_owned() };
-        let cells = [
+        [
             ago(one.time, now),
             one.machine.clone(),
             one.slots.to_string(),
             if_known(format!("{:.2}", one.load / f64::from(one.cores.max(1)))),
             if_known(HumanBytes(one.free_bytes).to_string()),
             state,
-        ];
-        table.add_row(cells.map(|cell| printable(&cell).into_owned()));
-    }
-    format!("{table}\n")
+        ]
+    });
+    table(headings, rows)
 }
 
 /// What is known of one thing: a line and a table for each system, and its last builds.
@@ -95,32 +93,30 @@ pub fn of_item(summary: &[SystemSummary], last: &[Attempt], now: u64) -> String 
         };
         let line = format!("{name} for {} {takes}", system.system);
         text += &format!("{}\n", printable(&line));
-        let mut table = table(&["machine", "takes", "built", "failed", "otherwise", "last"]);
-        for one in &system.machines {
-            let cells = [
+        let headings = ["machine", "takes", "built", "failed", "otherwise", "last"];
+        let rows = system.machines.iter().map(|one| {
+            [
                 machine(&one.machine),
                 one.usual.map_or_else(|| "-".to_owned(), span),
                 one.done.to_string(),
                 one.failed.to_string(),
                 one.other.to_string(),
                 ago(one.last, now),
-            ];
-            table.add_row(cells.map(|cell| printable(&cell).into_owned()));
-        }
-        text += &format!("{table}\n\n");
+            ]
+        });
+        text += &table(headings, rows);
+        text += "\n";
     }
     text + &attempts(last, now)
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
+/// A table that is as wide as the terminal, if standard output is one.
+fn table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> String {
     let width = system::terminal::width(&std::io::stdout());
-    table
-        .load_preset(UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width.unwrap_or(u16::MAX))
-        .set_header(header.iter().copied());
-    table
+    table::table(headings, rows, width)
 }
 
 fn machine(name: &str) -> String {

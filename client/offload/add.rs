@@ -162,7 +162,7 @@ pub fn remove(
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
     let file = MachineFile::open(&machines::changeable_file(&directories.configuration))?;
     let list = file.machines()?;
-    let keys: Vec<String> = list.machines.iter().map(Machine::key).collect();
+    let keys: Vec<String> = list.keys().collect();
     let chosen = match named(&keys, names) {
         Ok(chosen) => chosen,
         Err(message) => bail!(elsewhere(&directories, names).unwrap_or(message)),
@@ -175,7 +175,7 @@ pub fn remove(
     change.write()?;
     for key in &chosen {
         let mut builds = 0;
-        if let Some(machine) = list.machines.iter().find(|machine| machine.key() == *key) {
+        if let Some(machine) = list.find(key) {
             builds = slots::taken(&directories, machine).map_or(0, |taken| taken.len());
         }
         match builds {
@@ -199,11 +199,10 @@ pub fn remove(
 /// Where machines are that are not in the file which can be changed.
 fn elsewhere(directories: &HookDirectories, names: &[String]) -> Option<String> {
     let list = generated::load(directories, Audience::Administrator).ok()?;
-    let keys: Vec<String> = list.machines.iter().map(Machine::key).collect();
+    let keys: Vec<String> = list.keys().collect();
     let chosen = names.iter().find_map(|name| {
         let chosen = named(&keys, std::slice::from_ref(name)).ok()?;
-        let of_it = |machine: &&Machine| machine.key() == chosen[0];
-        let machine = list.machines.iter().find(of_it)?;
+        let machine = list.find(&chosen[0])?;
         let is_here = machine.place.file == machines::changeable_file(&directories.configuration);
         (!is_here).then_some(machine)
     })?;
@@ -220,7 +219,7 @@ fn absolute(file: String) -> Result<String> {
 }
 
 fn check_unlisted(list: &MachineList, key: &str) -> Result<()> {
-    match list.machines.iter().find(|machine| machine.key() == key) {
+    match list.find(key) {
         Some(machine) => bail!(
             "there is an entry for '{key}' already, at {}",
             machine.place

@@ -31,7 +31,7 @@ pub fn drain(
 ) -> Result<()> {
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
     let list = Selection::default().load(&directories)?;
-    let known: Vec<String> = list.machines.iter().map(Machine::key).collect();
+    let known: Vec<String> = list.keys().collect();
     let chosen = named(&known, names).map_err(anyhow::Error::msg)?;
     let mut machines = list.machines;
     machines.retain(|machine| chosen.contains(&machine.key()));
@@ -60,7 +60,7 @@ pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) ->
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
     let drained = drained::keys(&directories).context("looking for drained machines")?;
     let mut known: Vec<String> = match Selection::default().load(&directories) {
-        Ok(list) => list.machines.iter().map(Machine::key).collect(),
+        Ok(list) => list.keys().collect(),
         // The last machine may be gone.
         Err(_) if !drained.is_empty() => Vec::new(),
         Err(error) => return Err(error),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use formats::Hash;
 use formats::printable::printable;
+use formats::store_path::name_without_hash;
 use protocol::trace::Trace;
 
 /// The least time between two reports of progress.
@@ -151,9 +152,7 @@ impl Progress {
     }
 
     fn bar(&mut self, done: u64) {
-        let name = self.file.rsplit('/').next().unwrap_or_default();
-        // Without the hash.
-        let name = name.split_once('-').map_or(name, |(_, name)| name);
+        let name = name_without_hash(&self.file);
         let share = match self.size {
             Some(size) if size > 0 => format!(" {:5.1}%", done as f64 * 100.0 / size as f64),
             _ => String::new(),

@@ -17,13 +17,12 @@ use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 use system::pipe;
-use system::process::Spawn;
 
 use super::entries;
 use super::run::{ANSWER_LIMIT, run};
 use crate::directories::HookDirectories;
 use crate::machines::Generator;
-use crate::pool::program;
+use crate::pool::start_program;
 use crate::remote::on_one_line;
 use crate::stderr_line;
 
@@ -199,18 +198,8 @@ impl<'a> Files<'a> {
             if self.lock()?.is_locked()? {
                 return Ok(());
             }
-            let (ours, theirs) = pipe::socket_pair()?;
-            Spawn::new(program()?)
-                .arg0("guix-offload")
-                .arg("refresh")
-                .current_dir("/")
-                .setsid()
-                .fd(theirs, 0)
-                .fd(pipe::null()?, 1)
-                .fd(pipe::null()?, 2)
-                .spawn()?
-                .leave();
-            (&ours).write_all(&serde_json::to_vec(generator)?)
+            let mut stream = start_program("refresh", pipe::null()?.into(), pipe::null()?.into())?;
+            stream.write_all(&serde_json::to_vec(generator)?)
         };
         if let Err(error) = start() {
             stderr_line!("warning: cannot run `{}': {error}", generator.name());

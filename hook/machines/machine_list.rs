@@ -27,6 +27,16 @@ impl MachineList {
         self.problems.iter().chain(&self.warnings)
     }
 
+    /// The `NAME:PORT`s of the machines, in order.
+    pub fn keys(&self) -> impl Iterator<Item = String> {
+        self.machines.iter().map(Machine::key)
+    }
+
+    /// The first machine with this `NAME:PORT`.
+    pub fn find(&self, key: &str) -> Option<&Machine> {
+        self.machines.iter().find(|machine| machine.key() == key)
+    }
+
     /// The names of the files, for messages: `'FILE', 'FILE'`.
     pub fn file_names(&self) -> String {
         let names: Vec<String> = self

@@ -76,12 +76,18 @@ pub fn load_text(file: &Path, text: &str) -> Result<MachineList, Error> {
     }
 }
 
+/// The only file that is read, if the environment names one.
+fn named_file() -> Option<PathBuf> {
+    let file = std::env::var_os(FILE_VARIABLE);
+    file.filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
 /// The machines configured under `configuration` (`/etc/guix`): `machines.scm`,
 /// `machines.toml` and `machines` (Nix's lines), each if it exists; or only the file that
 /// `GUIX_OFFLOAD_MACHINES` names.
 pub fn load(configuration: &Path) -> Result<MachineList, Error> {
-    if let Some(file) = std::env::var_os(FILE_VARIABLE).filter(|f| !f.is_empty()) {
-        return load_file(Path::new(&file));
+    if let Some(file) = named_file() {
+        return load_file(&file);
     }
     let mut all = MachineList::default();
     for name in FILES {
@@ -102,16 +108,13 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
 
 /// The file to which entries are added: `machines.toml`, or the one that `GUIX_OFFLOAD_MACHINES` names.
 pub fn changeable_file(configuration: &Path) -> PathBuf {
-    match std::env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty()) {
-        Some(file) => file.into(),
-        None => configuration.join("machines.toml"),
-    }
+    named_file().unwrap_or_else(|| configuration.join("machines.toml"))
 }
 
 /// Whether there is a machine file, in which there may be machines.
 pub fn are_configured(configuration: &Path) -> bool {
-    if let Some(file) = std::env::var_os(FILE_VARIABLE).filter(|f| !f.is_empty()) {
-        return Path::new(&file).exists();
+    if let Some(file) = named_file() {
+        return file.exists();
     }
     FILES.iter().any(|name| configuration.join(name).exists())
 }

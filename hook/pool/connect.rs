@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use system::pipe;
-use system::process::Spawn;
 use system::socket;
 
 use super::failure::{Failure, FailureKind};
@@ -112,23 +110,12 @@ fn existing(plan: &Plan, request: &Request) -> Option<UnixStream> {
     (is_ours && messages::write(&stream, request).is_ok()).then_some(stream)
 }
 
-/// Starts a keeper, which is not killed with us: it is in a session of its own, and has none of our
-/// files.
+/// Starts a keeper.
 fn start(plan: &Plan) -> io::Result<UnixStream> {
-    let (ours, theirs) = pipe::socket_pair()?;
     let log = File::create(plan.file("log"))?;
-    Spawn::new(program::find()?)
-        .arg0("guix-offload")
-        .arg("keeper")
-        .current_dir("/")
-        .setsid()
-        .fd(theirs, 0)
-        .fd(log.try_clone()?, 1)
-        .fd(log, 2)
-        .spawn()?
-        .leave();
-    messages::write(&ours, plan)?;
-    Ok(ours)
+    let stream = program::start("keeper", log.try_clone()?.into(), log.into())?;
+    messages::write(&stream, plan)?;
+    Ok(stream)
 }
 
 /// Waits for the keeper's last word, and reports now and then that it waits.
@@ -170,6 +157,7 @@ fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use system::pipe;
 
     #[test]
     fn a_job_that_does_not_start_in_time_is_given_up_as_busy() {

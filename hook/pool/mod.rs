@@ -58,6 +58,6 @@ pub use keeper::run as keep;
 pub use longest_job::minutes as longest_job;
 pub use messages::Worker;
 pub use plan::{Plan, Wanted};
-pub(crate) use program::find as program;
+pub(crate) use program::start as start_program;
 pub use record::{Record, State, rank, records};
 pub(crate) use scheduler_command::{run as run_as, spawn as spawn_as};

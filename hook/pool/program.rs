@@ -1,9 +1,13 @@
 //! The program `guix-offload`, of which keepers and workers are a part.
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use system::companion::Companion;
+use system::pipe;
+use system::process::Spawn;
 
 /// The hook, for other programs that use this library.
 const HOOK: Companion = Companion {
@@ -11,6 +15,23 @@ const HOOK: Companion = Companion {
     built: "guix-offload",
     installed: "guix/offload",
 };
+
+/// Starts it in the background, where it isn't killed with us: in a session of its own, with none of our files
+/// but these. Returns what it reads as its standard input.
+pub fn start(word: &str, out: OwnedFd, errors: OwnedFd) -> io::Result<UnixStream> {
+    let (ours, theirs) = pipe::socket_pair()?;
+    Spawn::new(find()?)
+        .arg0("guix-offload")
+        .arg(word)
+        .current_dir("/")
+        .setsid()
+        .fd(theirs, 0)
+        .fd(out, 1)
+        .fd(errors, 2)
+        .spawn()?
+        .leave();
+    Ok(ours)
+}
 
 /// Its file name: that of this program, if it is the hook (which is installed under other names, too).
 pub fn find() -> io::Result<PathBuf> {

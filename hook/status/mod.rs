@@ -8,11 +8,12 @@ mod table;
 mod watch;
 mod words;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use store::Directories;
+use system::terminal;
 
 use crate::directories::HookDirectories;
 use crate::selection::Selection;
@@ -57,8 +58,7 @@ pub fn watch(
     out: &mut dyn Write,
 ) -> Result<()> {
     let seconds = seconds.max(1);
-    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-    if io::stdout().is_terminal() && !is_dumb {
+    if terminal::is_screen(&io::stdout()) {
         return watch::on_screen(daemon_directories, selection, seconds, out);
     }
     loop {

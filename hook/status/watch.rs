@@ -111,7 +111,7 @@ fn look(
     seconds: u64,
 ) -> Result<(Vec<MachineStatus>, Vec<String>)> {
     let list = selection.load_quietly(directories)?;
-    let listed: HashSet<String> = list.machines.iter().map(Machine::key).collect();
+    let listed: HashSet<String> = list.keys().collect();
     answers.retain(|key, _| listed.contains(key));
     let mut due: Vec<(Option<Instant>, &Machine)> = list
         .machines

@@ -317,6 +317,20 @@ impl fmt::Debug for StoreDir {
     }
 }
 
+/// The name of an item, without directory and hash, by which nobody knows it; of whatever else, what is behind the
+/// last `/`.
+///
+/// ```
+/// use formats::store_path::name_without_hash;
+///
+/// assert_eq!(name_without_hash("/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt"), "text.txt");
+/// assert_eq!(name_without_hash("/etc/passwd"), "passwd");
+/// ```
+pub fn name_without_hash(path: &str) -> &str {
+    let item = path.rsplit('/').next().unwrap_or(path);
+    item.split_once('-').map_or(item, |(_, name)| name)
+}
+
 /// Shortens a path that may be very long or invalid UTF-8 for an error message.
 fn shown(path: &[u8]) -> String {
     path[..path.len().min(1024)].to_str_lossy().into_owned()

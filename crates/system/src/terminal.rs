@@ -1,6 +1,13 @@
 //! Terminals.
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd};
+
+/// Whether `stream` is a terminal that understands control sequences.
+pub fn is_screen(stream: &impl IsTerminal) -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    stream.is_terminal() && !is_dumb
+}
 
 /// The number of columns; `None` if this is no terminal, or one that doesn't know.
 pub fn width(terminal: &impl AsFd) -> Option<u16> {
