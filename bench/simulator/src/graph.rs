@@ -72,6 +72,8 @@ pub struct Graph {
     pub derivations: Vec<Derivation>,
     /// Those that have each as an input.
     pub dependents: Vec<Vec<u32>>,
+    /// The sizes of items that nobody builds. As items of closures, they are numbered after the derivations.
+    pub sources: Vec<u64>,
 }
 
 impl Graph {
@@ -102,7 +104,12 @@ impl Graph {
                 bytes: (quantile(KIB, random.random()) * 1024.0) as u64,
             });
         }
-        let mut dependents = vec![Vec::new(); count];
+        Graph::new(derivations, Vec::new())
+    }
+
+    /// These derivations, and the sizes of what they need besides.
+    pub fn new(derivations: Vec<Derivation>, sources: Vec<u64>) -> Graph {
+        let mut dependents = vec![Vec::new(); derivations.len()];
         for (number, derivation) in derivations.iter().enumerate() {
             for &input in &derivation.inputs {
                 dependents[input as usize].push(number as u32);
@@ -111,7 +118,33 @@ impl Graph {
         Graph {
             derivations,
             dependents,
+            sources,
         }
+    }
+
+    /// Several graphs without sources as one, one after the other: they have nothing in common.
+    pub fn side_by_side(graphs: impl IntoIterator<Item = Graph>) -> Graph {
+        let mut all: Vec<Derivation> = Vec::new();
+        for graph in graphs {
+            let before = all.len() as u32;
+            all.extend(graph.derivations.into_iter().map(|mut derivation| {
+                let items = (derivation.inputs.iter_mut()).chain(&mut derivation.closure);
+                items.for_each(|item| *item += before);
+                derivation
+            }));
+        }
+        Graph::new(all, Vec::new())
+    }
+
+    /// The sizes of all items, in bytes.
+    pub fn sizes(&self) -> Vec<u64> {
+        let outputs = self.derivations.iter().map(|derivation| derivation.bytes);
+        outputs.chain(self.sources.iter().copied()).collect()
+    }
+
+    /// Whether there are no derivations.
+    pub fn is_empty(&self) -> bool {
+        self.derivations.is_empty()
     }
 
     /// The number of derivations.
@@ -225,6 +258,24 @@ mod tests {
                 assert!(derivation.closure.binary_search(input).is_ok());
                 assert!(graph.dependents[*input as usize].contains(&(number as u32)));
             }
+        }
+    }
+
+    #[test]
+    fn graphs_side_by_side_have_nothing_in_common() {
+        let one = |seed| Graph::like_a_distribution(100, seed);
+        let both = Graph::side_by_side([one(1), one(2)]);
+        assert_eq!(
+            (both.len(), both.depth()),
+            (200, one(1).depth().max(one(2).depth()))
+        );
+        for (number, derivation) in both.derivations.iter().enumerate() {
+            let items = derivation.inputs.iter().chain(&derivation.closure);
+            assert!(
+                items
+                    .map(|&item| item as usize / 100)
+                    .all(|graph| graph == number / 100)
+            );
         }
     }
 

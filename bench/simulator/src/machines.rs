@@ -12,6 +12,8 @@ pub struct Machine {
     pub speed: f64,
     /// How many builds it takes at a time.
     pub slots: usize,
+    /// How many builds make its load 1.
+    pub cores: usize,
     /// What its own line carries, in bytes each second.
     pub line: f64,
     /// How many slots are taken.
@@ -36,7 +38,7 @@ pub struct Machine {
 pub struct Rates(VecDeque<f64>);
 
 /// How many are remembered.
-const RATES: usize = 8;
+const RATES: usize = 6;
 /// Transfers of fewer bytes tell nothing about a line.
 const TELLING: u64 = 256 << 10;
 
@@ -59,6 +61,23 @@ impl Rates {
 }
 
 impl Machine {
+    /// A machine that has none of so many items.
+    pub fn new(speed: f64, slots: usize, line: f64, items: usize) -> Machine {
+        Machine {
+            speed,
+            slots,
+            cores: slots,
+            line,
+            taken: 0,
+            is_up: true,
+            has: vec![0; items.div_ceil(64)],
+            uploads: VecDeque::new(),
+            downloads: VecDeque::new(),
+            rates_there: Rates::default(),
+            rates_back: Rates::default(),
+        }
+    }
+
     /// Whether it has an item.
     pub fn has(&self, item: u32) -> bool {
         self.has[item as usize / 64] >> (item % 64) & 1 == 1
@@ -75,23 +94,23 @@ impl Machine {
     }
 }
 
+/// So many machines of one kind; `items` is the number of all items.
+pub fn alike(count: usize, items: usize) -> Vec<Machine> {
+    (0..count)
+        .map(|_| Machine::new(1.0, 4, 125e6, items))
+        .collect()
+}
+
 /// So many machines of several kinds, as a farm has them that has grown; `items` is the number of all items.
 pub fn mixed(count: usize, items: usize, random: &mut StdRng) -> Vec<Machine> {
     const SPEEDS: [f64; 4] = [0.5, 1.0, 1.0, 2.0];
     const SLOTS: [usize; 3] = [2, 4, 8];
     // Every fifth is behind a line of 20 Mbit/s, the others have 1 Gbit/s.
     const LINES: [f64; 5] = [2.5e6, 125e6, 125e6, 125e6, 125e6];
-    let machine = |number: usize| Machine {
-        speed: SPEEDS[random.random_range(0..SPEEDS.len())],
-        slots: SLOTS[random.random_range(0..SLOTS.len())],
-        line: LINES[number % LINES.len()],
-        taken: 0,
-        is_up: true,
-        has: vec![0; items.div_ceil(64)],
-        uploads: VecDeque::new(),
-        downloads: VecDeque::new(),
-        rates_there: Rates::default(),
-        rates_back: Rates::default(),
+    let machine = |number: usize| {
+        let speed = SPEEDS[random.random_range(0..SPEEDS.len())];
+        let slots = SLOTS[random.random_range(0..SLOTS.len())];
+        Machine::new(speed, slots, LINES[number % LINES.len()], items)
     };
     (0..count).map(machine).collect()
 }

@@ -3,20 +3,11 @@
 //!
 //! Beside them, first come, first served, as with Guix. Prints tables; with `--plots=DIRECTORY`, draws them.
 
-mod bounds;
-mod graph;
-mod line;
-mod machines;
-mod plots;
-mod policy;
-mod report;
-mod seconds;
-mod simulation;
-
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
+use guix_simulator::{fairness, plots, report};
 
 /// Simulate a farm.
 #[derive(Parser)]
@@ -25,6 +16,9 @@ struct Arguments {
     /// How many build machines there are
     #[arg(long, value_name = "N", default_value_t = 1000)]
     machines: usize,
+    /// All machines have speed 1, four slots and a line of 1 Gbit/s
+    #[arg(long)]
+    alike: bool,
     /// How many derivations are to be built
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     derivations: usize,
@@ -34,6 +28,10 @@ struct Arguments {
     /// After how many hours a machine usually fails
     #[arg(long, value_name = "HOURS", default_value_t = 100.0)]
     between_failures: f64,
+    /// One client wants all of these, and this many others a hundred derivations of their own each: says how fairly
+    /// they share the farm
+    #[arg(long, value_name = "N")]
+    clients: Option<usize>,
     /// What random numbers begin with
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -49,11 +47,20 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let setting = report::Setting {
         machines: arguments.machines,
+        alike: arguments.alike,
         derivations: arguments.derivations,
         line: arguments.line * 1e6,
         between_failures: arguments.between_failures * 3600.0,
         seed: arguments.seed,
     };
+    if let Some(clients) = arguments.clients {
+        let shared = fairness::share(&setting, clients);
+        println!("{}", shared.table());
+        if let Some(directory) = arguments.plots {
+            plots::draw_shares(&shared, &directory)?;
+        }
+        return Ok(());
+    }
     let compared = report::compare(&setting);
     println!("{}", compared.table());
     if let Some(directory) = arguments.plots {

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
+use crate::fairness::Shared;
 use crate::report::Compared;
 use crate::simulation::Outcome;
 
@@ -45,6 +46,51 @@ pub fn draw(compared: &Compared, directory: &Path) -> Result<()> {
         .draw_series(LineSeries::new([(bound, 0.0), (bound, height)], &BLACK))?
         .label("bound")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], BLACK));
+    chart
+        .configure_series_labels()
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    picture
+        .present()
+        .with_context(|| format!("writing {}", file.display()))
+}
+
+/// Draws how much longer each of the small clients takes than with its share for itself.
+pub fn draw_shares(shared: &Shared, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("creating {}", directory.display()))?;
+    let file = directory.join("clients.svg");
+    let picture = SVGBackend::new(&file, (800, 360)).into_drawing_area();
+    picture.fill(&WHITE)?;
+    let slowdowns = shared
+        .ways
+        .iter()
+        .map(|(_, outcome)| shared.slowdowns(outcome));
+    let slowdowns: Vec<Vec<f64>> = slowdowns.collect();
+    let all = || slowdowns.iter().flatten().copied();
+    let (least, most) = (all().fold(1.0, f64::min), all().fold(1.0, f64::max));
+    let minutes: Vec<f64> = shared.arrivals.iter().map(|time| time / 60.0).collect();
+    let width = minutes.last().copied().unwrap_or(1.0) * 1.05;
+    let mut chart = ChartBuilder::on(&picture)
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..width, (least / 1.5..most * 1.5).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("minutes until a client arrives")
+        .y_desc("times as long as with its share")
+        .draw()?;
+    chart.draw_series(LineSeries::new([(0.0, 1.0), (width, 1.0)], &BLACK))?;
+    let colours = [BLUE, RED, MAGENTA];
+    for (((name, _), slowdowns), colour) in shared.ways.iter().zip(&slowdowns).zip(colours) {
+        let points = minutes.iter().copied().zip(slowdowns.iter().copied());
+        chart
+            .draw_series(points.map(|point| Circle::new(point, 4, colour.filled())))?
+            .label(*name)
+            .legend(move |place| Circle::new(place, 4, colour.filled()));
+    }
     chart
         .configure_series_labels()
         .background_style(WHITE)

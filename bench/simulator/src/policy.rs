@@ -15,8 +15,8 @@ use crate::machines::Machine;
 
 /// What is to be decided.
 pub trait Policy {
-    /// A request for these goals, which are sorted; it gets the next number, from 0.
-    fn request(&mut self, graph: &Graph, goals: &[u32]);
+    /// A client's request for these goals, which are sorted; it gets the next number, from 0.
+    fn request(&mut self, client: usize, graph: &Graph, goals: &[u32]);
     /// A goal of some requests can be built now.
     fn ready(&mut self, goal: u32, requests: &[usize]);
     /// The next goal to build, unless there is none; it is no longer ready.
@@ -37,9 +37,19 @@ pub struct Build<'a> {
     pub output: u64,
 }
 
+/// Which client comes first where nobody divides the farm among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// Any request: whichever process asks at the right moment.
+    Any,
+    /// The one whose request is the oldest, as with a queue.
+    Oldest,
+}
+
 /// As Guix decides: each client's goals in the order of their names, whichever client comes first; the least
 /// loaded machine, then the fastest.
 pub struct FirstCome {
+    first: First,
     random: StdRng,
     /// Names are as good as random numbers.
     ready: Vec<BTreeSet<(u64, u32)>>,
@@ -47,8 +57,9 @@ pub struct FirstCome {
 
 impl FirstCome {
     /// Nothing is requested yet.
-    pub fn new(random: StdRng) -> FirstCome {
+    pub fn new(first: First, random: StdRng) -> FirstCome {
         FirstCome {
+            first,
             random,
             ready: Vec::new(),
         }
@@ -64,7 +75,7 @@ fn name(goal: u32) -> u64 {
 }
 
 impl Policy for FirstCome {
-    fn request(&mut self, _: &Graph, _: &[u32]) {
+    fn request(&mut self, _: usize, _: &Graph, _: &[u32]) {
         self.ready.push(BTreeSet::new());
     }
 
@@ -77,7 +88,11 @@ impl Policy for FirstCome {
     fn next(&mut self) -> Option<u32> {
         let waiting = (0..self.ready.len()).filter(|&one| !self.ready[one].is_empty());
         let waiting: Vec<usize> = waiting.collect();
-        let request = *waiting.get(self.random.random_range(0..waiting.len().max(1)))?;
+        let position = match self.first {
+            First::Any => self.random.random_range(0..waiting.len().max(1)),
+            First::Oldest => 0,
+        };
+        let request = *waiting.get(position)?;
         let (_, goal) = self.ready[request].pop_first()?;
         for ready in &mut self.ready {
             ready.remove(&(name(goal), goal));
@@ -106,8 +121,9 @@ pub struct Ours {
     share: FairShare<usize>,
 }
 
-/// What is known of a request, each of which comes from another client.
+/// What is known of a request.
 struct Request {
+    client: usize,
     /// The rank of each of its goals; both sorted by goals.
     ranks: Vec<(u32, u64)>,
     ready: BTreeSet<(Reverse<u64>, u32)>,
@@ -129,7 +145,7 @@ impl Ours {
 const UNKNOWN: f64 = 60.0;
 
 impl Policy for Ours {
-    fn request(&mut self, graph: &Graph, goals: &[u32]) {
+    fn request(&mut self, client: usize, graph: &Graph, goals: &[u32]) {
         let mut paths = Paths::default();
         for &goal in goals {
             let seconds = self.estimates[goal as usize].unwrap_or(UNKNOWN);
@@ -145,6 +161,7 @@ impl Policy for Ours {
         let ranks = paths.ranks();
         let ranks = (goals.iter().enumerate()).map(|(task, &goal)| (goal, ranks.rank(task)));
         self.requests.push(Request {
+            client,
             ranks: ranks.collect(),
             ready: BTreeSet::new(),
         });
@@ -161,9 +178,17 @@ impl Policy for Ours {
 
     fn next(&mut self) -> Option<u32> {
         let waiting = (0..self.requests.len()).filter(|&one| !self.requests[one].ready.is_empty());
-        let client = waiting.min_by_key(|client| self.share.start(client))?;
+        let waiting: Vec<usize> = waiting.collect();
+        let clients = waiting.iter().map(|&one| self.requests[one].client);
+        let client = clients.min_by_key(|client| self.share.start(client))?;
+        // A client's own requests have no shares: any of them comes first.
+        let own = waiting
+            .iter()
+            .filter(|&&one| self.requests[one].client == client);
+        let own: Vec<usize> = own.copied().collect();
+        let first = own[self.random.random_range(0..own.len())];
         self.share.serve(client);
-        let (_, goal) = self.requests[client].ready.pop_first()?;
+        let (_, goal) = self.requests[first].ready.pop_first()?;
         for request in &mut self.requests {
             if let Some(rank) = request.rank(goal) {
                 request.ready.remove(&(Reverse(rank), goal));
@@ -185,10 +210,10 @@ impl Policy for Ours {
                 let machine = &mut machines[index];
                 let lacks = build.closure.iter().filter(|&&item| !machine.has(item));
                 let lacks = lacks.map(|&item| build.sizes[item as usize]).sum();
-                let taken = machine.taken as f64 / machine.slots as f64;
+                let taken = machine.taken as f64;
                 Candidate {
-                    load: taken,
-                    taken,
+                    load: taken / machine.cores as f64,
+                    taken: taken / machine.slots as f64,
                     speed: machine.speed,
                     lacks: Some(lacks),
                     queued: machine.uploads.iter().map(|&(_, bytes)| bytes).sum(),

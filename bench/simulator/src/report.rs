@@ -7,16 +7,18 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::bounds::Bounds;
-use crate::graph::{Graph, about_one};
-use crate::machines::mixed;
-use crate::policy::{FirstCome, Ours, Policy};
-use crate::simulation::{self, Outcome, Scenario};
+use crate::graph::{Derivation, Graph, about_one};
+use crate::machines::{Machine, alike, mixed};
+use crate::policy::{First, FirstCome, Ours, Policy};
+use crate::simulation::{self, Outcome, Request, Scenario};
 
 /// What is simulated.
 #[derive(Debug, Clone)]
 pub struct Setting {
     /// The number of machines.
     pub machines: usize,
+    /// Whether all machines are of one kind.
+    pub alike: bool,
     /// The number of derivations.
     pub derivations: usize,
     /// What the head's line carries, in bytes each second.
@@ -25,6 +27,17 @@ pub struct Setting {
     pub between_failures: f64,
     /// For random numbers.
     pub seed: u64,
+}
+
+impl Setting {
+    /// The machines, which have none of so many items.
+    pub fn machines(&self, items: usize) -> Vec<Machine> {
+        if self.alike {
+            return alike(self.machines, items);
+        }
+        let mut random = StdRng::seed_from_u64(self.seed + 2);
+        mixed(self.machines, items, &mut random)
+    }
 }
 
 /// How many clients ask for one thing while everything is being built.
@@ -60,25 +73,19 @@ pub struct Compared {
 pub fn compare(setting: &Setting) -> Compared {
     let graph = Graph::like_a_distribution(setting.derivations, setting.seed);
     let mut random = StdRng::seed_from_u64(setting.seed + 1);
-    let estimates: Vec<Option<f64>> = (graph.derivations.iter())
-        .map(|derivation| {
-            let known = derivation.seconds > LONG || !random.random_bool(UNKNOWN);
-            known.then(|| derivation.seconds * about_one(SPREAD, &mut random))
-        })
-        .collect();
-    let machines = || {
-        let mut random = StdRng::seed_from_u64(setting.seed + 2);
-        mixed(setting.machines, setting.derivations, &mut random)
-    };
+    let estimates = estimates(&graph, &mut random);
+    let machines = || setting.machines(setting.derivations);
     let bounds = Bounds::new(&graph, &machines(), setting.line);
     let scenario = Scenario {
         line: setting.line,
         between_failures: setting.between_failures,
+        besides: 0.0,
+        most_slots: usize::MAX,
         requests: requests(&graph, bounds.work, &mut random),
         seed: setting.seed + 3,
     };
     let shortest = (scenario.requests.iter())
-        .map(|(_, goals)| longest_path(&graph, goals))
+        .map(|request| longest_path(&graph, &request.goals))
         .collect();
     let run = |policy: &mut dyn Policy| {
         simulation::run(&graph, &estimates, machines(), &scenario, policy)
@@ -86,7 +93,7 @@ pub fn compare(setting: &Setting) -> Compared {
     let own = || StdRng::seed_from_u64(setting.seed + 4);
     let ours = run(&mut Ours::new(own(), estimates.clone()));
     let memory = peak_memory();
-    let first = run(&mut FirstCome::new(own()));
+    let first = run(&mut FirstCome::new(First::Any, own()));
     let edges = graph.derivations.iter().map(|one| one.inputs.len()).sum();
     Compared {
         setting: setting.clone(),
@@ -100,13 +107,29 @@ pub fn compare(setting: &Setting) -> Compared {
     }
 }
 
+/// What each derivation is thought to take, where its like was built before.
+pub fn estimates(graph: &Graph, random: &mut StdRng) -> Vec<Option<f64>> {
+    let estimate = |derivation: &Derivation| {
+        let known = derivation.seconds > LONG || !random.random_bool(UNKNOWN);
+        known.then(|| derivation.seconds * about_one(SPREAD, random))
+    };
+    graph.derivations.iter().map(estimate).collect()
+}
+
 /// Somebody wants everything; and meanwhile others each want one thing, and what it needs.
-fn requests(graph: &Graph, seconds: f64, random: &mut StdRng) -> Vec<(f64, Vec<u32>)> {
-    let everything = (0.0, (0..graph.len() as u32).collect());
+fn requests(graph: &Graph, seconds: f64, random: &mut StdRng) -> Vec<Request> {
+    let everything = Request {
+        time: 0.0,
+        client: 0,
+        goals: (0..graph.len() as u32).collect(),
+    };
     let one = |number: usize| {
-        let time = seconds * (number as f64 + 0.5) / CLIENTS as f64;
         let wanted = random.random_range(0..graph.len() as u32);
-        (time, with_inputs(graph, wanted))
+        Request {
+            time: seconds * (number as f64 + 0.5) / CLIENTS as f64,
+            client: number + 1,
+            goals: with_inputs(graph, wanted),
+        }
     };
     std::iter::once(everything)
         .chain((0..CLIENTS).map(one))
@@ -235,7 +258,7 @@ impl Compared {
     }
 }
 
-fn time(seconds: f64) -> String {
+pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         short if short < 120.0 => format!("{short:.0} s"),
         seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),

@@ -24,10 +24,25 @@ pub struct Scenario {
     pub line: f64,
     /// How many seconds a machine usually works before it fails; infinite if none does.
     pub between_failures: f64,
-    /// When requests come, and for what.
-    pub requests: Vec<(f64, Vec<u32>)>,
+    /// What each build takes besides what is simulated, in seconds: starting it, and asking for it.
+    pub besides: f64,
+    /// How many slots may be taken at a time.
+    pub most_slots: usize,
+    /// What clients ask for, in the order of time.
+    pub requests: Vec<Request>,
     /// For random numbers.
     pub seed: u64,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// When, in seconds.
+    pub time: f64,
+    /// Whose it is; a client may have several.
+    pub client: usize,
+    /// The goals, sorted.
+    pub goals: Vec<u32>,
 }
 
 /// How long a machine that has failed is away, in seconds.
@@ -54,6 +69,24 @@ pub struct Outcome {
     pub taken: f64,
     /// When builds began and ended, for plots: times, and how many slots were taken since.
     pub busy: Vec<(f64, usize)>,
+    /// How long goals that could be built waited for a slot, by the number of the request: how many there were, and
+    /// seconds for all of them.
+    pub waits: Vec<(usize, f64)>,
+}
+
+/// Jain's index of what several have: 1 if all have the same, 1/n if one of n has everything.
+pub fn jain(shares: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for share in shares {
+        count += 1.0;
+        sum += share;
+        squares += share * share;
+    }
+    if squares > 0.0 {
+        sum * sum / (count * squares)
+    } else {
+        1.0
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,6 +129,8 @@ struct Simulation<'a> {
     /// The requests for each goal, and how many goals each has left.
     wanted: Vec<Vec<usize>>,
     left: Vec<usize>,
+    /// Since when each goal could be built that the last request wants.
+    ready_since: Vec<f64>,
     free: usize,
     taken: usize,
     outcome: Outcome,
@@ -113,7 +148,7 @@ pub fn run(
     let mut simulation = Simulation {
         graph,
         estimates,
-        sizes: graph.derivations.iter().map(|one| one.bytes).collect(),
+        sizes: graph.sizes(),
         scenario,
         running: machines.iter().map(|_| Vec::new()).collect(),
         free: machines.iter().map(|machine| machine.slots).sum(),
@@ -131,6 +166,7 @@ pub fn run(
         begun: vec![false; count],
         wanted: vec![Vec::new(); count],
         left: Vec::new(),
+        ready_since: vec![0.0; count],
         taken: 0,
         outcome: Outcome::default(),
     };
@@ -140,8 +176,8 @@ pub fn run(
 
 impl Simulation<'_> {
     fn run(&mut self, policy: &mut dyn Policy) {
-        for (number, (time, _)) in self.scenario.requests.iter().enumerate() {
-            self.at(*time, Event::Request(number));
+        for (number, request) in self.scenario.requests.iter().enumerate() {
+            self.at(request.time, Event::Request(number));
         }
         for machine in 0..self.machines.len() {
             self.will_fail(machine);
@@ -191,6 +227,12 @@ impl Simulation<'_> {
         true
     }
 
+    /// A goal can be built now.
+    fn ready(&mut self, goal: u32, policy: &mut dyn Policy) {
+        self.ready_since[goal as usize] = self.now;
+        policy.ready(goal, &self.wanted[goal as usize]);
+    }
+
     fn happens(&mut self, event: Event, policy: &mut dyn Policy) {
         match event {
             Event::Request(number) => self.request(number, policy),
@@ -214,26 +256,29 @@ impl Simulation<'_> {
     }
 
     fn request(&mut self, number: usize, policy: &mut dyn Policy) {
-        let goals = &self.scenario.requests[number].1;
+        let Request { client, goals, .. } = &self.scenario.requests[number];
         let goals = goals
             .iter()
             .copied()
             .filter(|&goal| !self.done[goal as usize]);
         let goals: Vec<u32> = goals.collect();
-        policy.request(self.graph, &goals);
+        policy.request(*client, self.graph, &goals);
         self.left.push(goals.len());
+        self.outcome.waits.push((0, 0.0));
         self.outcome.requests.push((self.now, self.now));
         for &goal in &goals {
             self.wanted[goal as usize].push(number);
             if self.missing[goal as usize] == 0 && !self.begun[goal as usize] {
                 policy.ready(goal, &[number]);
+                // Somebody else's wait doesn't count.
+                self.ready_since[goal as usize] = self.now;
             }
         }
     }
 
     /// Starts builds as long as slots are free.
     fn decide(&mut self, policy: &mut dyn Policy) {
-        while self.free > 0 {
+        while self.free > 0 && self.taken < self.scenario.most_slots {
             let begun = Instant::now();
             let Some(goal) = policy.next() else {
                 return;
@@ -267,6 +312,11 @@ impl Simulation<'_> {
             bytes: 0,
         });
         self.begun[goal as usize] = true;
+        if let Some(&client) = self.wanted[goal as usize].last() {
+            let (count, seconds) = &mut self.outcome.waits[client];
+            *count += 1;
+            *seconds += self.now - self.ready_since[goal as usize];
+        }
         self.running[machine].push(attempt);
         self.free -= 1;
         self.machines[machine].taken += 1;
@@ -314,6 +364,7 @@ impl Simulation<'_> {
             let rates = &mut self.machines[machine].rates_there;
             rates.add(bytes, self.now - transfer);
             let seconds = derivation.seconds / self.machines[machine].speed;
+            let seconds = seconds + self.scenario.besides;
             self.at(self.now + seconds, Event::Built(number));
         }
         let uploads = &mut self.machines[machine].uploads;
@@ -369,10 +420,11 @@ impl Simulation<'_> {
                 self.outcome.requests[request].1 = self.now;
             }
         }
-        for &dependent in &self.graph.dependents[goal as usize] {
+        let graph = self.graph;
+        for &dependent in &graph.dependents[goal as usize] {
             self.missing[dependent as usize] -= 1;
             if self.missing[dependent as usize] == 0 {
-                policy.ready(dependent, &self.wanted[dependent as usize]);
+                self.ready(dependent, policy);
             }
         }
     }
@@ -387,7 +439,7 @@ impl Simulation<'_> {
             let goal = self.attempts[attempt].goal;
             self.outcome.taken += self.now - self.attempts[attempt].began;
             self.begun[goal as usize] = false;
-            policy.ready(goal, &self.wanted[goal as usize]);
+            self.ready(goal, policy);
         }
         let failed = &mut self.machines[machine];
         failed.is_up = false;

@@ -1,0 +1,23 @@
+//! A simulated farm: the functions with which daemon and hook choose what is built next and where
+//! (`crates/farm`), over a simulated clock, machines and network.
+//!
+//! Beside them, first come, first served, as with Guix.
+//!
+//! | | |
+//! |---|---|
+//! | [`graph`], [`machines`], [`line`] | what is built, by what, and over which lines |
+//! | [`policy`] | who decides |
+//! | [`simulation`] | what happens |
+//! | [`report`], [`fairness`], [`bounds`] | what that means |
+//! | [`plots`] | pictures of it |
+
+pub mod bounds;
+pub mod fairness;
+pub mod graph;
+pub mod line;
+pub mod machines;
+pub mod plots;
+pub mod policy;
+pub mod report;
+mod seconds;
+pub mod simulation;
