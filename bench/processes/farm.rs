@@ -1,6 +1,8 @@
 //! A head and its build machines on the loopback interface. Each machine has a real sshd, and its
 //! own store and daemon in namespaces in which its directory is mounted over the head's.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,6 +23,29 @@ pub struct Farm {
     machines: Vec<Machine>,
     /// The head.
     pub head: Host,
+    /// How many bytes were sent in the rounds of a task.
+    pub sent: RefCell<HashMap<usize, u64>>,
+}
+
+/// What the head is told of a machine, and the line to it.
+#[derive(Clone)]
+pub struct Entry {
+    /// A line that is slower than loopback.
+    pub line: Option<Line>,
+    /// The number of builds at a time.
+    pub slots: usize,
+    /// The speed, and the cores that each build may use.
+    pub speed: u32,
+}
+
+impl Default for Entry {
+    fn default() -> Entry {
+        Entry {
+            line: None,
+            slots: 2,
+            speed: 1,
+        }
+    }
 }
 
 struct Machine {
@@ -61,7 +86,16 @@ read -r _
 impl Farm {
     /// Starts a head and machines that run the same daemon.
     pub fn start(implementation: &Implementation, machines: usize) -> Result<Farm> {
-        let head = Host::start(implementation, &["--max-jobs=0"])?;
+        Farm::start_with(implementation, machines, &[])
+    }
+
+    /// The same, with options for the head's daemon.
+    pub fn start_with(
+        implementation: &Implementation,
+        machines: usize,
+        options: &[&str],
+    ) -> Result<Farm> {
+        let head = Host::start(implementation, &[&["--max-jobs=0"], options].concat())?;
         for key in ["login", "host"] {
             let made = Command::new("ssh-keygen")
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", key, "-f"])
@@ -74,6 +108,7 @@ impl Farm {
         let mut farm = Farm {
             machines: Vec::new(),
             head,
+            sent: RefCell::default(),
         };
         for number in 0..machines {
             let machine = farm.start_machine(implementation, number)?;
@@ -166,16 +201,20 @@ impl Farm {
             delay,
             ..Line::default()
         });
-        self.configure_lines(&vec![line; self.machines.len()])
+        let entry = Entry {
+            line,
+            ..Entry::default()
+        };
+        self.configure_each(&vec![entry; self.machines.len()])
     }
 
-    /// The same, with each machine behind a proxy with a line of its own.
-    pub fn configure_lines(&self, lines: &[Option<Line>]) -> Result<Vec<Arc<AtomicU64>>> {
+    /// The same, with each machine as its entry says.
+    pub fn configure_each(&self, entries: &[Entry]) -> Result<Vec<Arc<AtomicU64>>> {
         let key = fs::read_to_string(self.head.path("host.pub"))?;
         let mut text = "(list\n".to_owned();
         let mut sent = Vec::new();
-        for (machine, line) in self.machines.iter().zip(lines) {
-            let address = match line {
+        for (machine, entry) in self.machines.iter().zip(entries) {
+            let address = match &entry.line {
                 None => machine.address,
                 Some(line) => {
                     let ip = machine.address.ip();
@@ -184,15 +223,21 @@ impl Farm {
                     proxy.address
                 }
             };
+            // Guix's entries have no cores.
+            let speed = match entry.speed {
+                1 => String::new(),
+                speed => format!("(speed {speed}.0) (cores {speed})"),
+            };
             text += &format!(
                 "(build-machine (name \"{}\") (port {}) (systems (list \"{}\")) (user \"root\")\n\
-                 (private-key \"{}\") (host-key \"{}\") (parallel-builds 2)\n\
+                 (private-key \"{}\") (host-key \"{}\") (parallel-builds {}) {speed}\n\
                  (overload-threshold #f) (daemon-socket \"{}\"))\n",
                 address.ip(),
                 address.port(),
                 env!("GUIX_SYSTEM"),
                 self.login().display(),
                 key.trim(),
+                entry.slots,
                 self.head.path("var/guix/daemon-socket/socket").display()
             );
         }

@@ -10,6 +10,7 @@
 //! minutes run only with `--long`. Without the first two variables, only our own times are printed.
 //! A ratio is their time divided by ours: above 1, we are faster.
 
+mod costs;
 mod farm;
 mod hook;
 mod host;
@@ -17,6 +18,7 @@ mod items;
 mod memory;
 mod offload;
 mod placement;
+mod prediction;
 mod proxy;
 // The tests use more of these than we do.
 #[allow(dead_code)]
@@ -165,6 +167,12 @@ fn main() -> Result<()> {
         bench.measure(&ours, with_hook, start, tasks);
     }
     println!("{}", bench.table);
+    if bench.wants_long(costs::NAME) {
+        costs::print(&ours, with_hook)?;
+    }
+    if bench.wants_long(prediction::NAME) {
+        prediction::print(&ours, with_hook)?;
+    }
     Ok(())
 }
 
@@ -200,8 +208,16 @@ impl Bench {
     }
 
     fn wants<On>(&self, task: &Task<On>) -> bool {
-        let named = self.words.iter().any(|word| task.name.contains(word));
-        (self.words.is_empty() || named) && (self.long || !task.long)
+        self.names(task.name) && (self.long || !task.long)
+    }
+
+    /// Whether something is to be measured that takes minutes, and has a table of its own.
+    fn wants_long(&self, name: &str) -> bool {
+        self.names(name) && self.long
+    }
+
+    fn names(&self, name: &str) -> bool {
+        self.words.is_empty() || self.words.iter().any(|word| name.contains(word))
     }
 
     /// Measures tasks on the hosts or farms that `start` starts for the implementations. A failure

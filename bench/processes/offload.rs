@@ -60,7 +60,7 @@ pub fn client(farm: &Farm) -> Result<Connection> {
 }
 
 /// The time to build some derivations, each of which has `sources`.
-fn offload(farm: &Farm, count: usize, name: &str, sources: &[StorePath]) -> Result<Duration> {
+pub fn offload(farm: &Farm, count: usize, name: &str, sources: &[StorePath]) -> Result<Duration> {
     let mut daemon = client(farm)?;
     let mut targets = Vec::new();
     for number in 0..count {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use protocol::client::Connection;
 use protocol::operations::Target;
 
 use crate::Task;
-use crate::farm::Farm;
+use crate::farm::{Entry, Farm};
 use crate::offload::client;
 use crate::proxy::{Limit, Line};
 use crate::work::{Noise, build};
@@ -27,11 +28,11 @@ pub const MACHINES: usize = 4;
 
 /// The tasks.
 pub const TASKS: &[Task<Farm>] = &[
-    Task::new("120 derivations, four machines, one slow line", time)
+    Task::new("200 derivations, four machines, one slow line", time)
         .rounds(3)
         .long(),
     Task::weighing(
-        "120 derivations, four machines, one slow line: bytes sent",
+        "200 derivations, four machines, one slow line: bytes sent",
         sent,
     )
     .rounds(3)
@@ -43,7 +44,7 @@ const HEAD: u64 = 5_000_000;
 /// The same for the slow machine: 4 Mbit.
 const SLOW: u64 = 500_000;
 /// Independent chains of derivations, each of which needs the output of the one before.
-const CHAINS: u64 = 6;
+const CHAINS: u64 = 10;
 /// The length of a chain.
 const STEPS: u64 = 20;
 /// The size of what all derivations need, in bytes.
@@ -51,31 +52,53 @@ const COMMON: u64 = 8 << 20;
 /// The size of each output, in bytes.
 const OUTPUT: u64 = 1 << 20;
 
-fn time(farm: &Farm, round: usize) -> Result<Duration> {
-    run(farm, &format!("time-{round}")).map(|(time, _)| time)
+/// The entries of machines behind a head's line, in bytes per second: for each machine its own line, if that is
+/// slower, its slots and its speed.
+pub fn behind_one_line(
+    head: u64,
+    machines: impl IntoIterator<Item = (Option<u64>, usize, u32)>,
+) -> Vec<Entry> {
+    let (there, back) = (Limit::new(head), Limit::new(head));
+    let entry = |(own, slots, speed): (Option<u64>, usize, u32)| {
+        let with = |all: &Arc<Limit>| {
+            own.map(Limit::new)
+                .into_iter()
+                .chain([all.clone()])
+                .collect()
+        };
+        Entry {
+            line: Some(Line {
+                there: with(&there),
+                back: with(&back),
+                ..Line::default()
+            }),
+            slots,
+            speed,
+        }
+    };
+    machines.into_iter().map(entry).collect()
 }
 
+fn time(farm: &Farm, round: usize) -> Result<Duration> {
+    let (time, bytes) = run(farm, &format!("time-{round}"))?;
+    farm.sent.borrow_mut().insert(round, bytes);
+    Ok(time)
+}
+
+/// The bytes of the same round, if it was measured before.
 fn sent(farm: &Farm, round: usize) -> Result<u64> {
-    run(farm, &format!("sent-{round}")).map(|(_, bytes)| bytes)
+    match farm.sent.borrow_mut().remove(&round) {
+        Some(bytes) => Ok(bytes),
+        None => run(farm, &format!("sent-{round}")).map(|(_, bytes)| bytes),
+    }
 }
 
 /// Builds everything on a farm that knows nothing yet; returns the time and how many bytes have left the head.
 fn run(farm: &Farm, name: &str) -> Result<(Duration, u64)> {
     farm.forget()?;
-    let (there, back) = (Limit::new(HEAD), Limit::new(HEAD));
-    let line = |slow: bool| {
-        let limits = |head: &std::sync::Arc<Limit>| {
-            let own = slow.then(|| Limit::new(SLOW));
-            own.into_iter().chain([head.clone()]).collect()
-        };
-        Some(Line {
-            there: limits(&there),
-            back: limits(&back),
-            ..Line::default()
-        })
-    };
-    let lines: Vec<_> = (0..MACHINES).map(|machine| line(machine == 0)).collect();
-    let counters = farm.configure_lines(&lines)?;
+    let own = |machine: usize| (machine == 0).then_some(SLOW);
+    let entries = behind_one_line(HEAD, (0..MACHINES).map(|machine| (own(machine), 2, 1)));
+    let counters = farm.configure_each(&entries)?;
     let mut daemon = client(farm)?;
     let targets = write(farm, &mut daemon, name)?;
     let took = build(&mut daemon, targets)?;
@@ -92,14 +115,7 @@ fn run(farm: &Farm, name: &str) -> Result<(Duration, u64)> {
 
 /// Writes the derivations; returns the last one of each chain.
 fn write(farm: &Farm, daemon: &mut Connection, name: &str) -> Result<Vec<Target>> {
-    let program =
-        fs::read("/bin/busybox").context("cannot read busybox; install busybox-static")?;
-    let item = daemon.add_to_store("busybox", true, Algorithm::Sha256, |writer| {
-        writer.begin_directory()?;
-        writer.entry("busybox".into())?;
-        writer.regular(true, program.len() as u64, &mut program.as_slice())?;
-        writer.end_directory()
-    })?;
+    let item = add_busybox(daemon, "busybox")?;
     // It knows by its name what it is.
     let busybox = format!("{item}/busybox");
     // The rounds must not have each other's.
@@ -136,8 +152,21 @@ fn write(farm: &Farm, daemon: &mut Connection, name: &str) -> Result<Vec<Target>
     Ok(targets)
 }
 
+/// Adds an item with a static busybox.
+pub fn add_busybox(daemon: &mut Connection, name: &str) -> Result<StorePath> {
+    let program =
+        fs::read("/bin/busybox").context("cannot read busybox; install busybox-static")?;
+    let item = daemon.add_to_store(name, true, Algorithm::Sha256, |writer| {
+        writer.begin_directory()?;
+        writer.entry("busybox".into())?;
+        writer.regular(true, program.len() as u64, &mut program.as_slice())?;
+        writer.end_directory()
+    })?;
+    Ok(item)
+}
+
 /// Adds a derivation to the store; those that it needs were added before.
-fn add(
+pub fn add(
     farm: &Farm,
     daemon: &mut Connection,
     hashes: &mut ModuloHashes,

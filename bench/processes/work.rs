@@ -145,6 +145,11 @@ fn add_tree(host: &Host, round: usize) -> Result<Duration> {
 }
 
 fn builds(host: &Host, round: usize) -> Result<Duration> {
+    local_builds(host, 40, &round.to_string())
+}
+
+/// The time of so many trivial builds, two at a time; the names must not have been used before.
+pub fn local_builds(host: &Host, count: usize, name: &str) -> Result<Duration> {
     let mut daemon = host.connect()?;
     daemon.set_options(&SetOptions {
         max_build_jobs: Some(2),
@@ -152,8 +157,8 @@ fn builds(host: &Host, round: usize) -> Result<Duration> {
         ..SetOptions::default()
     })?;
     let mut targets = Vec::new();
-    for number in 0..40 {
-        let name = format!("trivial-{round}-{number}");
+    for number in 0..count {
+        let name = format!("trivial-{name}-{number}");
         let (drv, _) = derivation(host, &mut daemon, &name, &[])?;
         targets.push(Target::from(drv));
     }
