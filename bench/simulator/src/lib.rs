@@ -8,7 +8,7 @@
 //! | [`graph`], [`machines`], [`line`] | what is built, by what, and over which lines |
 //! | [`policy`] | who decides |
 //! | [`simulation`] | what happens |
-//! | [`report`], [`fairness`], [`bounds`] | what that means |
+//! | [`report`], [`fairness`], [`sweep`], [`bounds`] | what that means |
 //! | [`plots`] | pictures of it |
 
 pub mod bounds;
@@ -21,3 +21,4 @@ pub mod policy;
 pub mod report;
 mod seconds;
 pub mod simulation;
+pub mod sweep;

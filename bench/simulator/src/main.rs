@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use guix_simulator::{fairness, plots, report};
+use guix_simulator::{fairness, plots, report, sweep};
 
 /// Simulate a farm.
 #[derive(Parser)]
@@ -32,6 +32,14 @@ struct Arguments {
     /// they share the farm
     #[arg(long, value_name = "N")]
     clients: Option<usize>,
+    /// Simulate farms of several sizes, instead of one of `--machines'
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        conflicts_with = "clients"
+    )]
+    sizes: Vec<usize>,
     /// What random numbers begin with
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -58,6 +66,14 @@ fn main() -> Result<()> {
         println!("{}", shared.table());
         if let Some(directory) = arguments.plots {
             plots::draw_shares(&shared, &directory)?;
+        }
+        return Ok(());
+    }
+    if !arguments.sizes.is_empty() {
+        let swept = sweep::sweep(&setting, &arguments.sizes);
+        println!("{}", swept.table());
+        if let Some(directory) = arguments.plots {
+            plots::draw_sizes(&swept, &directory)?;
         }
         return Ok(());
     }

@@ -8,6 +8,31 @@ use plotters::prelude::*;
 use crate::fairness::Shared;
 use crate::report::Compared;
 use crate::simulation::Outcome;
+use crate::sweep::{FIGURES, Sweep, WAYS};
+
+/// Draws the curves of both ways in a chart, whose type depends on its scales.
+macro_rules! draw_curves {
+    ($chart:expr, $curves:expr, $what:expr) => {{
+        $chart
+            .configure_mesh()
+            .x_desc("machines")
+            .y_desc($what)
+            .draw()?;
+        for ((name, curve), colour) in $curves.into_iter().zip([BLUE, RED]) {
+            let points = curve.clone().into_iter();
+            $chart.draw_series(points.map(|point| Circle::new(point, 4, colour.filled())))?;
+            $chart
+                .draw_series(LineSeries::new(curve, &colour))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        }
+        $chart
+            .configure_series_labels()
+            .background_style(WHITE)
+            .border_style(BLACK)
+            .draw()?;
+    }};
+}
 
 /// How many points a curve has.
 const POINTS: usize = 400;
@@ -99,6 +124,47 @@ pub fn draw_shares(shared: &Shared, directory: &Path) -> Result<()> {
     picture
         .present()
         .with_context(|| format!("writing {}", file.display()))
+}
+
+/// Draws each figure by the number of machines.
+pub fn draw_sizes(sweep: &Sweep, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("creating {}", directory.display()))?;
+    for &(what, name, figure) in FIGURES {
+        let file = directory.join(format!("{name}.svg"));
+        let picture = SVGBackend::new(&file, (800, 360)).into_drawing_area();
+        picture.fill(&WHITE)?;
+        let curves = WAYS.map(|(name, way)| (name, sweep.curve(figure, way)));
+        let all = || curves.iter().flat_map(|(_, curve)| curve);
+        let widest = all().map(|(machines, _)| *machines).fold(1.0, f64::max);
+        let narrowest = all().map(|(machines, _)| *machines).fold(widest, f64::min);
+        let highest = all().map(|(_, value)| *value).fold(0.0, f64::max);
+        let lowest = all().map(|(_, value)| *value).fold(highest, f64::min);
+        // What differs by more than a factor of 100 needs another scale.
+        let bottom = if highest > 100.0 * lowest {
+            lowest / 2.0
+        } else {
+            0.0
+        };
+        let machines = (narrowest / 1.1..widest * 1.1).log_scale();
+        let mut builder = ChartBuilder::on(&picture);
+        builder
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(72);
+        if bottom > 0.0 {
+            let mut chart =
+                builder.build_cartesian_2d(machines, (bottom..highest * 2.0).log_scale())?;
+            draw_curves!(chart, curves, what);
+        } else {
+            let mut chart = builder.build_cartesian_2d(machines, 0.0..highest * 1.1)?;
+            draw_curves!(chart, curves, what);
+        }
+        picture
+            .present()
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// How many slots were taken on average in each of [`POINTS`] parts of the time.
