@@ -62,6 +62,12 @@ fn it_tells_what_runs_what_waits_and_why() {
     let path = [low.as_str(), top.as_str()];
     assert_eq!(request["critical_path"], serde_json::json!(path));
     assert_eq!(request["end"], Value::Null);
+    // Also when it has taken longer than is supposed of what nothing is known of.
+    let late = wait_until(&fixture, |told| {
+        told["requests"][0]["builds"][0]["elapsed_s"].as_u64() >= Some(2)
+    });
+    let request = &late["requests"][0];
+    assert_eq!(request["critical_path"], serde_json::json!(path));
     // Those that wait for more than their inputs come first.
     let waits = request["waits"].as_array().unwrap();
     assert_eq!(waits.len(), 2);

@@ -45,9 +45,12 @@ impl Worker<'_> {
             (is_usual, std::cmp::Reverse(goals.rank(*id)), *id)
         });
         waiting.truncate(GOALS_SHOWN);
-        let left = |id: GoalId, all: u64| {
-            let past = elapsed.get(&id).copied().unwrap_or_default();
-            all.saturating_sub(u64::try_from(past.as_millis()).unwrap_or(u64::MAX))
+        let left = |id: GoalId, all: u64| match elapsed.get(&id) {
+            None => all,
+            // What takes longer than usual isn't done yet, either.
+            Some(past) => all
+                .saturating_sub(u64::try_from(past.as_millis()).unwrap_or(u64::MAX))
+                .max(1),
         };
         let (path, shortest) = goals.longest_path(|id, weighed| left(id, weighed.weight));
         let path: Vec<String> = (path.into_iter())
