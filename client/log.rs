@@ -17,6 +17,7 @@ use bzip2::read::MultiBzDecoder;
 use clap::Args;
 use flate2::read::GzDecoder;
 use formats::StorePath;
+use store::Directories;
 
 use crate::daemon::Daemon;
 use crate::output;
@@ -72,7 +73,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 /// Whether a daemon builds this output.
-fn is_locked(output: &StorePath) -> bool {
+pub fn is_locked(output: &StorePath) -> bool {
     let lock = format!("{output}.lock");
     system::lock::has_lock(Path::new(&lock)).unwrap_or(false)
 }
@@ -107,27 +108,63 @@ impl Log {
         }
     }
 
+    /// The log of a derivation that was built by the daemon with these directories, or is being built.
+    pub fn of_derivation(directories: &Directories, derivation: StorePath) -> Option<Log> {
+        let file = newest_log(&directories.log.join("drvs"), derivation.base_name())?;
+        Some(Log { derivation, file })
+    }
+
     /// Its contents, decompressed. At the end of the file, a reader waits for more as long as
     /// `goes_on` says so.
     fn open<'a>(&self, goes_on: impl Fn() -> bool + 'a) -> Result<Box<dyn Read + 'a>> {
+        Ok(self.open_end(u64::MAX, goes_on)?.reader)
+    }
+
+    /// The same from close to the end on, where that can be done: of a file that isn't compressed, only so many
+    /// bytes are read of what is there.
+    pub fn open_end<'a>(
+        &self,
+        bytes: u64,
+        goes_on: impl Fn() -> bool + 'a,
+    ) -> Result<Contents<'a>> {
         let doing = || format!("reading the log `{}'", self.file.display());
         let mut options = File::options();
-        let file = options
+        let mut file = options
             .read(true)
-            .custom_flags(libc::O_NOFOLLOW)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK) // nor does opening a pipe wait
             .open(&self.file)
             .with_context(doing)?;
+        let metadata = file.metadata().with_context(doing)?;
+        if !metadata.is_file() {
+            bail!("`{}' is not a regular file", self.file.display());
+        }
+        let compression = self.file.extension().and_then(|name| name.to_str());
+        let surplus = metadata.len().saturating_sub(bytes);
+        let is_cut = surplus > 0 && !matches!(compression, Some("gz" | "bz2"));
+        if is_cut {
+            file.seek(io::SeekFrom::Start(surplus))
+                .with_context(doing)?;
+        }
         let file = BufReader::new(Growing { file, goes_on });
-        Ok(match self.file.extension().and_then(|name| name.to_str()) {
+        let reader: Box<dyn Read + 'a> = match compression {
             Some("gz") => Box::new(GzDecoder::new(file)),
             Some("bz2") => Box::new(MultiBzDecoder::new(file)),
             _ => Box::new(file),
-        })
+        };
+        Ok(Contents { reader, is_cut })
     }
 }
 
+/// What a log says.
+pub struct Contents<'a> {
+    /// Reads it.
+    pub reader: Box<dyn Read + 'a>,
+    /// Whether its beginning is left out.
+    pub is_cut: bool,
+}
+
 /// The log of a derivation. The daemon's compression may have changed since an older build.
-fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
+pub fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
     let (start, rest) = derivation.split_at_checked(2)?;
     let files =
         ["", ".gz", ".bz2"].map(|suffix| directory.join(start).join(format!("{rest}{suffix}")));

@@ -10,6 +10,7 @@ mod archive;
 mod build;
 mod builds;
 mod daemon;
+mod dashboard;
 mod destination;
 mod download;
 mod downloads;
@@ -71,6 +72,8 @@ enum Command {
     Offload(offload::Arguments),
     /// Show what was built where, how long it took, and how it ended
     History(history::Arguments),
+    /// Serve a page that shows all of that to browsers
+    Dashboard(dashboard::Arguments),
     /// Show which substitute servers have items
     Weather(weather::Arguments),
     /// Download a file to the store, and print its hash
@@ -98,6 +101,7 @@ impl Command {
             Command::Authorize => "authorize",
             Command::Offload(_) => "offload",
             Command::History(_) => "history",
+            Command::Dashboard(_) => "dashboard",
             Command::Weather(_) => "weather",
             Command::Download(_) => "download",
             Command::Add(_) => "add",
@@ -118,6 +122,7 @@ impl Command {
             Command::Authorize => keys::authorize(),
             Command::Offload(arguments) => offload::run(arguments),
             Command::History(arguments) => history::run(arguments),
+            Command::Dashboard(arguments) => dashboard::run(arguments),
             Command::Weather(arguments) => weather::run(arguments),
             Command::Download(arguments) => download::run(arguments),
             Command::Add(arguments) => add::files(arguments),

@@ -136,6 +136,11 @@ pub fn warning(command: &str, text: &str) {
 
 /// Prints an error, with its causes, on standard error.
 pub fn error(command: &str, error: &anyhow::Error) {
+    message(command, "error: ", &text(error));
+}
+
+/// An error with its causes.
+pub fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
@@ -152,7 +157,7 @@ pub fn error(command: &str, error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    message(command, "error: ", &text);
+    text
 }
 
 /// Whether `stream` is a terminal that shows colors, and the user has not said `NO_COLOR`.

@@ -13,6 +13,7 @@ use formats::printable::{printable, printable_json};
 use formats::store_path::name_without_hash;
 use indicatif::HumanDuration;
 use protocol::client::Error;
+use protocol::operations::FarmStatus;
 
 use crate::daemon::Daemon;
 use crate::output;
@@ -35,17 +36,7 @@ pub struct Arguments {
 
 /// Asks the daemon, and prints what it says.
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let answer = Daemon::connect()?.connection.query_farm_status();
-    let text = match answer {
-        Ok(answer) => answer.0,
-        Err(Error::Daemon { message, .. }) if message.contains("invalid operation") => {
-            bail!(
-                "this daemon cannot tell what it does: it is Guix's own, or an older one; \
-                 `guix-client processes' shows its sessions"
-            );
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let text = explain(Daemon::connect()?.connection.query_farm_status())?;
     let unreadable = "the daemon's answer cannot be read";
     let mut out = output::stdout();
     if arguments.format == "json" {
@@ -59,6 +50,20 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A daemon's answer as JSON, or why there is none.
+pub fn explain(answer: Result<FarmStatus, Error>) -> Result<Vec<u8>> {
+    match answer {
+        Ok(answer) => Ok(answer.0.into()),
+        Err(Error::Daemon { message, .. }) if message.contains("invalid operation") => {
+            bail!(
+                "this daemon cannot tell what it does: it is Guix's own, or an older one; \
+                 `guix-client processes' shows its sessions"
+            );
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Everything, for people.

@@ -5,10 +5,38 @@ use std::io;
 
 use crate::directories::HookDirectories;
 use crate::drained::Drained;
-use crate::health::Health;
+use crate::health::{Health, Pause};
 use crate::machines::Machine;
 use crate::slots::{self, Occupant};
 use crate::suitability;
+
+/// How a machine is now, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It could get something, and has nothing.
+    Ready,
+    /// It builds, and could get more.
+    Busy,
+    /// It gets nothing more for now: its slots are taken, or its load, its disk or its scheduler say so.
+    Full,
+    /// It has failed, and gets nothing for a while.
+    Failing,
+    /// An administrator has drained it.
+    Drained,
+}
+
+impl Condition {
+    /// Its name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Condition::Ready => "ready",
+            Condition::Busy => "busy",
+            Condition::Full => "full",
+            Condition::Failing => "failing",
+            Condition::Drained => "drained",
+        }
+    }
+}
 
 /// What is known of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +45,8 @@ pub struct Standing {
     pub building: Vec<Option<Occupant>>,
     /// Why it gets nothing now; `None` if it could get something, for all that is known.
     pub why_not: Option<String>,
+    /// The same in one word.
+    pub condition: Condition,
 }
 
 impl Standing {
@@ -25,24 +55,54 @@ impl Standing {
         let health = Health::load(directories, machine);
         let building = slots::taken(directories, machine)?;
         let drained = Drained::load(directories, &machine.key())?;
-        let why_not = if let Some(drained) = drained {
-            Some(drained.to_string())
+        Ok(Standing::judge(
+            machine,
+            &health,
+            building,
+            drained.as_ref(),
+        ))
+    }
+
+    /// The same, where what is in the hook's files has been read.
+    pub fn judge(
+        machine: &Machine,
+        health: &Health,
+        building: Vec<Option<Occupant>>,
+        drained: Option<&Drained>,
+    ) -> Standing {
+        let (condition, why_not) = if let Some(drained) = drained {
+            (Condition::Drained, Some(drained.to_string()))
         } else if let Some(pause) = health.pause() {
-            Some(pause.to_string())
+            let condition = match pause {
+                Pause::SetAside { .. } => Condition::Failing,
+                Pause::Busy(_) => Condition::Full,
+            };
+            (condition, Some(pause.to_string()))
         } else {
-            suitability::no_slot(machine, building.len()).or_else(|| {
+            let reason = suitability::no_slot(machine, building.len()).or_else(|| {
                 let is_known = machine.pool.is_none() && health.is_fresh();
-                let reason = is_known.then(|| suitability::unsuitable(machine, &health));
+                let reason = is_known.then(|| suitability::unsuitable(machine, health));
                 reason.flatten().map(|reason| reason.to_string())
-            })
+            });
+            let condition = match (&reason, building.len()) {
+                (Some(_), _) => Condition::Full,
+                (None, 0) => Condition::Ready,
+                (None, _) => Condition::Busy,
+            };
+            (condition, reason)
         };
-        Ok(Standing { building, why_not })
+        Standing {
+            building,
+            why_not,
+            condition,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drained;
     use crate::test_data::{directories, machine};
 
     #[test]
@@ -53,10 +113,18 @@ mod tests {
             ..machine("one")
         };
         let why = || Standing::of(&directories, &one).unwrap().why_not;
-        assert_eq!(why(), None);
+        let condition = || Standing::of(&directories, &one).unwrap().condition;
+        assert_eq!((why(), condition()), (None, Condition::Ready));
         let slot = slots::acquire(&directories, &one, "/gnu/store/x.drv");
         let slot = slot.unwrap().expect("a slot");
         assert_eq!(why().as_deref(), Some("its only slot is taken"));
+        assert_eq!(condition(), Condition::Full);
+        let two = Machine {
+            parallel_builds: 2,
+            ..one.clone()
+        };
+        let of_two = Standing::of(&directories, &two).unwrap();
+        assert_eq!((of_two.why_not, of_two.condition), (None, Condition::Busy));
         let building = Standing::of(&directories, &one).unwrap().building;
         let names: Vec<_> = (building.iter().flatten())
             .map(|occupant| occupant.derivation.as_str())
@@ -65,8 +133,12 @@ mod tests {
         drop(slot);
         Health::update(&directories, &one, |health| health.is_full("no nodes"));
         assert_eq!(why().as_deref(), Some("no nodes"));
+        assert_eq!(condition(), Condition::Full);
         Health::update(&directories, &one, |health| health.failed("no route"));
         let text = why().expect("a reason");
         assert!(text.starts_with("set aside for ") && text.ends_with(": no route"));
+        assert_eq!(condition(), Condition::Failing);
+        drained::drain(&directories, &one.key(), None).unwrap();
+        assert_eq!(condition(), Condition::Drained);
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use farm::status::{ALL_GOALS_SHOWN, MACHINES_SHOWN, Machine, Status};
 use formats::printable::printable_json;
 use hook::directories::HookDirectories;
+use hook::machines::MachineList;
 use hook::standing::Standing;
 use system::clock::unix_time;
 
@@ -68,6 +69,7 @@ fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> Status
                 slots: machine.parallel_builds,
                 slots_used: standing.building.len() as u64,
                 why_not: shown,
+                state: standing.condition.name().to_owned(),
             });
             for occupant in standing.building.into_iter().flatten() {
                 places.insert(occupant.derivation, format!("machine {}", machine.name));
@@ -103,12 +105,22 @@ fn machines(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> Arc<
     }
     let mut listed = Listed::default();
     if engine.settings.hook.usable().is_some() {
-        match hook::machines::load(&engine.settings.directories.configuration) {
+        match load(engine) {
             Ok(list) => listed.machines = list.machines,
-            Err(error) => listed.error = Some(error.to_string()),
+            Err(error) => listed.error = Some(error),
         }
     }
     let listed = Arc::new(listed);
     *known = Some((Instant::now(), listed.clone()));
     listed
+}
+
+/// The machines of the machine files and of their commands' last answers. (Only hooks run the commands.)
+fn load(engine: &Engine) -> Result<MachineList, String> {
+    let directories = HookDirectories::new(&engine.settings.directories);
+    let directories = directories.map_err(|error| error.to_string())?;
+    let loaded = hook::generated::load_known(&directories);
+    loaded
+        .map(|(list, _)| list)
+        .map_err(|error| error.to_string())
 }

@@ -121,6 +121,12 @@ pub fn current(
     (counts.then_some(answer.text), failure)
 }
 
+/// A command's last answer, if it counts. The command does not run, whatever its age.
+pub fn last(generator: &Generator, directories: &HookDirectories) -> Option<String> {
+    let answer = Files::new(generator, directories).load();
+    answer.counts(generator).then_some(answer.text)
+}
+
 /// The process that gets an answer for others: `guix-offload refresh`. The command is on its standard
 /// input.
 pub fn refresh_in_background(directories: &HookDirectories) -> io::Result<()> {

@@ -36,7 +36,22 @@ pub fn load(
     Ok(complete(list, directories, audience))
 }
 
-/// The same for one machine file.
+/// All machines that are known without running a command: those of the usual machine files, then those of the
+/// commands' last answers. Returns also how many of them are in the files.
+pub fn load_known(directories: &HookDirectories) -> Result<(MachineList, usize), machines::Error> {
+    let mut list = machines::load(&directories.configuration)?;
+    let listed = list.machines.len();
+    for generator in &list.generators {
+        if let Some(text) = answer::last(generator, directories) {
+            let (machines, problems) = entries::read(generator, &text);
+            list.machines.extend(machines);
+            list.problems.extend(problems);
+        }
+    }
+    Ok((list, listed))
+}
+
+/// All machines of one machine file.
 pub fn load_file(
     file: &Path,
     directories: &HookDirectories,

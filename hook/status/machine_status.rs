@@ -12,8 +12,9 @@ use crate::drained::{self, Drained};
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::pool::{self, Record, State};
-use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
+use crate::remote::{self, PROBE_TIMEOUT, REQUIRED_FREE_BYTES, Vitals, on_one_line};
 use crate::slots::{self, Occupant};
+use crate::standing::Standing;
 use crate::suitability::{self, Unsuitable};
 use crate::{host_locks, parallel};
 
@@ -225,6 +226,32 @@ impl MachineStatus {
             building,
             drained: None,
             jobs: None,
+        }
+    }
+
+    /// What hooks have learnt of a machine, whenever that was. Nobody is asked.
+    pub(super) fn remembered(
+        machine: &Machine,
+        directories: &HookDirectories,
+        health: &Health,
+        standing: &Standing,
+        drained: &Option<Drained>,
+    ) -> MachineStatus {
+        let is_known = health.cores > 0;
+        let is_full = is_known && health.free_bytes < REQUIRED_FREE_BYTES;
+        let set_aside_s = health.set_aside_s();
+        let jobs = machine.pool.as_ref().map(|_| {
+            let directory = directories.of_machine(machine);
+            Jobs::new(&pool::records(&directory, machine.parallel_builds))
+        });
+        MachineStatus {
+            up: set_aside_s == 0 && drained.is_none() && !is_full,
+            normalized_load: is_known.then(|| health.normalized_load()),
+            free_bytes: is_known.then_some(health.free_bytes),
+            round_trip_ms: is_known.then_some(health.round_trip),
+            drained: drained.clone(),
+            jobs,
+            ..MachineStatus::unasked(machine, health.clone(), standing.building.clone())
         }
     }
 

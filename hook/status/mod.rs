@@ -1,6 +1,7 @@
 //! `offload status`: load, slots and builds of all machines, for users and for monitoring.
 
 mod json;
+pub mod known;
 mod machine_status;
 mod prometheus;
 mod screen;

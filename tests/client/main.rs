@@ -12,6 +12,7 @@ mod adding;
 mod archives;
 mod building;
 mod collecting;
+mod dashboard;
 mod downloading;
 mod hashes;
 mod history;

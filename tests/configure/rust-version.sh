@@ -26,6 +26,7 @@ curl 0.4.51
 curl-sys 0.4.91+curl-8.22.0
 fallible-iterator 0.3.0
 fallible-streaming-iterator 0.1.9
+httparse 1.10.1
 lazy_static 1.5.1
 libsqlite3-sys 0.38.2
 libz-sys 1.1.31

@@ -139,4 +139,6 @@ pub struct Machine {
     pub slots_used: u64,
     /// Why it gets nothing now, as far as is known; `None` if it could get something.
     pub why_not: Option<String>,
+    /// The same in one word: `ready`, `busy`, `full`, `failing` or `drained`.
+    pub state: String,
 }

@@ -16,6 +16,12 @@ use crate::estimate::{Estimate, Estimates, Sample};
 /// How many builds of other things an estimate for a single one takes into account.
 const OTHERS: u32 = 1000;
 
+/// The columns of an attempt.
+const ATTEMPT: &str = "time, derivation, name, version, system, machine, speed, kind, waited, sent,
+    built, retrieved, bytes_sent, bytes_retrieved, result, reason";
+/// The columns of a machine's state.
+const STATE: &str = "time, machine, state, reason, load, cores, free_bytes, slots";
+
 /// Which rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -78,17 +84,73 @@ impl Reader {
             conditions.add("result = ?", result.name().to_owned());
         }
         conditions.add_common(filter);
-        let columns = "time, derivation, name, version, system, machine, speed, kind, waited, sent,
-            built, retrieved, bytes_sent, bytes_retrieved, result, reason";
-        self.select(columns, "attempts", conditions, attempt)
+        self.select(ATTEMPT, "attempts", conditions, attempt)
     }
 
     /// States of machines, the newest first. Of the filter, `machine`, `since` and `limit` count.
     pub fn states(&self, filter: &Filter) -> Result<Vec<MachineState>, Error> {
         let mut conditions = Conditions::default();
         conditions.add_common(filter);
-        let columns = "time, machine, state, reason, load, cores, free_bytes, slots";
-        self.select(columns, "states", conditions, machine_state)
+        self.select(STATE, "states", conditions, machine_state)
+    }
+
+    /// Tells of the attempts behind the row with this number (0: all) that ended at `since` or later, the oldest
+    /// row first. Returns the number of the last row; less than `after` if the history has been begun anew.
+    pub fn attempts_after(
+        &self,
+        after: i64,
+        since: u64,
+        mut tell: impl FnMut(Attempt),
+    ) -> Result<i64, Error> {
+        let query = format!(
+            "select {ATTEMPT} from attempts where id > ?1 and id <= ?2 and time >= ?3 order by id"
+        );
+        self.rows_after("attempts", &query, after, since, |row| {
+            if let Some(attempt) = attempt(row)? {
+                tell(attempt);
+            }
+            Ok(())
+        })
+    }
+
+    /// The same for states of machines.
+    pub fn states_after(
+        &self,
+        after: i64,
+        since: u64,
+        mut tell: impl FnMut(MachineState),
+    ) -> Result<i64, Error> {
+        let query = format!(
+            "select {STATE} from states where id > ?1 and id <= ?2 and time >= ?3 order by id"
+        );
+        self.rows_after("states", &query, after, since, |row| {
+            if let Some(state) = machine_state(row)? {
+                tell(state);
+            }
+            Ok(())
+        })
+    }
+
+    fn rows_after(
+        &self,
+        table: &str,
+        query: &str,
+        after: i64,
+        since: u64,
+        mut tell: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<i64, Error> {
+        let mut ask = || {
+            let newest = format!("select coalesce(max(id), 0) from {table}");
+            let last: i64 = self.connection.query_row(&newest, [], |row| row.get(0))?;
+            let mut select = self.connection.prepare(query)?;
+            let since = i64::try_from(since).unwrap_or(i64::MAX);
+            let mut rows = select.query([after, last, since])?;
+            while let Some(row) = rows.next()? {
+                tell(row)?;
+            }
+            Ok(last)
+        };
+        ask().map_err(|error| self.files.explain(error))
     }
 
     /// Adds successful builds to estimates, from behind the row with this number on (0: all). Returns the

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use formats::StoreDir;
 
@@ -105,6 +106,16 @@ impl Address {
 
     /// Connects and performs the handshake.
     pub fn connect(&self, store: &StoreDir, options: &Options) -> Result<Connection, Error> {
+        self.connect_with_patience(store, options, None)
+    }
+
+    /// The same, to a daemon that must go on within this time whenever it is waited for.
+    pub fn connect_with_patience(
+        &self,
+        store: &StoreDir,
+        options: &Options,
+        patience: Option<Duration>,
+    ) -> Result<Connection, Error> {
         let failed = |source| Error::Connect {
             address: self.to_string(),
             source,
@@ -112,12 +123,16 @@ impl Address {
         match self {
             Address::Unix(path) => {
                 let stream = system::socket::connect(path).map_err(failed)?;
+                stream.set_read_timeout(patience).map_err(failed)?;
+                stream.set_write_timeout(patience).map_err(failed)?;
                 Connection::over_unix(stream, store, options)
             }
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
                 // Small requests must not wait for acknowledgements (Nagle's algorithm).
                 stream.set_nodelay(true).map_err(failed)?;
+                stream.set_read_timeout(patience).map_err(failed)?;
+                stream.set_write_timeout(patience).map_err(failed)?;
                 let reader = stream.try_clone().map_err(failed)?;
                 Connection::over(Box::new(reader), Box::new(stream), store, options)
             }

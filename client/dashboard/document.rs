@@ -1,0 +1,177 @@
+//! The document (`doc/spec/dashboard.md`). The fields are those of the JSON.
+//!
+//! Names and messages are others' words. Control characters in them are shown as escapes; markup is markup.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use farm::status::Machine as ToldMachine;
+use formats::printable::printable;
+use hook::machines::Machine;
+use hook::status::known::Known;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::interval::INTERVAL;
+
+/// How many characters of a reason are shown.
+const REASON: usize = 300;
+
+/// The document without `version` and `time`.
+#[derive(Serialize)]
+pub struct Document<'a> {
+    pub host: &'a str,
+    pub error: Option<String>,
+    #[serde(serialize_with = "list")]
+    pub requests: Option<&'a RawValue>,
+    pub unlisted_requests: u64,
+    pub users: &'a BTreeMap<u32, String>,
+    pub machines: Vec<Row<'a>>,
+    pub machines_error: Option<String>,
+    pub unlisted_machines: u64,
+    pub history_error: Option<String>,
+    #[serde(serialize_with = "list")]
+    pub failures: Option<&'a RawValue>,
+    interval_s: u64,
+    #[serde(serialize_with = "list")]
+    pub throughput: Option<&'a RawValue>,
+}
+
+/// A machine.
+#[derive(Default, Serialize)]
+pub struct Row<'a> {
+    name: &'a str,
+    port: u16,
+    slots: u32,
+    slots_used: u64,
+    state: &'a str,
+    why_not: Option<String>,
+    drained: bool,
+    drained_since: Option<u64>,
+    systems: Option<&'a [String]>,
+    speed: Option<f64>,
+    generated: Option<bool>,
+    pool: Option<bool>,
+    load: Option<f64>,
+    free_space: Option<u64>,
+    asked: Option<u64>,
+    builds: Option<u64>,
+    failed_builds: Option<u64>,
+    failures: Option<u64>,
+    last_error: Option<String>,
+    #[serde(serialize_with = "list")]
+    states: Option<&'a RawValue>,
+}
+
+/// What isn't known is an empty list.
+fn list<S: serde::Serializer>(value: &Option<&RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(serializer),
+        None => serializer.collect_seq([(); 0]),
+    }
+}
+
+impl<'a> Row<'a> {
+    /// A machine of which we can read what hooks know.
+    pub fn known(
+        machine: &'a Machine,
+        known: &Known,
+        is_generated: bool,
+        states: &Option<&'a RawValue>,
+    ) -> Row<'a> {
+        let health = &known.health;
+        let is_known = health.cores > 0;
+        Row {
+            name: &machine.name,
+            port: machine.port,
+            slots: machine.parallel_builds,
+            slots_used: known.standing.building.len() as u64,
+            state: known.standing.condition.name(),
+            why_not: known.standing.why_not.as_deref().map(text),
+            drained: known.drained.is_some(),
+            drained_since: known
+                .drained
+                .as_ref()
+                .map(|drained| drained.since)
+                .filter(|time| *time > 0),
+            systems: Some(&machine.systems),
+            speed: Some(machine.speed),
+            generated: Some(is_generated),
+            pool: Some(machine.pool.is_some()),
+            // The hundredths, so that the document stays the same as long as they do.
+            load: is_known.then(|| (health.normalized_load() * 100.0).round() / 100.0),
+            free_space: is_known.then_some(health.free_bytes),
+            asked: is_known.then_some(health.asked),
+            builds: Some(health.builds),
+            failed_builds: Some(health.failed_builds),
+            failures: Some(health.all_failures),
+            last_error: health.last_error.as_deref().map(text),
+            states: *states,
+        }
+    }
+
+    /// A machine of which only the daemon tells.
+    pub fn told(machine: &'a ToldMachine, states: &Option<&'a RawValue>) -> Row<'a> {
+        Row {
+            name: &machine.name,
+            port: machine.port,
+            slots: machine.slots,
+            slots_used: machine.slots_used,
+            state: &machine.state,
+            why_not: machine.why_not.as_deref().map(text),
+            drained: machine.state == "drained",
+            states: *states,
+            ..Row::default()
+        }
+    }
+}
+
+impl<'a> Document<'a> {
+    /// Nothing is known yet.
+    pub fn new(host: &'a str, users: &'a BTreeMap<u32, String>) -> Document<'a> {
+        Document {
+            host,
+            error: None,
+            requests: None,
+            unlisted_requests: 0,
+            users,
+            machines: Vec::new(),
+            machines_error: None,
+            unlisted_machines: 0,
+            history_error: None,
+            failures: None,
+            interval_s: INTERVAL,
+            throughput: None,
+        }
+    }
+
+    /// The document's fields, without braces, on one line.
+    pub fn json(&self) -> String {
+        // Nothing in it can fail to be written.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        // A line feed can only be between values that a daemon has written.
+        match text.contains(['\n', '\r']) {
+            true => text.replace(['\n', '\r'], " "),
+            false => text,
+        }
+    }
+}
+
+/// The whole document.
+pub fn whole(time: u64, fields: &str) -> String {
+    let fields = fields.strip_prefix('{').unwrap_or(fields);
+    let mut text = String::with_capacity(fields.len() + 64);
+    let _ = write!(text, "{{\"version\":1,\"time\":{time},{fields}");
+    text
+}
+
+/// A message, not too long, without control characters.
+pub fn text(text: &str) -> String {
+    let short: String = text.chars().take(REASON).collect();
+    printable(&short).into_owned()
+}
+
+/// A value as JSON.
+pub fn raw<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
+    serde_json::value::to_raw_value(value).ok()
+}

@@ -1,0 +1,99 @@
+//! The last failures.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use farm::history::{Attempt, AttemptResult, UNKNOWN_MACHINE};
+use formats::StoreDir;
+use formats::printable::printable;
+use serde::Serialize;
+use store::Directories;
+
+use crate::log::newest_log;
+
+/// How many are shown.
+const SHOWN: usize = 100;
+
+/// Whether an attempt has failed, be it the build's failure or a machine's.
+pub fn is_failure(result: AttemptResult) -> bool {
+    !matches!(result, AttemptResult::Done | AttemptResult::Cancelled)
+}
+
+/// The last failures, the newest first.
+pub struct Failures {
+    store: StoreDir,
+    logs: PathBuf,
+    attempts: VecDeque<Attempt>,
+}
+
+/// A failure as it is shown.
+#[derive(Serialize)]
+pub struct Row<'a> {
+    time: u64,
+    drv: String,
+    name: String,
+    version: String,
+    system: String,
+    machine: Option<&'a str>,
+    kind: &'static str,
+    result: &'static str,
+    reason: String,
+    waited_s: u64,
+    built_s: u64,
+    has_log: bool,
+}
+
+impl Failures {
+    /// None yet.
+    pub fn new(directories: &Directories) -> Failures {
+        Failures {
+            store: directories.store.clone(),
+            logs: directories.log.join("drvs"),
+            attempts: VecDeque::new(),
+        }
+    }
+
+    /// Adds an attempt if it has failed.
+    pub fn add(&mut self, attempt: Attempt) {
+        if is_failure(attempt.result) {
+            self.attempts.push_front(attempt);
+            self.attempts.truncate(SHOWN);
+        }
+    }
+
+    /// Forgets those that were before a time.
+    pub fn forget_before(&mut self, first: u64) {
+        self.attempts.retain(|attempt| attempt.time >= first);
+    }
+
+    /// Those that are shown.
+    pub fn rows(&self) -> Vec<Row<'_>> {
+        self.attempts
+            .iter()
+            .map(|attempt| self.row(attempt))
+            .collect()
+    }
+
+    fn row<'a>(&self, attempt: &'a Attempt) -> Row<'a> {
+        let text = |text: &str| printable(text).into_owned();
+        let machine = attempt.machine.as_str();
+        // Nothing but a derivation's own name finds a log.
+        let derivation = self.store.join(&attempt.derivation).ok();
+        let derivation = derivation.filter(|path| path.is_derivation() && path.is_well_formed());
+        let log = derivation.and_then(|path| newest_log(&self.logs, path.base_name()));
+        Row {
+            time: attempt.time,
+            drv: text(&format!("{}/{}", self.store.as_str(), attempt.derivation)),
+            name: text(&attempt.item.name),
+            version: text(&attempt.item.version),
+            system: text(&attempt.system),
+            machine: (machine != UNKNOWN_MACHINE).then_some(machine),
+            kind: attempt.kind.name(),
+            result: attempt.result.name(),
+            reason: text(&attempt.reason),
+            waited_s: attempt.times.waited.as_secs(),
+            built_s: attempt.times.built.as_secs(),
+            has_log: log.is_some(),
+        }
+    }
+}

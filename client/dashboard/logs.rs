@@ -1,0 +1,313 @@
+//! The ends of logs, and logs that grow.
+//!
+//! Logs are as long as builders make them, and compressed: the end of one is found by reading all of it. So only
+//! few are read at the same time, by threads of their own, and no longer than some seconds.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use formats::StorePath;
+use formats::printable::printable;
+use hyper::body::Bytes;
+use store::Directories;
+use tokio::sync::mpsc::{self, Sender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::responses::{COMMENT, KEEP_ALIVE, RETRY};
+use crate::log::{Log, is_locked};
+use crate::output;
+use crate::plan::read_derivation;
+
+/// How much of a log is shown.
+const END: usize = 64 << 10;
+/// How many are read at the same time, to show their ends.
+const READERS: usize = 4;
+/// How long one waits until it is read.
+const TURN: Duration = Duration::from_secs(10);
+/// How long one is read.
+const READING: Duration = Duration::from_secs(10);
+/// How many are followed at the same time.
+const FOLLOWERS: usize = 64;
+/// After how long something is sent of a log to whose end we don't get.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a log can't be shown.
+#[derive(Debug)]
+pub enum Error {
+    /// That is no derivation's name.
+    BadName,
+    /// There is none.
+    NoLog,
+    /// Too many are read.
+    Busy,
+    /// It can't be read.
+    Failed(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::BadName => f.write_str("expected a derivation's file name, HASH-NAME.drv"),
+            Error::NoLog => f.write_str("there is no log of it here"),
+            Error::Busy => f.write_str("too many logs are being read; try again later"),
+            Error::Failed(why) => f.write_str(&printable(why)),
+        }
+    }
+}
+
+/// All logs.
+pub struct Logs {
+    directories: Directories,
+    readers: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+}
+
+impl Logs {
+    /// The logs of a daemon with these directories.
+    pub fn new(directories: Directories) -> Logs {
+        Logs {
+            directories,
+            readers: Arc::new(Semaphore::new(READERS)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        }
+    }
+
+    /// The log of the derivation with this file name.
+    fn find(&self, name: &str) -> Result<Log, Error> {
+        let derivation = self
+            .directories
+            .store
+            .join(name)
+            .map_err(|_| Error::BadName)?;
+        if !derivation.is_derivation() || !derivation.is_well_formed() {
+            return Err(Error::BadName);
+        }
+        Log::of_derivation(&self.directories, derivation).ok_or(Error::NoLog)
+    }
+
+    /// The end of a log, as it is now.
+    pub async fn end(&self, name: &str) -> Result<String, Error> {
+        let log = self.find(name)?;
+        let Ok(turn) = timeout(TURN, self.readers.clone().acquire_owned()).await else {
+            return Err(Error::Busy);
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            end_of(&log)
+        });
+        match read.await {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => Err(Error::Failed(output::text(&error))),
+            Err(_) => Err(Error::Failed("it cannot be read".to_owned())),
+        }
+    }
+
+    /// The end of a log, and then what is added to it, as events.
+    pub async fn follow(
+        &self,
+        name: &str,
+    ) -> Result<(mpsc::Receiver<Bytes>, OwnedSemaphorePermit), Error> {
+        let log = self.find(name)?;
+        let place = self
+            .followers
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Error::Busy)?;
+        let (sender, receiver) = mpsc::channel(1);
+        let store = self.directories.store.clone();
+        let follow = move || {
+            let outputs: Vec<StorePath> = match read_derivation(&log.derivation, &store) {
+                Ok(derivation) => derivation.output_paths().cloned().collect(),
+                Err(_) => Vec::new(),
+            };
+            let _ = sender.blocking_send(Bytes::from_static(RETRY));
+            let _ = send_log(&log, &sender, || outputs.iter().any(is_locked));
+            let _ = sender.blocking_send(Bytes::from_static(b"event: end\ndata: {}\n\n"));
+        };
+        let thread = std::thread::Builder::new().name("log".into());
+        thread
+            .spawn(follow)
+            .map_err(|error| Error::Failed(error.to_string()))?;
+        Ok((receiver, place))
+    }
+}
+
+/// The last part of a text.
+#[derive(Default)]
+struct End {
+    bytes: VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl End {
+    fn add(&mut self, data: &[u8]) {
+        let data = match data.len().checked_sub(END) {
+            Some(surplus @ 1..) => {
+                self.is_cut = true;
+                &data[surplus..]
+            }
+            _ => data,
+        };
+        let surplus = (self.bytes.len() + data.len()).saturating_sub(END);
+        self.is_cut |= surplus > 0;
+        self.bytes.drain(..surplus);
+        self.bytes.extend(data);
+    }
+
+    /// Takes all but the beginning of a character whose rest is missing, unless `is_last`. A line of which
+    /// only the end is left is left out.
+    fn take(&mut self, is_last: bool) -> String {
+        if std::mem::take(&mut self.is_cut) {
+            if let Some(line) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                self.bytes.drain(..=line);
+            }
+        }
+        let bytes = self.bytes.make_contiguous();
+        let whole = match is_last {
+            true => bytes.len(),
+            false => bytes.len() - unfinished(bytes),
+        };
+        let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+        self.bytes.drain(..whole);
+        text
+    }
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn unfinished(bytes: &[u8]) -> usize {
+    let most = bytes.len().min(3);
+    let end = &bytes[bytes.len() - most..];
+    let first = end.iter().rposition(|byte| byte & 0xc0 != 0x80);
+    let Some(first) = first else { return 0 };
+    let length = match end[first] {
+        0xc2..=0xdf => 2,
+        0xe0..=0xef => 3,
+        0xf0..=0xf4 => 4,
+        _ => 1,
+    };
+    let there = most - first;
+    if there < length { there } else { 0 }
+}
+
+/// The end of a log.
+fn end_of(log: &Log) -> anyhow::Result<String> {
+    let mut contents = log.open_end(END as u64, || false)?;
+    let mut end = End {
+        is_cut: contents.is_cut,
+        ..End::default()
+    };
+    let deadline = Instant::now() + READING;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match contents.reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => end.add(&buffer[..count]),
+            // The end of a compressed one is missing while a build runs.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+        if Instant::now() >= deadline {
+            anyhow::bail!(
+                "the log is too long to be read here; `guix-client log {}' shows it",
+                log.derivation
+            );
+        }
+    }
+    Ok(end.take(true))
+}
+
+/// Sends a log as events, until it ends, or nobody wants it.
+fn send_log(
+    log: &Log,
+    events: &Sender<Bytes>,
+    is_running: impl Fn() -> bool,
+) -> anyhow::Result<()> {
+    let end = RefCell::new(End::default());
+    let sent = RefCell::new(Instant::now());
+    let begun = Instant::now();
+    let send = |is_last: bool| {
+        let text = end.borrow_mut().take(is_last);
+        let event = match text.is_empty() {
+            true if sent.borrow().elapsed() < KEEP_ALIVE => return,
+            true => Bytes::from_static(COMMENT),
+            false => event(&text).into(),
+        };
+        let _ = events.blocking_send(event);
+        *sent.borrow_mut() = Instant::now();
+    };
+    // Asked at the end of what there is.
+    let goes_on = || {
+        send(false);
+        !events.is_closed() && is_running()
+    };
+    let contents = log.open_end(END as u64, goes_on)?;
+    end.borrow_mut().is_cut = contents.is_cut;
+    let mut reader = contents.reader;
+    let mut buffer = vec![0; 32 << 10];
+    let mut is_at_end = false;
+    while !events.is_closed() {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => end.borrow_mut().add(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+        // What was there before is not sent but for its end; what is added is.
+        is_at_end |= *sent.borrow() > begun || begun.elapsed() > IMPATIENCE;
+        if is_at_end {
+            send(false);
+        }
+    }
+    send(true);
+    Ok(())
+}
+
+fn event(text: &str) -> String {
+    let text = serde_json::to_string(text).unwrap_or_default();
+    format!("event: log\ndata: {text}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_are_not_cut() {
+        let mut end = End::default();
+        let mut shown = String::new();
+        for byte in "aä€🦀\n".bytes() {
+            end.add(&[byte]);
+            shown += &end.take(false);
+        }
+        assert_eq!(shown, "aä€🦀\n");
+        end.add(b"\xe2\x82");
+        assert_eq!(
+            (end.take(false), end.take(true)),
+            (String::new(), "\u{fffd}".to_owned())
+        );
+        end.add(b"\x80\x80\x80\x80\xff");
+        assert_eq!(end.take(false).chars().count(), 5);
+    }
+
+    #[test]
+    fn only_whole_lines_of_the_end_are_kept() {
+        let mut end = End::default();
+        for number in 0..20_000 {
+            end.add(format!("line {number}\n").as_bytes());
+        }
+        let text = end.take(true);
+        assert!(text.len() <= END && text.len() > END - 20, "{}", text.len());
+        assert!(text.starts_with("line ") && text.ends_with("line 19999\n"));
+        end.add(&vec![b'x'; 2 * END]);
+        assert_eq!(end.take(true).len(), END);
+        end.add(b"next\n");
+        assert_eq!(end.take(true), "next\n");
+    }
+}

@@ -1,0 +1,5 @@
+//! `guix-client dashboard`, over real connections: what it serves, and to whom it serves nothing.
+
+mod browser;
+mod contents;
+mod limits;
