@@ -2,7 +2,8 @@
 //! variables.
 //!
 //! * `GUIX_REFERENCE_DAEMON`: another guix-daemon;
-//! * `GUIX_REFERENCE_GUIX` (or `GUIX`): its `guix`, which has its hook and signs for it;
+//! * `GUIX_REFERENCE_GUIX` (or `GUIX`): its `guix`, which has its hook and signs for it, or an earlier
+//!   `guix-offload`;
 //! * `GUIX_BENCH_ROUNDS`: how many times each task is measured at most (5). The programs take turns,
 //!   so that other load on the machine affects all alike.
 //!
@@ -147,7 +148,7 @@ fn main() -> Result<()> {
     let theirs = std::env::var_os("GUIX_REFERENCE_DAEMON").map(|daemon| Implementation {
         name: "them",
         daemon: daemon.into(),
-        hook: guix.map_or_else(Vec::new, |guix| vec![guix.into(), "offload".into()]),
+        hook: guix.map(PathBuf::from).map_or_else(Vec::new, hook_of),
     });
     let mut bench = Bench::new(words);
 
@@ -174,6 +175,14 @@ fn main() -> Result<()> {
         prediction::print(&ours, with_hook)?;
     }
     Ok(())
+}
+
+/// The hook of Guix's `guix', which is a subcommand, or an earlier hook of ours.
+fn hook_of(guix: PathBuf) -> Vec<PathBuf> {
+    match guix.file_name().is_some_and(|name| name == "guix-offload") {
+        true => vec![guix],
+        false => vec![guix, "offload".into()],
+    }
 }
 
 /// The tasks to be measured, and the results so far.
