@@ -44,9 +44,9 @@ const HEAD: u64 = 5_000_000;
 /// The same for the slow machine: 4 Mbit.
 const SLOW: u64 = 500_000;
 /// Independent chains of derivations, each of which needs the output of the one before.
-const CHAINS: u64 = 10;
+const CHAINS: u64 = 5;
 /// The length of a chain.
-const STEPS: u64 = 20;
+const STEPS: u64 = 40;
 /// The size of what all derivations need, in bytes.
 const COMMON: u64 = 8 << 20;
 /// The size of each output, in bytes.

@@ -43,7 +43,7 @@ const MACHINES: [(Option<u64>, usize, u32); 4] = [
     (None, 3, 1),
 ];
 /// The number of derivations.
-const DERIVATIONS: u32 = 120;
+const DERIVATIONS: u32 = 200;
 /// Kinds of derivations: the name, one of how many is of this kind, seconds and bytes.
 const KINDS: [(&str, f64, f64, u64); 3] = [
     ("short", 0.5, 1.0, 256 << 10),
@@ -55,7 +55,7 @@ const INPUTS: (u32, u32) = (3, 40);
 /// The size of what all derivations need, in bytes.
 const COMMON: u64 = 8 << 20;
 /// How often it is done, with another graph each time.
-const ROUNDS: u64 = 3;
+const ROUNDS: u64 = 2;
 /// How often each is simulated, with other random numbers.
 const SIMULATIONS: u64 = 21;
 
@@ -64,7 +64,7 @@ const SIMULATIONS: u64 = 21;
 pub fn print(ours: &Implementation, theirs: Option<&Implementation>) -> Result<()> {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
-        "120 derivations, four machines, one slow line",
+        "200 derivations, four machines, one slow line",
         "real",
         "simulated",
         "differs by",
@@ -72,19 +72,27 @@ pub fn print(ours: &Implementation, theirs: Option<&Implementation>) -> Result<(
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let sides = std::iter::once((ours, true)).chain(theirs.map(|theirs| (theirs, false)));
-    for (implementation, is_ours) in sides {
+    let mut sides = Vec::new();
+    for (implementation, is_ours) in
+        std::iter::once((ours, true)).chain(theirs.map(|theirs| (theirs, false)))
+    {
         let farm = Farm::start(implementation, MACHINES.len())?;
         let besides = warm_up(&farm)?;
-        eprintln!("a build takes {besides:.3} s besides");
-        for round in 0..ROUNDS {
-            let plan = Plan::new(round);
-            let real = plan.build(&farm, round)?;
-            let simulated = plan.simulate(besides, is_ours);
+        eprintln!(
+            "{}: a build takes {besides:.3} s besides",
+            implementation.name
+        );
+        sides.push((implementation.name, is_ours, farm, besides));
+    }
+    for round in 0..ROUNDS {
+        let plan = Plan::new(round);
+        for (name, is_ours, farm, besides) in &sides {
+            let real = plan.build(farm, round)?;
+            let simulated = plan.simulate(*besides, *is_ours);
             for (what, index, unit) in [("time", 0, "s"), ("sent", 1, "MiB")] {
                 let (real, simulated) = (real[index], simulated[index]);
                 let row = [
-                    format!("{}, graph {round}: {what}", implementation.name),
+                    format!("{name}, graph {round}: {what}"),
                     format!("{real:.1} {unit}"),
                     format!("{simulated:.1} {unit}"),
                     format!("{:+.0} %", 100.0 * (simulated / real - 1.0)),

@@ -16,6 +16,9 @@ macro_rules! draw_curves {
         $chart
             .configure_mesh()
             .x_desc("machines")
+            .x_labels(3)
+            .x_label_formatter(&|machines| format!("{machines:.0}"))
+            .disable_x_mesh()
             .y_desc($what)
             .draw()?;
         for ((name, curve), colour) in $curves.into_iter().zip([BLUE, RED]) {
@@ -28,6 +31,7 @@ macro_rules! draw_curves {
         }
         $chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::LowerLeft)
             .background_style(WHITE)
             .border_style(BLACK)
             .draw()?;

@@ -1,12 +1,22 @@
-//! The same derivations on farms of several sizes.
+//! The same derivations on farms of several sizes; each is simulated several times, with other random numbers, since one
+//! build of hours on a slow machine makes a difference.
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::report::{Compared, Setting, compare};
 use crate::simulation::Outcome;
 
+/// How often each farm is simulated.
+const TIMES: u64 = 3;
+
 /// What came of it, for each number of machines.
-pub struct Sweep(Vec<Compared>);
+pub struct Sweep(Vec<Size>);
+
+/// A number of machines, and what came of it each time.
+struct Size {
+    machines: usize,
+    compared: Vec<Compared>,
+}
 
 /// One of the two ways to choose, of a comparison.
 type Way = fn(&Compared) -> &Outcome;
@@ -38,20 +48,29 @@ pub const WAYS: [(&str, Way); 2] = [
 /// Simulates a setting with these numbers of machines.
 pub fn sweep(setting: &Setting, machines: &[usize]) -> Sweep {
     let with = |&machines: &usize| {
-        compare(&Setting {
+        let one = |time: u64| {
+            compare(&Setting {
+                machines,
+                seed: setting.seed + time,
+                ..setting.clone()
+            })
+        };
+        Size {
             machines,
-            ..setting.clone()
-        })
+            compared: (0..TIMES).map(one).collect(),
+        }
     };
     Sweep(machines.iter().map(with).collect())
 }
 
 impl Sweep {
-    /// A figure for each number of machines.
+    /// The median of a figure for each number of machines.
     pub fn curve(&self, figure: Figure, way: Way) -> Vec<(f64, f64)> {
-        let point = |compared: &Compared| {
-            let machines = compared.setting.machines as f64;
-            (machines, figure(compared, way(compared)))
+        let point = |size: &Size| {
+            let figures = (size.compared.iter()).map(|compared| figure(compared, way(compared)));
+            let mut figures: Vec<f64> = figures.collect();
+            figures.sort_by(f64::total_cmp);
+            (size.machines as f64, figures[figures.len() / 2])
         };
         self.0.iter().map(point).collect()
     }
@@ -62,7 +81,7 @@ impl Sweep {
         let machines = self
             .0
             .iter()
-            .map(|one| format!("{} machines", one.setting.machines));
+            .map(|one| format!("{} machines", one.machines));
         table
             .load_preset(presets::ASCII_MARKDOWN)
             .set_header(std::iter::once(String::new()).chain(machines));
