@@ -12,7 +12,7 @@ use crate::sweep::{FIGURES, Sweep, WAYS};
 
 /// Draws the curves of both ways in a chart, whose type depends on its scales.
 macro_rules! draw_curves {
-    ($chart:expr, $curves:expr, $what:expr) => {{
+    ($chart:expr, $curves:expr, $what:expr, $legend:expr) => {{
         $chart
             .configure_mesh()
             .x_desc("machines")
@@ -31,7 +31,7 @@ macro_rules! draw_curves {
         }
         $chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
+            .position($legend)
             .background_style(WHITE)
             .border_style(BLACK)
             .draw()?;
@@ -159,10 +159,10 @@ pub fn draw_sizes(sweep: &Sweep, directory: &Path) -> Result<()> {
         if bottom > 0.0 {
             let mut chart =
                 builder.build_cartesian_2d(machines, (bottom..highest * 2.0).log_scale())?;
-            draw_curves!(chart, curves, what);
+            draw_curves!(chart, curves, what, SeriesLabelPosition::LowerLeft);
         } else {
             let mut chart = builder.build_cartesian_2d(machines, 0.0..highest * 1.1)?;
-            draw_curves!(chart, curves, what);
+            draw_curves!(chart, curves, what, SeriesLabelPosition::UpperLeft);
         }
         picture
             .present()
