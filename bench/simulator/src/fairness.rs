@@ -200,6 +200,7 @@ mod tests {
             &Setting {
                 machines: 8,
                 alike: true,
+                waits: false,
                 derivations: 3000,
                 line: 1.25e9,
                 between_failures: f64::INFINITY,

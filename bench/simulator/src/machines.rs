@@ -25,6 +25,8 @@ pub struct Machine {
     /// The attempts whose inputs are to be sent, the first of which are being sent; and how many bytes they
     /// had still to send when they were put there.
     pub uploads: VecDeque<(usize, u64)>,
+    /// The attempts that it has, and when each is thought to end, in seconds.
+    pub ends: Vec<(usize, f64)>,
     /// The attempts whose outputs are to be fetched, the first of which is.
     pub downloads: VecDeque<usize>,
     /// The rates of the last transfers there.
@@ -73,6 +75,7 @@ impl Machine {
             has: vec![0; items.div_ceil(64)],
             uploads: VecDeque::new(),
             downloads: VecDeque::new(),
+            ends: Vec::new(),
             rates_there: Rates::default(),
             rates_back: Rates::default(),
         }

@@ -16,6 +16,9 @@ struct Arguments {
     /// How many build machines there are
     #[arg(long, value_name = "N", default_value_t = 1000)]
     machines: usize,
+    /// What if long builds waited for fast machines? The hook doesn't have them wait
+    #[arg(long)]
+    waiting: bool,
     /// All machines have speed 1, four slots and a line of 1 Gbit/s
     #[arg(long)]
     alike: bool,
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
     let setting = report::Setting {
         machines: arguments.machines,
         alike: arguments.alike,
+        waits: arguments.waiting,
         derivations: arguments.derivations,
         line: arguments.line * 1e6,
         between_failures: arguments.between_failures * 3600.0,

@@ -1,7 +1,7 @@
 //! Who decides: the functions that hook and daemon use, or first come, first served.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use farm::fair_share::FairShare;
@@ -21,12 +21,20 @@ pub trait Policy {
     fn ready(&mut self, goal: u32, requests: &[usize]);
     /// The next goal to build, unless there is none; it is no longer ready.
     fn next(&mut self) -> Option<u32>;
-    /// The machine that gets it, one of those that are free.
+    /// The machine that gets it, one of those that are free; `None` if it had better wait for another one.
     fn place(&mut self, build: &Build<'_>, machines: &mut [Machine]) -> Option<usize>;
+    /// A goal that some requests want waits for another machine.
+    fn set_aside(&mut self, _goal: u32, _requests: &[usize]) {}
+    /// A slot has become free: what waits may be placed now.
+    fn retry(&mut self) {}
 }
 
 /// A build that needs a machine.
 pub struct Build<'a> {
+    /// Its number.
+    pub goal: u32,
+    /// What time it is, in seconds.
+    pub now: f64,
     /// All items that it needs.
     pub closure: &'a [u32],
     /// The sizes of all items.
@@ -119,6 +127,43 @@ pub struct Ours {
     estimates: Vec<Option<f64>>,
     requests: Vec<Request>,
     share: FairShare<usize>,
+    /// What waits for faster machines, if anything may, and the requests that want it.
+    waiting: Option<Waiting>,
+}
+
+/// What waits for machines that are faster than those that are free.
+#[derive(Default)]
+struct Waiting {
+    aside: Vec<(u32, Vec<usize>)>,
+    /// Until when each may wait, from when it first had to.
+    until: HashMap<u32, f64>,
+}
+
+/// Only what takes longer than this is worth waiting with, in seconds.
+const WORTH_WAITING: f64 = 300.0;
+/// Waiting must save this fraction of the time.
+const SAVED: f64 = 0.2;
+
+impl Waiting {
+    /// Whether a build that takes so long where it could begin now is sooner done on a machine that is busy.
+    fn waits(&mut self, build: &Build<'_>, seconds: f64, machines: &[Machine]) -> bool {
+        let Some(estimate) = build.estimate.filter(|&time| time > WORTH_WAITING) else {
+            return false;
+        };
+        let busy = machines.iter().filter(|one| one.is_up && !one.is_free());
+        let ends = busy.filter_map(|machine| {
+            let ends = machine.ends.iter().map(|&(_, end)| end);
+            let first = ends.min_by(f64::total_cmp)?;
+            // What is late may last as long as it has by now; nobody knows.
+            let free = (first - build.now).max(0.0);
+            Some((free, free + 2.0 * estimate / machine.speed))
+        });
+        let Some((free, end)) = ends.min_by(|(_, a), (_, b)| a.total_cmp(b)) else {
+            return false;
+        };
+        let until = *(self.until.entry(build.goal)).or_insert(build.now + 2.0 * free + 60.0);
+        end < (1.0 - SAVED) * seconds && build.now < until
+    }
 }
 
 /// What is known of a request.
@@ -137,12 +182,21 @@ impl Ours {
             estimates,
             requests: Vec::new(),
             share: FairShare::default(),
+            waiting: None,
+        }
+    }
+
+    /// The same, with long builds waiting for fast machines.
+    pub fn waiting(self) -> Ours {
+        Ours {
+            waiting: Some(Waiting::default()),
+            ..self
         }
     }
 }
 
 /// What an unknown build is thought to take, in seconds.
-const UNKNOWN: f64 = 60.0;
+pub const UNKNOWN: f64 = 60.0;
 
 impl Policy for Ours {
     fn request(&mut self, client: usize, graph: &Graph, goals: &[u32]) {
@@ -229,7 +283,29 @@ impl Policy for Ours {
             lines_in_use,
         };
         let ranked = placement::rank(&candidates, &task, &mut self.random);
-        ranked.first().map(|best| free[best.index])
+        let best = ranked.first()?;
+        let seconds = best.expected.seconds();
+        let waiting = self.waiting.as_mut();
+        match waiting.is_some_and(|waiting| waiting.waits(build, seconds, machines)) {
+            true => None,
+            false => Some(free[best.index]),
+        }
+    }
+
+    fn set_aside(&mut self, goal: u32, requests: &[usize]) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.aside.push((goal, requests.to_vec()));
+        }
+    }
+
+    fn retry(&mut self) {
+        let aside = self
+            .waiting
+            .as_mut()
+            .map(|waiting| std::mem::take(&mut waiting.aside));
+        for (goal, requests) in aside.into_iter().flatten() {
+            self.ready(goal, &requests);
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::simulation::{self, Outcome, Request, Scenario};
 pub struct Setting {
     /// The number of machines.
     pub machines: usize,
+    /// Whether long builds wait for fast machines.
+    pub waits: bool,
     /// Whether all machines are of one kind.
     pub alike: bool,
     /// The number of derivations.
@@ -91,7 +93,10 @@ pub fn compare(setting: &Setting) -> Compared {
         simulation::run(&graph, &estimates, machines(), &scenario, policy)
     };
     let own = || StdRng::seed_from_u64(setting.seed + 4);
-    let ours = run(&mut Ours::new(own(), estimates.clone()));
+    let ours = match setting.waits {
+        true => run(&mut Ours::new(own(), estimates.clone()).waiting()),
+        false => run(&mut Ours::new(own(), estimates.clone())),
+    };
     let memory = peak_memory();
     let first = run(&mut FirstCome::new(First::Any, own()));
     let edges = graph.derivations.iter().map(|one| one.inputs.len()).sum();

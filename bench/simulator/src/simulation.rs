@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use crate::graph::Graph;
 use crate::line::Line;
 use crate::machines::Machine;
-use crate::policy::{Build, Policy};
+use crate::policy::{Build, Policy, UNKNOWN};
 use crate::seconds::Seconds;
 
 /// What is done besides building.
@@ -250,6 +250,7 @@ impl Simulation<'_> {
             Event::Returns(machine) => {
                 self.machines[machine].is_up = true;
                 self.free += self.machines[machine].slots;
+                policy.retry();
                 self.will_fail(machine);
             }
         }
@@ -285,6 +286,8 @@ impl Simulation<'_> {
             };
             let derivation = &self.graph.derivations[goal as usize];
             let build = Build {
+                goal,
+                now: self.now,
                 closure: &derivation.closure,
                 sizes: &self.sizes,
                 estimate: self.estimates[goal as usize],
@@ -295,8 +298,9 @@ impl Simulation<'_> {
             self.outcome.deciding += took;
             self.outcome.longest_decision = self.outcome.longest_decision.max(took);
             self.outcome.decisions += 1;
-            if let Some(machine) = machine {
-                self.begin(goal, machine);
+            match machine {
+                Some(machine) => self.begin(goal, machine),
+                None => policy.set_aside(goal, &self.wanted[goal as usize]),
             }
         }
     }
@@ -322,6 +326,10 @@ impl Simulation<'_> {
         self.machines[machine].taken += 1;
         self.count(1);
         let lacks = self.lacks(attempt);
+        let estimate = self.estimates[goal as usize].unwrap_or(UNKNOWN);
+        let there = &mut self.machines[machine];
+        let expected = lacks as f64 / there.line + estimate / there.speed;
+        there.ends.push((attempt, self.now + expected));
         let uploads = &mut self.machines[machine].uploads;
         uploads.push_back((attempt, lacks));
         if uploads.len() == 1 {
@@ -409,7 +417,11 @@ impl Simulation<'_> {
         rates.add(bytes, self.now - transfer);
         self.running[machine].retain(|&one| one != number);
         self.machines[machine].taken -= 1;
+        self.machines[machine]
+            .ends
+            .retain(|&(one, _)| one != number);
         self.free += 1;
+        policy.retry();
         self.count(-1);
         self.outcome.taken += self.now - began;
         self.done[goal as usize] = true;
@@ -444,6 +456,7 @@ impl Simulation<'_> {
         let failed = &mut self.machines[machine];
         failed.is_up = false;
         failed.taken = 0;
+        failed.ends.clear();
         failed.uploads.clear();
         failed.downloads.clear();
         self.at(self.now + AWAY, Event::Returns(machine));
