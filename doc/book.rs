@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
@@ -13,6 +13,8 @@ pub struct Book {
     pub title: &'static str,
     /// The chapters.
     pub chapters: Vec<Chapter>,
+    /// The pictures that are shown, beside the chapters' files.
+    pub pictures: Vec<PathBuf>,
 }
 
 /// A chapter.
@@ -68,9 +70,11 @@ impl Book {
                 _ => {}
             }
         }
+        let pictures = pictures(directory, &chapters)?;
         let book = Book {
             title: "The Guix Build Daemon in Rust",
             chapters,
+            pictures,
         };
         book.check_links()?;
         Ok(book)
@@ -144,6 +148,22 @@ impl Chapter {
     pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
         parse(&self.text)
     }
+}
+
+/// The files of the pictures that chapters show.
+fn pictures(directory: &Path, chapters: &[Chapter]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for chapter in chapters {
+        for event in chapter.events() {
+            if let Event::Start(Tag::Image { dest_url, .. }) = event {
+                let file = directory.join(&*dest_url);
+                let is_here = !dest_url.contains('/') && file.is_file();
+                ensure!(is_here, "{}: no such picture: {dest_url}", chapter.file());
+                found.push(file);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn parse(text: &str) -> Parser<'_> {

@@ -1,8 +1,9 @@
-//! The manual as HTML: a file for each chapter, and `index.html` with the contents.
+//! The manual as HTML: a file for each chapter, its pictures, and `index.html` with the contents.
 
+use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Tag, html};
 
 use crate::book::{Book, Chapter, Target};
@@ -12,7 +13,7 @@ const STYLE: &str = include_str!("manual.css");
 
 /// Writes it to `directory`.
 pub fn write(book: &Book, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory)?;
+    fs::create_dir_all(directory)?;
     let save = |name: &str, text: String| {
         write_whole(&directory.join(name), |file| {
             file.write_all(text.as_bytes())
@@ -20,6 +21,12 @@ pub fn write(book: &Book, directory: &Path) -> Result<()> {
     };
     let index = format!("<h1>{}</h1>\n{}", book.title, contents(book, None, None));
     save("index.html", page(book, book.title, None, &index))?;
+    for picture in &book.pictures {
+        let name = picture.file_name().unwrap_or_default();
+        let bytes =
+            fs::read(picture).with_context(|| format!("cannot read {}", picture.display()))?;
+        write_whole(&directory.join(name), |file| file.write_all(&bytes))?;
+    }
     for (number, chapter) in book.chapters.iter().enumerate() {
         let text = body(book, chapter)? + &neighbours(book, number);
         save(

@@ -132,6 +132,9 @@ impl<'a> Writer<'a> {
             Event::Start(Tag::Emphasis) => *text += "@emph{",
             Event::Start(Tag::Strong) => *text += "@strong{",
             Event::End(TagEnd::Emphasis | TagEnd::Strong) => *text += "}",
+            // Pictures are told in words.
+            Event::Start(Tag::Image { .. }) => *text += "[Picture: ",
+            Event::End(TagEnd::Image) => *text += "]",
             Event::Start(Tag::Link { dest_url, .. }) => {
                 let before = take(text);
                 self.link = Some((before, dest_url.into_string()));

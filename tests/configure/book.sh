@@ -35,6 +35,12 @@ for page in *.html; do
         esac
     done <"$work/links"
 done
+for picture in "$top"/doc/src/*.png; do
+    picture=${picture##*/}
+    cmp "$top/doc/src/$picture" "$picture" || fail "$picture is not there"
+    grep -q "<img src=\"$picture\" alt=\"[A-Z]" ./*.html || fail "no page shows $picture, with words for those who don't see it"
+    [ "$(wc -c <"$picture")" -le 150000 ] || fail "$picture is too large"
+done
 grep -q 'href="[a-z-]*\.html#' ./*.html || fail 'no link leads to a heading'
 
 # The man page.
@@ -57,6 +63,10 @@ for link in nowhere.md 'limits.md#nothing'; do
     if "$program" "$work/copy" >"$work/out" 2>&1; then fail "$link was not noticed"; fi
     grep -q "files.md: a dead link: $link" "$work/out" || { cat "$work/out"; exit 1; }
 done
+cp "$top/doc/src/files.md" doc/src/files.md
+echo '![Nothing](nowhere.png)' >>doc/src/files.md
+if "$program" "$work/copy" >"$work/out" 2>&1; then fail 'a missing picture was not noticed'; fi
+grep -q 'files.md: no such picture: nowhere.png' "$work/out" || { cat "$work/out"; exit 1; }
 
 # Info.
 for tool in makeinfo info; do
@@ -69,6 +79,7 @@ makeinfo --no-split -o "$work/again.info" "$made/guix-daemon.texi" >"$work/out" 
 [ ! -s "$work/out" ] || { cat "$work/out"; exit 1; }
 sed -n 's/^@node \([^,]*\).*/\1/p' "$made/guix-daemon.texi" | sed 's/@@/@/g' >"$work/nodes"
 [ "$(wc -l <"$work/nodes")" -gt 15 ]
+grep -q '\[Picture: ' "$made/guix-daemon.info" || fail 'Info does not tell of pictures'
 while read -r node; do
     info -f "$made/guix-daemon.info" -n "$node" -o "$work/node" >/dev/null 2>&1 </dev/null
     grep -q "Node: $node," "$work/node" || fail "info does not show the node $node"

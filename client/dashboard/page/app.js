@@ -4,7 +4,7 @@ import { List, byId, el, say, show } from "./dom.js";
 import { LogPanel } from "./log.js";
 import { Machines, summary } from "./machines.js";
 import { Throughput } from "./plots.js";
-import { Requests } from "./requests.js";
+import { Requests, nameClients } from "./requests.js";
 import { clean, clock, count, counted, itemName } from "./text.js";
 import { Failures, Running, Waiting, reasonsOf } from "./work.js";
 
@@ -95,6 +95,7 @@ function complete(farm) {
   for (const name of lists) farm[name] ??= [];
   farm.unlisted_requests ??= 0;
   farm.unlisted_machines ??= 0;
+  nameClients(farm);
   return farm;
 }
 

@@ -17,12 +17,7 @@ const known = (state) => (Object.hasOwn(STATES, state) ? state : "ready");
 
 /** What a machine does now. */
 export function stateOf(machine) {
-  if (machine.drained) return "drained";
-  const last = machine.states?.at(-1)?.state;
-  if (machine.why_not && (last === "failing" || machine.why_not.startsWith("set aside"))) return "failing";
-  if (machine.slots > 0 && machine.slots_used >= machine.slots) return "full";
-  if (machine.why_not) return last === "failing" ? "failing" : "full";
-  return machine.slots_used > 0 ? "busy" : "ready";
+  return known(machine.state);
 }
 
 /** The parts of a day that a machine was in each state: `[state, from, to]` in units of the strip. */

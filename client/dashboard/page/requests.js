@@ -10,10 +10,9 @@ const ENDS = 3;
 
 const PARTS = ["done", "running", "waiting", "failed"];
 
-/** Whose request it is. */
-export function clientName({ uid, user, address } = {}) {
-  if (user) return clean(user);
-  if (uid !== null && uid !== undefined) return `user ${uid}`;
+/** Whose request it is; `users` are the names of accounts. */
+function clientName({ uid, address } = {}, users = {}) {
+  if (uid !== null && uid !== undefined) return Object.hasOwn(users, uid) ? clean(users[uid]) : `user ${uid}`;
   return address ? clean(address) : "an unknown client";
 }
 
@@ -77,7 +76,7 @@ function updateProgress(parts, request) {
 function update(card, request, time) {
   const { parts } = card;
   say(parts.title, targets(request));
-  say(parts.about, `Request ${request.number} of ${clientName(request.client)}, for ${duration(time - request.since)}`);
+  say(parts.about, `Request ${request.number} of ${request.who}, for ${duration(time - request.since)}`);
   updateProgress(parts, request);
   say(parts.end, end(request, time));
   const length = request.critical_path.length + request.unlisted_path;
@@ -87,6 +86,11 @@ function update(card, request, time) {
     // Nobody sees it while it is closed.
     parts.steps.set(parts.path.open ? request.critical_path : []);
   }
+}
+
+/** Notes with each request whose it is. */
+export function nameClients(farm) {
+  for (const request of farm.requests) request.who = clientName(request.client, farm.users ?? {});
 }
 
 /** The section of the requests. */

@@ -140,10 +140,9 @@ export class Table {
     const matching = this.matching();
     this.renderChips(matching);
     const chosen = this.group === null ? matching : matching.filter((item) => this.groups.of(item) === this.group);
-    let shown = this.sorted(chosen).slice(0, this.shown);
-    const used = inUse(this.body);
+    const sorted = this.sorted(chosen);
     // Nothing moves under the hands of whoever reads or selects.
-    if (used && !anew) shown = this.asBefore(shown);
+    const shown = (inUse(this.body) && !anew ? this.asBefore(sorted) : sorted).slice(0, this.shown);
     const index = [...this.body.rows].findIndex((row) => row.contains(document.activeElement));
     this.list.set(shown);
     if (index >= 0 && document.activeElement === document.body) this.focusRow(index);

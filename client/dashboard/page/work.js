@@ -1,7 +1,6 @@
 // What runs, what waits and why, and what has failed.
 
 import { el, nameButton, say, setAll, show } from "./dom.js";
-import { clientName } from "./requests.js";
 import { Table } from "./table.js";
 import { clean, clock, count, duration, itemName } from "./text.js";
 
@@ -36,7 +35,7 @@ function ofAll(farm, field) {
   return farm.requests.flatMap((request) => request[field].map((item) => ({ ...item, request })));
 }
 
-const requestName = ({ request }) => `${request.number} ${clientName(request.client)}`;
+const requestName = ({ request }) => `${request.number} ${request.who}`;
 
 /** The column of a request's number; whose it is is said above. */
 const requestColumn = {
@@ -45,7 +44,7 @@ const requestColumn = {
   value: ({ request }) => request.number,
   update: (cell, { request }) => {
     say(cell, request.number);
-    cell.title = clientName(request.client);
+    cell.title = request.who;
   },
 };
 
@@ -76,8 +75,8 @@ function updateUsual(cell, build) {
   const late = build.elapsed > (long ?? usual);
   cell.meter.className = late ? "meter late" : "meter";
   cell.meter.firstChild.style.width = `${Math.min(100, Math.round((100 * build.elapsed) / usual))}%`;
-  const times = long > usual ? `${duration(usual)}, at times ${duration(long)}` : duration(usual);
-  return say(cell.words, late ? `${times}: late` : times);
+  cell.title = long > usual ? `one in ten takes ${duration(long)} or longer` : "";
+  return say(cell.words, late ? `${duration(usual)}, late` : duration(usual));
 }
 
 /** How much longer than usual it has taken; those that are latest first. */
@@ -139,6 +138,7 @@ export class Waiting {
       empty: "Nothing waits.",
       key: (wait) => `${wait.request.number} ${wait.path}`,
       text: (wait) => `${itemName(wait.path)} ${wait.text} ${requestName(wait)}`,
+      rank: (a, b) => ORDER.indexOf(a.why) - ORDER.indexOf(b.why),
       groups: { of: (wait) => wait.why, label: reasonName, order: ORDER },
       columns: [
         { title: "What", className: "wide", value: (wait) => itemName(wait.path), update: (cell, wait) => text(cell, itemName(wait.path)) },

@@ -1,5 +1,7 @@
 //! `guix-client dashboard`, over real connections: what it serves, and to whom it serves nothing.
 
 mod browser;
+mod chromium;
 mod contents;
 mod limits;
+mod page;
