@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use farm::ItemName;
 use farm::history::{Attempt, AttemptResult, Kind, Limits, Times, Token, Writer, WriterOptions};
 use formats::StorePath;
+use store::Store;
 use system::clock::unix_time;
 
 use crate::directories::HookDirectories;
@@ -29,6 +30,21 @@ pub fn writer(directories: &HookDirectories) -> Option<Arc<Writer>> {
         patience: PATIENCE,
         warn: Arc::new(|text| stderr_line!("warning: {text}")),
     })))
+}
+
+/// The largest derivation that is read only for its name, in bytes.
+const DERIVATION_LIMIT: u64 = 1 << 20;
+
+/// What a derivation makes; by the name of its file, if it cannot be read or is large.
+pub fn item(store: &Store, derivation: &StorePath) -> ItemName {
+    let read = || -> Option<ItemName> {
+        if store.derivation_size(derivation).ok()? > DERIVATION_LIMIT {
+            return None;
+        }
+        let read = store.read_derivation(derivation).ok()?;
+        Some(ItemName::of_derivation(derivation, &read))
+    };
+    read().unwrap_or_else(|| ItemName::of(derivation.base_name()))
 }
 
 /// A part of an attempt.
@@ -87,13 +103,13 @@ impl Course {
         self.is_begun |= part == Part::Building;
     }
 
-    /// Writes how the attempt has ended, if there is a history. What another process has built meanwhile
+    /// Writes how the attempt has ended, if there is a history. `store` has the derivation. What another process has built meanwhile
     /// is nobody's attempt.
     pub fn end(
         mut self,
         directories: &HookDirectories,
         request: &Request,
-        derivation: &StorePath,
+        (derivation, store): (&StorePath, &Store),
         machine: &Machine,
         result: AttemptResult,
         reason: &str,
@@ -108,7 +124,7 @@ impl Course {
         let attempt = Attempt {
             time: unix_time(),
             derivation: derivation.base_name().to_owned(),
-            item: ItemName::of(derivation.base_name()),
+            item: item(store, derivation),
             system: request.system.clone(),
             machine: machine.key(),
             speed: machine.speed,

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use farm::ItemName;
-use farm::estimate::Basis;
-use farm::history::{self, AttemptResult, Filter, Reader};
+use farm::estimate::{Basis, Estimates};
+use farm::history::{self, Attempt, AttemptResult, Filter, Reader, literal};
 use formats::StorePath;
 use store::{Directories, Quiet, Store, StoreOptions};
 
@@ -22,7 +22,6 @@ const MOST_ITEMS: usize = 20_000;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long to wait for somebody who writes to the history.
 const HISTORY_PATIENCE: Duration = Duration::from_millis(5);
-
 /// How many builds of the same name count.
 const LAST_BUILDS: u32 = 32;
 
@@ -58,12 +57,25 @@ impl LazyInputs {
 
     /// The inputs, if they can be found out.
     pub fn get(&self) -> Option<&Inputs> {
-        let open = || Store::open(self.directories.clone(), StoreOptions::default(), &Quiet).ok();
-        let find = || {
-            let derivation = self.directories.store.parse(&self.derivation).ok()?;
-            Inputs::of(self.store.get_or_init(open).as_ref()?, &derivation)
-        };
+        let find = || Inputs::of(self.store()?, &self.path()?);
         self.inputs.get_or_init(find).as_ref()
+    }
+
+    fn path(&self) -> Option<StorePath> {
+        self.directories.store.parse(&self.derivation).ok()
+    }
+
+    fn store(&self) -> Option<&Store> {
+        let open = || Store::open(self.directories.clone(), StoreOptions::default(), &Quiet).ok();
+        self.store.get_or_init(open).as_ref()
+    }
+
+    /// What is built.
+    fn item(&self) -> ItemName {
+        match (self.store(), self.path()) {
+            (Some(store), Some(path)) => crate::history::item(store, &path),
+            _ => ItemName::of(&self.derivation),
+        }
     }
 
     /// What is remembered in the hook's directory of builds of the same name for this system: how long they
@@ -74,22 +86,19 @@ impl LazyInputs {
     }
 
     fn ask_usual(&self, offload: &Path, system: &str) -> Result<Usual, history::Error> {
-        let item = ItemName::of(&self.derivation);
+        let item = self.item();
         let Some(history) = Reader::open(offload, HISTORY_PATIENCE)? else {
             return Ok(Usual::default());
         };
         let attempts = history.attempts(&Filter {
-            name: Some(item.name.clone()),
+            name: Some(literal(&item.name)),
             system: Some(system.to_owned()),
             result: Some(AttemptResult::Done),
             limit: Some(LAST_BUILDS),
             ..Filter::default()
         })?;
-        if attempts.is_empty() {
-            // What is known of others would not count.
-            return Ok(Usual::default());
-        }
-        let estimate = history.estimate(&item, system)?;
+        let samples = attempts.iter().rev().filter_map(Attempt::sample);
+        let estimate = Estimates::from_rows(samples).estimate(&item, system);
         let sizes = attempts.iter().map(|attempt| attempt.bytes_retrieved);
         // Nothing is fetched of what this host has built.
         let mut sizes: Vec<u64> = sizes.filter(|size| *size > 0).collect();

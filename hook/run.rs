@@ -274,7 +274,8 @@ fn offload<'a>(
     };
     let (directories, request) = (search.directories, search.request);
     let remember = |course: Course, machine: &Machine, result, reason: &str| {
-        course.end(directories, request, &derivation, machine, result, reason);
+        let derivation = (&derivation, &store);
+        course.end(directories, request, derivation, machine, result, reason);
     };
     loop {
         let (mut chosen, transport) = found;

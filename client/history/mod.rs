@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use farm::ItemName;
-use farm::history::{Attempt, AttemptResult, Filter, Reader};
+use farm::history::{Attempt, AttemptResult, Filter, Reader, literal};
 use store::Directories;
 use system::clock::unix_time;
 
@@ -100,7 +100,7 @@ fn age(text: &str) -> Result<u64, String> {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let directories = daemon::directories()?;
     whom::become_owner(&directories.state)?;
-    let directory = directories.state.join("offload");
+    let directory = directories.offload();
     let reader = Reader::open(&directory, PATIENCE).context("cannot read the history")?;
     if reader.is_none() {
         let text = format!("there is no history in {} yet", directory.display());
@@ -203,15 +203,6 @@ impl History {
             Format::Table => table::of_item(&summary, last, unix_time()),
         })
     }
-}
-
-/// A pattern that matches this text only.
-fn literal(text: &str) -> String {
-    let special = |c: char| match c {
-        '*' | '?' | '[' => format!("[{c}]"),
-        c => c.to_string(),
-    };
-    text.chars().map(special).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use farm::ItemName;
 use farm::estimate::{Basis, Estimate, Estimates};
 use farm::history::Reader;
+use formats::derivation::Derivation;
 use formats::store_path::StorePath;
 use system::sync::Mutex;
 
@@ -51,10 +52,9 @@ impl Durations {
         drop(known);
         let (durations, directory) = (self.clone(), directory.clone());
         let read = move || {
-            let mut estimates = Estimates::default();
             // A writer says what is wrong with the history.
             if let Ok(Some(reader)) = Reader::open(&directory, PATIENCE) {
-                if reader.learn(&mut estimates, 0).is_ok() {
+                if let Ok(estimates) = reader.estimates() {
                     durations.known.lock().estimates = Arc::new(estimates);
                 }
             }
@@ -65,11 +65,16 @@ impl Durations {
             .spawn(read);
     }
 
-    /// How long the derivation in this file will take; `None` if nothing like it is known.
-    pub(super) fn of(&self, path: &StorePath, system: &str) -> Option<Estimate> {
+    /// How long a derivation will take for a system; `None` if nothing like it is known.
+    pub(super) fn of(
+        &self,
+        path: &StorePath,
+        derivation: &Derivation,
+        system: &str,
+    ) -> Option<Estimate> {
         let estimates = self.known.lock().estimates.clone();
-        let name = path.name();
-        let item = ItemName::of(name.strip_suffix(".drv").unwrap_or(name));
+        // By the name under which the history has it.
+        let item = ItemName::of_derivation(path, derivation);
         let estimate = estimates.estimate(&item, system);
         (estimate.from != Basis::Nothing).then_some(estimate)
     }

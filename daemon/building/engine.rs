@@ -63,8 +63,7 @@ impl Engine {
         let starting = spawner.clone();
         let fork_server = Arc::new(ForkServer::new(move |program| starting.start(program)));
         let start_agent = agents::starter(fork_server.clone(), &settings.directories.configuration);
-        let offload =
-            (settings.history.is_some()).then(|| settings.directories.state.join("offload"));
+        let offload = (settings.history.is_some()).then(|| settings.directories.offload());
         Engine {
             substituter: Substituter::new(&settings, keys, &spawner, start_agent),
             store,
@@ -87,7 +86,7 @@ impl Engine {
 /// What writes the history; nothing if none is wanted.
 fn history(settings: &Settings) -> Option<Writer> {
     Some(Writer::new(WriterOptions {
-        directory: settings.directories.state.join("offload"),
+        directory: settings.directories.offload(),
         limits: settings.history?,
         patience: HISTORY_PATIENCE,
         warn: Arc::new(|text| tracing::warn!("warning: {text}")),

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bstr::ByteSlice;
 use farm::ItemName;
 use farm::history::{AttemptResult, Kind, LOCAL, Times, Token, UNKNOWN_MACHINE};
 use protocol::operations::BuildMode;
@@ -41,7 +40,7 @@ pub(super) fn remember(
     let written = farm::history::Attempt {
         time: unix_time(),
         derivation: job.path.base_name().to_owned(),
-        item: item(job),
+        item: ItemName::of_derivation(&job.path, &job.derivation),
         system: job.platform(),
         machine: match token {
             None => LOCAL,
@@ -67,16 +66,6 @@ pub(super) fn remember(
     match token {
         None => history.attempt(written, None),
         Some(token) => history.attempt_of_hook(written, token),
-    }
-}
-
-/// What the build makes. Grafts have the names of the packages whose references they replace.
-fn item(job: &Job) -> ItemName {
-    let item = ItemName::of(job.path.base_name());
-    let properties = job.derivation.variable("guix properties");
-    match properties.is_some_and(|text| text.contains_str("(type . graft)")) {
-        true => item.grafted(),
-        false => item,
     }
 }
 

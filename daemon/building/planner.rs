@@ -100,7 +100,7 @@ impl<'a> Planner<'a> {
     /// Finds out how long a derivation will take.
     pub(super) fn weigh(&mut self, id: BuildId, path: &StorePath, derivation: &Derivation) {
         let system = derivation.system.to_str_lossy();
-        if let Some(estimate) = self.engine.durations.of(path, &system) {
+        if let Some(estimate) = self.engine.durations.of(path, derivation, &system) {
             let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             let usual = milliseconds(estimate.usual).max(1);
             let long = milliseconds(estimate.long).max(usual);

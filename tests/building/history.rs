@@ -44,12 +44,17 @@ fn column<'a>(rows: &'a [Value], name: &str) -> Vec<&'a str> {
     rows.iter().map(|row| row[name].as_str().unwrap()).collect()
 }
 
+/// Builds something that takes no time.
+fn build(client: &mut Client, name: &str) {
+    let drv = client.write(Script::new(name, "echo >$out"));
+    client.build(&[&drv]).succeeded();
+}
+
 /// Builds, twice, while something is in the way of the history; then the daemon has said so once.
 fn builds_go_on(setup: &Setup, words: &str) {
     let mut client = setup.client();
     for name in ["first", "second"] {
-        let drv = client.write(Script::new(name, "echo >$out"));
-        client.build(&[&drv]).succeeded();
+        build(&mut client, name);
     }
     let warnings = || {
         let said = setup.daemon.messages();
@@ -59,8 +64,7 @@ fn builds_go_on(setup: &Setup, words: &str) {
     setup
         .daemon
         .wait_until(|| !warnings().is_empty(), "to warn");
-    let drv = client.write(Script::new("third", "echo >$out"));
-    client.build(&[&drv]).succeeded();
+    build(&mut client, "third");
     setup.daemon.signal(nix::sys::signal::Signal::SIGTERM);
     setup
         .daemon
@@ -125,12 +129,58 @@ fn how_builds_end_is_remembered() {
 
     // A graft has the package's name, and takes no time.
     let mut client = setup.client();
-    let graft = Script::new("emacs-30", "echo >$out")
-        .variable("guix properties", "((type . graft) (graft (count . 2)))");
-    let graft = client.write(graft);
+    let graft = client.write(graft("emacs-30", "echo >$out"));
     client.build(&[&graft]).succeeded();
     let rows = wait_for_rows(&setup, 3);
     assert_eq!(rows[0]["name"], "emacs (graft)");
+}
+
+/// A script of what Guix would make to replace references of a package.
+fn graft(name: &str, script: &str) -> Script {
+    Script::new(name, script).variable("guix properties", "((type . graft) (graft (count . 2)))")
+}
+
+#[test]
+fn a_graft_is_expected_to_take_as_long_as_grafts_do() {
+    if !is_ours() {
+        return;
+    }
+    let setup = Setup::new(&["--max-jobs=2"]);
+    let mut client = setup.client();
+    let slow = client.write(Script::new("emacs-30", "sleep 2.1; echo >$out"));
+    let quick = client.write(graft("emacs-30", "echo 1 >$out"));
+    client.build(&[&slow, &quick]).succeeded();
+    drop(client);
+    wait_for_rows(&setup, 2);
+    // A daemon that begins reads what builds take.
+    let setup = setup.restarted(&["--max-jobs=2"]);
+    let gate = setup.await_gate("go");
+    let mut client = setup.client();
+    let usual = |number: u32| {
+        let mut asker = setup.client();
+        let status = asker.connection.query_farm_status().unwrap().0.to_string();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let builds = status["requests"][0]["builds"].as_array().cloned();
+        let builds = builds.unwrap_or_default();
+        let named = |build: &&Value| {
+            build["path"]
+                .as_str()
+                .is_some_and(|path| path.ends_with(&format!("-emacs-{number}.drv")))
+        };
+        builds
+            .iter()
+            .find(named)
+            .map(|build| build["usual_s"].clone())
+    };
+    let again = client.write(graft("emacs-31", &gate));
+    let next = client.write(Script::new("emacs-32", &gate));
+    let building = client.start(&[&again, &next]);
+    let is_known = || usual(31).is_some() && usual(32).is_some();
+    setup.daemon.wait_until(is_known, "to tell what runs");
+    assert_eq!(usual(31), Some(1.into()));
+    let full = usual(32).and_then(|seconds| seconds.as_u64());
+    assert!(full >= Some(3), "{full:?}");
+    building.hang_up();
 }
 
 #[test]
@@ -138,27 +188,22 @@ fn a_daemon_without_a_history() {
     if !is_ours() {
         return;
     }
-    let build = |setup: &Setup, name: &str| {
-        let mut client = setup.client();
-        let drv = client.write(Script::new(name, "echo >$out"));
-        client.build(&[&drv]).succeeded();
-    };
     let setup = Setup::new(&["--history=no"]);
-    build(&setup, "one");
+    build(&mut setup.client(), "one");
     let setup = setup.restarted(&[]);
-    build(&setup, "two");
+    build(&mut setup.client(), "two");
     let rows = wait_for_rows(&setup, 1);
     assert_eq!(rows[0]["name"], "two");
     // Only the newest row stays.
     let setup = setup.restarted(&["--history=30,1"]);
-    build(&setup, "three");
+    build(&mut setup.client(), "three");
     let is_three = || rows_named(&setup, "three") == 1;
     setup.daemon.wait_until(is_three, "to write the history");
     assert_eq!(wait_for_rows(&setup, 1)[0]["name"], "three");
 
     let site = Site::new().env("GUIX_OFFLOAD_HISTORY", "no");
     let setup = Setup::at(site, &[]);
-    build(&setup, "one");
+    build(&mut setup.client(), "one");
     drop(setup.daemon);
     assert!(!file(&setup.site).exists());
 }
@@ -199,11 +244,7 @@ fn a_daemon_that_is_killed_leaves_a_whole_history() {
         let script = format!("echo begun; {}", setup.await_gate("never"));
         let endless = client.write(Script::new(&name, &script));
         for number in 0..5 {
-            let drv = client.write(Script::new(
-                &format!("quick-{round}-{number}"),
-                "echo >$out",
-            ));
-            client.build(&[&drv]).succeeded();
+            build(&mut client, &format!("quick-{round}-{number}"));
         }
         let building = client.start(&[&endless]);
         building.wait_for("begun\n");
@@ -218,8 +259,7 @@ fn a_daemon_that_is_killed_leaves_a_whole_history() {
     }
     // Rows may be lost that were not written yet, and no others.
     let mut client = setup.client();
-    let drv = client.write(Script::new("after", "echo >$out"));
-    client.build(&[&drv]).succeeded();
+    build(&mut client, "after");
     let is_after = || rows_named(&setup, "after") == 1;
     setup.daemon.wait_until(is_after, "to write the history");
     assert!(
@@ -251,8 +291,7 @@ fn a_history_of_a_newer_version_is_left_alone() {
     }
     let setup = Setup::new(&[]);
     let mut client = setup.client();
-    let drv = client.write(Script::new("old", "echo >$out"));
-    client.build(&[&drv]).succeeded();
+    build(&mut client, "old");
     wait_for_rows(&setup, 1);
     drop(client);
     let connection = Connection::open(file(&setup.site)).unwrap();
@@ -287,8 +326,7 @@ fn a_lock_that_is_held_for_ever() {
     }
     let setup = Setup::new(&[]);
     let mut client = setup.client();
-    let drv = client.write(Script::new("zeroth", "echo >$out"));
-    client.build(&[&drv]).succeeded();
+    build(&mut client, "zeroth");
     wait_for_rows(&setup, 1);
     drop(client);
     let connection = Connection::open(file(&setup.site)).unwrap();

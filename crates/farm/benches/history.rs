@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use farm::ItemName;
-use farm::estimate::Estimates;
 use farm::history::{
     Attempt, AttemptResult, Filter, Kind, Limits, Reader, Times, Writer, WriterOptions,
 };
@@ -103,20 +102,18 @@ fn benchmarks(criterion: &mut Criterion) {
         reader.expect("it is there")
     };
     let reader = read();
-    group.bench_function("open, and estimate one build", |bencher| {
-        let item = ItemName::of("package77-2");
-        bencher.iter(|| read().estimate(black_box(&item), "x86_64-linux"));
-    });
-    group.bench_function("open, and estimate something new", |bencher| {
-        let item = ItemName::of("unknown-1.tar.gz");
-        bencher.iter(|| read().estimate(black_box(&item), "x86_64-linux"));
+    group.bench_function("open, and the last 32 builds of one name", |bencher| {
+        let filter = Filter {
+            name: Some("package77".to_owned()),
+            system: Some("x86_64-linux".to_owned()),
+            result: Some(AttemptResult::Done),
+            limit: Some(32),
+            ..Filter::default()
+        };
+        bencher.iter(|| read().attempts(black_box(&filter)));
     });
     group.bench_function("learn everything", |bencher| {
-        bencher.iter(|| {
-            let mut estimates = Estimates::default();
-            reader.learn(&mut estimates, 0).expect("it can be read");
-            estimates
-        });
+        bencher.iter(|| reader.estimates().expect("it can be read"));
     });
     group.bench_function("the last 30 rows", |bencher| {
         let filter = Filter {
@@ -125,8 +122,7 @@ fn benchmarks(criterion: &mut Criterion) {
         };
         bencher.iter(|| reader.attempts(black_box(&filter)));
     });
-    let mut estimates = Estimates::default();
-    reader.learn(&mut estimates, 0).expect("it can be read");
+    let estimates = reader.estimates().expect("it can be read");
     group.bench_function("one estimate of what is known", |bencher| {
         let item = attempt(77).item;
         bencher.iter(|| estimates.estimate(black_box(&item), "x86_64-linux"));

@@ -12,10 +12,16 @@
 //!
 //! As in Guix, a version begins behind the first hyphen that a digit follows.
 
+use formats::derivation::Derivation;
+use formats::store_path::StorePath;
+
 /// The length of a hash in a store file name.
 const HASH_LENGTH: usize = 32;
 /// What follows the name of a grafted package, which isn't a name that the store allows.
 const GRAFT: &str = " (graft)";
+/// The variable of a derivation that says what it is, and what it says of a graft.
+const PROPERTIES: &str = "guix properties";
+const IS_GRAFT: &[u8] = b"(type . graft)";
 
 /// Kinds of things that take similar times to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +108,18 @@ impl ItemName {
         ItemName {
             name: [name, ending].concat(),
             version: rest[..rest.len() - ending.len()].to_owned(),
+        }
+    }
+
+    /// The name of what a derivation makes. Grafts have the names of the packages whose references they
+    /// replace, so the derivation has to be looked at.
+    pub fn of_derivation(path: &StorePath, derivation: &Derivation) -> ItemName {
+        let item = ItemName::of(path.base_name());
+        let properties = derivation.variable(PROPERTIES);
+        let says = |text: &[u8]| text.windows(IS_GRAFT.len()).any(|part| part == IS_GRAFT);
+        match properties.is_some_and(|text| says(text)) {
+            true => item.grafted(),
+            false => item,
         }
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::waiting::Waiting;
+
 /// How many targets of a request are named.
 pub const TARGETS_SHOWN: usize = 100;
 /// How many derivations of a critical path are named.
@@ -17,6 +19,73 @@ pub const ALL_GOALS_SHOWN: usize = 10_000;
 pub const REQUESTS_SHOWN: usize = 1000;
 /// How many machines are told of.
 pub const MACHINES_SHOWN: usize = 2000;
+
+/// How large all of it may be as JSON, in bytes: a client takes twice as much.
+pub const MOST_BYTES: usize = 16 << 20;
+/// How much of that is for the machines.
+pub const MACHINES_BYTES: usize = 4 << 20;
+/// How much is for one request at most.
+pub const REQUEST_BYTES: usize = 1 << 20;
+/// How many characters of a machine's name are told.
+pub const NAME_SHOWN: usize = 255;
+
+/// How many bytes a request takes besides what it lists.
+const REQUEST_FRAME: usize = 2 << 10;
+/// The same of a build, a wait or a machine.
+const ENTRY_FRAME: usize = 160;
+
+/// What strangers are told of a machine that gets nothing, and of files that can't be read.
+const NOT_NOW: &str = "it gets no builds now";
+const UNREADABLE: &str = "the machine files cannot be read";
+
+/// How many bytes of JSON there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room(usize);
+
+impl Room {
+    /// Room for so many bytes.
+    pub fn new(bytes: usize) -> Room {
+        Room(bytes)
+    }
+
+    /// The room that each of so many requests has for what it lists.
+    pub fn of_each_request(requests: usize) -> Room {
+        let whole = (MOST_BYTES - MACHINES_BYTES) / requests.max(1);
+        Room(whole.min(REQUEST_BYTES).saturating_sub(REQUEST_FRAME))
+    }
+
+    /// Takes so many bytes, if there is room.
+    pub fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+
+    /// The first of these that fit into `1 / part` of the room.
+    pub fn fill<T>(
+        &mut self,
+        part: usize,
+        from: impl IntoIterator<Item = T>,
+        size: impl Fn(&T) -> usize,
+    ) -> Vec<T> {
+        let mut own = Room(self.0 / part.max(1));
+        let all = own.0;
+        let fitting = from.into_iter().take_while(|one| own.take(size(one)));
+        let taken = fitting.collect();
+        self.0 -= all - own.0;
+        taken
+    }
+}
+
+/// How many bytes a text takes in JSON at most.
+pub fn text_size(text: &str) -> usize {
+    let of = |c: char| match c {
+        '"' | '\\' => 2,
+        ' '..='~' => 1,
+        _ => 6,
+    };
+    3 + text.chars().map(of).sum::<usize>()
+}
 
 /// Everything.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,6 +103,29 @@ pub struct Status {
     pub unlisted_machines: u64,
     /// Why the machines are unknown, if they are.
     pub machines_error: Option<String>,
+}
+
+impl Status {
+    /// What may be told to somebody who is no user of the daemon's machine: not who has made the requests, and
+    /// nothing in the words of machines and of the hook, which name accounts, hosts and files.
+    pub fn for_strangers(mut self) -> Status {
+        for request in &mut self.requests {
+            request.client = Client::default();
+            let by_hook = Waiting::Machine(None);
+            for wait in request
+                .waits
+                .iter_mut()
+                .filter(|wait| wait.why == by_hook.name())
+            {
+                wait.text = by_hook.about("it");
+            }
+        }
+        for machine in &mut self.machines {
+            machine.why_not = machine.why_not.take().map(|_| NOT_NOW.to_owned());
+        }
+        self.machines_error = self.machines_error.map(|_| UNREADABLE.to_owned());
+        self
+    }
 }
 
 /// Whoever has made a request.
@@ -78,8 +170,12 @@ pub struct Request {
     pub end: Option<End>,
     /// What runs.
     pub builds: Vec<Running>,
+    /// How many more run.
+    pub unlisted_builds: u64,
     /// What waits.
     pub waits: Vec<Wait>,
+    /// How many more wait.
+    pub unlisted_waits: u64,
     /// How many goals wait, for each reason.
     pub reasons: BTreeMap<String, u64>,
 }
@@ -111,6 +207,17 @@ pub struct Running {
     pub long_s: Option<u64>,
 }
 
+impl Running {
+    /// How many bytes it takes in JSON at most, with the name of a machine that isn't known yet.
+    pub fn size(&self) -> usize {
+        let place = match self.place.as_str() {
+            "hook" => 6 * (NAME_SHOWN + 10),
+            place => text_size(place),
+        };
+        ENTRY_FRAME + text_size(&self.path) + place
+    }
+}
+
 /// Something that waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -123,6 +230,13 @@ pub struct Wait {
     pub text: String,
     /// In how many seconds it is tried again at the latest, if that is known.
     pub retry_s: Option<u64>,
+}
+
+impl Wait {
+    /// How many bytes it takes in JSON at most.
+    pub fn size(&self) -> usize {
+        ENTRY_FRAME + text_size(&self.path) + text_size(&self.text)
+    }
 }
 
 /// A build machine.
@@ -141,4 +255,12 @@ pub struct Machine {
     pub why_not: Option<String>,
     /// The same in one word: `ready`, `busy`, `full`, `failing` or `drained`.
     pub state: String,
+}
+
+impl Machine {
+    /// How many bytes it takes in JSON at most.
+    pub fn size(&self) -> usize {
+        let reason = self.why_not.as_deref().unwrap_or_default();
+        ENTRY_FRAME + text_size(&self.name) + text_size(reason)
+    }
 }

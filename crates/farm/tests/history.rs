@@ -325,19 +325,36 @@ fn estimates_are_drawn_from_successful_builds() {
     }
     writer.finish();
     let reader = Reader::open(&place.directory(), PATIENT).unwrap().unwrap();
-    let mut estimates = farm::estimate::Estimates::default();
-    let last = reader.learn(&mut estimates, 0).unwrap();
-    assert_eq!(reader.learn(&mut estimates, last).unwrap(), last);
+    let estimates = reader.estimates().unwrap();
+    let attempts = reader.attempts(&Filter::default()).unwrap();
+    let samples = attempts.iter().rev().filter_map(Attempt::sample);
+    let same = farm::estimate::Estimates::from_rows(samples);
     for (item, from) in [
         ("hello-2", Basis::Name),
         ("emacs-30", Basis::Class),
         ("profile", Basis::All),
     ] {
         let item = ItemName::of(item);
-        let one = reader.estimate(&item, "x86_64-linux").unwrap();
-        assert_eq!(one, estimates.estimate(&item, "x86_64-linux"));
+        let one = estimates.estimate(&item, "x86_64-linux");
+        assert_eq!(one, same.estimate(&item, "x86_64-linux"));
         // The machine has speed 2.
         assert_eq!((one.usual.as_secs(), one.samples, one.from), (20, 1, from));
+    }
+}
+
+#[test]
+fn a_literal_name_is_no_pattern() {
+    let place = Place::new();
+    for name in ["what?", "whats", "a*", "ab", "[x]", "x"] {
+        place.write(name);
+    }
+    for name in ["what?", "a*", "[x]"] {
+        let found = place.attempts(&Filter {
+            name: Some(farm::history::literal(name)),
+            ..Filter::default()
+        });
+        let names: Vec<_> = found.iter().map(|row| row.item.name.as_str()).collect();
+        assert_eq!(names, [name]);
     }
 }
 
@@ -573,6 +590,17 @@ fn something_else_in_its_place_is_left_alone() {
     fs::remove_file(place.file()).unwrap();
     fs::create_dir(place.file()).unwrap();
     place.refuses("is not a regular file");
+}
+
+#[test]
+fn a_fifo_in_place_of_the_lock_holds_no_reader_up() {
+    let place = Place::new();
+    place.write("hello-1");
+    let lock = place.file().with_extension("lock");
+    fs::remove_file(&lock).unwrap();
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = Reader::open(&place.directory(), PATIENT).err().unwrap();
+    assert!(matches!(error, Error::NotAFile(_)), "{error}");
 }
 
 #[test]

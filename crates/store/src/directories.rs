@@ -62,6 +62,11 @@ pub struct Directories {
 }
 
 impl Directories {
+    /// The directory of the hook's state and the history: `<state>/offload`.
+    pub fn offload(&self) -> PathBuf {
+        self.state.join("offload")
+    }
+
     /// The directories from `defaults` and this process's environment.
     pub fn from_environment(defaults: &Defaults) -> Result<Directories> {
         Directories::from_variables(defaults, |name| std::env::var_os(name))

@@ -157,9 +157,12 @@ impl Files {
         let path = self.beside("lock");
         let opened = File::options()
             .read(true)
-            .custom_flags(libc::O_NOFOLLOW)
+            // A FIFO would have us wait for a writer.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path);
+        let is_file = |file: &File| file.metadata().is_ok_and(|metadata| metadata.is_file());
         match opened {
+            Ok(file) if !is_file(&file) => Err(Error::NotAFile(path)),
             Ok(file) => {
                 let lock = self.take(LockFile::from_file(file, path), Mode::Shared);
                 lock.map(Some)

@@ -30,7 +30,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use limits::Limits;
-pub use reader::{Filter, Reader};
+pub use reader::{Filter, Reader, literal};
 pub use record::{
     Attempt, AttemptResult, Kind, LOCAL, MachineState, State, Times, UNKNOWN_MACHINE,
 };

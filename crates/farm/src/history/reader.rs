@@ -4,17 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 use system::lock::LockFile;
 
 use super::Error;
 use super::files::Files;
 use super::record::{Attempt, AttemptResult, Kind, MachineState, State, Times};
 use crate::ItemName;
-use crate::estimate::{Estimate, Estimates, Sample};
-
-/// How many builds of other things an estimate for a single one takes into account.
-const OTHERS: u32 = 1000;
+use crate::estimate::{Estimates, Sample};
 
 /// The columns of an attempt.
 const ATTEMPT: &str = "time, derivation, name, version, system, machine, speed, kind, waited, sent,
@@ -25,7 +22,8 @@ const STATE: &str = "time, machine, state, reason, load, cores, free_bytes, slot
 /// Which rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// What was built, by its name without version; `*`, `?` and `[…]` match as in a shell.
+    /// What was built, by its name without version; `*`, `?` and `[…]` match as in a shell, unless the name
+    /// has gone through [`literal`].
     pub name: Option<String>,
     /// And this version of it.
     pub version: Option<String>,
@@ -39,6 +37,19 @@ pub struct Filter {
     pub since: Option<u64>,
     /// Only so many, the newest ones.
     pub limit: Option<u32>,
+}
+
+/// A pattern for [`Filter::name`] that matches this text only.
+///
+/// ```
+/// assert_eq!(farm::history::literal("what?"), "what[?]");
+/// ```
+pub fn literal(text: &str) -> String {
+    let special = |c: char| match c {
+        '*' | '?' | '[' => format!("[{c}]"),
+        c => c.to_string(),
+    };
+    text.chars().map(special).collect()
 }
 
 /// The history, open for reading. Not to be kept: a database that is damaged can't be replaced meanwhile.
@@ -153,46 +164,21 @@ impl Reader {
         ask().map_err(|error| self.files.explain(error))
     }
 
-    /// Adds successful builds to estimates, from behind the row with this number on (0: all). Returns the
-    /// number of the last row.
-    pub fn learn(&self, estimates: &mut Estimates, after: i64) -> Result<i64, Error> {
-        let mut add = || {
-            let mut select = self.connection.prepare_cached(
-                "select name, version, system, built, speed, id from attempts
-                     where id > ?1 and result = 'done' and kind = 'build' order by id",
+    /// How long all successful builds took.
+    pub fn estimates(&self) -> Result<Estimates, Error> {
+        let learn = || {
+            let mut select = self.connection.prepare(
+                "select name, version, system, built, speed from attempts
+                     where result = 'done' and kind = 'build' order by id",
             )?;
-            let mut last = after;
-            let mut rows = select.query([after])?;
+            let mut estimates = Estimates::default();
+            let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
                 estimates.add(sample(row)?);
-                last = row.get(5)?;
             }
-            Ok(last)
+            Ok(estimates)
         };
-        add().map_err(|error| self.files.explain(error))
-    }
-
-    /// How long something takes to build, for those who want to know it only once.
-    pub fn estimate(&self, item: &ItemName, system: &str) -> Result<Estimate, Error> {
-        let ask = || {
-            let mut same = self.connection.prepare_cached(
-                "select name, version, system, built, speed from attempts
-                     where name = ?1 and system = ?2 and result = 'done' and kind = 'build'
-                     order by id desc limit 32",
-            )?;
-            let samples = same.query_map(params![item.name, system], sample)?;
-            let mut samples: Vec<Sample> = samples.collect::<Result<_, _>>()?;
-            if samples.is_empty() {
-                let mut others = self.connection.prepare_cached(
-                    "select name, version, system, built, speed from attempts
-                         where result = 'done' and kind = 'build' order by id desc limit ?1",
-                )?;
-                let found = others.query_map([OTHERS], sample)?;
-                samples = found.collect::<Result<_, _>>()?;
-            }
-            Ok(Estimates::from_rows(samples.into_iter().rev()).estimate(item, system))
-        };
-        ask().map_err(|error| self.files.explain(error))
+        learn().map_err(|error| self.files.explain(error))
     }
 
     fn select<T>(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use formats::printable::is_unprintable;
 
 use crate::ItemName;
+use crate::estimate::Sample;
 
 /// The machine of a build on this host. Those of others have a port in their names.
 pub const LOCAL: &str = "local";
@@ -133,6 +134,19 @@ pub struct Attempt {
     pub reason: String,
 }
 
+impl Attempt {
+    /// What an estimate needs to know of it, if it is a build that was done.
+    pub fn sample(&self) -> Option<Sample> {
+        let counts = self.kind == Kind::Build && self.result == AttemptResult::Done;
+        counts.then(|| Sample {
+            item: self.item.clone(),
+            system: self.system.clone(),
+            built: self.times.built,
+            speed: self.speed,
+        })
+    }
+}
+
 /// The state of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -142,10 +156,12 @@ pub enum State {
     SetAside,
     /// Its scheduler has no room.
     Busy,
+    /// Somebody has taken it out: it gets no builds until it is returned.
+    Drained,
 }
 
 impl State {
-    const ALL: [State; 3] = [State::Ready, State::SetAside, State::Busy];
+    const ALL: [State; 4] = [State::Ready, State::SetAside, State::Busy, State::Drained];
 
     /// Its name, in the database and for users.
     pub fn name(self) -> &'static str {
@@ -153,6 +169,7 @@ impl State {
             State::Ready => "ready",
             State::SetAside => "set-aside",
             State::Busy => "busy",
+            State::Drained => "drained",
         }
     }
 

@@ -76,6 +76,15 @@ impl Child {
         self.reap(0)
     }
 
+    /// Waits for the end of the process, but no longer than this, and doesn't reap it: its group can still be sent a
+    /// signal. Returns whether it has ended.
+    pub fn has_ended(&self, timeout: Duration) -> io::Result<bool> {
+        match self.status {
+            Some(_) => Ok(true),
+            None => poll::wait_readable(self.pidfd(), Some(timeout)),
+        }
+    }
+
     /// Sends a signal to the process. If it has ended already, that isn't an error.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         if self.status.is_some() {
