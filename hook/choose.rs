@@ -99,7 +99,7 @@ pub fn choose<'a>(
             rejections.push(rejection);
             continue;
         }
-        let health = Health::load(directories, machine);
+        let (health, stamp) = Health::load_stamped(directories, machine);
         if let Some(pause) = health.pause() {
             let reason = pause.to_string();
             rejections.push(match pause {
@@ -114,6 +114,7 @@ pub fn choose<'a>(
             None => able.push(Able {
                 machine,
                 health,
+                stamp,
                 taken,
                 lacking: None,
             }),
@@ -162,9 +163,11 @@ pub fn choose<'a>(
     });
     // Count builds that other hooks have given to the machines meanwhile, too.
     for able in &mut able {
-        let given = Health::load(directories, able.machine).given;
-        able.taken += given.saturating_sub(able.health.given) as usize;
-        able.health.given = given;
+        if let Some(health) = Health::changed_since(&able.stamp, directories, able.machine) {
+            let given = health.given;
+            able.taken += given.saturating_sub(able.health.given) as usize;
+            able.health.given = given;
+        }
     }
     let sends = is_choice.then(|| sends::in_progress(directories));
     let ranked = suitability::rank(
@@ -220,7 +223,7 @@ fn look_up<'i>(able: &mut [Able<'_, 'i>], directories: &HookDirectories, inputs:
     for able in able.iter_mut().filter(|able| able.machine.pool.is_none()) {
         let mut lacking = inputs.all();
         if Instant::now() < deadline {
-            lacking.has(&have::items(directories, able.machine));
+            lacking.has(&have::items(directories, able.machine, deadline));
         }
         able.lacking = Some(lacking);
     }
@@ -299,8 +302,16 @@ fn ask<'m, 'i>(
         let machine = able.machine;
         let rejection = match answer {
             Ok(Ok(vitals)) => {
-                let health = answered(directories, machine, &vitals);
-                known.push(Able { health, ..able });
+                let answered = answered(directories, machine, &vitals);
+                let (loaded, stamp) = Health::load_stamped(directories, machine);
+                // It may be that nothing can be written.
+                let is_loaded = loaded.asked == answered.asked;
+                let health = if is_loaded { loaded } else { answered };
+                known.push(Able {
+                    health,
+                    stamp,
+                    ..able
+                });
                 continue;
             }
             Ok(Err(error)) => failed(directories, machine, &error),

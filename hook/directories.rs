@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use farm::history::Writer;
 use formats::StoreDir;
 use store::Directories;
 use system::ids;
+use system::lock::LockFile;
 
 use crate::machines::Machine;
 
@@ -33,7 +34,7 @@ impl HookDirectories {
     pub fn new(daemon: &Directories) -> io::Result<HookDirectories> {
         let account = ids::user_by_id(ids::effective_uid())?;
         Ok(HookDirectories {
-            state: daemon.state.join("offload"),
+            state: daemon.offload(),
             store: daemon.store.clone(),
             configuration: daemon.configuration.clone(),
             user_home: account.map_or_else(|| "/".into(), |account| account.home),
@@ -58,9 +59,32 @@ impl HookDirectories {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
     }
 
+    /// Creates a directory of the hook's, with mode 0700, and those above it, as far as they are missing. The error
+    /// names it.
+    pub fn make(directory: &Path) -> io::Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(naming(directory))
+    }
+
+    /// Opens a lock file of the hook's. The error names it.
+    pub fn open_lock(file: &Path) -> io::Result<LockFile> {
+        LockFile::open(file).map_err(naming(file))
+    }
+
     /// The directory of what hooks store about one machine: `<state>/offload/NAME:PORT`, as in
     /// Guix.
     pub fn of_machine(&self, machine: &Machine) -> PathBuf {
         self.state.join(machine.key())
+    }
+}
+
+/// Has an error name the file, which the system's own errors don't.
+pub fn naming(file: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    |error| {
+        let message = system::errno::message(&error);
+        io::Error::new(error.kind(), format!("'{}': {message}", file.display()))
     }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 
-use crate::directories::HookDirectories;
+use crate::directories::{HookDirectories, naming};
 use crate::host_locks;
 use crate::remote::on_one_line;
 
@@ -43,9 +43,10 @@ impl fmt::Display for Drained {
 impl Drained {
     /// How a machine, identified by its `NAME:PORT`, is drained; `None` if it is not.
     pub fn load(directories: &HookDirectories, key: &str) -> io::Result<Option<Drained>> {
-        let file = match File::open(directory(directories).join(key)) {
+        let path = directory(directories).join(key);
+        let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
+            file => file.map_err(naming(&path))?,
         };
         let mut text = Vec::new();
         file.take(FILE_LIMIT).read_to_end(&mut text)?;
@@ -56,9 +57,10 @@ impl Drained {
 
 /// The `NAME:PORT` of all drained machines, listed or not.
 pub fn keys(directories: &HookDirectories) -> io::Result<BTreeSet<String>> {
-    let entries = match fs::read_dir(directory(directories)) {
+    let directory = directory(directories);
+    let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        entries => entries?,
+        entries => entries.map_err(naming(&directory))?,
     };
     let mut keys = BTreeSet::new();
     for entry in entries {
@@ -94,12 +96,12 @@ pub fn drain(
     };
     if before.as_ref() != Some(&now) {
         let directory = directory(directories);
-        fs::create_dir_all(&directory)?;
+        HookDirectories::make(&directory)?;
         let new = directory.join(".new");
-        let mut file = File::create(&new)?;
+        let mut file = File::create(&new).map_err(naming(&new))?;
         file.write_all(&serde_json::to_vec(&now)?)?;
         file.sync_all()?;
-        fs::rename(&new, directory.join(key))?;
+        fs::rename(&new, directory.join(key)).map_err(naming(&new))?;
         File::open(&directory)?.sync_all()?;
     }
     Ok(before)
@@ -110,10 +112,11 @@ pub fn put_back(directories: &HookDirectories, key: &str) -> io::Result<bool> {
     directories.check_owner()?;
     let _choice = host_locks::lock_choice(directories)?;
     let directory = directory(directories);
-    match fs::remove_file(directory.join(key)) {
+    let file = directory.join(key);
+    match fs::remove_file(&file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         removed => {
-            removed?;
+            removed.map_err(naming(&file))?;
             File::open(&directory)?.sync_all()?;
             Ok(true)
         }

@@ -8,8 +8,10 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use formats::{StorePath, base32};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ const BEGINNING: &[u8; ID_SIZE] = b"have 1\n\n";
 const ID_SIZE: usize = 8;
 /// The maximum number of items in the file.
 const MOST: usize = 200_000;
+/// How many bytes are read between two looks at the clock.
+const READ_AT_ONCE: u64 = 128 << 10;
 /// How many of the last ones are kept when that is exceeded.
 const KEPT: usize = 150_000;
 /// If this fraction of what should have been there is missing, nothing else is believed either: garbage was
@@ -81,21 +85,40 @@ pub type HashIds = BuildHasherDefault<IdHasher>;
 
 type Ids = HashSet<ItemId, HashIds>;
 
-/// What is known to be on a machine, perhaps with repetitions; nothing if nothing is known.
-pub fn items(directories: &HookDirectories, machine: &Machine) -> Vec<ItemId> {
-    read(&directories.of_machine(machine).join("have")).unwrap_or_default()
+/// What is known to be on a machine, perhaps with repetitions; nothing if nothing is known, or it takes
+/// longer than this to find out.
+pub fn items(directories: &HookDirectories, machine: &Machine, deadline: Instant) -> Vec<ItemId> {
+    read_until(
+        &directories.of_machine(machine).join("have"),
+        Some(deadline),
+    )
+    .unwrap_or_default()
 }
 
 /// The items in a file; an error if it isn't such a file.
 fn read(path: &Path) -> io::Result<Vec<ItemId>> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let limit = (ID_SIZE * (MOST + 1)) as u64;
-    if size > limit {
+    read_until(path, None)
+}
+
+fn read_until(path: &Path, deadline: Option<Instant>) -> io::Result<Vec<ItemId>> {
+    // (Nobody waits at a FIFO.)
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    let (size, limit) = (metadata.len(), (ID_SIZE * (MOST + 1)) as u64);
+    if size > limit || !metadata.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut bytes = Vec::with_capacity(size as usize);
-    file.take(limit).read_to_end(&mut bytes)?;
+    let mut rest = file.take(limit);
+    // A disk may be slow, and there are many machines.
+    while rest.by_ref().take(READ_AT_ONCE).read_to_end(&mut bytes)? > 0 {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
     let ids = bytes
         .strip_prefix(BEGINNING)
         .ok_or(io::ErrorKind::InvalidData)?;
@@ -227,7 +250,7 @@ fn has_beginning(path: &Path) -> bool {
 }
 
 fn lock(directory: &Path) -> io::Result<LockFile> {
-    fs::create_dir_all(directory)?;
+    HookDirectories::make(directory)?;
     let lock = LockFile::open(directory.join("have.lock"))?;
     lock.lock(Mode::Exclusive)?;
     Ok(lock)
@@ -258,6 +281,8 @@ fn replace(path: &Path, items: &[ItemId]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::test_data::{directories, machine, pool};
 
@@ -276,9 +301,18 @@ mod tests {
         numbers.map(path).collect()
     }
 
+    /// All that is known to be there.
+    fn noted(directories: &HookDirectories, machine: &Machine) -> Vec<ItemId> {
+        items(
+            directories,
+            machine,
+            Instant::now() + Duration::from_secs(600),
+        )
+    }
+
     /// How many of these are known to be there.
     fn known(directories: &HookDirectories, machine: &Machine, paths: &[StorePath]) -> usize {
-        let items: Ids = items(directories, machine).into_iter().collect();
+        let items: Ids = noted(directories, machine).into_iter().collect();
         let ids = paths.iter().filter_map(ItemId::of);
         ids.filter(|id| items.contains(id)).count()
     }
@@ -287,10 +321,10 @@ mod tests {
     fn what_arrived_is_known() {
         let (_state, directories) = directories();
         let machine = machine("m");
-        assert!(items(&directories, &machine).is_empty());
+        assert!(noted(&directories, &machine).is_empty());
         Notes::of(&directories, &machine).arrived(&paths(0..3));
         Notes::of(&directories, &machine).arrived(&paths(3..5));
-        assert_eq!(items(&directories, &machine).len(), 5);
+        assert_eq!(noted(&directories, &machine).len(), 5);
         assert_eq!(known(&directories, &machine, &paths(0..9)), 5);
     }
 
@@ -300,7 +334,7 @@ mod tests {
         let machine = machine("m");
         Notes::of(&directories, &machine).arrived(&paths(0..3));
         Notes::of(&directories, &machine).answered(&paths(0..6), &paths(5..6));
-        assert_eq!(items(&directories, &machine).len(), 5);
+        assert_eq!(noted(&directories, &machine).len(), 5);
         assert_eq!(known(&directories, &machine, &paths(5..6)), 0);
         // What nobody asked about stays.
         Notes::of(&directories, &machine).answered(&paths(4..8), &[]);
@@ -339,16 +373,29 @@ mod tests {
         for contents in [Vec::new(), b"x".to_vec(), huge, torn, other] {
             for add in [false, true] {
                 fs::write(&file, &contents).unwrap();
-                assert!(items(&directories, &machine).is_empty());
+                assert!(noted(&directories, &machine).is_empty());
                 let mut notes = Notes::of(&directories, &machine);
                 match add {
                     true => notes.arrived(&paths(0..2)),
                     false => notes.answered(&paths(0..2), &[]),
                 }
                 drop(notes);
-                assert_eq!(items(&directories, &machine).len(), 2, "{}", contents.len());
+                assert_eq!(noted(&directories, &machine).len(), 2, "{}", contents.len());
             }
         }
+    }
+
+    #[test]
+    fn a_file_that_takes_too_long_to_read_counts_as_nothing() {
+        let (_state, directories) = directories();
+        let machine = machine("m");
+        Notes::of(&directories, &machine).arrived(&paths(0..3));
+        assert!(items(&directories, &machine, Instant::now()).is_empty());
+        // Nor does anybody wait for a writer that never comes.
+        let file = directories.of_machine(&machine).join("have");
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(noted(&directories, &machine).is_empty());
     }
 
     #[test]
@@ -360,7 +407,7 @@ mod tests {
         notes.answered(&paths(0..2), &[]);
         notes.arrived(&paths(2..4));
         drop(notes);
-        assert!(items(&directories, &machine).is_empty());
+        assert!(noted(&directories, &machine).is_empty());
         assert!(!state.path().join("m:22/have.new").exists());
     }
 
@@ -371,7 +418,7 @@ mod tests {
         let mut notes = Notes::of(&directories, &machine);
         notes.arrived(&paths(0..MOST as u64 - 1));
         notes.arrived(&paths(1_000_000..1_000_002));
-        assert_eq!(items(&directories, &machine).len(), KEPT);
+        assert_eq!(noted(&directories, &machine).len(), KEPT);
         assert_eq!(
             known(&directories, &machine, &paths(1_000_000..1_000_002)),
             2

@@ -6,19 +6,24 @@
 //! had no room is not asked again for a few seconds, however many builds wait.
 
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 
 use farm::history::{MachineState, State};
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
-use system::lock::{LockFile, Mode};
+use system::lock::Mode;
 
 use crate::directories::HookDirectories;
+use crate::drained::Drained;
 use crate::machines::Machine;
 use crate::remote::{Vitals, on_one_line};
 use crate::stderr_line;
 
+/// The most bytes of the file that are read.
+const FILE_LIMIT: u64 = 256 << 10;
 /// How long load and free space are valid, in seconds.
 const FRESH: u64 = 10;
 /// How long a machine gets no builds after its first failure, in seconds.
@@ -76,6 +81,28 @@ pub struct Health {
     pub rates_fetched: Vec<f64>,
 }
 
+/// Which version of a machine's file was read. Each is a file of its own, which replaces the last one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Stamp {
+        Stamp {
+            inode: metadata.ino(),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            size: metadata.len(),
+        }
+    }
+}
+
+fn path(directories: &HookDirectories, machine: &Machine) -> PathBuf {
+    directories.of_machine(machine).join("health.json")
+}
+
 /// What the history was told of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -91,10 +118,34 @@ pub struct Told {
 impl Health {
     /// Reads the file; everything is unknown if it doesn't exist or is invalid.
     pub fn load(directories: &HookDirectories, machine: &Machine) -> Health {
-        let text = fs::read(directories.of_machine(machine).join("health.json"));
-        text.ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+        Health::load_stamped(directories, machine).0
+    }
+
+    /// The same, with what tells whether the file has changed since.
+    pub fn load_stamped(directories: &HookDirectories, machine: &Machine) -> (Health, Stamp) {
+        let read = || -> io::Result<(Health, Stamp)> {
+            let file = File::options()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(path(directories, machine))?;
+            let stamp = Stamp::of(&file.metadata()?);
+            let mut text = Vec::new();
+            file.take(FILE_LIMIT).read_to_end(&mut text)?;
+            let health = serde_json::from_slice(&text).unwrap_or_default();
+            Ok((health, stamp))
+        };
+        read().unwrap_or_default()
+    }
+
+    /// What is known now, if the file has changed since it was read.
+    pub fn changed_since(
+        stamp: &Stamp,
+        directories: &HookDirectories,
+        machine: &Machine,
+    ) -> Option<Health> {
+        let now = fs::metadata(path(directories, machine));
+        let now = now.map_or_else(|_| Stamp::default(), |now| Stamp::of(&now));
+        (now != *stamp).then(|| Health::load(directories, machine))
     }
 
     fn save(&self, directories: &HookDirectories, machine: &Machine) -> io::Result<()> {
@@ -113,15 +164,16 @@ impl Health {
         // Under a lock, so that no other hook's change is lost.
         let lock = || {
             let directory = directories.of_machine(machine);
-            fs::create_dir_all(&directory)?;
-            let lock = LockFile::open(directory.join("health.lock"))?;
+            HookDirectories::make(&directory)?;
+            let lock = HookDirectories::open_lock(&directory.join("health.lock"))?;
             lock.lock(Mode::Exclusive).map(|()| lock)
         };
         let locked = lock();
         let mut health = Health::load(directories, machine);
         change(&mut health);
         if let Some(history) = &directories.history {
-            if let Some(state) = health.news(machine, unix_time()) {
+            let drained = Drained::load(directories, &machine.key()).unwrap_or_default();
+            if let Some(state) = health.news(machine, drained, unix_time()) {
                 history.state(state);
             }
         }
@@ -135,9 +187,16 @@ impl Health {
     }
 
     /// What there is to tell the history of the machine, if anything.
-    fn news(&mut self, machine: &Machine, now: u64) -> Option<MachineState> {
+    fn news(
+        &mut self,
+        machine: &Machine,
+        drained: Option<Drained>,
+        now: u64,
+    ) -> Option<MachineState> {
         let reason = |reason: &Option<String>| reason.clone().unwrap_or_default();
-        let (state, reason) = if self.aside_until > now {
+        let (state, reason) = if let Some(drained) = drained {
+            (State::Drained, reason(&drained.reason))
+        } else if self.aside_until > now {
             (State::SetAside, reason(&self.last_error))
         } else if self.busy_until > now {
             (State::Busy, reason(&self.busy_reason))
@@ -351,13 +410,29 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_read_again_only_if_it_has_changed() {
+        let (_state, directories) = directories();
+        let machine = machine("build1");
+        let (_, never) = Health::load_stamped(&directories, &machine);
+        assert_eq!(Health::changed_since(&never, &directories, &machine), None);
+        for given in 1..4 {
+            let (_, before) = Health::load_stamped(&directories, &machine);
+            Health::update(&directories, &machine, |health| health.given = given);
+            let now = Health::changed_since(&before, &directories, &machine);
+            assert_eq!(now.map(|health| health.given), Some(given));
+            let (_, after) = Health::load_stamped(&directories, &machine);
+            assert_eq!(Health::changed_since(&after, &directories, &machine), None);
+        }
+    }
+
+    #[test]
     fn the_history_is_told_what_has_changed() {
         let machine = machine("build1");
         let mut health = Health::default();
         let mut now = unix_time();
         let mut news = |health: &mut Health, after: u64| {
             now += after;
-            let state = health.news(&machine, now)?;
+            let state = health.news(&machine, None, now)?;
             assert_eq!((state.time, state.machine.as_str()), (now, "build1:22"));
             Some((state.state, state.reason, state.load))
         };
@@ -383,7 +458,17 @@ mod tests {
         // As does a clock that was set back.
         now -= 1000;
         health.load = 0.0;
-        assert!(health.news(&machine, now).is_some());
+        assert!(health.news(&machine, None, now).is_some());
+        // Being drained comes before everything else.
+        health.aside_until = u64::MAX;
+        let drained = Drained {
+            reason: Some("new disk".to_owned()),
+            ..Drained::default()
+        };
+        let state = health.news(&machine, Some(drained), now).unwrap();
+        assert_eq!((state.state, &*state.reason), (State::Drained, "new disk"));
+        let state = health.news(&machine, None, now).unwrap();
+        assert_eq!(state.state, State::SetAside);
     }
 
     #[test]

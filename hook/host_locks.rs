@@ -5,7 +5,7 @@
 //! ends, for whatever reason. An upload lock's file contains a word that every upload changes, so
 //! that a hook knows whether what it has learnt about the machine's store may be out of date.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
@@ -115,8 +115,8 @@ fn wait_for(directories: &HookDirectories, name: &str) -> io::Result<LockFile> {
 }
 
 fn open(directories: &HookDirectories, name: &str) -> io::Result<LockFile> {
-    fs::create_dir_all(&directories.state)?;
-    LockFile::open(directories.state.join(name))
+    HookDirectories::make(&directories.state)?;
+    HookDirectories::open_lock(&directories.state.join(name))
 }
 
 fn transfer_lock_name(machine: &Machine, direction: Direction) -> String {

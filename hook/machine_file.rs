@@ -3,23 +3,29 @@
 //! An entry is added at the end. Removing one takes its lines out: from the comments directly above its
 //! `[[machine]]` to those of the next table. The `toml` crate says where tables are, and reads the new
 //! text before it is written: if it doesn't have the same machines as before, and those added or without those
-//! removed, nothing is changed. The file is replaced at once, with its mode and owner, under a lock on its
-//! directory (`flock`), so that nobody reads half of it and no change is lost.
+//! removed, nothing is changed. The file is replaced at once, with its mode and owner, so that nobody reads
+//! half of it; under a lock, so that no change is lost. The lock is a file beside it, `.NAME.lock`, that only
+//! its owner can open: others, who may read the machine file, can't hold anybody up.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{AccessFlags, access};
 use system::ids;
+use system::lock::{LockFile, Mode};
 use toml::de::{DeTable, DeValue};
 
 use crate::machines::{self, Machine, MachineList, Place};
 
-/// A machine file that nobody else changes by this program as long as this value lives.
+/// How long others who change the file are waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A machine file; unless it was opened only to look, nobody else changes it by this program as long as this
+/// value lives.
 pub struct MachineFile {
     /// The name under which it was asked for.
     name: PathBuf,
@@ -29,7 +35,8 @@ pub struct MachineFile {
     text: String,
     /// Its metadata, if there is such a file.
     metadata: Option<fs::Metadata>,
-    directory: Flock<File>,
+    /// `None` if it was opened only to look.
+    lock: Option<LockFile>,
 }
 
 impl MachineFile {
@@ -53,8 +60,18 @@ impl MachineFile {
         Ok(())
     }
 
-    /// Waits for the lock, and reads the file, which need not exist.
+    /// Waits for the lock, and reads the file, which need not exist. It is an error if others have the lock for
+    /// half a minute.
     pub fn open(name: &Path) -> Result<MachineFile> {
+        MachineFile::open_within(name, Some(PATIENCE))
+    }
+
+    /// Reads the file, which need not exist, to see what a change would be. Nothing can be written.
+    pub fn look(name: &Path) -> Result<MachineFile> {
+        MachineFile::open_within(name, None)
+    }
+
+    fn open_within(name: &Path, patience: Option<Duration>) -> Result<MachineFile> {
         if name.extension().is_none_or(|extension| extension != "toml") {
             bail!(
                 "'{}' is no TOML file, and only those can be changed",
@@ -65,16 +82,11 @@ impl MachineFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => name.to_owned(),
             path => path.with_context(|| format!("failed to open '{}'", name.display()))?,
         };
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let lock = || -> io::Result<Flock<File>> {
-            fs::create_dir_all(directory)?;
-            let directory = File::open(directory)?;
-            Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
-        };
-        let directory =
-            lock().with_context(|| format!("failed to lock '{}'", directory.display()))?;
-        // Its last writer may have died.
-        let _ = fs::remove_file(new_name(&path));
+        let lock = patience.map(|patience| lock(&path, patience)).transpose()?;
+        if lock.is_some() {
+            // Its last writer may have died.
+            let _ = fs::remove_file(beside(&path, "new"));
+        }
         let metadata = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             metadata => Some(metadata.with_context(|| format!("'{}'", path.display()))?),
@@ -88,7 +100,7 @@ impl MachineFile {
             path,
             text,
             metadata,
-            directory,
+            lock,
         })
     }
 
@@ -259,7 +271,10 @@ impl Change<'_> {
     /// Replaces the file.
     pub fn write(&self) -> Result<()> {
         let path = &self.file.path;
-        let new = new_name(path);
+        if self.file.lock.is_none() {
+            bail!("'{}' was opened only to look", path.display());
+        }
+        let new = beside(path, "new");
         let written = self
             .file
             .write(&new, &self.text)
@@ -267,15 +282,40 @@ impl Change<'_> {
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }
-        let written = written.and_then(|()| self.file.directory.sync_all());
+        let written = written.and_then(|()| File::open(directory(path))?.sync_all());
         written.with_context(|| format!("failed to write '{}'", path.display()))
     }
 }
 
-/// The name under which a new version is written.
-fn new_name(path: &Path) -> PathBuf {
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The file beside a machine file that has its name, and an ending: `lock`, or `new` for a new version.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.new"))
+    path.with_file_name(format!(".{name}.{ending}"))
+}
+
+/// Waits for the lock of a machine file, whose directory is created if it is missing.
+fn lock(path: &Path, patience: Duration) -> Result<LockFile> {
+    let lock = beside(path, "lock");
+    let take = || -> io::Result<Option<LockFile>> {
+        fs::create_dir_all(directory(path))?;
+        let file = LockFile::open(&lock)?;
+        let deadline = Instant::now() + patience;
+        let taken = file.lock_unless(Mode::Exclusive, || Instant::now() >= deadline)?;
+        Ok(taken.then_some(file))
+    };
+    let taken = take().with_context(|| format!("failed to lock '{}'", lock.display()))?;
+    taken.ok_or_else(|| {
+        anyhow!(
+            "'{}' is being changed by somebody else, who has had '{}' locked for {} s",
+            path.display(),
+            lock.display(),
+            patience.as_secs()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -415,12 +455,36 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let link = scratch.0.path().join("link.toml");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        fs::write(new_name(&file), "half of it").unwrap();
+        fs::write(beside(&file, "new"), "half of it").unwrap();
         add(&link, "b").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o640);
         assert_eq!(scratch.text(), format!("{}\n{}", entry("a"), entry("b")));
-        assert!(!new_name(&file).exists());
+        assert!(!beside(&file, "new").exists());
+    }
+
+    #[test]
+    fn only_the_lock_holds_others_up_and_not_for_ever() {
+        let scratch = Scratch::new(&entry("a"));
+        // Whoever can read the directory can do this.
+        let directory = File::open(scratch.0.path()).unwrap();
+        let flock = nix::fcntl::Flock::lock(directory, nix::fcntl::FlockArg::LockExclusive);
+        scratch.add("b").unwrap();
+        drop(flock);
+        let file = MachineFile::open(&scratch.file()).unwrap();
+        let lock = beside(&scratch.file(), "lock");
+        assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
+        let second = MachineFile::open_within(&scratch.file(), Some(Duration::ZERO));
+        let error = second.err().unwrap().to_string();
+        assert!(
+            error.contains(lock.to_str().unwrap()) && error.contains("changed by somebody"),
+            "{error}"
+        );
+        // Looking at it doesn't need the lock, and writes nothing.
+        let other = MachineFile::look(&scratch.file()).unwrap();
+        assert!(other.add(&entry("c")).unwrap().write().is_err());
+        drop(file);
+        scratch.add("c").unwrap();
     }
 
     #[test]

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use farm::placement::RATES_KEPT;
+
 use crate::directories::HookDirectories;
 use crate::health::Health;
 use crate::machines::Machine;
 
 /// Transfers of fewer bytes are over too soon for their rate to mean anything.
 const WORTH_MEASURING: u64 = 256 << 10;
-/// How many rates are remembered.
-const RATES_KEPT: usize = 6;
 
 /// Remembers how long it took to send items to a machine.
 pub fn sent(directories: &HookDirectories, machine: &Machine, bytes: u64, took: Duration) {
@@ -102,6 +102,7 @@ mod tests {
     fn a_file_with_more_of_them_is_no_harm() {
         let mut rates = vec![1.0; 1000];
         add(&mut rates, 5, Duration::from_secs(1));
-        assert_eq!(rates, [1.0, 1.0, 1.0, 1.0, 1.0, 5.0]);
+        assert_eq!(rates.len(), RATES_KEPT);
+        assert_eq!(rates[RATES_KEPT - 2..], [1.0, 5.0]);
     }
 }

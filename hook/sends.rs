@@ -73,7 +73,7 @@ pub fn begin(
 
 fn write(directories: &HookDirectories, record: &Record) -> io::Result<Sending> {
     let directory = directories.state.join("sending");
-    fs::create_dir_all(&directory)?;
+    HookDirectories::make(&directory)?;
     let name = format!("{}-{:08x}", std::process::id(), rand::random::<u32>());
     let sending = Sending(LockFile::open(directory.join(name))?);
     sending.0.lock(Mode::Exclusive)?;

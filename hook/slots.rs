@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
 use system::lock::{LockFile, Mode};
 
-use crate::directories::HookDirectories;
+use crate::directories::{HookDirectories, naming};
 use crate::machines::Machine;
 use crate::pool;
 
@@ -57,7 +57,7 @@ pub fn acquire(
     derivation: &str,
 ) -> io::Result<Option<Slot>> {
     let directory = directories.of_machine(machine);
-    fs::create_dir_all(&directory)?;
+    HookDirectories::make(&directory)?;
     if taken(directories, machine)?.len() >= machine.parallel_builds as usize {
         return Ok(None);
     }
@@ -66,7 +66,7 @@ pub fn acquire(
         numbers.sort_by_cached_key(|number| pool::rank(&directory, *number));
     }
     for number in numbers {
-        let file = LockFile::open(directory.join(number.to_string()))?;
+        let file = HookDirectories::open_lock(&directory.join(number.to_string()))?;
         if !file.try_lock(Mode::Exclusive)? {
             continue;
         }
@@ -97,8 +97,8 @@ pub fn taken(
     for number in numbers(&directory)? {
         let path = directory.join(number.to_string());
         // This only tests the lock: taking it would prevent another hook from taking the slot.
-        if LockFile::open(&path)?.is_locked()? {
-            let text = fs::read(&path)?;
+        if HookDirectories::open_lock(&path)?.is_locked()? {
+            let text = fs::read(&path).map_err(naming(&path))?;
             taken.push(serde_json::from_slice(&text).ok());
         }
     }
@@ -109,7 +109,7 @@ pub fn taken(
 fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+        entries => entries.map_err(naming(directory))?,
     };
     let mut numbers = Vec::new();
     for entry in entries {
@@ -151,6 +151,21 @@ mod tests {
         assert_eq!(taken(&directories, &machine).unwrap().len(), 2);
         drop((second, again));
         assert!(taken(&directories, &machine).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_error_names_its_file() {
+        let (state, directories) = directories();
+        let machine = machine("build1");
+        std::fs::write(state.path().join("build1:22"), "").unwrap();
+        let errors = [
+            acquire(&directories, &machine, "/x.drv").map(|_| ()),
+            taken(&directories, &machine).map(|_| ()),
+        ];
+        for error in errors {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("/build1:22'"), "{error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use farm::placement::{self, Candidate, Ranked, Task, UNKNOWN_RATE, typical_rate}
 use formats::size::Rounded;
 use rand::Rng;
 
-use crate::health::Health;
+use crate::health::{Health, Stamp};
 use crate::inputs::{Lacking, Usual};
 use crate::machines::Machine;
 use crate::remote::REQUIRED_FREE_BYTES;
@@ -96,6 +96,8 @@ pub struct Able<'m, 'i> {
     pub machine: &'m Machine,
     /// How it is.
     pub health: Health,
+    /// What tells whether that has changed since.
+    pub stamp: Stamp,
     /// How many of its slots are taken.
     pub taken: usize,
     /// The inputs that it lacks, if that is known.
@@ -272,6 +274,7 @@ mod tests {
         let able = machines.iter().map(|(machine, health)| Able {
             machine,
             health: health.clone(),
+            stamp: Stamp::default(),
             taken: 0,
             lacking: None,
         });

@@ -1,7 +1,7 @@
 //! Building one derivation on one machine: missing inputs are sent (or fetched by the machine
 //! itself), it is built, and the outputs are fetched (`doc/spec/offload.md`, sections 11 to 20 and 26).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
@@ -136,7 +136,8 @@ pub fn offload(
     let mut notes = Notes::of(host.directories, machine);
     notes.answered(&items, &missing);
     let began = Instant::now();
-    let fetched = have_it_fetch(host, machine, &mut *transport, &missing, task)?;
+    let mut sizes = Sizes::of(host.store);
+    let fetched = have_it_fetch(host, machine, &mut *transport, &missing, task, &mut sizes)?;
     if fetched != Fetched::Nothing {
         // What others have sent meanwhile is there, too.
         last_upload = LastUpload::look(host.directories, machine);
@@ -146,10 +147,7 @@ pub fn offload(
             Fetched::Removed => transport.protect_and_ask(&kept, &items)?,
             _ => transport.missing(&lacked)?,
         };
-        let (before, after) = (
-            size_of(host.store, &lacked)?,
-            size_of(host.store, &missing)?,
-        );
+        let (before, after) = (sizes.sum(&lacked)?, sizes.sum(&missing)?);
         let got = before.saturating_sub(after);
         rates::fetched(host.directories, machine, before, got, took);
         notes.answered(&lacked, &missing);
@@ -162,7 +160,7 @@ pub fn offload(
                 host,
                 machine,
                 path,
-                missing.clone(),
+                (missing.clone(), &mut sizes),
                 last,
                 &mut sending,
                 course,
@@ -216,13 +214,16 @@ fn have_it_fetch(
     transport: &mut dyn Transport,
     missing: &[StorePath],
     task: &BuildTask<'_>,
+    sizes: &mut Sizes<'_>,
 ) -> Result<Fetched, Error> {
     if !machine.use_substitutes {
         return Ok(Fetched::Nothing);
     }
     let mut items = Vec::new();
     for path in missing {
-        items.push(host.store.path_info(path)?);
+        let item = host.store.path_info(path)?;
+        sizes.known.insert(path.clone(), item.nar_size);
+        items.push(item);
     }
     let size: u64 = items.iter().map(|item| item.nar_size + ITEM_OVERHEAD).sum();
     if size <= INLINE_ARCHIVE_LIMIT as u64 {
@@ -238,10 +239,32 @@ fn have_it_fetch(
     Ok(fetched)
 }
 
-/// The size of items in this host's store, in bytes.
-fn size_of(store: &Store, items: &[StorePath]) -> Result<u64, Error> {
-    let sizes = items.iter().map(|path| Ok(store.path_info(path)?.nar_size));
-    sizes.sum()
+/// The sizes of items in this host's store, in bytes. Each is looked up once.
+struct Sizes<'a> {
+    store: &'a Store,
+    known: HashMap<StorePath, u64>,
+}
+
+impl Sizes<'_> {
+    fn of(store: &Store) -> Sizes<'_> {
+        Sizes {
+            store,
+            known: HashMap::new(),
+        }
+    }
+
+    fn get(&mut self, path: &StorePath) -> Result<u64, Error> {
+        if let Some(size) = self.known.get(path) {
+            return Ok(*size);
+        }
+        let size = self.store.path_info(path)?.nar_size;
+        self.known.insert(path.clone(), size);
+        Ok(size)
+    }
+
+    fn sum(&mut self, items: &[StorePath]) -> Result<u64, Error> {
+        items.iter().map(|path| self.get(path)).sum()
+    }
 }
 
 /// Why a transfer lock could not be taken.
@@ -262,7 +285,7 @@ fn send(
     host: &LocalHost<'_>,
     machine: &Machine,
     transport: &mut dyn Transport,
-    mut missing: Vec<StorePath>,
+    (mut missing, known): (Vec<StorePath>, &mut Sizes<'_>),
     last_upload: &LastUpload,
     sending: &mut Option<Sending>,
     course: &mut Course,
@@ -285,7 +308,7 @@ fn send(
     let mut bytes = 0;
     let mut sizes = Vec::new();
     for path in missing {
-        let size = store.path_info(path)?.nar_size;
+        let size = known.get(path)?;
         bytes += size;
         sizes.extend(ItemId::of(path).map(|id| (size, id)));
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -138,9 +139,9 @@ pub fn add(daemon: &Directories, arguments: Arguments, out: &mut impl Write) -> 
     entry.complete(&vitals)?;
     let entry_text = entry.toml();
     entry.machine()?;
-    let file_lock = MachineFile::open(&file)?;
-    check_unlisted(&file_lock.machines()?, &key)?;
-    let change = file_lock.add(&entry_text)?;
+    let machine_file = open(&file, arguments.dry_run)?;
+    check_unlisted(&machine_file.machines()?, &key)?;
+    let change = machine_file.add(&entry_text)?;
     if arguments.dry_run {
         write!(out, "{entry_text}")?;
     } else {
@@ -152,6 +153,14 @@ pub fn add(daemon: &Directories, arguments: Arguments, out: &mut impl Write) -> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Opens a machine file to change it, or only to see what would change.
+fn open(file: &Path, dry_run: bool) -> Result<MachineFile> {
+    match dry_run {
+        true => MachineFile::look(file),
+        false => MachineFile::open(file),
+    }
+}
+
 /// Removes machines. The builds that they have go on.
 pub fn remove(
     daemon: &Directories,
@@ -160,7 +169,10 @@ pub fn remove(
     out: &mut impl Write,
 ) -> Result<()> {
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
-    let file = MachineFile::open(&machines::changeable_file(&directories.configuration))?;
+    let file = open(
+        &machines::changeable_file(&directories.configuration),
+        dry_run,
+    )?;
     let list = file.machines()?;
     let keys: Vec<String> = list.keys().collect();
     let chosen = match named(&keys, names) {

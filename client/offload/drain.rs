@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use formats::printable::printable;
 use hook::directories::HookDirectories;
 use hook::drained;
-use hook::machines::Machine;
+use hook::health::Health;
+use hook::machines::{Machine, MachineList};
 use hook::name_patterns::named;
 use hook::selection::Selection;
 use hook::slots::{self, Occupant};
@@ -29,7 +30,7 @@ pub fn drain(
     wait: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let directories = HookDirectories::new(daemon).context("looking up our user")?;
+    let directories = directories(daemon)?;
     let list = Selection::default().load(&directories)?;
     let known: Vec<String> = list.keys().collect();
     let chosen = named(&known, names).map_err(anyhow::Error::msg)?;
@@ -39,6 +40,7 @@ pub fn drain(
         let key = machine.key();
         let before = drained::drain(&directories, &key, reason)
             .with_context(|| format!("failed to drain '{key}'"))?;
+        remember(&directories, machine);
         let builds = builds_of(&directories, std::slice::from_ref(machine))?;
         let already = if before.is_some() { " already" } else { "" };
         let rest = match builds.len() {
@@ -57,14 +59,15 @@ pub fn drain(
 
 /// Returns machines, which need not be listed any more.
 pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) -> Result<()> {
-    let directories = HookDirectories::new(daemon).context("looking up our user")?;
+    let directories = directories(daemon)?;
     let drained = drained::keys(&directories).context("looking for drained machines")?;
-    let mut known: Vec<String> = match Selection::default().load(&directories) {
-        Ok(list) => list.keys().collect(),
+    let list = match Selection::default().load(&directories) {
+        Ok(list) => list,
         // The last machine may be gone.
-        Err(_) if !drained.is_empty() => Vec::new(),
+        Err(_) if !drained.is_empty() => MachineList::default(),
         Err(error) => return Err(error),
     };
+    let mut known: Vec<String> = list.keys().collect();
     let gone: Vec<String> = (drained.into_iter())
         .filter(|key| !known.contains(key))
         .collect();
@@ -72,6 +75,9 @@ pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) ->
     for key in named(&known, names).map_err(anyhow::Error::msg)? {
         let was_drained = drained::put_back(&directories, &key)
             .with_context(|| format!("failed to return '{key}'"))?;
+        if let (true, Some(machine)) = (was_drained, list.find(&key)) {
+            remember(&directories, machine);
+        }
         match was_drained {
             true => writeln!(out, "'{key}' gets builds again")?,
             false => writeln!(out, "'{key}' was not drained")?,
@@ -79,6 +85,20 @@ pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) ->
     }
     out.flush()?;
     Ok(())
+}
+
+/// The hook's directories, with its history.
+fn directories(daemon: &Directories) -> Result<HookDirectories> {
+    let directories = HookDirectories::new(daemon).context("looking up our user")?;
+    Ok(HookDirectories {
+        history: hook::history::writer(&directories),
+        ..directories
+    })
+}
+
+/// Writes down how a machine is now.
+fn remember(directories: &HookDirectories, machine: &Machine) {
+    Health::update(directories, machine, |_| ());
 }
 
 /// A build; `None`: one of Guix's own hook, which doesn't say what it is.

@@ -71,14 +71,14 @@ fn age(time: u64) -> Option<u64> {
 }
 
 /// That a command fails.
-pub struct Failure {
+pub struct CommandFailure {
     /// What to say about it.
     pub message: String,
     /// The name of the file whose existence means that it has been said.
     mark: PathBuf,
 }
 
-impl Failure {
+impl CommandFailure {
     /// Whether nobody has been told so yet. From now on, somebody has.
     pub fn is_news(&self, directories: &HookDirectories) -> bool {
         let mark = directory(directories).join(&self.mark);
@@ -91,7 +91,7 @@ impl Failure {
 pub fn current(
     generator: &Generator,
     directories: &HookDirectories,
-) -> (Option<String>, Option<Failure>) {
+) -> (Option<String>, Option<CommandFailure>) {
     let files = Files::new(generator, directories);
     let mut answer = files.load();
     if !answer.is_new(generator) {
@@ -105,14 +105,14 @@ pub fn current(
     let failure = answer.error.as_ref().map(|error| {
         let name = generator.name();
         match counts {
-            true => Failure {
+            true => CommandFailure {
                 message: format!(
                     "`{name}' fails, and its last answer stays in use, which is {} s old: {error}",
                     age(answer.answered).unwrap_or_default()
                 ),
                 mark: files.name("fails"),
             },
-            false => Failure {
+            false => CommandFailure {
                 message: format!("`{name}' fails, and its machines are not used: {error}"),
                 mark: files.name("is-lost"),
             },
@@ -121,10 +121,12 @@ pub fn current(
     (counts.then_some(answer.text), failure)
 }
 
-/// A command's last answer, if it counts. The command does not run, whatever its age.
-pub fn last(generator: &Generator, directories: &HookDirectories) -> Option<String> {
+/// What a command has printed last, without running it; nothing if it has failed for so long that its machines
+/// are not used.
+pub fn known(generator: &Generator, directories: &HookDirectories) -> Option<String> {
     let answer = Files::new(generator, directories).load();
-    answer.counts(generator).then_some(answer.text)
+    let is_used = answer.answered > 0 && (answer.error.is_none() || answer.counts(generator));
+    is_used.then_some(answer.text)
 }
 
 /// The process that gets an answer for others: `guix-offload refresh`. The command is on its standard
@@ -194,8 +196,8 @@ impl<'a> Files<'a> {
 
     fn lock(&self) -> io::Result<LockFile> {
         self.directories.check_owner()?;
-        fs::create_dir_all(&self.directory)?;
-        LockFile::open(self.path("lock"))
+        HookDirectories::make(&self.directory)?;
+        HookDirectories::open_lock(&self.path("lock"))
     }
 
     /// Starts a process that gets a new answer, unless there is one. Without it, the next hook tries.

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::directories::HookDirectories;
 use crate::machines::{self, MachineList, Problem};
+use crate::parallel;
 
 pub use answer::refresh_in_background;
 
@@ -36,16 +37,15 @@ pub fn load(
     Ok(complete(list, directories, audience))
 }
 
-/// All machines that are known without running a command: those of the usual machine files, then those of the
-/// commands' last answers. Returns also how many of them are in the files.
+/// All machines as far as they are known without running a command, whoever runs them: those of the usual
+/// machine files, then those that their commands have printed last. Nothing is written, and nothing waited for.
+/// Returns also how many of them are in the files.
 pub fn load_known(directories: &HookDirectories) -> Result<(MachineList, usize), machines::Error> {
     let mut list = machines::load(&directories.configuration)?;
     let listed = list.machines.len();
-    for generator in &list.generators {
-        if let Some(text) = answer::last(generator, directories) {
-            let (machines, problems) = entries::read(generator, &text);
-            list.machines.extend(machines);
-            list.problems.extend(problems);
+    for index in 0..list.generators.len() {
+        if let Some(text) = answer::known(&list.generators[index], directories) {
+            add(&mut list, index, &text);
         }
     }
     Ok((list, listed))
@@ -68,22 +68,30 @@ fn complete(
     directories: &HookDirectories,
     audience: Audience,
 ) -> MachineList {
-    for generator in &list.generators {
-        let (answer, failure) = answer::current(generator, directories);
+    // Together they take no longer than the slowest.
+    let answers = parallel::map(&list.generators, |generator| {
+        answer::current(generator, directories)
+    });
+    for (index, (answer, failure)) in answers.into_iter().enumerate() {
         if let Some(failure) = failure {
             if audience == Audience::Administrator || failure.is_news(directories) {
                 list.warnings.push(Problem {
-                    place: generator.place.clone(),
+                    place: list.generators[index].place.clone(),
                     field: None,
                     message: failure.message,
                 });
             }
         }
         if let Some(text) = answer {
-            let (machines, problems) = entries::read(generator, &text);
-            list.machines.extend(machines);
-            list.problems.extend(problems);
+            add(&mut list, index, &text);
         }
     }
     list
+}
+
+/// Adds the machines of a command's answer.
+fn add(list: &mut MachineList, generator: usize, answer: &str) {
+    let (machines, problems) = entries::read(&list.generators[generator], answer);
+    list.machines.extend(machines);
+    list.problems.extend(problems);
 }

@@ -81,8 +81,12 @@ fn collect(generator: &Generator, deadline: Instant) -> io::Result<Result<String
         }
     }
     let left = deadline.saturating_duration_since(Instant::now());
-    let status = child.wait_timeout(left)?;
-    let status = status.ok_or(io::ErrorKind::TimedOut)?;
+    if !child.has_ended(left)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    // What it leaves in the background ends with it, unless that has left its process group.
+    child.signal_group(Signal::SIGKILL)?;
+    let status = child.wait()?;
     if !status.success() {
         let said = on_one_line(&String::from_utf8_lossy(&said));
         let how = describe_exit(status);
@@ -126,6 +130,18 @@ mod tests {
         );
         // Its standard output is closed, and it goes on a little.
         assert_eq!(ask("echo x; exec >&- 2>&-; sleep 0.1", 60).unwrap(), "x\n");
+    }
+
+    #[test]
+    fn what_a_command_leaves_in_the_background_ends_with_it() {
+        let pid = ask("sleep 1000 >/dev/null 2>&1 & echo $!", 60).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_gone() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(is_gone());
     }
 
     #[test]

@@ -8,8 +8,9 @@ use super::entry::Entry;
 use super::problem::{Place, Problem};
 use super::values::{FieldResult, integer, strings, user_name};
 
-/// The most seconds that a command may take.
-const MOST_SECONDS: i64 = 600;
+/// The most seconds that a command may take: builds may wait for it, and the daemon gives up a hook that
+/// hasn't answered within 300 seconds, in which machines must be asked, too.
+const MOST_SECONDS: i64 = 240;
 /// The most seconds that an answer may be kept.
 const MOST_KEPT: i64 = 30 * 24 * 3600;
 

@@ -10,7 +10,7 @@ use protocol::client::{self, Connection};
 use system::host_names;
 
 use super::check_archive::{Limited, is_only, is_signed_by};
-use super::destination::Destination;
+use super::destination::{self, Destination};
 use super::error::{Error, KeyFault, SshFailure};
 use super::probe::{REQUIRED_FREE_BYTES, Vitals};
 use super::transport::Transport;
@@ -24,6 +24,9 @@ const CLOCK_TOLERANCE: f64 = 5.0;
 /// What to do if this host's daemon does not answer.
 pub(super) const START_DAEMON: &str =
     "here, as root: systemctl start guix-daemon || systemctl start guix-daemon-rs";
+
+/// What to do without ssh.
+const INSTALL_SSH: &str = "here: install OpenSSH's client, or put its directory into the PATH";
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,9 @@ impl<'a> Checker<'a> {
         local: Result<Connection, client::Error>,
     ) -> Option<()> {
         let deadline = || Instant::now() + timeout;
+        if let Err(error) = destination::ssh_program() {
+            return self.failed("ssh", error, Some(INSTALL_SSH.to_owned()));
+        }
         let destination = match Destination::new(self.machine, directories) {
             Ok(destination) => destination,
             Err(error) => return self.failed("state directory", error, None),

@@ -44,9 +44,7 @@ impl Destination {
             source,
         };
         private_directory(&ssh_directory).map_err(local)?;
-        let ssh = find_program("ssh")
-            .or_else(|| find_program("/usr/bin/ssh"))
-            .ok_or_else(|| local(io::Error::new(io::ErrorKind::NotFound, "no program `ssh'")))?;
+        let ssh = ssh_program()?;
         let identity = format!(
             "{:?}",
             (
@@ -279,6 +277,15 @@ impl Arguments {
         self.0.push(option.into());
         self.0.push(value.into());
     }
+}
+
+/// OpenSSH's client.
+pub(super) fn ssh_program() -> Result<PathBuf, Error> {
+    let program = find_program("ssh").or_else(|| find_program("/usr/bin/ssh"));
+    program.ok_or_else(|| Error::Local {
+        doing: "looking for OpenSSH's client".to_owned(),
+        source: io::Error::new(io::ErrorKind::NotFound, "there is no program `ssh' here"),
+    })
 }
 
 /// `%` begins a token in file names passed to ssh.

@@ -51,7 +51,13 @@ fn what_root_tests_does_not_lock_out_the_hooks_of_another_user() {
     };
     let site = Site::new();
     chown(site.state(), Some(account.uid), Some(account.gid)).unwrap();
-    fs::write(site.configuration().join("machines.toml"), NOWHERE).unwrap();
+    // A command that prints nothing, and writes down what it finds.
+    let who = site.path("who");
+    fs::write(&who, "").unwrap();
+    chown(&who, Some(account.uid), Some(account.gid)).unwrap();
+    let script = format!("echo $HOME $USER $LOGNAME >{}", who.display());
+    let generate = format!("{NOWHERE}\n[[generate]]\ncommand = [\"sh\", \"-c\", \"{script}\"]\n");
+    fs::write(site.configuration().join("machines.toml"), generate).unwrap();
     let program = site.for_everybody(env!("CARGO_BIN_EXE_guix-client"));
     for command in ["test", "status"] {
         let output = site.command(&program).args(["offload", command]).output();
@@ -59,7 +65,11 @@ fn what_root_tests_does_not_lock_out_the_hooks_of_another_user() {
         assert!(out.contains("nowhere.invalid:22"), "{out}");
         let made = fs::metadata(site.state().join("offload")).unwrap();
         assert_eq!((made.uid(), made.gid()), (account.uid, account.gid));
+        assert_eq!(made.mode() & 0o7777, 0o700);
     }
+    let home = account.home.display();
+    let expected = format!("{home} daemon daemon\n");
+    assert_eq!(fs::read_to_string(who).unwrap(), expected);
 }
 
 #[test]

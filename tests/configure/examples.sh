@@ -92,7 +92,11 @@ tests:
       - series: 'guix_offload_up{machine="c:22"}'
         values: '0+0x30'
       - series: 'guix_offload_drained{machine="c:22"}'
-        values: '1+0x30'
+        values: '1+0x90'
+      - series: 'guix_offload_slots{machine="c:22"}'
+        values: '8+0x90'
+      - series: 'guix_offload_slots_used{machine="c:22"}'
+        values: '0+0x90'
       - series: 'guix_offload_drained{machine="a:22"}'
         values: '0+0x30'
       - series: 'guix_offload_failures_total{machine="b:22"}'
@@ -128,7 +132,7 @@ tests:
         alertname: GuixBuildMachinesBusy
         exp_alerts:
           - exp_annotations:
-              summary: "All slots of all build machines have been taken for an hour."
+              summary: "All slots of all build machines that are not drained have been taken for an hour."
       - { eval_time: 9m, alertname: GuixOffloadMetricsStale, exp_alerts: [] }
       - eval_time: 12m
         alertname: GuixOffloadMetricsStale

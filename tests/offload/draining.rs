@@ -40,6 +40,13 @@ fn status(farm: &Farm) -> Value {
     serde_json::from_str(&offload(farm, &["status", "--json"])).unwrap()
 }
 
+/// How the first machine was last, and why, according to the history.
+fn last_state(farm: &Farm) -> (Value, Value) {
+    let words = ["history", "--states", "--machine=build-1", "--format=json"];
+    let states: Value = serde_json::from_str(&farm.run(CLIENT, &words)).unwrap();
+    (states[0]["state"].clone(), states[0]["reason"].clone())
+}
+
 #[test]
 fn a_drained_machine_keeps_its_builds_and_gets_no_others() {
     let farm = two_machines();
@@ -55,6 +62,7 @@ fn a_drained_machine_keeps_its_builds_and_gets_no_others() {
     let mut client = farm.client();
     client.build(&[&next]).said("built on build-2\n");
 
+    assert_eq!(last_state(&farm), ("drained".into(), "new disk".into()));
     let json = status(&farm);
     assert_eq!(json[0]["drained"]["reason"], "new disk");
     assert!(json[0]["drained"]["since"].as_u64().unwrap() > 1_700_000_000);
@@ -111,6 +119,7 @@ fn a_drained_machine_keeps_its_builds_and_gets_no_others() {
         offload(&farm, &["return", "build-1"]),
         "'build-1:22' gets builds again\n"
     );
+    assert_eq!(last_state(&farm), ("ready".into(), "".into()));
     assert_eq!(
         offload(&farm, &["return", "build-1"]),
         "'build-1:22' was not drained\n"

@@ -118,6 +118,36 @@ fn what_a_command_prints_are_machines() {
     farm.assert_nothing_left();
 }
 
+/// The machines that the daemon tells of.
+fn told(cloud: &Cloud) -> Vec<String> {
+    let text = cloud.farm.run(CLIENT, &["status", "--format=json"]);
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status["machines_error"], Value::Null, "{status:#}");
+    let machines = status["machines"].as_array().unwrap().iter();
+    let names = machines.map(|one| one["name"].as_str().unwrap().to_owned());
+    names.collect()
+}
+
+#[test]
+fn the_status_tells_of_printed_machines_and_runs_nothing() {
+    let cloud = Cloud::new(2, "every = 1000\nkeep = 2000");
+    let farm = &cloud.farm;
+    let mut client = farm.client();
+    assert_eq!(told(&cloud), [""; 0]);
+    assert_eq!(cloud.runs(), 0);
+    let drv = telling(farm, &mut client, "x");
+    client.build(&[&drv]).succeeded();
+    let both = || told(&cloud) == ["build-1", "build-2"];
+    assert!(eventually(both), "{:?}", told(&cloud));
+    // However old that is.
+    cloud.age(3000);
+    let runs = cloud.runs();
+    assert!(both());
+    assert_eq!(cloud.runs(), runs);
+    drop(client);
+    farm.assert_nothing_left();
+}
+
 #[test]
 fn a_hundred_hooks_run_the_command_once() {
     let cloud = Cloud::new(0, "every = 1000");

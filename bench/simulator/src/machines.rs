@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use farm::placement::RATES_KEPT;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -39,8 +40,6 @@ pub struct Machine {
 #[derive(Debug, Default)]
 pub struct Rates(VecDeque<f64>);
 
-/// How many are remembered.
-const RATES: usize = 6;
 /// Transfers of fewer bytes tell nothing about a line.
 const TELLING: u64 = 256 << 10;
 
@@ -50,7 +49,7 @@ impl Rates {
         if bytes < TELLING || seconds <= 0.0 {
             return;
         }
-        if self.0.len() == RATES {
+        if self.0.len() == RATES_KEPT {
             self.0.pop_front();
         }
         self.0.push_back(bytes as f64 / seconds);

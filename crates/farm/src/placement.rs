@@ -153,7 +153,7 @@ impl fmt::Display for Seconds {
 }
 
 /// How many of the last rates of a line are remembered.
-pub const RATES_KEPT: usize = 8;
+pub const RATES_KEPT: usize = 6;
 
 /// The rate to expect, given the last rates that were measured, in bytes per second: the second highest, since
 /// a transfer may have shared the line, but one that was too fast to be true counts for nothing.
