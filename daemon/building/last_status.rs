@@ -13,10 +13,20 @@ pub(super) struct LastStatus(pub(super) Mutex<Last>);
 /// What is kept.
 #[derive(Default)]
 pub(super) struct Last {
-    /// The state as JSON, and until when it is good enough.
-    pub(super) status: Option<(Instant, Arc<String>)>,
+    /// The state.
+    pub(super) status: Option<Kept>,
     /// The machines, and when they were read.
     pub(super) machines: Option<(Instant, Arc<Listed>)>,
+}
+
+/// A state, as JSON.
+pub(super) struct Kept {
+    /// Until when it is good enough.
+    pub(super) until: Instant,
+    /// For users of this machine.
+    pub(super) local: Arc<String>,
+    /// For clients over TCP, once one of them has asked.
+    pub(super) remote: Option<Arc<String>>,
 }
 
 /// The machines of the machine files.

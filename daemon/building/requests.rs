@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use farm::status;
+use farm::status::{self, Room};
 use protocol::operations::Target;
 use system::sync::Mutex;
 
@@ -43,18 +43,22 @@ struct Entry {
 }
 
 impl Entry {
-    fn unanswered(&self, time: u64) -> status::Request {
-        status::Request {
+    /// What is known of it, and the room that is left for its own answer.
+    fn unanswered(&self, time: u64, mut room: Room) -> (status::Request, Room) {
+        let targets = self.targets.iter();
+        let targets = room.fill(4, targets, |target| status::text_size(target));
+        let request = status::Request {
             number: self.number,
             client: status::Client {
                 uid: self.client.uid,
                 address: self.client.address.map(|address| address.to_string()),
             },
             since: time.saturating_sub(self.begun.elapsed().as_secs()),
-            targets: self.targets.clone(),
-            unlisted_targets: self.unlisted_targets,
+            unlisted_targets: self.unlisted_targets + (self.targets.len() - targets.len()) as u64,
+            targets: targets.into_iter().cloned().collect(),
             ..status::Request::default()
-        }
+        };
+        (request, room)
     }
 }
 
@@ -69,6 +73,16 @@ impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.requests.0.lock().running.remove(&self.number);
     }
+}
+
+/// What requests have told.
+pub(super) struct Asked {
+    /// The requests.
+    pub(super) requests: Vec<status::Request>,
+    /// How many more there are.
+    pub(super) unlisted: u64,
+    /// How long they were waited for.
+    pub(super) waited: Duration,
 }
 
 impl Requests {
@@ -101,21 +115,24 @@ impl Requests {
     }
 
     /// Asks all requests what they do, the oldest first; and says how many weren't asked because there
-    /// are so many.
-    pub(super) fn ask(&self, time: u64) -> (Vec<status::Request>, u64) {
+    /// are so many, and for how long busy ones were waited for.
+    pub(super) fn ask(&self, time: u64) -> Asked {
         let running: Vec<Arc<Entry>> = self.0.lock().running.values().cloned().collect();
         let unlisted = running.len().saturating_sub(status::REQUESTS_SHOWN);
         let asked = &running[..running.len() - unlisted];
+        let room = Room::of_each_request(asked.len());
         let (sender, answers) = channel();
         for entry in asked {
             if !entry.is_asked.swap(true, Ordering::AcqRel) {
+                let (_, room) = entry.unanswered(time, room);
                 let question =
-                    StatusQuestion::new(entry.number, sender.clone(), entry.is_asked.clone());
+                    StatusQuestion::new(entry.number, room, sender.clone(), entry.is_asked.clone());
                 entry.queue.push(Event::StatusAsked(question));
             }
         }
         drop(sender);
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + PATIENCE;
         let mut told = BTreeMap::new();
         // It ends when all have answered or ended, too.
         while let Ok((number, request)) =
@@ -123,8 +140,9 @@ impl Requests {
         {
             told.insert(number, request);
         }
+        let waited = begun.elapsed();
         let requests = asked.iter().map(|entry| {
-            let base = entry.unanswered(time);
+            let (base, _) = entry.unanswered(time, room);
             match told.remove(&entry.number) {
                 None => base,
                 Some(told) => status::Request {
@@ -138,7 +156,11 @@ impl Requests {
                 },
             }
         });
-        (requests.collect(), unlisted as u64)
+        Asked {
+            requests: requests.collect(),
+            unlisted: unlisted as u64,
+            waited,
+        }
     }
 }
 
@@ -166,17 +188,49 @@ mod tests {
                     ..status::Request::default()
                 });
             });
-            let (told, unlisted) = requests.ask(1000);
+            let Asked {
+                requests: told,
+                unlisted,
+                ..
+            } = requests.ask(1000);
             let answers: Vec<_> = told.iter().map(|one| (one.number, one.answered)).collect();
             assert_eq!((answers, unlisted), (vec![(1, false), (2, true)], 0));
             assert_eq!((told[1].done, told[1].client.uid), (5, Some(7)));
         });
         drop(ready);
-        assert_eq!(requests.ask(1000).0.len(), 1);
+        assert_eq!(requests.ask(1000).requests.len(), 1);
         assert!(matches!(queues[0].poll(), Some(Event::StatusAsked(_))));
         assert!(queues[0].poll().is_none(), "it was asked twice");
         // What it was asked is forgotten: it can be asked again.
         requests.ask(1000);
         assert!(queues[0].has_events());
+    }
+
+    #[test]
+    fn however_many_requests_there_are_the_answer_is_bounded() {
+        let store = formats::StoreDir::new("/gnu/store").expect("a store");
+        let name = format!("/gnu/store/{}-{}", "a".repeat(32), "x".repeat(200));
+        let target: Target = store.parse(name.as_str()).expect("a path").into();
+        let targets = vec![target; status::TARGETS_SHOWN];
+        let requests = Requests::default();
+        let queue: Arc<EventQueue> = Arc::default();
+        let client = ClientIdentity::default();
+        let registered: Vec<_> = (0..status::REQUESTS_SHOWN + 5)
+            .map(|_| requests.register(client, &targets, &queue))
+            .collect();
+        // Those that were asked before aren't waited for.
+        for entry in requests.0.lock().running.values() {
+            entry.is_asked.store(true, Ordering::Release);
+        }
+        let asked = requests.ask(1000);
+        assert_eq!(asked.unlisted, 5);
+        for request in &asked.requests {
+            let all = request.targets.len() as u64 + request.unlisted_targets;
+            assert_eq!(all, targets.len() as u64);
+            assert!(!request.targets.is_empty());
+        }
+        let text = serde_json::to_string(&asked.requests).expect("JSON");
+        assert!(text.len() < status::MOST_BYTES / 2, "{}", text.len());
+        drop(registered);
     }
 }

@@ -8,7 +8,7 @@ use protocol::operations::BuildMode;
 use store::Store;
 
 use super::engine::Engine;
-use super::request::BuildRequest;
+use super::request::{BuildRequest, ClientIdentity};
 use super::status::status;
 use super::worker::Worker;
 use crate::client_limits::ClientLimits;
@@ -67,8 +67,8 @@ impl Scheduler {
         Worker::new(&self.0, &request).ensure(path, repair)
     }
 
-    /// What is being built and what waits, for everybody, as JSON.
-    pub fn status(&self) -> Arc<String> {
-        status(&self.0)
+    /// What is being built and what waits, for everybody, as JSON for this client.
+    pub fn status(&self, client: &ClientIdentity) -> Arc<String> {
+        status(&self.0, client)
     }
 }

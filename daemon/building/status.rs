@@ -7,81 +7,120 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use farm::status::{ALL_GOALS_SHOWN, MACHINES_SHOWN, Machine, Status};
+use farm::status::{
+    ALL_GOALS_SHOWN, MACHINES_BYTES, MACHINES_SHOWN, Machine, NAME_SHOWN, Room, Status,
+};
 use formats::printable::printable_json;
 use hook::directories::HookDirectories;
 use hook::machines::MachineList;
-use hook::standing::Standing;
+use hook::standing::{Condition, Standing};
 use system::clock::unix_time;
 
 use super::engine::Engine;
-use super::last_status::Listed;
+use super::last_status::{Kept, Listed};
+use super::request::ClientIdentity;
 
 /// How long a state is kept at least.
 const KEPT: Duration = Duration::from_secs(1);
 /// How much longer it is kept than it took to gather it.
 const KEPT_FACTOR: u32 = 50;
+/// How long it is kept at most.
+const LONGEST_KEPT: Duration = Duration::from_secs(10);
 /// How long the list of machines is kept: to read it, Guile may have to run.
 const MACHINES_KEPT: Duration = Duration::from_secs(10);
 /// How many characters of a machine's reason are told.
 const REASON_LIMIT: usize = 300;
 
-/// The state, gathered now or a moment ago.
-pub(super) fn status(engine: &Engine) -> Arc<String> {
+/// The state, gathered now or a moment ago, for a client. Whoever comes over TCP learns neither who has made
+/// requests nor the words of machines and the hook, in which accounts, hosts and files may be named.
+pub(super) fn status(engine: &Engine, client: &ClientIdentity) -> Arc<String> {
     let mut last = engine.last_status.0.lock();
-    if let Some((until, status)) = &last.status {
-        if Instant::now() < *until {
-            return status.clone();
-        }
+    let is_current = |kept: &Kept| Instant::now() < kept.until;
+    if !last.status.as_ref().is_some_and(is_current) {
+        let begun = Instant::now();
+        let (status, waited) = gather(engine, &mut last.machines);
+        let local = text(&status);
+        // That somebody was waited for has cost nothing.
+        let work = begun.elapsed().saturating_sub(waited);
+        let kept = work.saturating_mul(KEPT_FACTOR).clamp(KEPT, LONGEST_KEPT);
+        last.status = Some(Kept {
+            until: Instant::now() + kept,
+            local,
+            remote: None,
+        });
     }
-    let begun = Instant::now();
-    let status = gather(engine, &mut last.machines);
-    // Nothing in it can fail to be written.
-    let text = serde_json::to_string(&status).unwrap_or_default();
-    let text = Arc::new(printable_json(&text));
-    let kept = KEPT.max(begun.elapsed().saturating_mul(KEPT_FACTOR));
-    last.status = Some((Instant::now() + kept, text.clone()));
-    text
+    let Some(kept) = &mut last.status else {
+        return Arc::default();
+    };
+    if !client.remote {
+        return kept.local.clone();
+    }
+    let told = kept.remote.get_or_insert_with(|| {
+        let status: Status = serde_json::from_str(&kept.local).unwrap_or_default();
+        text(&status.for_strangers())
+    });
+    told.clone()
 }
 
-fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> Status {
+fn text(status: &Status) -> Arc<String> {
+    // Nothing in it can fail to be written.
+    let text = serde_json::to_string(status).unwrap_or_default();
+    Arc::new(printable_json(&text))
+}
+
+/// Everything, and for how long requests were waited for that were busy.
+fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> (Status, Duration) {
     let time = unix_time();
-    let (mut requests, unlisted_requests) = engine.requests.ask(time);
+    let asked = engine.requests.ask(time);
+    let mut requests = asked.requests;
     let listed = machines(engine, known);
     let mut status = Status {
         time,
-        unlisted_requests,
-        machines_error: listed.error.clone(),
-        unlisted_machines: listed.machines.len().saturating_sub(MACHINES_SHOWN) as u64,
+        unlisted_requests: asked.unlisted,
+        machines_error: listed.error.as_deref().map(shortened),
         ..Status::default()
     };
     let mut places = HashMap::new();
     if let Ok(directories) = HookDirectories::new(&engine.settings.directories) {
+        let mut room = Room::new(MACHINES_BYTES);
         for machine in listed.machines.iter().take(MACHINES_SHOWN) {
-            let Ok(standing) = Standing::of(&directories, machine) else {
-                continue;
-            };
-            let reason = standing.why_not.as_deref();
-            let shown = reason.map(|reason| reason.chars().take(REASON_LIMIT).collect());
-            status.machines.push(Machine {
-                name: machine.name.clone(),
+            let standing = Standing::of(&directories, machine);
+            let Standing {
+                building,
+                why_not,
+                condition,
+            } = standing.unwrap_or_else(|error| Standing {
+                building: Vec::new(),
+                why_not: Some(error.to_string()),
+                condition: Condition::Failing,
+            });
+            let told = Machine {
+                name: machine.name.chars().take(NAME_SHOWN).collect(),
                 port: machine.port,
                 slots: machine.parallel_builds,
-                slots_used: standing.building.len() as u64,
-                why_not: shown,
-                state: standing.condition.name().to_owned(),
-            });
-            for occupant in standing.building.into_iter().flatten() {
-                places.insert(occupant.derivation, format!("machine {}", machine.name));
+                slots_used: building.len() as u64,
+                why_not: why_not.as_deref().map(shortened),
+                state: condition.name().to_owned(),
+            };
+            if !room.take(told.size()) {
+                break;
             }
+            for occupant in building.into_iter().flatten() {
+                places.insert(occupant.derivation, format!("machine {}", told.name));
+            }
+            status.machines.push(told);
         }
     }
+    status.unlisted_machines = (listed.machines.len() - status.machines.len()) as u64;
     let mut room = ALL_GOALS_SHOWN;
     for request in &mut requests {
         request.builds.truncate(room);
         room -= request.builds.len();
         request.waits.truncate(room);
         room -= request.waits.len();
+        let unlisted = |all: u64, listed: usize| all.saturating_sub(listed as u64);
+        request.unlisted_builds = unlisted(request.running, request.builds.len());
+        request.unlisted_waits = unlisted(request.waiting, request.waits.len());
         for build in request
             .builds
             .iter_mut()
@@ -93,7 +132,12 @@ fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> Status
         }
     }
     status.requests = requests;
-    status
+    (status, asked.waited)
+}
+
+/// A reason, as far as it is told.
+fn shortened(reason: &str) -> String {
+    reason.chars().take(REASON_LIMIT).collect()
 }
 
 /// The machines of the machine files, read now or a while ago.
@@ -123,4 +167,41 @@ fn load(engine: &Engine) -> Result<MachineList, String> {
     loaded
         .map(|(list, _)| list)
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farm::status::{Running, Wait};
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_takes_more_bytes_than_is_counted(text in "(?s).{0,300}", number: u64) {
+            let in_json = |value: String| printable_json(&value).len();
+            let build = Running {
+                path: text.clone(),
+                place: text.clone(),
+                elapsed_s: number,
+                usual_s: Some(number),
+                long_s: Some(number),
+            };
+            assert!(in_json(serde_json::to_string(&build).unwrap()) < build.size());
+            let wait = Wait {
+                path: text.clone(),
+                why: "other-client".to_owned(),
+                text: text.clone(),
+                retry_s: Some(number),
+            };
+            assert!(in_json(serde_json::to_string(&wait).unwrap()) < wait.size());
+            let machine = Machine {
+                name: text.clone(),
+                port: u16::MAX,
+                slots: u32::MAX,
+                slots_used: number,
+                why_not: Some(text),
+                state: "drained".to_owned(),
+            };
+            assert!(in_json(serde_json::to_string(&machine).unwrap()) < machine.size());
+        }
+    }
 }

@@ -4,24 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use farm::status;
+use farm::status::{self, Room};
 
 /// The question; it is answered once, or not at all.
 #[derive(Debug)]
 pub(super) struct StatusQuestion {
+    /// How much the answer may list.
+    pub(super) room: Room,
     number: u64,
     answers: Sender<(u64, Box<status::Request>)>,
     is_asked: Arc<AtomicBool>,
 }
 
 impl StatusQuestion {
-    /// A question to the request with this number. `is_asked` becomes false with its end.
+    /// A question to the request with this number, which may list so much. `is_asked` becomes false with its end.
     pub(super) fn new(
         number: u64,
+        room: Room,
         answers: Sender<(u64, Box<status::Request>)>,
         is_asked: Arc<AtomicBool>,
     ) -> StatusQuestion {
         StatusQuestion {
+            room,
             number,
             answers,
             is_asked,

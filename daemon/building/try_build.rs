@@ -148,7 +148,6 @@ fn offload(
         features.push(word);
     }
     let question = Question {
-        am_willing: job.slots.is_free(),
         platform: &platform,
         derivation: job.path.as_str(),
         features: features.iter().map(String::as_str).collect(),
@@ -159,7 +158,7 @@ fn offload(
     turns.wait(client, &requirements, attempt.cancel(), || {
         attempt.stage().enter(Stage::FairShare);
     });
-    let decision = hooks.ask(attempt, &question);
+    let decision = hooks.ask(attempt, &question, || job.slots.is_free());
     if matches!(decision, Decision::Accepted(_)) {
         turns.serve(client);
     }

@@ -5,8 +5,9 @@
 //! of them ask again. A client who has asked for a thousand derivations must not be faster than one who
 //! has asked for one, however many requests, processes and threads it has. So each request that the hook
 //! has postponed gets a *turn*, which is passed on with the event; until it has been answered, questions of
-//! clients who have had more wait, if they need the same kind of machine. They wait for a second at
-//! most: a request may be busy, or its client not read.
+//! clients who have had more wait, if they need the same kind of machine. They wait for each turn for a second
+//! at most, since a request may be busy, or its client not read; and for a few seconds in all, since there
+//! may be ever new ones.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,6 +24,9 @@ use crate::shared_limit::ClientKey;
 
 /// How long others wait for a turn to be taken and answered.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a question waits in all.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a request's builds require that the hook has postponed.
 #[derive(Default)]
@@ -127,13 +131,25 @@ impl Turns {
         })
     }
 
-    /// Waits before a question until those who come first have been answered, or until cancellation.
-    /// `on_wait` is called if there are any.
+    /// Waits before a question until those who come first have been answered, until cancellation, or for
+    /// [`WHOLE_PATIENCE`]. `on_wait` is called if there are any.
     pub(super) fn wait(
         &self,
         client: ClientKey,
         requirements: &Requirements,
         cancel: &CancellationToken,
+        on_wait: impl FnOnce(),
+    ) {
+        let deadline = Instant::now() + WHOLE_PATIENCE;
+        self.wait_until(client, requirements, cancel, deadline, on_wait);
+    }
+
+    fn wait_until(
+        &self,
+        client: ClientKey,
+        requirements: &Requirements,
+        cancel: &CancellationToken,
+        deadline: Instant,
         on_wait: impl FnOnce(),
     ) {
         if self.before(client, requirements).is_none() {
@@ -145,7 +161,9 @@ impl Turns {
         loop {
             let key = self.changed.key();
             match self.before(client, requirements) {
-                Some(until) if !cancel.is_cancelled() => self.changed.wait(key, Some(until)),
+                Some(until) if !cancel.is_cancelled() && Instant::now() < deadline => {
+                    self.changed.wait(key, Some(until.min(deadline)));
+                }
                 _ => return,
             }
         }
@@ -212,6 +230,36 @@ mod tests {
             turns.give(ALICE, &Arc::default()).is_none(),
             "nothing waits"
         );
+    }
+
+    #[test]
+    fn ever_new_turns_hold_nobody_up_for_ever() {
+        let turns = Arc::new(Turns::default());
+        turns.serve(ALICE);
+        let (mut held, mut number) = (Vec::new(), 2);
+        let waited = std::sync::atomic::AtomicBool::new(false);
+        let is_over = || waited.load(std::sync::atomic::Ordering::Acquire);
+        std::thread::scope(|scope| {
+            let turn = turns.give(BOB, &postponed("")).expect("a turn");
+            scope.spawn(|| {
+                let deadline = Instant::now() + Duration::from_millis(50);
+                let token = CancellationToken::new();
+                turns.wait_until(ALICE, &needs(""), &token, deadline, || {});
+                waited.store(true, std::sync::atomic::Ordering::Release);
+            });
+            held.push(turn);
+            // As soon as one has been answered, there are others.
+            while !is_over() {
+                number += 1;
+                let next = turns
+                    .give(ClientKey::User(number), &postponed(""))
+                    .expect("a turn");
+                held.push(next);
+                held.remove(0);
+                assert!(number < 1_000_000, "it still waits");
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
     }
 
     #[test]

@@ -47,7 +47,8 @@ fn it_tells_what_runs_what_waits_and_why() {
     let (building, [low, top, other]) = building(&fixture);
     let told = wait_until(&fixture, |told| told["requests"][0]["running"] == 1);
     let request = &told["requests"][0];
-    assert_eq!(request["client"]["uid"], 0, "{told:#}");
+    let us = nix::unistd::geteuid().as_raw();
+    assert_eq!(request["client"]["uid"], us, "{told:#}");
     assert_eq!(request["targets"].as_array().unwrap().len(), 2);
     assert_eq!(request["answered"], true);
     for (field, count) in [("done", 0), ("running", 1), ("waiting", 2), ("failed", 0)] {
@@ -87,7 +88,7 @@ fn it_tells_what_runs_what_waits_and_why() {
     let run = fixture.run(&["status"]);
     let table = run.succeeds().text();
     for text in [
-        "of root (uid 0)",
+        &format!("(uid {us}), for "),
         "0 done, 1 running, 2 waiting, 0 failed; it is unknown when it will end",
         "longest path: low → top",
         "all slots of the client who wants it are in use",
@@ -95,6 +96,22 @@ fn it_tells_what_runs_what_waits_and_why() {
     ] {
         assert!(table.contains(text), "`{text}' is not in:\n{table}");
     }
+    // One can ask for single ones.
+    let run = fixture.run(&["status", "zother"]);
+    let text = run.succeeds().text();
+    assert!(text.starts_with("zother (request 1 of "), "{text}");
+    assert!(
+        text.ends_with(") waits: all slots of the client who wants it are in use\n"),
+        "{text}"
+    );
+    let run = fixture.run(&["status", "--format=json", &low, "top.drv"]);
+    let found: Value = serde_json::from_slice(&run.succeeds().out).unwrap();
+    assert_eq!(found.as_array().unwrap().len(), 2, "{found:#}");
+    assert_eq!(found[0]["build"]["path"], low.as_str());
+    assert_eq!(found[1]["wait"]["why"], "inputs");
+    assert_eq!(found[1]["is_on_critical_path"], true);
+    let run = fixture.run(&["status", "nothing-like-it"]);
+    run.fails("nothing called 'nothing-like-it' runs or waits");
     fixture.open("go");
     building.finish().1.succeeded();
     wait_until(&fixture, |told| told["requests"] == serde_json::json!([]));

@@ -103,8 +103,14 @@ impl HookPool {
         self.idle.lock().clear();
     }
 
-    /// Asks a hook whether it builds a derivation. If it fails, that counts as declining.
-    pub(in super::super) fn ask(&self, attempt: &Attempt, question: &Question) -> Decision {
+    /// Asks a hook whether it builds a derivation. If it fails, that counts as declining. `is_willing` says
+    /// whether a local build could be started: it is called when it is the question's turn.
+    pub(in super::super) fn ask(
+        &self,
+        attempt: &Attempt,
+        question: &Question,
+        is_willing: impl Fn() -> bool,
+    ) -> Decision {
         attempt.stage().enter(Stage::HookTurn);
         let Some(_permit) = (self.questions).acquire(question.rank, attempt.cancel()) else {
             return Decision::Cancelled;
@@ -113,7 +119,7 @@ impl HookPool {
             return Decision::Declined;
         };
         attempt.stage().enter(Stage::HookAnswer);
-        let answer = hook.ask(attempt, question, self.reply_timeout);
+        let answer = hook.ask(attempt, question, is_willing(), self.reply_timeout);
         match answer {
             Answer::Accept => {
                 self.failures.store(0, Ordering::Release);

@@ -149,14 +149,16 @@ impl HookProcess {
         self.reason.take()
     }
 
-    /// Asks, and waits for the answer; other output is passed on meanwhile.
+    /// Asks, and waits for the answer; other output is passed on meanwhile. `am_willing` if a local build could
+    /// be started now.
     pub(super) fn ask(
         &mut self,
         attempt: &Attempt,
         question: &Question,
+        am_willing: bool,
         timeout: Duration,
     ) -> Answer {
-        self.send_and_receive(attempt, question, timeout)
+        self.send_and_receive(attempt, question, am_willing, timeout)
             .unwrap_or_else(|error| {
                 Answer::Failed(format!("cannot be written to or read from: {error}"))
             })
@@ -166,11 +168,13 @@ impl HookProcess {
         &mut self,
         attempt: &Attempt,
         question: &Question,
+        am_willing: bool,
         timeout: Duration,
     ) -> io::Result<Answer> {
         let deadline = Instant::now() + timeout;
         let cancelled = CancelEvent::new(attempt.cancel())?;
-        match self.send(&cancelled, question.line().as_bytes(), deadline)? {
+        let line = question.line(am_willing);
+        match self.send(&cancelled, line.as_bytes(), deadline)? {
             Some(answer) => Ok(answer),
             None => {
                 let news = format!(

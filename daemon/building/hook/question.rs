@@ -3,8 +3,6 @@
 
 /// What a hook needs to know to decide.
 pub(in super::super) struct Question<'a> {
-    /// Whether a local build could be started immediately.
-    pub(in super::super) am_willing: bool,
     /// The derivation's system.
     pub(in super::super) platform: &'a str,
     /// The derivation's file name.
@@ -16,10 +14,9 @@ pub(in super::super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// The line that the hook reads.
-    pub(super) fn line(&self) -> String {
+    /// The line that the hook reads; `am_willing` if a local build could be started immediately.
+    pub(super) fn line(&self, am_willing: bool) -> String {
         let Question {
-            am_willing,
             platform,
             derivation,
             features,
@@ -27,7 +24,7 @@ impl Question<'_> {
         } = self;
         format!(
             "{} {platform} {derivation} {}\n",
-            u8::from(*am_willing),
+            u8::from(am_willing),
             features.join(",")
         )
     }
@@ -73,34 +70,34 @@ mod tests {
     #[test]
     fn requests_have_three_spaces_whatever_the_features() {
         let mut question = Question {
-            am_willing: true,
             platform: "x86_64-linux",
             derivation: "/gnu/store/x.drv",
             features: vec![],
             rank: 0,
         };
-        assert_eq!(question.line(), "1 x86_64-linux /gnu/store/x.drv \n");
-        question.am_willing = false;
+        assert_eq!(question.line(true), "1 x86_64-linux /gnu/store/x.drv \n");
         question.features = vec!["kvm", "big"];
-        assert_eq!(question.line(), "0 x86_64-linux /gnu/store/x.drv kvm,big\n");
+        assert_eq!(
+            question.line(false),
+            "0 x86_64-linux /gnu/store/x.drv kvm,big\n"
+        );
     }
 
     /// Requests of Guix's daemon and replies of its hook (`hook/vectors/README.md`).
     #[test]
     fn requests_and_replies_of_guix() {
         let mut question = Question {
-            am_willing: true,
             platform: "x86_64-linux",
             derivation: "/gnu/store/6shrj2lsv127xi1nwdpax64qv2sdqcyi-offloaded-decline.drv",
             features: vec![],
             rank: 0,
         };
         let recorded = include_str!("../../../hook/vectors/decline");
-        assert_eq!(question.line(), recorded);
+        assert_eq!(question.line(true), recorded);
         question.derivation = "/gnu/store/dsg49yrv1h11jr0pzw3vm4kl7yya60f5-offloaded-features.drv";
         question.features = vec!["kvm", "big-parallel"];
         let recorded = include_str!("../../../hook/vectors/features");
-        assert_eq!(question.line(), recorded);
+        assert_eq!(question.line(true), recorded);
 
         for (recorded, answer) in [
             (

@@ -102,6 +102,8 @@ impl Failures {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
+        // Nobody waits for its turns any more.
+        self.postponed.clear();
         // Whoever has asked finds nothing left in the store: of attempts that it leaves, of what they
         // have received meanwhile, and of agents.
         drop(std::mem::take(&mut self.blocked));
@@ -310,7 +312,10 @@ impl<'a> Worker<'a> {
                     self.unblock(id);
                 }
             }
-            Event::StatusAsked(question) => question.answer(self.status()),
+            Event::StatusAsked(question) => {
+                let told = self.status(question.room);
+                question.answer(told);
+            }
             Event::Cancelled => return Err(RequestError::new("interrupted by the user")),
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! What a request does, for those who ask ([`farm::status`]).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use farm::status::{End, GOALS_SHOWN, PATH_SHOWN, Request, Running, Wait};
+use farm::status::{End, GOALS_SHOWN, PATH_SHOWN, Request, Room, Running, Wait, text_size};
 use farm::waiting::Waiting;
+use formats::store_path::StorePath;
 
 use super::super::blocked::Blocker;
 use super::super::goal::{GoalId, Weighed};
@@ -18,18 +20,20 @@ enum Doing {
 }
 
 impl Worker<'_> {
-    /// What the request does now.
-    pub(super) fn status(&self) -> Request {
+    /// What the request does now; as much of it is listed as there is room for.
+    pub(super) fn status(&self, mut room: Room) -> Request {
         let goals = &self.planner.goals;
         let mut running: Vec<(GoalId, Stage, Duration)> = Vec::new();
-        let mut waiting: Vec<(GoalId, Waiting)> = Vec::new();
-        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        // Those that wait for something else than their inputs come first, then by rank.
+        let mut waiting: Vec<(bool, Reverse<u64>, GoalId)> = Vec::new();
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
         for id in goals.all() {
             match self.doing(id) {
                 Doing::Running(stage, elapsed) => running.push((id, stage, elapsed)),
                 Doing::Waiting(why) => {
-                    *reasons.entry(why.name().to_owned()).or_default() += 1;
-                    waiting.push((id, why));
+                    *reasons.entry(why.name()).or_default() += 1;
+                    let is_usual = matches!(why, Waiting::Inputs(_));
+                    waiting.push((is_usual, Reverse(goals.rank(id)), id));
                 }
             }
         }
@@ -37,13 +41,9 @@ impl Worker<'_> {
             .map(|(id, _, elapsed)| (*id, *elapsed))
             .collect();
         let (running_count, waiting_count) = (running.len() as u64, waiting.len() as u64);
-        running.sort_unstable_by_key(|(id, _, elapsed)| (std::cmp::Reverse(*elapsed), *id));
+        running.sort_unstable_by_key(|(id, _, elapsed)| (Reverse(*elapsed), *id));
         running.truncate(GOALS_SHOWN);
-        // Those that wait for something else than their inputs first, by rank.
-        waiting.sort_by_cached_key(|(id, why)| {
-            let is_usual = matches!(why, Waiting::Inputs(_));
-            (is_usual, std::cmp::Reverse(goals.rank(*id)), *id)
-        });
+        waiting.sort_unstable();
         waiting.truncate(GOALS_SHOWN);
         let left = |id: GoalId, all: u64| match elapsed.get(&id) {
             None => all,
@@ -53,25 +53,32 @@ impl Worker<'_> {
                 .max(1),
         };
         let (path, shortest) = goals.longest_path(|id, weighed| left(id, weighed.weight));
-        let path: Vec<String> = (path.into_iter())
+        let path: Vec<&StorePath> = (path.into_iter())
             .filter(|id| matches!(id, GoalId::Build(_)))
-            .filter_map(|id| goals.path(id).map(ToString::to_string))
+            .filter_map(|id| goals.path(id))
             .collect();
+        let shown = path.iter().take(PATH_SHOWN).map(ToString::to_string);
+        let critical_path = room.fill(4, shown, |path| text_size(path));
+        let builds = (running.into_iter())
+            .filter_map(|(id, stage, elapsed)| self.running(id, stage, elapsed));
+        let builds = room.fill(2, builds, Running::size);
+        let waits = waiting
+            .into_iter()
+            .filter_map(|(_, _, id)| self.waiting(id));
+        let waits = room.fill(1, waits, Wait::size);
         Request {
             done: self.done,
             running: running_count,
             waiting: waiting_count,
             failed: self.failures.count,
-            unlisted_path: path.len().saturating_sub(PATH_SHOWN) as u64,
-            critical_path: path.into_iter().take(PATH_SHOWN).collect(),
+            unlisted_path: (path.len() - critical_path.len()) as u64,
+            critical_path,
             end: self.expected_end(left, shortest, running_count),
-            builds: (running.into_iter())
-                .filter_map(|(id, stage, elapsed)| self.running(id, stage, elapsed))
+            builds,
+            waits,
+            reasons: (reasons.into_iter())
+                .map(|(reason, count)| (reason.to_owned(), count))
                 .collect(),
-            waits: (waiting.into_iter())
-                .filter_map(|(id, why)| self.waiting(id, &why))
-                .collect(),
-            reasons,
             ..Request::default()
         }
     }
@@ -114,7 +121,10 @@ impl Worker<'_> {
         })
     }
 
-    fn waiting(&self, id: GoalId, why: &Waiting) -> Option<Wait> {
+    fn waiting(&self, id: GoalId) -> Option<Wait> {
+        let Doing::Waiting(why) = self.doing(id) else {
+            return None; // it has begun a moment ago
+        };
         let path = self.planner.goals.path(id)?.to_string();
         let retry = match self.blocked.get(id) {
             Some(Blocker::Retry(_)) => {

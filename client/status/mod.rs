@@ -1,23 +1,24 @@
 //! `guix-client status`: what the daemon builds for everybody, what waits and why, and when it will
 //! probably be done.
 
+mod named;
+mod words;
+
 use std::fmt::Write as _;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use farm::status::{Client, Machine, Request, Running, Status, Wait};
+use farm::status::{Machine, Request, Status, Wait};
 use formats::printable::{printable, printable_json};
-use formats::store_path::name_without_hash;
-use indicatif::HumanDuration;
 use protocol::client::Error;
 use protocol::operations::FarmStatus;
 
 use crate::daemon::Daemon;
 use crate::output;
 use crate::table::table;
+use words::{build_row, name, time_of, who};
 
 /// How many goals that wait are shown of a request.
 const WAITS_SHOWN: usize = 20;
@@ -26,9 +27,12 @@ const PATH_ENDS: usize = 4;
 /// How many targets are shown.
 const TARGETS_SHOWN: usize = 3;
 
-/// How to show it.
+/// What to show, and how.
 #[derive(Args)]
 pub struct Arguments {
+    /// Only what runs or waits of these: store files, or names with or without version
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     /// The output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"])]
     format: String,
@@ -38,6 +42,10 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let text = explain(Daemon::connect()?.connection.query_farm_status())?;
     let unreadable = "the daemon's answer cannot be read";
+    if !arguments.names.is_empty() {
+        let status: Status = serde_json::from_slice(&text).context(unreadable)?;
+        return named::show(&arguments.names, &status, arguments.format == "json");
+    }
     let mut out = output::stdout();
     if arguments.format == "json" {
         let value: serde_json::Value = serde_json::from_slice(&text).context(unreadable)?;
@@ -140,17 +148,6 @@ fn summary(request: &Request, time: u64) -> String {
     text
 }
 
-fn who(client: &Client) -> String {
-    match (client.uid, &client.address) {
-        (Some(uid), _) => match system::ids::user_by_id(uid) {
-            Ok(Some(account)) => format!("{} (uid {uid})", printable(&account.name)),
-            _ => format!("uid {uid}"),
-        },
-        (None, Some(address)) => printable(address).into_owned(),
-        (None, None) => "an unknown client".to_owned(),
-    }
-}
-
 fn targets(request: &Request) -> String {
     let shown = request.targets.iter().take(TARGETS_SHOWN);
     let mut names: Vec<String> = shown.map(|path| name(path)).collect();
@@ -183,27 +180,6 @@ fn path(request: &Request) -> String {
     shown.join(" → ")
 }
 
-fn build_row(build: &Running) -> [String; 4] {
-    let usually = match (build.usual_s, build.long_s) {
-        (Some(usual), Some(long)) if long > usual => {
-            format!("{}, at times {}", time_of(usual), time_of(long))
-        }
-        (Some(usual), _) => time_of(usual),
-        (None, _) => "unknown".to_owned(),
-    };
-    let place = match build.place.as_str() {
-        "hook" => "by the hook",
-        "fetch" => "fetched",
-        place => place.strip_prefix("machine ").unwrap_or(place),
-    };
-    [
-        name(&build.path),
-        place.to_owned(),
-        time_of(build.elapsed_s),
-        usually,
-    ]
-}
-
 fn wait_row(wait: &Wait) -> [String; 2] {
     let retry = match wait.retry_s {
         Some(seconds) => format!(" (tried again in {seconds} s)"),
@@ -221,20 +197,10 @@ fn machine_row(machine: &Machine) -> [String; 3] {
     [machine.name.clone(), slots, state]
 }
 
-/// What people call an item: its name, without directory, hash and `.drv`.
-fn name(path: &str) -> String {
-    let name = name_without_hash(path);
-    printable(name.strip_suffix(".drv").unwrap_or(name)).into_owned()
-}
-
-fn time_of(seconds: u64) -> String {
-    HumanDuration(Duration::from_secs(seconds)).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farm::status::End;
+    use farm::status::{End, Running};
 
     #[test]
     fn hostile_names_are_shown_as_text() {
