@@ -37,22 +37,27 @@ fn builds_of_a_hook_are_remembered_once() {
     client.build(&[&good]).succeeded();
     let bad = client.write(Script::new("bad-2", "exit 3"));
     client.build(&[&bad]).failed(100, "failed");
+    // A graft is one wherever it is made.
+    let graft = Script::new("good-1.2", "echo graft >$out")
+        .variable("guix properties", "((type . graft) (graft (count . 2)))");
+    let graft = client.write(graft);
+    client.build(&[&graft]).succeeded();
     // What the hook has written is there when the client gets its reply, and the daemon adds nothing.
     let first = rows(&farm, &[]);
     drop(client);
     farm.daemon = None;
     let rows = rows(&farm, &[]);
     assert_eq!(rows, first);
-    assert_eq!(column(&rows, "name"), ["bad", "good"]);
-    assert_eq!(column(&rows, "version"), ["2", "1.2"]);
-    assert_eq!(column(&rows, "result"), ["failed", "done"]);
-    assert_eq!(column(&rows, "machine"), ["build-1:22"; 2]);
-    assert_eq!(column(&rows, "system"), [SYSTEM; 2]);
+    assert_eq!(column(&rows, "name"), ["good (graft)", "bad", "good"]);
+    assert_eq!(column(&rows, "version"), ["1.2", "2", "1.2"]);
+    assert_eq!(column(&rows, "result"), ["done", "failed", "done"]);
+    assert_eq!(column(&rows, "machine"), ["build-1:22"; 3]);
+    assert_eq!(column(&rows, "system"), [SYSTEM; 3]);
     assert!(
-        column(&rows, "reason")[0].contains("failed with exit code 3"),
+        column(&rows, "reason")[1].contains("failed with exit code 3"),
         "{rows:#?}"
     );
-    let good = &rows[1];
+    let good = &rows[2];
     assert_eq!(good["speed"], 2.5);
     let number = |name: &str| good[name].as_u64().unwrap();
     assert!(number("built_ms") >= 100, "{good:#?}");
@@ -66,7 +71,7 @@ fn builds_of_a_hook_are_remembered_once() {
     if crate::machine::is_machine_ours() {
         let theirs = farm.machines[0].run(&farm.site, CLIENT, &["history", "--format=json"]);
         let theirs: Vec<Value> = serde_json::from_str(&theirs).unwrap();
-        assert_eq!(column(&theirs, "machine"), ["local"; 2]);
+        assert_eq!(column(&theirs, "machine"), ["local"; 3]);
     }
 }
 
