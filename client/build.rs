@@ -14,7 +14,6 @@ use protocol::operations::{BuildMode, Target};
 
 use crate::builds::{Builds, Place};
 use crate::daemon::Daemon;
-use crate::downloads::Downloads;
 use crate::hello::Hello;
 use crate::log::Log;
 use crate::log_printer::{Detail, LogPrinter};
@@ -22,6 +21,7 @@ use crate::options::{BuildOptions, number};
 use crate::output::{self, Surface};
 use crate::plan::{self, BuildPlan, read_derivation};
 use crate::roots;
+use crate::view::{Expected, View};
 
 /// Set by offload hooks that run this program on a build machine, to a word that no builder knows:
 /// then the daemon's log is printed as it is received, with builder output marked.
@@ -61,8 +61,18 @@ pub struct Arguments {
     /// How much to show: 0 nothing, 1 what begins and ends, 3 all
     #[arg(short, long, value_name = "LEVEL", default_value_t = 3, value_parser = number)]
     verbosity: u32,
+    /// What to show below the log: `auto', on a terminal, what runs and how much is done; `plain', nothing
+    #[arg(long, value_name = "FORM", default_value = "auto", value_parser = ["auto", "plain"])]
+    progress: String,
     #[command(flatten)]
     options: BuildOptions,
+}
+
+impl Arguments {
+    /// Whether nothing is to be shown but lines.
+    fn is_plain(&self) -> bool {
+        self.progress == "plain"
+    }
 }
 
 /// Builds.
@@ -178,8 +188,7 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     let paths: Vec<StorePath> = targets.iter().map(|target| target.path.clone()).collect();
     let dry_run = arguments.options.dry_run;
     let secret = frames_secret(daemon).filter(|_| !dry_run);
-    let mut expected = 0;
-    let mut downloads = (0, 0);
+    let mut expected = Expected::default();
     if dry_run || detail > Detail::Nothing && secret.is_none() {
         let connection = &mut daemon.connection;
         let substitutes = !arguments.options.no_substitutes;
@@ -192,8 +201,11 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
                 false => Validity::Planned,
             });
         }
-        expected = plan.build.len();
-        downloads = (plan.download.len(), plan.download_size);
+        expected = Expected {
+            builds: plan.build.len(),
+            fetches: plan.download.len(),
+            bytes: plan.download_size,
+        };
     }
     if targets.is_empty() {
         return Ok(Validity::AllValid(Builds::default()));
@@ -205,9 +217,10 @@ fn build(daemon: &mut Daemon, arguments: &Arguments, targets: Vec<Target>) -> Re
     // nothing.
     output::end_with_reader_of(io::stderr());
     let surface = Surface::of_stderr();
-    let is_watched = detail > Detail::Nothing && output::is_watched();
-    let downloads = Downloads::expecting(downloads.0, downloads.1, is_watched);
-    let mut log = LogPrinter::new(output::stderr(), detail, surface, expected, downloads);
+    let has_view = detail > Detail::Nothing && surface != Surface::Lines && !arguments.is_plain();
+    // Without one, there are lines.
+    let view = has_view.then(|| View::start(expected, &paths, surface == Surface::Colors).ok());
+    let mut log = LogPrinter::new(output::stderr(), detail, surface, expected, view.flatten());
     let built = daemon
         .connection
         .build_paths(targets, mode, &mut |text| log.write(text));

@@ -1,7 +1,8 @@
 //! The builds of a request, as far as the daemon's log tells: which run, what they printed last, and
 //! how they ended.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 use formats::printable::printable;
 
@@ -17,8 +18,10 @@ const MAX_BUILDS: usize = 4096;
 pub struct Build {
     /// The derivation; empty for a process of which the daemon did not say what it builds.
     derivation: String,
+    /// When it began, unless it is such a process.
+    begun: Option<Instant>,
     /// Where the daemon keeps the log; empty if it does not.
-    pub log_file: String,
+    log_file: String,
     /// The beginning of an incomplete line of its output.
     pub line: Vec<u8>,
     /// Whether that line's beginning was already shown.
@@ -35,6 +38,21 @@ impl Build {
         if self.tail.len() > 2 * TAIL_BYTES {
             self.tail.drain(..self.tail.len() - TAIL_BYTES);
         }
+    }
+
+    /// The derivation, if it is known.
+    pub fn derivation(&self) -> Option<&str> {
+        (!self.derivation.is_empty()).then_some(&self.derivation)
+    }
+
+    /// Where the daemon keeps the log; empty if it does not.
+    pub fn log_file(&self) -> String {
+        self.log_file.replace("//", "/")
+    }
+
+    /// How long it has run.
+    pub fn age(&self) -> Option<Duration> {
+        self.begun.map(|begun| begun.elapsed())
     }
 
     /// The last lines of its output.
@@ -65,7 +83,7 @@ impl Build {
 const HASH_LENGTH: usize = 32;
 
 /// Where a derivation was built, as far as the daemon's log tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The log tells nothing.
     #[default]
@@ -88,6 +106,8 @@ pub struct Builds {
     unknown_processes: u32,
     /// Where the last attempt at each derivation was made.
     places: HashMap<String, Place>,
+    /// How many have succeeded at each place.
+    succeeded_at: BTreeMap<Place, usize>,
 }
 
 impl Builds {
@@ -109,6 +129,7 @@ impl Builds {
         }
         let build = Build {
             derivation: derivation.to_owned(),
+            begun: Some(Instant::now()),
             log_file: log_file.to_owned(),
             ..Build::default()
         };
@@ -153,8 +174,12 @@ impl Builds {
     }
 
     /// Counts a success. Returns the count to show: ` (N of M)`.
-    pub fn succeeded(&mut self) -> String {
+    pub fn succeeded(&mut self, derivation: &str) -> String {
         self.succeeded += 1;
+        let place = self.place_of(derivation);
+        if self.succeeded_at.len() < MAX_BUILDS || self.succeeded_at.contains_key(&place) {
+            *self.succeeded_at.entry(place).or_insert(0) += 1;
+        }
         let done = self.succeeded + self.failed;
         self.expected = self.expected.max(done);
         match self.expected {
@@ -174,6 +199,23 @@ impl Builds {
         let expected = self.expected.max(succeeded + failed);
         (failed > 0 && expected > 1)
             .then(|| format!("{succeeded} of {expected} derivations built, {failed} failed"))
+    }
+
+    /// Whether there are, or were to be, several.
+    pub fn are_several(&self) -> bool {
+        self.expected.max(self.succeeded + self.failed) > 1
+    }
+
+    /// How many have succeeded.
+    pub fn count_of_successes(&self) -> usize {
+        self.succeeded
+    }
+
+    /// How many have succeeded here, and on each machine.
+    pub fn successes(&self) -> impl Iterator<Item = (&Place, usize)> {
+        self.succeeded_at
+            .iter()
+            .map(|(place, &count)| (place, count))
     }
 
     /// A hook has sent a derivation to a machine.

@@ -5,14 +5,17 @@
 //! [`Trace::may_begin_builder_event`] recognises.
 
 use std::io::{self, Write};
+use std::time::Instant;
 
 use formats::printable::printable;
 use protocol::trace::Trace;
 
 use crate::builds::{Build, Builds};
 use crate::downloads::Downloads;
+use crate::failures::{Failures, places};
 use crate::output::Surface;
 use crate::plain_lines::PlainLines;
+use crate::view::{Expected, View, clock_of};
 
 /// The maximum length of an incomplete line that is kept; longer ones are shown in pieces.
 const MAX_LINE: usize = 8192;
@@ -55,20 +58,25 @@ pub struct LogPrinter<W> {
     /// How many bytes of builder output follow, and the builder's process id.
     payload: usize,
     builder: u32,
+    begun: Instant,
     builds: Builds,
     downloads: Downloads,
-    /// The beginning of a line that waits for its end, since bars are below it.
-    held: Vec<u8>,
+    failures: Failures,
+    /// Whether the end of the last failure's log is what was shown last.
+    is_after_failure: bool,
+    /// What is below the log.
+    view: Option<View>,
 }
 
 impl<W: Write> LogPrinter<W> {
-    /// Shows the log of `expected` builds, and of downloads, on `out`, which is such a `surface`.
+    /// Shows the log of a request of which this is expected on `out`, which is such a `surface`; or above the
+    /// rows of `view`, if there is one.
     pub fn new(
         out: W,
         detail: Detail,
         surface: Surface,
-        expected: usize,
-        downloads: Downloads,
+        expected: Expected,
+        view: Option<View>,
     ) -> Self {
         LogPrinter {
             out,
@@ -81,9 +89,12 @@ impl<W: Write> LogPrinter<W> {
             inside_line: false,
             payload: 0,
             builder: 0,
-            builds: Builds::expecting(expected),
-            downloads,
-            held: Vec::new(),
+            begun: Instant::now(),
+            builds: Builds::expecting(expected.builds),
+            downloads: Downloads::expecting(expected.fetches),
+            failures: Failures::default(),
+            is_after_failure: false,
+            view,
         }
     }
 
@@ -118,7 +129,7 @@ impl<W: Write> LogPrinter<W> {
         let line = std::mem::take(&mut self.line);
         let was_inside = std::mem::replace(&mut self.inside_line, !complete);
         if !was_inside && complete && line.starts_with(b"@ ") {
-            self.event(&line);
+            self.event(&line, None);
         } else if self.detail > Detail::Nothing && !self.ends_download(&line) {
             match self.surface {
                 Surface::Lines => {
@@ -144,7 +155,7 @@ impl<W: Write> LogPrinter<W> {
             let line = std::mem::take(&mut build.line);
             build.inside_line = !complete;
             match may_be_event && complete {
-                true => self.event(&line),
+                true => self.event(&line, Some(self.builder)),
                 false if self.ends_download(&line) => {}
                 false => self.builder_line(&line),
             }
@@ -185,28 +196,25 @@ impl<W: Write> LogPrinter<W> {
     }
 
     fn put(&mut self, text: &[u8]) {
-        let end = match self.downloads.are_shown() {
-            true => text
-                .iter()
-                .rposition(|&byte| byte == b'\n')
-                .map_or(0, |at| at + 1),
-            false => text.len(),
-        };
-        let (whole, rest) = text.split_at(end);
-        if !whole.is_empty() || !self.downloads.are_shown() {
-            let mut lines = std::mem::take(&mut self.held);
-            lines.extend_from_slice(whole);
-            self.downloads.write(&mut self.out, &lines);
+        self.is_after_failure = false;
+        match &self.view {
+            Some(view) => view.print(text),
+            // `output` handles errors of standard error.
+            None => _ = self.out.write_all(text),
         }
-        let room = MAX_LINE.saturating_sub(self.held.len());
-        self.held.extend_from_slice(&rest[..rest.len().min(room)]);
     }
 
-    fn event(&mut self, line: &[u8]) {
+    /// Shows an event, which this builder or hook, or the daemon, has reported.
+    fn event(&mut self, line: &[u8], builder: Option<u32>) {
         let line = String::from_utf8_lossy(line);
         let Some(trace) = Trace::parse(&line) else {
             return;
         };
+        if let Some(view) = &self.view {
+            let builds = &mut self.builds;
+            let builder = builder.and_then(|pid| builds.of_process(pid).derivation());
+            view.happened(&trace, builder);
+        }
         match trace {
             Trace::BuildLog { pid, length } => {
                 self.builder = pid;
@@ -223,14 +231,21 @@ impl<W: Write> LogPrinter<W> {
             }
             Trace::BuildSucceeded { derivation } => {
                 self.end_build(derivation);
-                let count = self.builds.succeeded();
+                let count = self.builds.succeeded(derivation);
                 self.print(GREEN, &format!("successfully built {derivation}{count}"));
             }
-            Trace::BuildFailed { derivation, .. } => {
+            Trace::BuildFailed {
+                derivation,
+                failure,
+            } => {
                 let build = self.end_build(derivation);
                 self.builds.failed();
                 self.print(RED, &format!("build of {derivation} failed"));
+                let place = self.builds.place_of(derivation);
+                self.failures
+                    .add(derivation, place, failure, build.as_ref());
                 self.show_failure(derivation, build);
+                self.is_after_failure = true;
             }
             Trace::BuildRemote {
                 derivation,
@@ -257,13 +272,10 @@ impl<W: Write> LogPrinter<W> {
                 self.downloads.failed(path);
                 self.print(RED, &format!("substitution of {path} failed"));
             }
-            Trace::DownloadStarted { file, url, size } => {
+            Trace::DownloadStarted { file, url, .. } => {
                 self.print(BOLD, &format!("downloading from {url} ..."));
-                self.downloads.start(file, size);
+                self.downloads.start(file);
             }
-            Trace::DownloadProgress {
-                file, transferred, ..
-            } => self.downloads.progress(file, transferred),
             Trace::DownloadSucceeded { file, size, .. } => {
                 let text = self.downloads.succeeded(file, size);
                 self.print(GREEN, &text);
@@ -273,6 +285,7 @@ impl<W: Write> LogPrinter<W> {
             Trace::HookFailed { .. }
             | Trace::UnsupportedPlatform { .. }
             | Trace::SubstituterSucceeded { .. }
+            | Trace::DownloadProgress { .. }
             | Trace::BuildPostponed { .. } => {}
         }
     }
@@ -291,7 +304,7 @@ impl<W: Write> LogPrinter<W> {
 
     /// Shows the end of a failed build's log, unless it was just shown, and says where the log is.
     fn show_failure(&mut self, derivation: &str, build: Option<Build>) {
-        let Some(build) = build.filter(|build| !build.log_file.is_empty()) else {
+        let Some(build) = build.filter(|build| !build.log_file().is_empty()) else {
             let text = format!("Could not find build log for '{derivation}'.");
             return self.print(RED, &text);
         };
@@ -303,8 +316,8 @@ impl<W: Write> LogPrinter<W> {
                 self.print_always("", &format!("  {line}"));
             }
         }
-        let file = build.log_file.replace("//", "/");
-        self.print_always(BOLD, &format!("View build log at '{file}'."));
+        let text = format!("View build log at '{}'.", build.log_file());
+        self.print_always(BOLD, &text);
     }
 
     fn print(&mut self, color: &str, text: &str) {
@@ -323,6 +336,29 @@ impl<W: Write> LogPrinter<W> {
         self.show(Source::Daemon, line.as_bytes());
     }
 
+    /// Says what has failed and, if somebody `is_watching`, where how many were built.
+    fn summarize(&mut self, is_watching: bool) {
+        if is_watching || self.builds.are_several() {
+            for (is_first, line) in self.failures.lines(self.is_after_failure) {
+                self.print_always(if is_first { RED } else { "" }, &line);
+            }
+        }
+        let where_and_when = match is_watching {
+            true => format!(
+                " in {}{}",
+                clock_of(self.begun.elapsed()),
+                places(&self.builds)
+            ),
+            false => String::new(),
+        };
+        if let Some(summary) = self.builds.summary() {
+            self.print(BOLD, &(summary + &where_and_when));
+        } else if is_watching && self.builds.are_several() {
+            let count = self.builds.count_of_successes();
+            self.print(BOLD, &format!("{count} derivations built{where_and_when}"));
+        }
+    }
+
     /// Shows the rest of incomplete lines and, if builds failed, how many succeeded.
     pub fn finish(mut self) -> io::Result<Builds> {
         let line = std::mem::take(&mut self.line);
@@ -339,13 +375,15 @@ impl<W: Write> LogPrinter<W> {
             self.builder = pid;
             self.builder_line(&line);
         }
-        let downloaded = self.downloads.finish();
-        self.put(b"");
-        if let Some(downloaded) = downloaded {
+        let view = self.view.take();
+        if let Some(view) = &view {
+            view.finish();
+        }
+        if let Some(downloaded) = self.downloads.summary() {
             self.print(BOLD, &downloaded);
         }
-        if let Some(summary) = self.builds.summary() {
-            self.print(BOLD, &summary);
+        if self.detail > Detail::Nothing {
+            self.summarize(view.is_some());
         }
         self.out.flush()?;
         Ok(self.builds)

@@ -3,8 +3,11 @@
 use super::*;
 use crate::builds::Place;
 
-fn downloads() -> Downloads {
-    Downloads::expecting(0, 0, false)
+fn expecting(builds: usize) -> Expected {
+    Expected {
+        builds,
+        ..Expected::default()
+    }
 }
 
 /// However the log is split, the output is the same.
@@ -15,7 +18,7 @@ fn shown(log: &str, detail: Detail) -> String {
 fn shown_on(surface: Surface, log: &str, detail: Detail) -> String {
     let mut results = [1, 2, 7, log.len().max(1)].map(|step| {
         let mut out = Vec::new();
-        let mut printer = LogPrinter::new(&mut out, detail, surface, 1, downloads());
+        let mut printer = LogPrinter::new(&mut out, detail, surface, expecting(1), None);
         log.as_bytes()
             .chunks(step)
             .for_each(|piece| printer.write(piece));
@@ -86,7 +89,13 @@ fn lines_of_several_builds_are_whole_and_named() {
     .map(String::as_str)
     .concat();
     let mut out = Vec::new();
-    let mut printer = LogPrinter::new(&mut out, Detail::Everything, Surface::Lines, 2, downloads());
+    let mut printer = LogPrinter::new(
+        &mut out,
+        Detail::Everything,
+        Surface::Lines,
+        expecting(2),
+        None,
+    );
     printer.write(log.as_bytes());
     let builds = printer.finish().unwrap();
     assert_eq!(builds.place_of(&one), Place::Daemon);
@@ -98,7 +107,9 @@ fn lines_of_several_builds_are_whole_and_named() {
              two> left right\ntwo> the end\nbuild of {two} failed\n\
              The log of {two} ends with:\n  left right\n  the end\n\
              View build log at '/log/two'.\nalone again\n\
-             successfully built {one} (1 of 2)\n1 of 2 derivations built, 1 failed\n"
+             successfully built {one} (1 of 2)\n\
+             failed: {two}\n  here after 0:00: why\n  | left right\n  | the end\n  whole log: /log/two\n\
+             1 of 2 derivations built, 1 failed\n"
         )
     );
 }
@@ -129,8 +140,13 @@ fn the_last_attempt_tells_where_it_was_built() {
         (&[&first, started].concat(), Place::Daemon),
         (&[&first, started, &sent("two")].concat(), machine("two")),
     ] {
-        let mut printer =
-            LogPrinter::new(io::sink(), Detail::Nothing, Surface::Lines, 1, downloads());
+        let mut printer = LogPrinter::new(
+            io::sink(),
+            Detail::Nothing,
+            Surface::Lines,
+            expecting(1),
+            None,
+        );
         printer.write(log.as_bytes());
         let builds = printer.finish().unwrap();
         assert_eq!(builds.place_of("/x.drv"), place, "{log}");

@@ -14,6 +14,7 @@ mod dashboard;
 mod destination;
 mod download;
 mod downloads;
+mod failures;
 mod gc;
 mod graph;
 mod hash;
@@ -35,6 +36,7 @@ mod progress;
 mod roots;
 mod status;
 mod table;
+mod view;
 mod weather;
 mod whom;
 

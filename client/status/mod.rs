@@ -18,7 +18,9 @@ use protocol::operations::FarmStatus;
 use crate::daemon::Daemon;
 use crate::output;
 use crate::table::table;
-use words::{build_row, name, time_of, who};
+use words::{build_row, time_of, who};
+
+pub use words::name;
 
 /// How many goals that wait are shown of a request.
 const WAITS_SHOWN: usize = 20;
@@ -158,8 +160,8 @@ fn targets(request: &Request) -> String {
     names.join(", ")
 }
 
-/// Both ends of the critical path.
-fn path(request: &Request) -> String {
+/// Both ends of the critical path, by name.
+pub fn path(request: &Request) -> String {
     let names = &request.critical_path;
     let all = names.len() + request.unlisted_path as usize;
     let mut shown: Vec<String> = names

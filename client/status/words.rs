@@ -42,7 +42,7 @@ pub(super) fn build_row(build: &Running) -> [String; 4] {
 }
 
 /// What people call an item: its name, without directory, hash and `.drv`.
-pub(super) fn name(path: &str) -> String {
+pub fn name(path: &str) -> String {
     let name = name_without_hash(path);
     printable(name.strip_suffix(".drv").unwrap_or(name)).into_owned()
 }

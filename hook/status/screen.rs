@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use formats::printable::printable;
 use system::clock::unix_time;
+use system::terminal::cut;
 
 use super::machine_status::MachineStatus;
 use super::words::{duration, state};
@@ -13,6 +14,14 @@ use super::words::{duration, state};
 const NAME: usize = 28;
 /// How many builds of a machine are named.
 const BUILDS_SHOWN: usize = 4;
+/// How many machines of which the same is to be said have lines of their own where not all fit, and how many
+/// of more are named.
+const ALIKE: usize = 3;
+const NAMES_SHOWN: usize = 3;
+/// How many rows there must be for headings.
+const ROOM_FOR_HEADINGS: usize = 8;
+/// How many columns there must be for load and free space.
+const ROOM_FOR_MEASURES: usize = 70;
 
 /// What a machine is, as far as that decides where it is shown. Those that need attention come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +72,12 @@ impl Group {
     }
 }
 
+/// Machines that share a line.
+struct Entry<'a> {
+    group: Group,
+    machines: Vec<&'a MachineStatus>,
+}
+
 /// The lines of the screen: no more than fit, none wider than it. `notices` are shown above everything.
 pub fn lines(
     machines: &[MachineStatus],
@@ -76,48 +91,99 @@ pub fn lines(
     grouped.sort_by_key(|(group, one)| (*group, since(one)));
     let taken: usize = machines.iter().map(|one| one.slots_used).sum();
     let slots: u64 = machines.iter().map(|one| u64::from(one.slots)).sum();
-    let mut lines = vec![format!(
-        "{}; {taken} of {slots} slots taken",
-        counts(&grouped, &format!("{} machines", machines.len()))
-    )];
+    let count = machines.len();
+    let what = format!("{count} machines, {taken} of {slots} slots taken");
+    let mut lines = vec![counts(grouped.iter().map(|(group, _)| *group), &what)];
     lines.extend(notices.iter().take(rows / 4).cloned());
+    let widths = Widths::of(machines, columns);
+    if rows >= ROOM_FOR_HEADINGS && !machines.is_empty() {
+        lines.push(widths.line(["machine", "slots", "load", "free", ""]));
+    }
     let room = rows.saturating_sub(lines.len());
-    let name_width = machines.iter().map(|one| name(one).chars().count()).max();
-    let name_width = name_width.unwrap_or(0).min(NAME).min(columns / 2);
-    let shown = |machines: &[(Group, &MachineStatus)]| -> Vec<String> {
-        machines
-            .iter()
-            .map(|(_, one)| line(one, name_width))
-            .collect()
+    let single = |(group, one): (Group, _)| Entry {
+        group,
+        machines: vec![one],
     };
     if grouped.len() <= room {
-        lines.extend(shown(&grouped));
+        lines.extend(grouped.into_iter().map(|one| line(&single(one), &widths)));
     } else {
         let first_idle = grouped.partition_point(|(group, _)| *group < Group::Idle);
-        let (busy, idle) = grouped.split_at(first_idle);
-        let idle_line = (!idle.is_empty()).then(|| idle_in_words(idle));
-        // One line for the rest, if not all fit.
+        let idle = grouped.split_off(first_idle);
+        let idle_line = (!idle.is_empty()).then(|| idle_in_words(&idle));
         let room = room.saturating_sub(usize::from(idle_line.is_some()));
-        match busy.len() <= room {
-            true => lines.extend(shown(busy)),
-            false => {
-                let (first, rest) = busy.split_at(room.saturating_sub(1));
-                lines.extend(shown(first));
-                lines.push(counts(rest, &format!("and {} more", rest.len())));
-            }
-        }
+        let entries = alike_together(grouped);
+        let first = entries.partition_point(|entry| entry.group < Group::Building);
+        let (attention, others) = entries.split_at(first);
+        // However many fail, what builds is seen as well.
+        let room_above = attention
+            .len()
+            .min((room / 2).max(room.saturating_sub(others.len())));
+        lines.extend(shown(attention, room_above, &widths));
+        lines.extend(shown(others, room - room_above, &widths));
         lines.extend(idle_line);
     }
     lines.truncate(rows);
-    let fitted = lines.iter().map(|line| fitted(&printable(line), columns));
+    let fitted = lines.iter().map(|line| cut(&printable(line), columns));
     fitted.collect()
 }
 
+/// Machines without builds of which the same is to be said are one entry, if they are more than a few.
+fn alike_together<'a>(grouped: Vec<(Group, &'a MachineStatus)>) -> Vec<Entry<'a>> {
+    let mut entries: Vec<Entry<'a>> = Vec::new();
+    let mut alike: BTreeMap<(Group, String), Vec<&'a MachineStatus>> = BTreeMap::new();
+    for &(group, one) in &grouped {
+        if one.building.is_empty() {
+            alike.entry((group, words(one))).or_default().push(one);
+        }
+    }
+    alike.retain(|_, machines| machines.len() > ALIKE);
+    for (group, one) in grouped {
+        let is_single = one.building.is_empty();
+        match is_single
+            .then(|| alike.get_mut(&(group, words(one))))
+            .flatten()
+        {
+            None => entries.push(Entry {
+                group,
+                machines: vec![one],
+            }),
+            // The first of them stands for all.
+            Some(machines) if machines.is_empty() => {}
+            Some(machines) => entries.push(Entry {
+                group,
+                machines: std::mem::take(machines),
+            }),
+        }
+    }
+    entries
+}
+
+/// The lines of entries, and one for the rest if not all fit.
+fn shown(entries: &[Entry<'_>], room: usize, widths: &Widths) -> Vec<String> {
+    if room == 0 {
+        return Vec::new();
+    }
+    let fits = match entries.len() <= room {
+        true => entries.len(),
+        false => room - 1,
+    };
+    let (first, rest) = entries.split_at(fits);
+    let mut lines: Vec<String> = first.iter().map(|entry| line(entry, widths)).collect();
+    if !rest.is_empty() {
+        let groups = rest
+            .iter()
+            .flat_map(|entry| entry.machines.iter().map(|_| entry.group));
+        let count = groups.clone().count();
+        lines.push(counts(groups, &format!("and {count} more")));
+    }
+    lines
+}
+
 /// `WHAT: 3 failing, 12 building`.
-fn counts(grouped: &[(Group, &MachineStatus)], what: &str) -> String {
+fn counts(groups: impl Iterator<Item = Group>, what: &str) -> String {
     let mut counts = BTreeMap::new();
-    for (group, _) in grouped {
-        *counts.entry(*group).or_insert(0_usize) += 1;
+    for group in groups {
+        *counts.entry(group).or_insert(0_usize) += 1;
     }
     let counts: Vec<String> = counts
         .into_iter()
@@ -158,22 +224,79 @@ fn name(one: &MachineStatus) -> String {
     }
 }
 
-/// A machine's line.
-fn line(one: &MachineStatus, name_width: usize) -> String {
+/// How wide the columns are. Where there is little room, load and free space are left out.
+struct Widths {
+    name: usize,
+    has_measures: bool,
+}
+
+impl Widths {
+    fn of(machines: &[MachineStatus], columns: usize) -> Widths {
+        let longest = machines.iter().map(|one| name(one).chars().count()).max();
+        // As wide as `1000 machines' at least.
+        let longest = longest.unwrap_or(0).clamp(13, NAME);
+        Widths {
+            name: longest.min(columns / 2),
+            has_measures: columns >= ROOM_FOR_MEASURES,
+        }
+    }
+
+    fn line(&self, [name, slots, load, free, text]: [&str; 5]) -> String {
+        let name = format!("{:<1$}", cut(name, self.name), self.name);
+        match self.has_measures {
+            true => format!("{name}  {slots:>7}  {load:>5}  {free:>8}  {text}"),
+            false => format!("{name}  {slots:>7}  {text}"),
+        }
+    }
+}
+
+/// What is said of a machine beside its name.
+fn words(one: &MachineStatus) -> String {
+    match (Group::of(one), &one.unsuitable) {
+        (Group::Building, None) => String::new(),
+        _ => state(one).replace(&format!("failed to connect to '{}': ", one.name), ""),
+    }
+}
+
+/// The line of one machine, or of several together.
+fn line(entry: &Entry<'_>, widths: &Widths) -> String {
+    let used: usize = entry.machines.iter().map(|one| one.slots_used).sum();
+    let all: u64 = entry.machines.iter().map(|one| u64::from(one.slots)).sum();
+    let slots = format!("{used}/{all}");
+    let one = match entry.machines.as_slice() {
+        [one] => *one,
+        several => {
+            let said = several.first().map(|one| words(one)).unwrap_or_default();
+            let names: Vec<String> = several
+                .iter()
+                .take(NAMES_SHOWN)
+                .map(|one| name(one))
+                .collect();
+            let text = format!("{said} ({}, …)", names.join(", "));
+            let count = format!("{} machines", several.len());
+            return widths.line([&count, &slots, "-", "-", &text]);
+        }
+    };
     let dash = || "-".to_owned();
-    let name = fitted(&name(one), name_width);
-    let slots = format!("{}/{}", one.slots_used, one.slots);
     let load = one
         .normalized_load
         .map_or_else(dash, |load| format!("{load:.2}"));
     let free = one
         .free_bytes
         .map_or_else(dash, |free| format!("{} GiB", free >> 30));
-    let mut text = match (Group::of(one), &one.unsuitable) {
-        (Group::Building, None) => String::new(),
-        // Its name is beside it.
-        _ => state(one).replace(&format!("failed to connect to '{}': ", one.name), ""),
-    };
+    let mut text = words(one);
+    let builds = builds(one);
+    if !builds.is_empty() {
+        if !text.is_empty() {
+            text += "; ";
+        }
+        text += &builds;
+    }
+    widths.line([&name(one), &slots, &load, &free, &text])
+}
+
+/// `gcc-14.3.0 5 min, hello-2.12 12 s`.
+fn builds(one: &MachineStatus) -> String {
     let mut builds: Vec<String> = one
         .building
         .iter()
@@ -190,153 +313,9 @@ fn line(one: &MachineStatus, name_width: usize) -> String {
     if let Some(others @ 1..) = one.building.len().checked_sub(BUILDS_SHOWN) {
         builds.push(format!("{others} more"));
     }
-    if !builds.is_empty() {
-        if !text.is_empty() {
-            text += "; ";
-        }
-        text += &builds.join(", ");
-    }
-    format!("{name:<name_width$}  {slots:>5}  {load:>5}  {free:>8}  {text}")
-}
-
-/// A text that is no wider than so many columns.
-fn fitted(text: &str, columns: usize) -> String {
-    match text.char_indices().nth(columns) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept = text.chars().take(columns.saturating_sub(1));
-            kept.chain(['…']).take(columns).collect()
-        }
-    }
+    builds.join(", ")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::drained::Drained;
-    use crate::health::Health;
-    use crate::slots::Occupant;
-    use crate::test_data;
-
-    fn machine(number: usize) -> MachineStatus {
-        let machine = test_data::machine(&format!("build-{number:04}"));
-        MachineStatus::unasked(&machine, Health::default(), Vec::new())
-    }
-
-    fn building(number: usize, names: &[&str], seconds: u64) -> MachineStatus {
-        let occupant = |name: &&str| {
-            Some(Occupant {
-                pid: 1,
-                derivation: format!("/gnu/store/{}-{name}.drv", "a".repeat(32)),
-                since: unix_time() - seconds,
-            })
-        };
-        MachineStatus {
-            slots: 8,
-            slots_used: names.len(),
-            building: names.iter().map(occupant).collect(),
-            ..machine(number)
-        }
-    }
-
-    /// A thousand machines, of which few are not idle.
-    fn thousand() -> Vec<MachineStatus> {
-        let mut all: Vec<MachineStatus> = (0..1000).map(machine).collect();
-        all[990].error = Some(format!(
-            "failed to connect to 'build-0990': {}",
-            "no route to host ".repeat(20)
-        ));
-        all[500] = building(500, &["gcc-14.3.0", "texlive-20250308"], 300);
-        all[501] = building(501, &["rust-1.88.0"], 8000);
-        all[30].drained = Some(Drained::default());
-        all[40] = MachineStatus {
-            drained: Some(Drained {
-                since: unix_time() - 600,
-                reason: Some("new disk".to_owned()),
-            }),
-            ..building(40, &["llvm-20.1.8"], 100)
-        };
-        all[50].unsuitable = Some("it is low on disk space (95 MiB free)".to_owned());
-        all[60].systems = vec!["aarch64-linux".to_owned()];
-        all
-    }
-
-    #[test]
-    fn what_needs_attention_comes_first_and_the_idle_ones_are_one_line() {
-        let lines = lines(&thousand(), &[], 80, 24);
-        let expected =
-            "1000 machines: 1 failing, 1 draining, 1 full or overloaded, 2 building, 1 dr…";
-        assert_eq!(lines[0].chars().count(), 80);
-        assert!(
-            lines[0].starts_with(expected.trim_end_matches('…')),
-            "{lines:#?}"
-        );
-        for (index, words) in [
-            (
-                1,
-                "build-0990    0/1      -         -  no route to host no route",
-            ),
-            (
-                2,
-                "build-0040    1/8      -         -  drained for 10 min: new disk; llvm-20",
-            ),
-            (
-                3,
-                "build-0050    0/1      -         -  gets nothing: it is low on disk space",
-            ),
-            // What has lasted longest, first.
-            (4, "build-0501    1/8      -         -  rust-1.88.0 2 h"),
-            (
-                5,
-                "build-0500    2/8      -         -  gcc-14.3.0 5 min, texlive-20250308 5 min",
-            ),
-            (6, "build-0030    0/1      -         -  drained"),
-            (7, "994 idle: 993 x86_64-linux, 1 aarch64-linux"),
-        ] {
-            assert!(lines[index].starts_with(words), "{index} {lines:#?}");
-        }
-        assert_eq!(lines.len(), 8);
-    }
-
-    #[test]
-    fn any_screen_is_filled_and_none_overflows() {
-        let mut all = thousand();
-        for (index, one) in all.iter_mut().enumerate().skip(100).take(200) {
-            *one = building(index, &["x"], index as u64);
-        }
-        for machines in [&all[..], &all[..5], &[]] {
-            for (columns, rows) in [
-                (80, 24),
-                (200, 60),
-                (20, 5),
-                (1, 1),
-                (3, 2),
-                (0, 0),
-                (500, 2000),
-            ] {
-                let notices = vec!["a notice".repeat(20); 9];
-                let lines = lines(machines, &notices, columns, rows);
-                assert!(lines.len() <= rows, "{columns}x{rows}: {lines:#?}");
-                let widest = lines.iter().map(|line| line.chars().count()).max();
-                assert!(
-                    widest.unwrap_or(0) <= columns,
-                    "{columns}x{rows}: {lines:#?}"
-                );
-            }
-        }
-        let lines = lines(&all, &[], 80, 24);
-        assert_eq!(lines.len(), 24);
-        assert!(lines[22].starts_with("and 18"), "{lines:#?}");
-        assert!(lines[23].contains(" idle: "), "{lines:#?}");
-    }
-
-    #[test]
-    fn what_a_machine_says_controls_no_terminal() {
-        let mut one = machine(1);
-        one.error = Some("\x1b[2J\n\u{9b}2J\r".to_owned());
-        one.name = "a\x1b[2J".to_owned();
-        let lines = lines(&[one], &["\x1b]0;x\x07".to_owned()], 80, 24);
-        let controls = lines.iter().any(|line| line.contains(char::is_control));
-        assert!(!controls, "{lines:?}");
-    }
-}
+#[path = "screen_tests.rs"]
+mod tests;

@@ -28,5 +28,6 @@ mod roots;
 mod status;
 mod terminals;
 mod verifying;
+mod viewing;
 mod watching;
 mod weather;

@@ -1,7 +1,8 @@
 //! What is different on a terminal.
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, GUIX_CLIENT};
 use crate::harness::derivations::{Client, Script};
+use crate::harness::terminal::Terminal;
 use crate::offloading::NOWHERE;
 
 #[test]
@@ -103,7 +104,7 @@ fn a_command_that_waits_for_typing_says_so() {
 }
 
 #[test]
-fn downloads_have_bars_on_a_terminal() {
+fn downloads_are_shown_on_a_terminal() {
     let fixture = Fixture::new();
     let mut client = Client::connect(&fixture.daemon);
     let [one, two] = ["one-1.0", "two"].map(|name| fixture.no_item(name));
@@ -113,16 +114,32 @@ fn downloads_have_bars_on_a_terminal() {
              echo '@ download-started {two} http://h/2 1000'
              echo '@ download-progress {one} http://h/1 1000 500'
              echo said meanwhile
+             {}
              echo '@ download-succeeded {one} http://h/1 1000'
              echo '@ download-succeeded {two} http://h/2 1000'
-             echo >$out"
+             echo >$out",
+            fixture.await_gate("go")
         );
         client.write(Script::new(name, &script)).path
     };
     let on_terminal = derivation("on-terminal");
-    let shown = fixture.run_on_terminal(&["build", on_terminal.as_str()], &[("NO_COLOR", "1")]);
-    let shown = shown.succeeds().text();
-    let elsewhere = fixture.run(&["build", derivation("elsewhere").as_str()]);
+    let elsewhere = derivation("elsewhere");
+    let mut command = fixture.site.command(GUIX_CLIENT);
+    command
+        .args(["build", on_terminal.as_str()])
+        .env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 80, 24);
+    terminal.wait_for("download", |screen| {
+        let row = screen
+            .lines
+            .iter()
+            .find(|line| line.starts_with("on-terminal  here"));
+        row.is_some_and(|row| row.ends_with("  500 B of 1000 B"))
+    });
+    fixture.open("go");
+    let (status, shown) = terminal.end();
+    assert!(status.success(), "{shown:?}");
+    let elsewhere = fixture.run(&["build", elsewhere.as_str()]);
     elsewhere.succeeds();
     for text in [&shown, &elsewhere.err] {
         for line in [
@@ -136,10 +153,5 @@ fn downloads_have_bars_on_a_terminal() {
             assert!(text.contains(line), "no `{line}': {text:?}");
         }
     }
-    assert!(shown.contains("0 of 2 downloads"), "{shown:?}");
-    assert!(
-        !elsewhere.err.contains("0 of 2 downloads"),
-        "{}",
-        elsewhere.err
-    );
+    assert!(!elsewhere.err.contains("500 B of"), "{}", elsewhere.err);
 }

@@ -1,124 +1,35 @@
 //! `offload status --watch` on a terminal, with a thousand machines.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
-
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::pty::{Winsize, openpty};
+use std::io::Read;
+use std::process::Stdio;
 
 use crate::fixture::{Fixture, GUIX_CLIENT};
-use crate::harness::{TEST_TIMEOUT, wait_for};
+use crate::harness::terminal::{Terminal, with_job_control};
 
-/// The client on a terminal.
-struct Terminal {
-    child: Child,
-    master: File,
-    output: Receiver<Vec<u8>>,
-    /// Everything that it has written.
-    text: String,
+/// The client on a terminal, started by a shell with job control, which continues a job that was stopped.
+fn start(fixture: &Fixture, words: &[&str]) -> Terminal {
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let mut command = fixture.site.command("setsid");
+    let line = format!(
+        "trap : INT; {GUIX_CLIENT} {}; fg; echo end=$?",
+        quoted.join(" ")
+    );
+    with_job_control(&mut command, &line);
+    Terminal::start(command, 80, 24)
 }
 
-fn size(columns: u16, rows: u16) -> Winsize {
-    Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
-}
-
-impl Terminal {
-    fn start(fixture: &Fixture, words: &[&str]) -> Terminal {
-        let terminal = openpty(Some(&size(80, 24)), None).unwrap();
-        // Whoever has it too would keep it from hanging up.
-        fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
-        let slave = File::from(terminal.slave);
-        // A shell with job control, which continues a job that was stopped.
-        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-        let line = format!(
-            "trap : INT; {GUIX_CLIENT} {}; fg; echo end=$?",
-            quoted.join(" ")
-        );
-        let mut command = fixture.site.command("setsid");
-        command
-            .args(["--ctty", "bash", "-mc", &line])
-            .env("TERM", "xterm")
-            .stdin(slave.try_clone().unwrap())
-            .stdout(slave.try_clone().unwrap())
-            .stderr(slave);
-        let child = command.spawn().unwrap();
-        // Our copies of the terminal are in it.
-        drop(command);
-        let master = File::from(terminal.master);
-        let mut reader = master.try_clone().unwrap();
-        let (sender, output) = channel();
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 << 10];
-            // It ends with an error when nobody has the terminal any more.
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                let _ = sender.send(buffer[..count].to_vec());
-            }
-        });
-        Terminal {
-            child,
-            master,
-            output,
-            text: String::new(),
-        }
-    }
-
-    /// Waits until this is true of everything that it has written.
-    #[track_caller]
-    fn read_until(&mut self, what: &str, is_right: impl Fn(&str) -> bool) {
-        let deadline = Instant::now() + TEST_TIMEOUT;
-        while !is_right(&self.text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => self.text += &String::from_utf8_lossy(&bytes),
-                Err(error) => panic!("no {what} ({error}): {:?}", self.text),
-            }
-        }
-    }
-
-    /// Waits for a whole screen of which this is true; returns its lines.
-    #[track_caller]
-    fn wait_for(&mut self, what: &str, is_right: impl Fn(&[&str]) -> bool) -> Vec<String> {
-        self.read_until(what, |text| {
-            screen(text).is_some_and(|lines| is_right(&lines))
-        });
-        let lines = screen(&self.text).unwrap_or_default();
-        lines.into_iter().map(str::to_owned).collect()
-    }
-
-    fn resize(&self, columns: u16, rows: u16) {
-        let words = ["cols", &columns.to_string(), "rows", &rows.to_string()].map(str::to_owned);
-        let mut stty = Command::new("stty");
-        let stty = stty.args(words).stdin(self.master.try_clone().unwrap());
-        assert!(stty.status().unwrap().success());
-    }
-
-    /// Waits for its end; returns everything that it has written.
-    #[track_caller]
-    fn end(mut self) -> String {
-        let status = wait_for(&mut self.child, 2 * TEST_TIMEOUT);
-        assert!(status.is_some(), "it does not end: {:?}", self.text);
-        // The reader ends when nobody has the terminal any more.
-        for bytes in self.output.iter() {
-            self.text += &String::from_utf8_lossy(&bytes);
-        }
-        std::mem::take(&mut self.text)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // The terminal hangs up on the rest.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Waits for a whole screen of which this is true; returns its lines.
+#[track_caller]
+fn wait_for(
+    terminal: &mut Terminal,
+    what: &str,
+    is_right: impl Fn(&[&str]) -> bool,
+) -> Vec<String> {
+    terminal.read_until(what, |text| {
+        screen(text).is_some_and(|lines| is_right(&lines))
+    });
+    let lines = screen(&terminal.text).unwrap_or_default();
+    lines.into_iter().map(str::to_owned).collect()
 }
 
 /// The lines of the last screen that is drawn to its end.
@@ -138,7 +49,7 @@ fn thousand(fixture: &Fixture) -> String {
     let entry = |number: usize| {
         format!(
             "[[machine]]\nname = \"build-{number:04}.invalid\"\nsystems = [\"x86_64-linux\"]\n\
-             user = \"u\"\nhost-key = \"t AAAAAXQAAAABaw==\"\nprivate-key = \"/nonexistent\"\n\n"
+             user = \"u\"\nhost-key = \"t AAAAAXQAAAABaw==\"\nprivate-key = \"/none-{number}\"\n\n"
         )
     };
     let text: String = (0..1000).map(entry).collect();
@@ -150,33 +61,38 @@ fn thousand(fixture: &Fixture) -> String {
 fn a_thousand_machines_fit_on_a_screen_of_any_size() {
     let fixture = Fixture::new();
     let file = thousand(&fixture);
-    let mut terminal = Terminal::start(&fixture, &["offload", "status", "--watch=1", &file]);
+    let mut terminal = start(&fixture, &["offload", "status", "--watch=1", &file]);
     // At first nobody has been asked: all are taken for idle.
-    let first = terminal.wait_for("summary", |lines| lines[0].starts_with("1000 machines: "));
+    let first = wait_for(&mut terminal, "summary", |lines| {
+        lines[0].starts_with("1000 machines, ")
+    });
     assert!(first.len() <= 24, "{first:#?}");
     // Some are asked each second, and fail.
-    let lines = terminal.wait_for("failing machines", |lines| lines[0].contains(" failing"));
-    assert!(lines[1].starts_with("build-0000.invalid  "), "{lines:#?}");
+    let lines = wait_for(&mut terminal, "failing machines", |lines| {
+        lines[0].contains(" failing")
+    });
+    assert!(lines[1].starts_with("machine  "), "{lines:#?}");
+    assert!(lines[2].starts_with("build-0000.invalid  "), "{lines:#?}");
     assert!(lines.last().unwrap().contains(" idle: "), "{lines:#?}");
-    terminal.wait_for("full screen", |lines| lines.len() == 24);
+    wait_for(&mut terminal, "full screen", |lines| lines.len() == 24);
     terminal.resize(40, 10);
-    let small = terminal.wait_for("small screen", |lines| lines.len() == 10);
+    let small = wait_for(&mut terminal, "small screen", |lines| lines.len() == 10);
     let widest = small.iter().map(|line| line.chars().count()).max();
     assert!(widest <= Some(40), "{small:#?}");
     terminal.resize(120, 50);
-    terminal.wait_for("large screen", |lines| {
+    wait_for(&mut terminal, "large screen", |lines| {
         lines.len() > 24 && lines[0].contains(" failing")
     });
 
     // Ctrl-Z, after which the shell lets it go on, and Ctrl-C.
-    (&terminal.master).write_all(b"\x1a").unwrap();
+    terminal.type_in(b"\x1a");
     let taken_again = |text: &str| text.matches("\x1b[?1049h").count() == 2;
     terminal.read_until("screen again", taken_again);
     let before = terminal.text.len();
-    let drawn = |text: &str| text[before..].contains("\x1b[H1000 machines: ");
+    let drawn = |text: &str| text[before..].contains("\x1b[H1000 machines, ");
     terminal.read_until("machines again", drawn);
-    (&terminal.master).write_all(b"\x03").unwrap();
-    let text = terminal.end();
+    terminal.type_in(b"\x03");
+    let (_, text) = terminal.end();
     let (taken, given_back) = (
         "\x1b[?1049h\x1b[?25l\x1b[?7l",
         "\x1b[?7h\x1b[?25h\x1b[?1049l",

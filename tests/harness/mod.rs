@@ -22,6 +22,7 @@ pub mod derivations;
 pub mod servers;
 mod skip;
 pub mod substitutes;
+pub mod terminal;
 pub mod users;
 pub mod web_server;
 

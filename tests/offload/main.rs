@@ -82,6 +82,7 @@ mod slurm_faults;
 mod slurm_resources;
 mod slurm_words;
 mod substitutes;
+mod viewing;
 mod worker;
 mod worker_ends;
 mod worker_job;

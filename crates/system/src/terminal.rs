@@ -33,6 +33,22 @@ pub fn size(terminal: &impl AsFd) -> Option<(u16, u16)> {
     (result == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))
 }
 
+/// A text that takes no more than so many columns, if each of its characters takes one: what is cut off is
+/// marked by `…`.
+///
+/// ```
+/// assert_eq!(system::terminal::cut("machine", 5), "mach…");
+/// ```
+pub fn cut(text: &str, columns: usize) -> String {
+    match text.char_indices().nth(columns) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept = text.chars().take(columns.saturating_sub(1));
+            kept.chain(['…']).take(columns).collect()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

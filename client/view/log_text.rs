@@ -1,0 +1,123 @@
+//! Lines of a log on a terminal with something below them: what a builder prints may have colors, but must
+//! not move the cursor, or clear the screen.
+
+use formats::printable::is_unprintable;
+
+/// A line as it is shown, without its end: of what a carriage return would have replaced, only the last
+/// state; with colors, but no other control sequence. Colors end with the line.
+pub fn shown(line: &[u8]) -> Vec<u8> {
+    if line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')) {
+        return line.to_vec();
+    }
+    let text = String::from_utf8_lossy(line);
+    let states = text.split('\r').filter(|state| !state.is_empty());
+    let mut rest = states.last().unwrap_or_default();
+    let mut shown = String::with_capacity(rest.len());
+    let mut is_colored = false;
+    while let Some(c) = rest.chars().next() {
+        if c == '\x1b' {
+            let (sequence, after) = split_sequence(rest);
+            if is_color(sequence) {
+                shown.push_str(sequence);
+                is_colored = !matches!(sequence, "\x1b[m" | "\x1b[0m");
+            }
+            rest = after;
+            continue;
+        }
+        match c {
+            '\t' => shown.push(c),
+            c if is_unprintable(c) => shown.extend(c.escape_unicode()),
+            c => shown.push(c),
+        }
+        rest = &rest[c.len_utf8()..];
+    }
+    if is_colored {
+        shown.push_str("\x1b[0m");
+    }
+    shown.into_bytes()
+}
+
+/// The same without colors and tabs, for a single row.
+pub fn plain(line: &[u8]) -> String {
+    let shown = shown(line);
+    let mut rest = std::str::from_utf8(&shown).unwrap_or_default();
+    let mut plain = String::with_capacity(rest.len());
+    while let Some((before, _)) = rest.split_once('\x1b') {
+        plain.push_str(before);
+        rest = split_sequence(&rest[before.len()..]).1;
+    }
+    plain.push_str(rest);
+    plain.replace('\t', " ")
+}
+
+/// The control sequence (ECMA-48, section 5.4) that a text begins with, and the rest. An escape character
+/// that begins none is one by itself.
+fn split_sequence(text: &str) -> (&str, &str) {
+    let Some(parameters) = text.strip_prefix("\x1b[") else {
+        return text.split_at(1);
+    };
+    let end = parameters.find(|c: char| !matches!(c, ' '..='?'));
+    match end {
+        Some(end) if matches!(parameters.as_bytes()[end], b'@'..=b'~') => {
+            text.split_at(2 + end + 1)
+        }
+        Some(end) => text.split_at(2 + end),
+        None => (text, ""),
+    }
+}
+
+/// Whether a sequence sets colors (Select Graphic Rendition).
+fn is_color(sequence: &str) -> bool {
+    let parameters = sequence
+        .strip_prefix("\x1b[")
+        .and_then(|rest| rest.strip_suffix('m'));
+    parameters.is_some_and(|all| {
+        all.bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b';' | b':'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(line: &str) -> String {
+        String::from_utf8(shown(line.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn colors_stay_and_nothing_else_does() {
+        for (line, expected) in [
+            ("checking for gcc... yes\tno", "checking for gcc... yes\tno"),
+            ("\x1b[1;31mred", "\x1b[1;31mred\x1b[0m"),
+            ("\x1b[1mx\x1b[0m", "\x1b[1mx\x1b[0m"),
+            ("a\x1b[2Jb\x1b[10Ac\x1b[?1049hd", "abcd"),
+            ("\x1b]0;title\x07x", "]0;title\\u{7}x"),
+            ("\x1bc\x1b", "c"),
+            ("\x1b[12", ""),
+            ("\x1b[1\x1b[2Kx", "x"),
+            ("\u{9b}2Jé中", "\\u{9b}2Jé中"),
+            (" 10 %\r 20 %\r", " 20 %"),
+            ("\r", ""),
+            ("", ""),
+        ] {
+            assert_eq!(text(line), expected, "{line:?}");
+        }
+        assert_eq!(shown(b"\xff\xfe"), "\u{fffd}\u{fffd}".as_bytes());
+        assert_eq!(plain(b"a\t\x1b[31mb\x1b[0m\x1b[Kc"), "a bc");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_in_a_line_it_is_one(line in "(?s).*") {
+            for text in [text(&line), plain(line.as_bytes())] {
+                for (index, _) in text.match_indices('\x1b') {
+                    let (sequence, _) = split_sequence(&text[index..]);
+                    assert!(is_color(sequence), "{sequence:?}");
+                }
+                assert!(!text.contains(|c: char| c != '\t' && c != '\x1b' && is_unprintable(c)));
+            }
+            assert!(!plain(line.as_bytes()).contains('\x1b'));
+        }
+    }
+}
