@@ -1,17 +1,16 @@
 //! A headless Chromium, driven through chromedriver by the WebDriver protocol (HTTP and JSON), with a home
 //! directory of its own. Everything that it starts ends with it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use system::process::{Child, Spawn, find_program};
 
 use crate::harness::{TEST_TIMEOUT, eventually, skip};
 
@@ -36,10 +35,7 @@ impl Browser {
     /// Starts one; `None`, and the test is skipped, if there is none on this machine.
     pub fn start() -> Option<Browser> {
         for program in ["chromium", "chromedriver"] {
-            let found = std::env::var_os("PATH").is_some_and(|path| {
-                std::env::split_paths(&path).any(|at| at.join(program).exists())
-            });
-            if !found {
+            if find_program(program).is_none() {
                 skip(&format!(
                     "needs {program} (Debian: chromium, chromium-driver)"
                 ));
@@ -48,22 +44,8 @@ impl Browser {
         }
         let home = tempfile::Builder::new().prefix("guix-browser-").tempdir();
         let home = home.unwrap();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .env("HOME", home.path())
-            .env("TMPDIR", home.path())
-            .env_remove("DISPLAY")
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("XDG_CACHE_HOME")
-            .env_remove("XDG_RUNTIME_DIR")
-            .env_remove("DBUS_SESSION_BUS_ADDRESS")
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let port = port_of(&mut driver);
+        let driver = driver(home.path());
+        let port = port_of(home.path());
         let mut browser = Browser {
             driver,
             port,
@@ -231,8 +213,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let path = format!("/session/{}", self.session);
         let _ = exchange(self.port, "DELETE", &path, &json!({}));
-        let group = Pid::from_raw(self.driver.id().try_into().unwrap());
-        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.driver.kill_group();
         let _ = self.driver.wait();
         // A browser makes groups of its own.
         let is_over = || {
@@ -248,22 +229,46 @@ impl Drop for Browser {
     }
 }
 
-/// The port that the driver says it has chosen.
-fn port_of(driver: &mut Child) -> u16 {
-    let mut output = BufReader::new(driver.stdout.take().unwrap());
-    let mut line = String::new();
-    loop {
-        line.clear();
-        assert!(
-            output.read_line(&mut line).unwrap() > 0,
-            "chromedriver ends"
-        );
-        if let Some((_, port)) = line.split_once("started successfully on port ") {
-            // It must be able to go on writing.
-            std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-            return port.trim().trim_end_matches('.').parse().unwrap();
-        }
+/// Starts the driver, which takes a port that is free.
+fn driver(home: &Path) -> Child {
+    let find = |name| find_program(name).unwrap();
+    let mut spawn = match nix::unistd::geteuid().is_root() {
+        // All that it starts ends with it, and it ends with us, even if we are killed.
+        true => Spawn::new(find("unshare"))
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(find("chromedriver")),
+        false => Spawn::new(find("chromedriver")),
+    };
+    spawn = spawn.arg("--port=0").env_clear();
+    if let Some(path) = std::env::var_os("PATH") {
+        spawn = spawn.env("PATH", path);
     }
+    spawn
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .env("LC_ALL", "C.UTF-8")
+        .fd(File::open("/dev/null").unwrap(), 0)
+        .fd(File::create(home.join("output")).unwrap(), 1)
+        .fd(File::create(home.join("messages")).unwrap(), 2)
+        .setsid()
+        .parent_death_signal(Signal::SIGKILL)
+        .spawn()
+        .unwrap()
+}
+
+/// The port that the driver says it has chosen.
+fn port_of(home: &Path) -> u16 {
+    let port = || {
+        let said = fs::read_to_string(home.join("output")).unwrap_or_default();
+        let (_, rest) = said.split_once("started successfully on port ")?;
+        let (port, _) = rest.split_once('.')?;
+        port.parse().ok()
+    };
+    assert!(
+        eventually(|| port().is_some()),
+        "chromedriver does not start"
+    );
+    port().unwrap()
 }
 
 /// The processes with this home directory.
