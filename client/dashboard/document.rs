@@ -26,8 +26,9 @@ pub struct Document<'a> {
     pub requests: Option<&'a RawValue>,
     pub unlisted_requests: u64,
     pub users: &'a BTreeMap<u32, String>,
-    pub machines: Vec<Row<'a>>,
-    pub machines_error: Option<String>,
+    #[serde(serialize_with = "list")]
+    pub machines: Option<&'a RawValue>,
+    pub machines_error: Option<&'a str>,
     pub unlisted_machines: u64,
     pub history_error: Option<String>,
     #[serde(serialize_with = "list")]
@@ -77,7 +78,7 @@ impl<'a> Row<'a> {
         machine: &'a Machine,
         known: &Known,
         is_generated: bool,
-        states: &Option<&'a RawValue>,
+        states: Option<&'a RawValue>,
     ) -> Row<'a> {
         let health = &known.health;
         let is_known = health.cores > 0;
@@ -106,12 +107,12 @@ impl<'a> Row<'a> {
             failed_builds: Some(health.failed_builds),
             failures: Some(health.all_failures),
             last_error: health.last_error.as_deref().map(text),
-            states: *states,
+            states,
         }
     }
 
     /// A machine of which only the daemon tells.
-    pub fn told(machine: &'a ToldMachine, states: &Option<&'a RawValue>) -> Row<'a> {
+    pub fn told(machine: &'a ToldMachine, states: Option<&'a RawValue>) -> Row<'a> {
         Row {
             name: &machine.name,
             port: machine.port,
@@ -120,7 +121,7 @@ impl<'a> Row<'a> {
             state: &machine.state,
             why_not: machine.why_not.as_deref().map(text),
             drained: machine.state == "drained",
-            states: *states,
+            states,
             ..Row::default()
         }
     }
@@ -135,7 +136,7 @@ impl<'a> Document<'a> {
             requests: None,
             unlisted_requests: 0,
             users,
-            machines: Vec::new(),
+            machines: None,
             machines_error: None,
             unlisted_machines: 0,
             history_error: None,

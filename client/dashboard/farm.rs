@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use store::Directories;
 use system::clock::unix_time;
 
+use super::cost::processor_time;
 use super::document::{self, Document, Row};
 use super::past::Past;
 use crate::{output, status};
@@ -28,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LISTED: Duration = Duration::from_secs(10);
 const LISTED_FACTOR: u32 = 100;
 
+/// The part of a processor's time that looking at machines may take: one of so many.
+const MACHINES_PART: u32 = 250;
+/// How long the machines are kept at most.
+const MACHINES_KEPT: Duration = Duration::from_secs(60);
+
 /// Where everything comes from.
 pub struct Farm {
     directories: Directories,
@@ -36,6 +42,8 @@ pub struct Farm {
     host: String,
     daemon: Option<Connection>,
     listed: Option<(Instant, Arc<Listed>)>,
+    /// The machines, and until when they are good enough.
+    machines: Option<(Instant, Arc<Machines>)>,
     past: Past,
     /// The names of those whose requests are in progress.
     users: BTreeMap<u32, String>,
@@ -47,6 +55,15 @@ struct Listed {
     /// How many of them are not those of commands.
     in_files: usize,
     error: Option<String>,
+}
+
+/// The machines as they are shown.
+#[derive(Default)]
+struct Machines {
+    rows: Option<Box<RawValue>>,
+    unlisted: u64,
+    error: Option<String>,
+    known: Arc<Vec<Known>>,
 }
 
 /// What the daemon has told. The requests are passed on as they are.
@@ -76,7 +93,9 @@ pub struct Gathered {
     /// The document as JSON, without its version and its time.
     pub document: String,
     /// What is known of the machines here; nothing if it can't be read.
-    pub known: Vec<Known>,
+    pub known: Arc<Vec<Known>>,
+    /// The processor time that it took to look at the machines.
+    pub looked: Duration,
     /// The requests as the daemon has told of them; nothing if it hasn't.
     pub requests: Option<Box<RawValue>>,
 }
@@ -92,6 +111,7 @@ impl Farm {
             host: name.to_string_lossy().into_owned(),
             daemon: None,
             listed: None,
+            machines: None,
             past: Past::new(directories),
             users: BTreeMap::new(),
         })
@@ -111,58 +131,80 @@ impl Farm {
             .as_ref()
             .map(|told| users(&told.requests))
             .unwrap_or_default();
-        let looked = self.look();
+        let before = processor_time();
+        let machines = self.machines(told.as_ref(), time);
+        let looked = processor_time().saturating_sub(before);
         let (shown, history_error) = self.past.look(time);
-        let states = |key: &str| shown.states.get(key).map(|states| &**states);
         let mut document = Document::new(&self.host, &self.users);
         document.error = error;
         document.history_error = history_error.map(document::text);
         document.failures = shown.failures.as_deref();
         document.throughput = shown.throughput.as_deref();
+        document.machines = machines.rows.as_deref();
+        document.unlisted_machines = machines.unlisted;
+        document.machines_error = machines.error.as_deref();
         if let Some(told) = &told {
             document.requests = Some(&told.requests);
             document.unlisted_requests = told.unlisted_requests;
         }
-        let mut everything = Vec::new();
-        match (&looked, &told) {
-            (Ok((listed, known)), _) if listed.error.is_none() || told.is_none() => {
-                let rows = listed.machines.iter().zip(known).enumerate();
-                let rows = rows.map(|(index, (machine, known))| {
-                    Row::known(
-                        machine,
-                        known,
-                        index >= listed.in_files,
-                        &states(&machine.key()),
-                    )
-                });
-                document.machines = rows.collect();
-                let all = listed.machines.len();
-                document.unlisted_machines = all.saturating_sub(MACHINES_SHOWN) as u64;
-                document.machines_error = listed.error.as_deref().map(document::text);
-            }
-            (_, Some(told)) => {
-                let rows = told.machines.iter();
-                let rows =
-                    rows.map(|one| Row::told(one, &states(&format!("{}:{}", one.name, one.port))));
-                document.machines = rows.collect();
-                document.unlisted_machines = told.unlisted_machines;
-                document.machines_error = told.machines_error.as_deref().map(document::text);
-            }
-            (Err(error), None) => {
-                document.machines_error = Some(document::text(&output::text(error)));
-            }
-            (Ok(_), None) => {}
-        }
-        let text = document.json();
-        if let Ok((_, known)) = looked {
-            everything = known;
-        }
         Gathered {
             time,
-            document: text,
-            known: everything,
+            document: document.json(),
+            known: machines.known.clone(),
+            looked,
             requests: told.map(|told| told.requests),
         }
+    }
+
+    /// The machines, looked at now or, if that takes much work, a while ago: as far as this user may, or else as
+    /// the daemon tells of them.
+    fn machines(&mut self, told: Option<&Told>, time: u64) -> Arc<Machines> {
+        if let Some((until, machines)) = &self.machines {
+            if Instant::now() < *until {
+                return machines.clone();
+            }
+        }
+        let before = processor_time();
+        let looked = self.look();
+        let (shown, _) = self.past.look(time);
+        let states = |key: &str| shown.states.get(key).map(|states| &**states);
+        let machines = match (looked, told) {
+            (Ok((listed, known)), _) if listed.error.is_none() || told.is_none() => {
+                let rows = listed.machines.iter().zip(&known).enumerate();
+                let rows = rows.map(|(index, (machine, known))| {
+                    let is_generated = index >= listed.in_files;
+                    Row::known(machine, known, is_generated, states(&machine.key()))
+                });
+                Machines {
+                    rows: document::raw(&rows.collect::<Vec<_>>()),
+                    unlisted: listed.machines.len().saturating_sub(MACHINES_SHOWN) as u64,
+                    error: listed.error.as_deref().map(document::text),
+                    known: Arc::new(known),
+                }
+            }
+            (_, Some(told)) => {
+                let rows = told.machines.iter().map(|one| {
+                    let key = format!("{}:{}", one.name, one.port);
+                    Row::told(one, states(&key))
+                });
+                Machines {
+                    rows: document::raw(&rows.collect::<Vec<_>>()),
+                    unlisted: told.unlisted_machines,
+                    error: told.machines_error.as_deref().map(document::text),
+                    known: Arc::default(),
+                }
+            }
+            (Err(error), None) => Machines {
+                error: Some(document::text(&output::text(&error))),
+                ..Machines::default()
+            },
+            (Ok(_), None) => Machines::default(),
+        };
+        let machines = Arc::new(machines);
+        let took = processor_time().saturating_sub(before);
+        let until = Instant::now() + took.saturating_mul(MACHINES_PART).min(MACHINES_KEPT);
+        self.machines = Some((until, machines.clone()));
+        machines
     }
 
     /// Closes the connection to the daemon: nobody looks.

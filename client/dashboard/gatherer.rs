@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hyper::body::Bytes;
-use nix::time::{ClockId, clock_gettime};
 use system::sync::{Condvar, Mutex};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::cost::processor_time;
 use super::document;
 use super::farm::{Farm, Gathered};
 use super::metrics::metrics;
@@ -22,8 +22,8 @@ use super::metrics::metrics;
 const OFTEN: Duration = Duration::from_secs(1);
 /// How seldom at least, whatever it costs.
 const SELDOM: Duration = Duration::from_secs(60);
-/// The part of a processor's time that gathering may take: one of so many.
-const PROCESSOR_PART: u32 = 200;
+/// The part of a processor's time that gathering may take, but for looking at machines: one of so many.
+const PROCESSOR_PART: u32 = 250;
 /// How many bytes are sent to all browsers in a second, at most.
 const BYTES_PER_SECOND: u64 = 20 << 20;
 /// How long a browser that asks for the document waits for it.
@@ -190,7 +190,7 @@ fn gather(mut farm: Farm, looks: &Looks, pictures: &watch::Sender<Option<Arc<Pic
         last = Some(hash);
         let json = document::whole(gathered.time, &gathered.document);
         let event = Bytes::from(format!("{EVENT}{json}\n\n"));
-        let took = processor_time().saturating_sub(before);
+        let took = processor_time().saturating_sub(before + gathered.looked);
         let sending = (event.len() as u64).saturating_mul(viewers) / (BYTES_PER_SECOND / 1000);
         let pause = OFTEN
             .max(took.saturating_mul(PROCESSOR_PART))
@@ -229,9 +229,4 @@ fn wait_for_viewers(looks: &Looks, farm: &mut Farm) -> u64 {
     }
     state.is_asked = false;
     state.viewers
-}
-
-/// The processor time of this thread.
-fn processor_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Into::into)
 }

@@ -38,6 +38,7 @@ struct MachinePast {
 struct Since<'a> {
     time: u64,
     state: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
 }
 

@@ -10,12 +10,13 @@
 //! | `responses.rs` | responses, and their bodies |
 //! | `gatherer.rs` | gathers the document while somebody looks |
 //! | `document.rs` | the document |
-//! | `farm.rs` | what it is gathered from: the daemon, the hook's files, the history |
+//! | `farm.rs`, `cost.rs` | what it is gathered from: the daemon, the hook's files, the history |
 //! | `past.rs`, `failures.rs`, `machine_past.rs`, `interval.rs` | the last 24 hours |
 //! | `logs.rs` | the ends of logs, and logs that grow |
 //! | `metrics.rs` | the same for Prometheus |
 //! | `page.rs`, `page/` | the page |
 
+mod cost;
 mod document;
 mod failures;
 mod farm;

@@ -1,5 +1,6 @@
 //! What was told last of the state of everything.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,17 @@ pub(super) struct Last {
     pub(super) status: Option<Kept>,
     /// The machines, and when they were read.
     pub(super) machines: Option<(Instant, Arc<Listed>)>,
+    /// How they were, and until when that is good enough.
+    pub(super) looked: Option<(Instant, Arc<Looked>)>,
+}
+
+/// How the machines were.
+#[derive(Default)]
+pub(super) struct Looked {
+    /// As they are told of.
+    pub(super) machines: Vec<farm::status::Machine>,
+    /// Where derivations are built that machines build: `machine NAME`.
+    pub(super) places: HashMap<String, String>,
 }
 
 /// A state, as JSON.

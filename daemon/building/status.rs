@@ -3,7 +3,6 @@
 //! It is gathered when somebody asks, and kept for a moment, so that many who ask often cost as much as
 //! one who asks now and then.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ use hook::standing::{Condition, Standing};
 use system::clock::unix_time;
 
 use super::engine::Engine;
-use super::last_status::{Kept, Listed};
+use super::last_status::{Kept, Last, Listed, Looked};
 use super::request::ClientIdentity;
 
 /// How long a state is kept at least.
@@ -28,6 +27,10 @@ const KEPT_FACTOR: u32 = 50;
 const LONGEST_KEPT: Duration = Duration::from_secs(10);
 /// How long the list of machines is kept: to read it, Guile may have to run.
 const MACHINES_KEPT: Duration = Duration::from_secs(10);
+/// How much longer than it took to look at the machines what was seen is kept, and how long at most: a page that
+/// somebody looks at all day takes no noticeable part of a processor.
+const LOOKED_FACTOR: u32 = 300;
+const LOOKED_KEPT: Duration = Duration::from_secs(30);
 /// How many characters of a machine's reason are told.
 const REASON_LIMIT: usize = 300;
 
@@ -38,7 +41,10 @@ pub(super) fn status(engine: &Engine, client: &ClientIdentity) -> Arc<String> {
     let is_current = |kept: &Kept| Instant::now() < kept.until;
     if !last.status.as_ref().is_some_and(is_current) {
         let begun = Instant::now();
-        let (status, waited) = gather(engine, &mut last.machines);
+        let Last {
+            machines, looked, ..
+        } = &mut *last;
+        let (status, waited) = gather(engine, machines, looked);
         let local = text(&status);
         // That somebody was waited for has cost nothing.
         let work = begun.elapsed().saturating_sub(waited);
@@ -69,7 +75,11 @@ fn text(status: &Status) -> Arc<String> {
 }
 
 /// Everything, and for how long requests were waited for that were busy.
-fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> (Status, Duration) {
+fn gather(
+    engine: &Engine,
+    known: &mut Option<(Instant, Arc<Listed>)>,
+    looked: &mut Option<(Instant, Arc<Looked>)>,
+) -> (Status, Duration) {
     let time = unix_time();
     let asked = engine.requests.ask(time);
     let mut requests = asked.requests;
@@ -80,7 +90,45 @@ fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> (Statu
         machines_error: listed.error.as_deref().map(shortened),
         ..Status::default()
     };
-    let mut places = HashMap::new();
+    let looked = look(engine, &listed, looked);
+    status.machines.clone_from(&looked.machines);
+    status.unlisted_machines = (listed.machines.len().saturating_sub(looked.machines.len())) as u64;
+    let mut room = ALL_GOALS_SHOWN;
+    for request in &mut requests {
+        request.builds.truncate(room);
+        room -= request.builds.len();
+        request.waits.truncate(room);
+        room -= request.waits.len();
+        let unlisted = |all: u64, listed: usize| all.saturating_sub(listed as u64);
+        request.unlisted_builds = unlisted(request.running, request.builds.len());
+        request.unlisted_waits = unlisted(request.waiting, request.waits.len());
+        for build in request
+            .builds
+            .iter_mut()
+            .filter(|build| build.place == "hook")
+        {
+            if let Some(place) = looked.places.get(&build.path) {
+                build.place.clone_from(place);
+            }
+        }
+    }
+    status.requests = requests;
+    (status, asked.waited)
+}
+
+/// How the machines are, and what they build, looked at now or, if that takes long, a while ago.
+fn look(
+    engine: &Engine,
+    listed: &Listed,
+    last: &mut Option<(Instant, Arc<Looked>)>,
+) -> Arc<Looked> {
+    if let Some((until, looked)) = last {
+        if Instant::now() < *until {
+            return looked.clone();
+        }
+    }
+    let begun = Instant::now();
+    let mut looked = Looked::default();
     if let Ok(directories) = HookDirectories::new(&engine.settings.directories) {
         let mut room = Room::new(MACHINES_BYTES);
         for machine in listed.machines.iter().take(MACHINES_SHOWN) {
@@ -106,33 +154,17 @@ fn gather(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> (Statu
                 break;
             }
             for occupant in building.into_iter().flatten() {
-                places.insert(occupant.derivation, format!("machine {}", told.name));
+                looked
+                    .places
+                    .insert(occupant.derivation, format!("machine {}", told.name));
             }
-            status.machines.push(told);
+            looked.machines.push(told);
         }
     }
-    status.unlisted_machines = (listed.machines.len() - status.machines.len()) as u64;
-    let mut room = ALL_GOALS_SHOWN;
-    for request in &mut requests {
-        request.builds.truncate(room);
-        room -= request.builds.len();
-        request.waits.truncate(room);
-        room -= request.waits.len();
-        let unlisted = |all: u64, listed: usize| all.saturating_sub(listed as u64);
-        request.unlisted_builds = unlisted(request.running, request.builds.len());
-        request.unlisted_waits = unlisted(request.waiting, request.waits.len());
-        for build in request
-            .builds
-            .iter_mut()
-            .filter(|build| build.place == "hook")
-        {
-            if let Some(place) = places.get(&build.path) {
-                build.place.clone_from(place);
-            }
-        }
-    }
-    status.requests = requests;
-    (status, asked.waited)
+    let looked = Arc::new(looked);
+    let kept = begun.elapsed().saturating_mul(LOOKED_FACTOR);
+    *last = Some((Instant::now() + kept.min(LOOKED_KEPT), looked.clone()));
+    looked
 }
 
 /// A reason, as far as it is told.

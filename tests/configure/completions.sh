@@ -117,6 +117,7 @@ offers 'guix-client hash --format=' nix-base32 hex
 offers 'guix-client hash -H sha' sha256 sha512 !md5
 offers 'guix-client build -v ' 0 1 3
 offers 'guix-client gc --verify=' contents repair
+offers 'guix-client dashboard --' --listen --host
 offers 'guix-client processes -f ' recutils
 offers 'guix-daemon --log-' --log-compression
 offers 'guix-daemon --log-compression=' none gzip bzip2
