@@ -30,7 +30,7 @@ const LISTED: Duration = Duration::from_secs(10);
 const LISTED_FACTOR: u32 = 100;
 
 /// The part of a processor's time that looking at machines may take: one of so many.
-const MACHINES_PART: u32 = 250;
+const MACHINES_PART: u32 = 300;
 /// How long the machines are kept at most.
 const MACHINES_KEPT: Duration = Duration::from_secs(60);
 

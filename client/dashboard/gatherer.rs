@@ -23,7 +23,7 @@ const OFTEN: Duration = Duration::from_secs(1);
 /// How seldom at least, whatever it costs.
 const SELDOM: Duration = Duration::from_secs(60);
 /// The part of a processor's time that gathering may take, but for looking at machines: one of so many.
-const PROCESSOR_PART: u32 = 250;
+const PROCESSOR_PART: u32 = 300;
 /// How many bytes are sent to all browsers in a second, at most.
 const BYTES_PER_SECOND: u64 = 20 << 20;
 /// How long a browser that asks for the document waits for it.

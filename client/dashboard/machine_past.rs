@@ -120,6 +120,7 @@ impl MachinePast {
             let is_busy = self.busy.contains(&time);
             let (condition, reason) = match worst {
                 Some((State::SetAside, reason)) => (Condition::Failing, reason.as_str()),
+                Some((State::Drained, reason)) => (Condition::Drained, reason.as_str()),
                 Some((State::Busy, reason)) => (Condition::Full, reason.as_str()),
                 _ if is_busy => (Condition::Busy, ""),
                 Some((State::Ready, _)) => (Condition::Ready, ""),
@@ -149,7 +150,8 @@ fn rank(state: State) -> u8 {
     match state {
         State::Ready => 0,
         State::Busy => 1,
-        State::SetAside => 2,
+        State::Drained => 2,
+        State::SetAside => 3,
     }
 }
 
