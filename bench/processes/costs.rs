@@ -49,8 +49,9 @@ pub fn print(ours: &Implementation, theirs: Option<&Implementation>) -> Result<(
         column.set_cell_alignment(CellAlignment::Right);
     }
     let local = |options: &[&str]| Host::start(ours, options);
-    let farm =
-        |implementation, options: &[&str]| Farm::start_with(implementation, MACHINES, options);
+    let farm = |implementation: &Implementation, machines: usize, options: &[&str]| {
+        Farm::start_with(implementation, machines, options)
+    };
     let build = |host: &Host, round: usize| local_builds(host, LOCAL, &format!("cost-{round}"));
     let send = |farm: &Farm, round: usize| {
         (0..OFFLOADS)
@@ -74,25 +75,20 @@ pub fn print(ours: &Implementation, theirs: Option<&Implementation>) -> Result<(
         LOCAL,
         alternate(off, off, build),
     );
-    let on = || farm(ours, &[]);
-    let off = || farm(ours, &[NO_HISTORY]);
-    add(
-        "a warm offload, with history / without",
-        OFFLOADS,
-        alternate(on, off, send),
-    );
-    add(
-        "… control: without / without",
-        OFFLOADS,
-        alternate(off, off, send),
-    );
-    if let Some(theirs) = theirs {
-        let old = || farm(theirs, &[]);
-        add(
-            "a warm offload, now / before",
-            OFFLOADS,
-            alternate(on, old, send),
-        );
+    // Where there is one machine, nothing needs to be known to choose it.
+    for machines in [1, MACHINES] {
+        let on = || farm(ours, machines, &[]);
+        let off = || farm(ours, machines, &[NO_HISTORY]);
+        let mut compare = |what: &str, pairs| {
+            let name = format!("a warm offload to one of {machines}, {what}");
+            add(&name, OFFLOADS, pairs);
+        };
+        compare("with history / without", alternate(on, off, send));
+        compare("control: without / without", alternate(off, off, send));
+        if let Some(theirs) = theirs {
+            let old = || farm(theirs, machines, &[]);
+            compare("now / before", alternate(on, old, send));
+        }
     }
     println!("{table}");
     Ok(())
