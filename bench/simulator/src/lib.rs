@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`graph`], [`machines`], [`line`] | what is built, by what, and over which lines |
+//! | [`graph`], [`machines`], [`mod@line`] | what is built, by what, and over which lines |
 //! | [`policy`] | who decides |
 //! | [`simulation`] | what happens |
 //! | [`report`], [`fairness`], [`sweep`], [`bounds`] | what that means |

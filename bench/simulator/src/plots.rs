@@ -1,6 +1,6 @@
 //! Draws what has happened, as vector pictures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
@@ -43,9 +43,7 @@ const POINTS: usize = 400;
 
 /// Draws how many slots were taken when.
 pub fn draw(compared: &Compared, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("creating {}", directory.display()))?;
-    let file = directory.join("slots.svg");
+    let file = file_in(directory, "slots.svg")?;
     let picture = SVGBackend::new(&file, (800, 360)).into_drawing_area();
     picture.fill(&WHITE)?;
     let hours = compared.first.makespan.max(compared.ours.makespan) / 3600.0;
@@ -87,9 +85,7 @@ pub fn draw(compared: &Compared, directory: &Path) -> Result<()> {
 
 /// Draws how much longer each of the small clients takes than with its share for itself.
 pub fn draw_shares(shared: &Shared, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("creating {}", directory.display()))?;
-    let file = directory.join("clients.svg");
+    let file = file_in(directory, "clients.svg")?;
     let picture = SVGBackend::new(&file, (800, 360)).into_drawing_area();
     picture.fill(&WHITE)?;
     let slowdowns = shared
@@ -132,10 +128,8 @@ pub fn draw_shares(shared: &Shared, directory: &Path) -> Result<()> {
 
 /// Draws each figure by the number of machines.
 pub fn draw_sizes(sweep: &Sweep, directory: &Path) -> Result<()> {
-    std::fs::create_dir_all(directory)
-        .with_context(|| format!("creating {}", directory.display()))?;
     for &(what, name, figure) in FIGURES {
-        let file = directory.join(format!("{name}.svg"));
+        let file = file_in(directory, &format!("{name}.svg"))?;
         let picture = SVGBackend::new(&file, (800, 360)).into_drawing_area();
         picture.fill(&WHITE)?;
         let curves = WAYS.map(|(name, way)| (name, sweep.curve(figure, way)));
@@ -169,6 +163,13 @@ pub fn draw_sizes(sweep: &Sweep, directory: &Path) -> Result<()> {
             .with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
+}
+
+/// The path of a file in a directory, which is made if there is none.
+fn file_in(directory: &Path, name: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("creating {}", directory.display()))?;
+    Ok(directory.join(name))
 }
 
 /// How many slots were taken on average in each of [`POINTS`] parts of the time.
