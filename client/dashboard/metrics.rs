@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use formats::printable::printable;
-use hook::status::known;
+use hook::status::known::{self, label};
 use serde::Deserialize;
 
 use super::farm::Gathered;
@@ -92,9 +91,4 @@ fn gauge(text: &mut String, name: &str, help: &str, values: &[(&str, u64)]) {
     for (labels, value) in values {
         let _ = writeln!(text, "guix_farm_{name}{labels} {value}");
     }
-}
-
-/// A label's value.
-fn label(value: &str) -> String {
-    printable(&value.replace('\\', r"\\").replace('"', "\\\"")).into_owned()
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::machine_status::MachineStatus;
 use super::prometheus;
+pub use super::prometheus::label;
 use crate::directories::HookDirectories;
 use crate::drained::{self, Drained};
 use crate::health::Health;

@@ -107,6 +107,6 @@ pub fn prometheus(machines: &[MachineStatus]) -> String {
 }
 
 /// A label's value, in which the format gives quotation marks, backslashes and line feeds a meaning.
-fn label(value: &str) -> String {
+pub fn label(value: &str) -> String {
     printable(&value.replace('\\', r"\\").replace('"', "\\\"")).into_owned()
 }

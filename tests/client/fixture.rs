@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
+use rusqlite::Connection;
 
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::users::BuildUsers;
@@ -63,6 +64,29 @@ impl Fixture {
             site,
             _users: users,
         }
+    }
+
+    /// A fixture whose daemon has built something, so that there is a history, from which that has been deleted;
+    /// nothing with a daemon that has none.
+    pub fn with_history() -> Option<(Fixture, Connection)> {
+        if !is_ours() {
+            return None;
+        }
+        let fixture = Fixture::new();
+        let (mut client, drv) = fixture.derivation("first", "echo >$out");
+        client.build(&[&drv]).succeeded();
+        let file = fixture.site.state().join("offload/history.sqlite");
+        let count = || {
+            let connection = Connection::open(&file).ok()?;
+            let query = "select count(*) from attempts";
+            let count = connection.query_row(query, [], |row| row.get::<_, i64>(0));
+            count.ok()
+        };
+        let is_written = || count() == Some(1);
+        fixture.daemon.wait_until(is_written, "to write");
+        let connection = Connection::open(&file).unwrap();
+        connection.execute_batch("delete from attempts").unwrap();
+        Some((fixture, connection))
     }
 
     /// A file in the directory in which the client runs.

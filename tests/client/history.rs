@@ -5,7 +5,6 @@ use serde_json::Value;
 use system::clock::unix_time;
 
 use crate::fixture::{Fixture, Run};
-use crate::harness::is_ours;
 
 /// A fixture whose daemon has built something, so that there is a database, in which are only the rows of
 /// [`Rows::add`].
@@ -16,25 +15,7 @@ struct Rows {
 
 impl Rows {
     fn new() -> Option<Rows> {
-        if !is_ours() {
-            return None;
-        }
-        let fixture = Fixture::new();
-        let (mut client, drv) = fixture.derivation("first", "echo >$out");
-        client.build(&[&drv]).succeeded();
-        let file = fixture.site.state().join("offload/history.sqlite");
-        let is_written = || {
-            let connection = Connection::open(&file).ok()?;
-            let query = "select count(*) from attempts";
-            connection
-                .query_row(query, [], |row| row.get::<_, i64>(0))
-                .ok()
-        };
-        fixture
-            .daemon
-            .wait_until(|| is_written() == Some(1), "to write");
-        let connection = Connection::open(&file).unwrap();
-        connection.execute_batch("delete from attempts").unwrap();
+        let (fixture, connection) = Fixture::with_history()?;
         Some(Rows {
             fixture,
             connection,

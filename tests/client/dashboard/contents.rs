@@ -224,28 +224,6 @@ fn a_daemon_that_is_away_is_missed_until_it_is_back() {
     dashboard.stop();
 }
 
-/// A fixture with this history, and a machine in a file.
-fn with_history() -> Option<(Fixture, Connection)> {
-    if !is_ours() {
-        return None;
-    }
-    let fixture = Fixture::new();
-    let (mut client, drv) = fixture.derivation("first", "echo >$out");
-    client.build(&[&drv]).succeeded();
-    let file = fixture.site.state().join("offload/history.sqlite");
-    let count = || {
-        let connection = Connection::open(&file).ok()?;
-        let query = "select count(*) from attempts";
-        connection
-            .query_row(query, [], |row| row.get::<_, i64>(0))
-            .ok()
-    };
-    fixture.daemon.wait_until(|| count() == Some(1), "to write");
-    let connection = Connection::open(&file).unwrap();
-    connection.execute_batch("delete from attempts").unwrap();
-    Some((fixture, connection))
-}
-
 const EVIL: &str = "<script>alert(1)</script>&\"'\u{202e}\u{1b}[2J\n\\";
 
 fn add(connection: &Connection, machine: &str, ago: u64, took: i64, result: &str, reason: &str) {
@@ -259,7 +237,7 @@ fn add(connection: &Connection, machine: &str, ago: u64, took: i64, result: &str
 
 #[test]
 fn the_last_day_is_that_of_the_history() {
-    let Some((fixture, connection)) = with_history() else {
+    let Some((fixture, connection)) = Fixture::with_history() else {
         return;
     };
     let machines = "[[machine]]\nname = \"m1\"\nsystems = [\"x86_64-linux\"]\nuser = \"u\"\n\
@@ -366,7 +344,7 @@ fn the_last_day_is_that_of_the_history() {
 
 #[test]
 fn a_history_that_cannot_be_read_is_said_to_be_so() {
-    let Some((fixture, connection)) = with_history() else {
+    let Some((fixture, connection)) = Fixture::with_history() else {
         return;
     };
     add(&connection, "m1:22", 0, 20, "failed", "");
@@ -394,7 +372,7 @@ fn a_history_that_cannot_be_read_is_said_to_be_so() {
 
 #[test]
 fn an_ordinary_user_sees_what_everybody_may_see() {
-    let Some((fixture, connection)) = with_history() else {
+    let Some((fixture, connection)) = Fixture::with_history() else {
         return;
     };
     drop(connection);
