@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::browser::Dashboard;
@@ -136,14 +137,15 @@ fn what_has_failed_is_shown_with_its_log() {
     browser.value("document.querySelector('#failures tbody button').click()");
     browser.wait_for_text("#log-text", "it is the moon");
     browser.wait_for_text("#log-state", "The log is complete");
+    // The newest interval of the plot has it.
     browser.wait_until(
-        "document.querySelector('#throughput svg.plot .series-failed').getAttribute('d') !== null",
+        "document.querySelector('#throughput .series-failed:not(.swatch)').getAttribute('d')?.startsWith('M')",
     );
     assert_clean(&browser);
 }
 
 #[test]
-fn a_lost_connection_is_said_and_made_again() {
+fn a_lost_server_or_daemon_is_said() {
     let Some((browser, fixture, dashboard)) = page(&["--no-substitutes"]) else {
         return;
     };
@@ -155,6 +157,8 @@ fn a_lost_connection_is_said_and_made_again() {
     browser.wait_for_text("#connection", "Connection lost; trying again.");
     let _again = Dashboard::start_with(&fixture, &[&listen]);
     browser.wait_for_text("#connection", "Live");
+    fixture.daemon.signal(Signal::SIGTERM);
+    browser.wait_for_text("#notices", "What is being built is unknown: ");
 }
 
 #[test]
