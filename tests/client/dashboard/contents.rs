@@ -75,7 +75,9 @@ fn the_document_follows_a_build() {
 
     fixture.open("go");
     building.finish().1.failed(100, "failed");
-    let done = events.wait_until(|document| document["failures"][0]["drv"] == drv.path.as_str());
+    let done = events.wait_until(|document| {
+        document["failures"][0]["drv"] == drv.path.as_str() && document["requests"] == json!([])
+    });
     let failure = &done["failures"][0];
     for (field, value) in [
         ("name", json!("seen")),
@@ -95,7 +97,6 @@ fn the_document_follows_a_build() {
             .sum::<u64>()
     };
     assert_eq!((sum("builds"), sum("failed")), (0, 1));
-    events.wait_until(|document| document["requests"] == json!([]));
     dashboard.stop();
 }
 
