@@ -271,7 +271,8 @@ fn summary(activity: &Activity, told: Option<&Told>, now: Instant, columns: usiz
     ];
     let width = |text: &String| text.chars().count();
     let fits = |text: &&String| width(text) + SHORT_BAR + 1 <= columns;
-    let chosen = texts.iter().find(fits);
+    // Numbers are worth more than a bar.
+    let chosen = texts[..3].iter().find(fits);
     let chosen = chosen.or_else(|| texts.iter().find(|text| width(text) <= columns));
     let text = chosen.unwrap_or(&texts[3]);
     let bar = columns.saturating_sub(width(text) + 1).min(BAR);

@@ -109,7 +109,8 @@ fn what_runs_is_above_what_is_done() {
             "failed: broken",
         ]
     );
-    let words = " 34 of 120 done, 3 building, 1 fetching, 81 waiting, 1 failed; 3:20";
+    let words =
+        " 34 of 120 done, 3 building, 1 fetching, 81 waiting, 1 failed; 3:20, 5 to 12 min left";
     assert!(last.ends_with(words) && last.starts_with("███"), "{last}");
     assert!(last.contains("█░"), "{last}");
 }
@@ -145,7 +146,7 @@ fn half_of_any_terminal_is_enough() {
         "{narrow:#?}"
     );
     let more = narrow.iter().find(|row| row.starts_with("and "));
-    assert_eq!(more.unwrap(), "and 44 more", "{narrow:#?}");
+    assert_eq!(more.unwrap(), "and 45 more", "{narrow:#?}");
     assert_eq!(
         narrow.last().unwrap(),
         "34/120, 50b, 1f, 34w, 1 failed; 3:20"

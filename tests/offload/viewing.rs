@@ -78,7 +78,8 @@ fn a_terminal_shows_which_machine_builds_what_and_how_long_its_like_takes() {
         .after(&format!("failed: {}", drvs[1].path))
         .join("\n");
     assert!(end.starts_with("  on 'build-"), "{end}");
-    assert!(end.contains("\n  | failing says\n  whole log: "), "{end}");
+    assert!(end.contains("\n  | failing says\n"), "{end}");
+    assert!(end.contains("\n  whole log: "), "{end}");
     assert!(
         end.contains("2 of 3 derivations built, 1 failed in 0:"),
         "{end}"
