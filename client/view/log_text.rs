@@ -10,8 +10,8 @@ pub fn shown(line: &[u8]) -> Vec<u8> {
         return line.to_vec();
     }
     let text = String::from_utf8_lossy(line);
-    let states = text.split('\r').filter(|state| !state.is_empty());
-    let mut rest = states.last().unwrap_or_default();
+    let mut states = text.split('\r').rev();
+    let mut rest = states.find(|state| !state.is_empty()).unwrap_or_default();
     let mut shown = String::with_capacity(rest.len());
     let mut is_colored = false;
     while let Some(c) = rest.chars().next() {

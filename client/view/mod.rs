@@ -50,19 +50,6 @@ const MAX_LINE: usize = 8192;
 const HOLD: Duration = Duration::from_secs(3);
 /// How long a terminal that takes nothing keeps a signal from ending the program.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The size of a terminal that doesn't know its own.
-const SIZE: (u16, u16) = (80, 24);
-
-/// The signals that end or stop the program, or change the screen.
-const SIGNALS: [Signal; 7] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
 
 /// The rows below a log on standard error, which is a terminal that understands control sequences.
 pub struct View {
@@ -115,7 +102,7 @@ impl View {
             }),
             changed: Condvar::new(),
         });
-        signal::block(&SIGNALS)?;
+        signal::block(&terminal::SIGNALS)?;
         let drawn = shared.clone();
         let drawing = thread::Builder::new().name("drawing".into());
         drawing.spawn(move || drawn.draw_until_end())?;
@@ -215,7 +202,7 @@ impl Shared {
 
     fn act_on_signals(self: &Arc<Self>) {
         loop {
-            match signal::wait_for(&SIGNALS) {
+            match signal::wait_for(&terminal::SIGNALS) {
                 Err(_) => return,
                 Ok(Signal::SIGWINCH | Signal::SIGCONT) => {}
                 Ok(signal) => {
@@ -267,7 +254,7 @@ impl State {
 
     /// Writes what there is of the log, and draws what is below it.
     fn draw(&mut self) {
-        let (columns, rows) = terminal::size(&io::stderr()).unwrap_or(SIZE);
+        let (columns, rows) = terminal::size(&io::stderr()).unwrap_or(terminal::SIZE);
         let size = Size {
             columns: columns.into(),
             rows: rows.into(),

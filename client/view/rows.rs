@@ -270,7 +270,7 @@ fn summary(activity: &Activity, told: Option<&Told>, now: Instant, columns: usiz
         format!("{done}/{all} {time}"),
     ];
     let width = |text: &String| text.chars().count();
-    let fits = |text: &&String| width(text) + SHORT_BAR + 1 <= columns;
+    let fits = |text: &&String| width(text) + SHORT_BAR < columns;
     // Numbers are worth more than a bar.
     let chosen = texts[..3].iter().find(fits);
     let chosen = chosen.or_else(|| texts.iter().find(|text| width(text) <= columns));

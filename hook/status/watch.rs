@@ -24,19 +24,6 @@ use crate::selection::Selection;
 const ASKED_PER_SECOND: u64 = 5;
 /// How long an answer is new enough.
 const FRESH: Duration = Duration::from_secs(10);
-/// The size of a terminal that doesn't know its own.
-const SIZE: (u16, u16) = (80, 24);
-
-/// The signals that change the screen, or give it back.
-const SIGNALS: [Signal; 7] = [
-    Signal::SIGINT,
-    Signal::SIGTERM,
-    Signal::SIGHUP,
-    Signal::SIGQUIT,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
 
 /// Shows the status every `seconds` on standard output, which is a terminal that understands control sequences.
 pub fn on_screen(
@@ -48,7 +35,7 @@ pub fn on_screen(
     let directories = HookDirectories::new(daemon_directories).context("looking up our user")?;
     // What is wrong from the start is said as usual.
     selection.load(&directories)?;
-    signal::block(&SIGNALS)?;
+    signal::block(&terminal::SIGNALS)?;
     let asker = Asker::start(&directories);
     let mut screen = Screen::new(out)?;
     let mut answers = HashMap::new();
@@ -66,7 +53,7 @@ pub fn on_screen(
             Err(error) => (Vec::new(), vec![format!("{error:#}")]),
         };
         loop {
-            let (columns, rows) = terminal::size(&io::stdout()).unwrap_or(SIZE);
+            let (columns, rows) = terminal::size(&io::stdout()).unwrap_or(terminal::SIZE);
             screen.draw(&screen::lines(
                 &machines,
                 &notices,
@@ -74,7 +61,7 @@ pub fn on_screen(
                 rows.into(),
             ))?;
             let left = next.saturating_duration_since(Instant::now());
-            match signal::wait_for_timeout(&SIGNALS, left)? {
+            match signal::wait_for_timeout(&terminal::SIGNALS, left)? {
                 None => break,
                 Some(Signal::SIGWINCH | Signal::SIGCONT) => {}
                 Some(signal) => {

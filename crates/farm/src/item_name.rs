@@ -125,7 +125,7 @@ impl ItemName {
 
     /// The name of this package with replaced references: that takes moments, and would otherwise count
     /// as a build of the package.
-    pub fn grafted(mut self) -> ItemName {
+    fn grafted(mut self) -> ItemName {
         self.name += GRAFT;
         self
     }

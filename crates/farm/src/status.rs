@@ -25,7 +25,7 @@ pub const MOST_BYTES: usize = 16 << 20;
 /// How much of that is for the machines.
 pub const MACHINES_BYTES: usize = 4 << 20;
 /// How much is for one request at most.
-pub const REQUEST_BYTES: usize = 1 << 20;
+const REQUEST_BYTES: usize = 1 << 20;
 /// How many characters of a machine's name are told.
 pub const NAME_SHOWN: usize = 255;
 

@@ -3,6 +3,22 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::signal::Signal;
+
+/// The size of a terminal that doesn't know its own: columns and rows.
+pub const SIZE: (u16, u16) = (80, 24);
+
+/// The signals that end or stop a program that draws on a screen, or change the screen.
+pub const SIGNALS: [Signal; 7] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
 /// Whether `stream` is a terminal that understands control sequences.
 pub fn is_screen(stream: &impl IsTerminal) -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
