@@ -130,7 +130,8 @@ fn export(mut daemon: Daemon, arguments: &Arguments) -> Result<()> {
     let mut total = 0;
     if output::is_watched() {
         for path in &paths {
-            total += connection.query_path_info(path)?.nar_size;
+            let info = connection.query_path_info(path)?;
+            total = u64::saturating_add(total, info.nar_size);
         }
     }
     let progress = TransferProgress::new("exporting", Some(total));

@@ -89,7 +89,7 @@ fn shown(status: &Status, width: Option<u16>) -> String {
         if !request.waits.is_empty() {
             let rows = request.waits.iter().take(WAITS_SHOWN).map(wait_row);
             text.push_str(&table(["waiting", "why"], rows, width));
-            let all = request.waiting as usize;
+            let all = usize::try_from(request.waiting).unwrap_or(usize::MAX);
             if let Some(more @ 1..) = all.checked_sub(request.waits.len().min(WAITS_SHOWN)) {
                 let reasons: Vec<String> = (request.reasons.iter())
                     .map(|(reason, count)| format!("{reason}: {count}"))
@@ -153,7 +153,8 @@ fn summary(request: &Request, time: u64) -> String {
 fn targets(request: &Request) -> String {
     let shown = request.targets.iter().take(TARGETS_SHOWN);
     let mut names: Vec<String> = shown.map(|path| name(path)).collect();
-    let more = request.targets.len() as u64 + request.unlisted_targets - names.len() as u64;
+    let more = (request.targets.len() - names.len()) as u64;
+    let more = more.saturating_add(request.unlisted_targets);
     if more > 0 {
         names.push(format!("{more} more"));
     }
@@ -163,7 +164,8 @@ fn targets(request: &Request) -> String {
 /// Both ends of the critical path, by name.
 pub fn path(request: &Request) -> String {
     let names = &request.critical_path;
-    let all = names.len() + request.unlisted_path as usize;
+    let unlisted = usize::try_from(request.unlisted_path).unwrap_or(usize::MAX);
+    let all = names.len().saturating_add(unlisted);
     let mut shown: Vec<String> = names
         .iter()
         .take(PATH_ENDS)
@@ -239,6 +241,53 @@ mod tests {
             !text.contains('\u{1b}') && text.contains(r"\u{1b}"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn numbers_may_be_as_large_as_they_can_be() {
+        let path = "/gnu/store/h-x.drv".to_owned();
+        let most = u64::MAX;
+        let request = Request {
+            number: most,
+            answered: true,
+            targets: vec![path.clone()],
+            unlisted_targets: most,
+            critical_path: vec![path.clone(); 2],
+            unlisted_path: most,
+            done: most,
+            running: most,
+            waiting: most,
+            failed: most,
+            waits: vec![Wait {
+                path: path.clone(),
+                retry_s: Some(most),
+                ..Wait::default()
+            }],
+            unlisted_waits: most,
+            builds: vec![Running {
+                path,
+                elapsed_s: most,
+                usual_s: Some(most - 1),
+                long_s: Some(most),
+                ..Running::default()
+            }],
+            unlisted_builds: most,
+            end: Some(End {
+                earliest_s: most,
+                latest_s: most,
+            }),
+            ..Request::default()
+        };
+        let status = Status {
+            time: most,
+            requests: vec![request.clone(), request],
+            unlisted_requests: most,
+            ..Status::default()
+        };
+        let text = shown(&status, Some(80));
+        assert!(text.contains(&format!("x, {most} more")), "{text}");
+        assert!(text.contains("more; in all"), "{text}");
+        assert!(named::unknown(&["y".to_owned()], &status).contains("there is more"));
     }
 
     #[test]

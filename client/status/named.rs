@@ -103,13 +103,13 @@ fn in_words(found: &Found<'_>) -> String {
 }
 
 /// That nothing was found, and how sure that is.
-fn unknown(names: &[String], status: &Status) -> String {
+pub(super) fn unknown(names: &[String], status: &Status) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     let quoted = quoted.join(", ");
-    let unlisted = |request: &Request| request.unlisted_builds + request.unlisted_waits;
-    let unlisted: u64 = status.requests.iter().map(unlisted).sum();
+    let is_whole = |request: &Request| request.unlisted_builds == 0 && request.unlisted_waits == 0;
+    let are_whole = status.requests.iter().all(is_whole);
     let busy = status.requests.iter().any(|request| !request.answered);
-    if unlisted == 0 && !busy && status.unlisted_requests == 0 {
+    if are_whole && !busy && status.unlisted_requests == 0 {
         return format!("nothing called {quoted} runs or waits");
     }
     format!(

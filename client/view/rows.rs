@@ -235,7 +235,8 @@ fn summary(activity: &Activity, told: Option<&Told>, now: Instant, columns: usiz
     let ended = done + activity.failed;
     let request = told.and_then(|told| told.request.as_ref());
     let known = request.map_or(0, |told| {
-        told.done + told.running + told.waiting + told.failed
+        let counts = [told.done, told.running, told.waiting, told.failed];
+        counts.into_iter().fold(0, u64::saturating_add)
     });
     let expected = activity.expected.builds + activity.expected.fetches;
     let all = expected

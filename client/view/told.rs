@@ -36,7 +36,7 @@ impl Told {
                 .uid
                 .is_none_or(|uid| uid == system::ids::effective_uid());
             let has_targets = request.targets.iter().all(|path| targets.contains(path));
-            let count = request.targets.len() as u64 + request.unlisted_targets;
+            let count = (request.targets.len() as u64).saturating_add(request.unlisted_targets);
             request.answered
                 && is_of_us
                 && request.since >= since
@@ -151,5 +151,14 @@ mod tests {
         };
         let told = Told::of(status, &targets, 95);
         assert_eq!(told.request.unwrap().number, 7);
+        let of_many = Request {
+            unlisted_targets: u64::MAX,
+            ..request(&["a"], 100)
+        };
+        let status = Status {
+            requests: vec![of_many],
+            ..Status::default()
+        };
+        assert!(Told::of(status, &targets, 95).request.is_some());
     }
 }

@@ -108,7 +108,7 @@ fn look(
         .filter(|(at, _)| at.is_none_or(|at| at.elapsed() >= FRESH))
         .collect();
     due.sort_by_key(|(at, _)| *at);
-    let most = usize::try_from(seconds * ASKED_PER_SECOND).unwrap_or(usize::MAX);
+    let most = usize::try_from(seconds.saturating_mul(ASKED_PER_SECOND)).unwrap_or(usize::MAX);
     asker.ask(
         due.into_iter()
             .take(most)
