@@ -66,15 +66,40 @@ fn split_sequence(text: &str) -> (&str, &str) {
     }
 }
 
-/// Whether a sequence sets colors (Select Graphic Rendition).
+/// Whether a sequence sets colors (Select Graphic Rendition), and conceals nothing.
 fn is_color(sequence: &str) -> bool {
     let parameters = sequence
         .strip_prefix("\x1b[")
         .and_then(|rest| rest.strip_suffix('m'));
     parameters.is_some_and(|all| {
-        all.bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b';' | b':'))
+        let is_known = |byte| matches!(byte, b'0'..=b'9' | b';' | b':');
+        all.bytes().all(is_known) && !conceals(all)
     })
+}
+
+/// Whether one of these parameters conceals what follows (8). Those after 38, 48 and 58 are a color's: `5;N`
+/// or `2;R;G;B`.
+fn conceals(parameters: &str) -> bool {
+    let mut parameters = parameters.split(';');
+    while let Some(parameter) = parameters.next() {
+        // (With colons, a color is a single parameter.)
+        let first = parameter.split(':').next().unwrap_or_default();
+        match (first.trim_start_matches('0'), first == parameter) {
+            ("8", _) => return true,
+            ("38" | "48" | "58", true) => {
+                let kind = parameters.next().unwrap_or_default();
+                let of_color = match kind.trim_start_matches('0') {
+                    "5" => 1,
+                    "2" => 3,
+                    // Terminals differ in what they make of it.
+                    kind => return kind == "8" || parameters.any(|rest| rest.contains('8')),
+                };
+                parameters.by_ref().take(of_color).for_each(drop);
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -98,6 +123,19 @@ mod tests {
             ("\x1b[1\x1b[2Kx", "x"),
             ("\u{9b}2Jé中", "\\u{9b}2Jé中"),
             (" 10 %\r 20 %\r", " 20 %"),
+            ("\x1b[8mhidden", "hidden"),
+            ("\x1b[1;08mhidden", "hidden"),
+            ("\x1b[38;5;8;8mhidden", "hidden"),
+            ("\x1b[38;2;8;8;8;8mhidden", "hidden"),
+            ("\x1b[38;8mhidden", "hidden"),
+            ("\x1b[38;9;8mhidden", "hidden"),
+            ("\x1b[8:1mhidden", "hidden"),
+            ("\x1b[38;5;8mx", "\x1b[38;5;8mx\x1b[0m"),
+            ("\x1b[1;48;5;8;4mx", "\x1b[1;48;5;8;4mx\x1b[0m"),
+            ("\x1b[38;2;8;08;8mx", "\x1b[38;2;8;08;8mx\x1b[0m"),
+            ("\x1b[38:2::8:8:8mx", "\x1b[38:2::8:8:8mx\x1b[0m"),
+            ("\x1b[28;38;5;8mx", "\x1b[28;38;5;8mx\x1b[0m"),
+            ("\x1b[88mx", "\x1b[88mx\x1b[0m"),
             ("\r", ""),
             ("", ""),
         ] {

@@ -65,7 +65,10 @@ pub fn printable_json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if c != '\n' && is_unprintable(c) {
-            safe += &format!("\\u{:04x}", u32::from(c));
+            // Beyond the first 65536 characters, there are two escapes for one.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                safe += &format!("\\u{unit:04x}");
+            }
         } else {
             safe.push(c);
         }
@@ -73,9 +76,31 @@ pub fn printable_json(text: &str) -> String {
     safe
 }
 
-/// Control characters, and Unicode characters that end lines or change the text direction.
+/// Control characters, and Unicode characters that end lines, change the text direction, or cannot be seen
+/// (Unicode's property `Default_Ignorable_Code_Point`, but for variation selectors and fillers): with these, two
+/// names that differ would look the same.
+///
+/// U+200C and U+200D, which join or divide letters in some scripts and make one emoji of several, are among
+/// them: names do without, and other text stays readable.
+///
+/// ```
+/// use formats::printable::printable;
+///
+/// assert_eq!(printable("gcc\u{200b}-14"), "gcc\\u{200b}-14");
+/// ```
 pub fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 fn escape(text: &str, unsafe_here: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -101,6 +126,31 @@ fn escape(text: &str, unsafe_here: impl Fn(char) -> bool) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_escaped() {
+        let ranges = [
+            '\u{61c}'..='\u{61c}',
+            '\u{200b}'..='\u{200f}',
+            '\u{202a}'..='\u{202e}',
+            '\u{2060}'..='\u{206f}',
+            '\u{feff}'..='\u{feff}',
+            '\u{e0000}'..='\u{e007f}',
+        ];
+        for c in ranges.into_iter().flatten() {
+            let escaped = format!("a\\u{{{:x}}}b", u32::from(c));
+            assert_eq!(printable(&format!("a{c}b")), escaped);
+        }
+        // Digits, dashes, spaces and symbols around them are seen.
+        let seen = "\u{61b}\u{200a}\u{2010}\u{2027}\u{202f}\u{2070}\u{fefe}\u{1f600}";
+        assert_eq!(printable(seen), seen);
+    }
+
+    #[test]
+    fn json_says_the_same_with_escapes_of_its_own() {
+        let text = printable_json("\"\u{e0041}\u{200d}x\"");
+        assert_eq!(text, "\"\\udb40\\udc41\\u200dx\"");
+    }
 
     proptest::proptest! {
         #[test]
