@@ -16,7 +16,8 @@ mod words;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,9 @@ pub struct View {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    /// How often the program was stopped or went on: odd while it is being stopped. Only the thread of the
+    /// signals changes it, which must not wait for the state: whoever waits for the terminal has that locked.
+    stops: Arc<AtomicU64>,
 }
 
 struct State {
@@ -77,31 +81,17 @@ struct State {
     is_changed: bool,
     /// Whether the thread that draws waits.
     is_waiting: bool,
-    /// Whether the program is being stopped.
-    is_stopped: bool,
+    /// The same as [`Shared::stops`].
+    stops: Arc<AtomicU64>,
     is_ended: bool,
 }
 
 impl View {
     /// Shows what a request for `targets` does, of which this is expected.
     pub fn start(expected: Expected, targets: &[StorePath], has_colors: bool) -> io::Result<View> {
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                activity: Activity::expecting(expected),
-                told: None,
-                log: Vec::new(),
-                open: Vec::new(),
-                block: Block::default(),
-                height: (0, Instant::now()),
-                out: Box::new(output::stderr()),
-                has_colors,
-                is_changed: false,
-                is_waiting: false,
-                is_stopped: false,
-                is_ended: false,
-            }),
-            changed: Condvar::new(),
-        });
+        let out = Box::new(output::stderr());
+        let activity = Activity::expecting(expected);
+        let shared = Arc::new(Shared::new(activity, out, has_colors));
         signal::block(&terminal::SIGNALS)?;
         let drawn = shared.clone();
         let drawing = thread::Builder::new().name("drawing".into());
@@ -154,6 +144,28 @@ impl Drop for View {
 }
 
 impl Shared {
+    fn new(activity: Activity, out: Box<dyn Write + Send>, has_colors: bool) -> Shared {
+        let stops = Arc::new(AtomicU64::new(0));
+        Shared {
+            state: Mutex::new(State {
+                activity,
+                told: None,
+                log: Vec::new(),
+                open: Vec::new(),
+                block: Block::default(),
+                height: (0, Instant::now()),
+                out,
+                has_colors,
+                is_changed: false,
+                is_waiting: false,
+                stops: stops.clone(),
+                is_ended: false,
+            }),
+            changed: Condvar::new(),
+            stops,
+        }
+    }
+
     fn has_changed(&self, state: &mut State) {
         state.is_changed = true;
         if state.is_waiting {
@@ -201,34 +213,59 @@ impl Shared {
     }
 
     fn act_on_signals(self: &Arc<Self>) {
+        let mut clearing = None;
         loop {
             match signal::wait_for(&terminal::SIGNALS) {
                 Err(_) => return,
                 Ok(Signal::SIGWINCH | Signal::SIGCONT) => {}
                 Ok(signal) => {
-                    self.give_back();
+                    self.give_back(&mut clearing);
                     if signal::act_on(signal).is_err() {
                         return;
                     }
                 }
             }
-            let mut state = self.state.lock();
-            state.is_stopped = false;
-            self.has_changed(&mut state);
+            self.go_on();
         }
     }
 
-    /// Removes what is drawn, unless the terminal takes nothing.
-    fn give_back(self: &Arc<Self>) {
+    /// Removes what is drawn, unless the terminal takes nothing: then a thread goes on waiting for it, of
+    /// which `clearing` tells the next call.
+    fn give_back(self: &Arc<Self>, clearing: &mut Option<Receiver<u64>>) {
+        let stop = (self.stops.load(Ordering::SeqCst) + 1) | 1;
+        self.stops.store(stop, Ordering::SeqCst);
+        loop {
+            let done = clearing.take().unwrap_or_else(|| self.draw_aside());
+            match done.recv_timeout(PATIENCE) {
+                // What was drawn after an earlier stop, this one finds again.
+                Ok(drawn) if drawn != stop => {}
+                Err(RecvTimeoutError::Timeout) => return *clearing = Some(done),
+                _ => return,
+            }
+        }
+    }
+
+    /// Draws in a thread, which tells how often the program had been stopped or gone on by then.
+    fn draw_aside(self: &Arc<Self>) -> Receiver<u64> {
         let (done, is_done) = channel();
         let shared = self.clone();
         thread::spawn(move || {
             let mut state = shared.state.lock();
-            state.is_stopped = true;
+            let stops = shared.stops.load(Ordering::SeqCst);
             state.draw();
-            let _ = done.send(());
+            let _ = done.send(stops);
         });
-        let _ = is_done.recv_timeout(PATIENCE);
+        is_done
+    }
+
+    /// The program is not being stopped any more, or the terminal has another size.
+    fn go_on(&self) {
+        let even = (self.stops.load(Ordering::SeqCst) + 1) & !1;
+        self.stops.store(even, Ordering::SeqCst);
+        // Signals don't wait for the terminal. Whoever has the lock draws, or it is drawn at the next tick.
+        if let Some(mut state) = self.state.try_lock() {
+            self.has_changed(&mut state);
+        }
     }
 }
 
@@ -271,7 +308,8 @@ impl State {
 
     fn lines(&mut self, size: Size) -> Vec<Line> {
         let now = Instant::now();
-        if self.is_ended || self.is_stopped || self.activity.begun.elapsed() < DELAY {
+        let is_stopped = self.stops.load(Ordering::SeqCst) % 2 == 1;
+        if self.is_ended || is_stopped || self.activity.begun.elapsed() < DELAY {
             return Vec::new();
         }
         let open = log_text::plain(&self.open);
@@ -286,5 +324,57 @@ impl State {
             self.height = (lines.len(), now);
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Sender;
+
+    use super::*;
+
+    /// A terminal that says when it is first written to, and takes nothing until the other sender is dropped.
+    struct Stuck(Sender<()>, Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(());
+            let _ = self.1.recv();
+            Ok(text.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_took_nothing_when_the_program_was_stopped_is_drawn_on_later() {
+        let ((begun, has_begun), (stuck, waits)) = (channel(), channel());
+        let mut activity = Activity::expecting(Expected::default());
+        activity.begun -= DELAY;
+        let shared = Arc::new(Shared::new(activity, Box::new(Stuck(begun, waits)), false));
+        let drawing = shared.clone();
+        let drawing = thread::spawn(move || {
+            drawing.state.lock().draw();
+        });
+        has_begun.recv().unwrap();
+        let mut clearing = None;
+        for _ in 0..2 {
+            shared.give_back(&mut clearing);
+            // The drawing thread, this one, and a single one that waits.
+            assert_eq!(Arc::strong_count(&shared), 3);
+            shared.go_on();
+        }
+        drop(stuck);
+        drawing.join().unwrap();
+        clearing.unwrap().recv().unwrap();
+        let size = Size {
+            columns: 80,
+            rows: 24,
+        };
+        assert!(!shared.state.lock().lines(size).is_empty());
+        shared.give_back(&mut None);
+        assert!(shared.state.lock().lines(size).is_empty());
     }
 }
