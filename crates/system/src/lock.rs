@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -178,22 +179,56 @@ fn request(kind: libc::c_int) -> libc::flock {
 }
 
 /// Whether some process has a lock on the file `path`, as far as `/proc/locks` tells. Unlike
-/// [`LockFile::is_locked`], this needs no permission to open it.
-///
-/// Files are told apart by their inode numbers only: the device numbers there are not always those
-/// of `stat`.
+/// [`LockFile::is_locked`], this needs no permission to read or write it.
 pub fn has_lock(path: &Path) -> io::Result<bool> {
-    let inode = match path.symlink_metadata() {
-        Ok(metadata) => metadata.ino(),
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
+    let (device, inode) = (file_system_of(&file)?, file.metadata()?.ino());
     let locks = std::fs::read_to_string("/proc/locks")?;
+    Ok(tells_of(&locks, device, inode))
+}
+
+/// Whether `/proc/locks` tells of a lock on this inode of the file system with this device number; of any file
+/// system, if that is not known.
+fn tells_of(locks: &str, device: Option<(u32, u32)>, inode: u64) -> bool {
     // `1: OFDLCK ADVISORY WRITE -1 08:01:1234 0 EOF'; with `->' in front of those who wait.
-    Ok(locks.lines().any(|line| {
+    locks.lines().any(|line| {
         let file = line.split_whitespace().nth(5).unwrap_or_default();
-        !line.contains("->") && file.rsplit(':').next() == Some(inode.to_string().as_str())
-    }))
+        let mut numbers = file.split(':');
+        let mut device_number = || u32::from_str_radix(numbers.next()?, 16).ok();
+        let locked = device_number().zip(device_number());
+        let is_there = device.is_none_or(|device| locked == Some(device));
+        let is_it = numbers.next().and_then(|number| number.parse().ok()) == Some(inode);
+        !line.contains("->") && is_there && is_it
+    })
+}
+
+/// The device number, major and minor, of the file system that a file is on, which is not always what `stat`
+/// tells: Btrfs has other numbers for subvolumes. `None` if this process does not see where it is mounted.
+fn file_system_of(file: &File) -> io::Result<Option<(u32, u32)>> {
+    let of_file = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
+    let of_file = std::fs::read_to_string(of_file)?;
+    let mut fields = of_file.lines().filter_map(|line| line.split_once(':'));
+    let mount = fields.find(|(name, _)| *name == "mnt_id");
+    let Some((_, mount)) = mount else {
+        return Ok(None);
+    };
+    // Names of directories there need not be UTF-8.
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    let mounts = String::from_utf8_lossy(&mounts);
+    // `36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw'
+    let device = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let is_it = fields.next() == Some(mount.trim());
+        fields.nth(1).filter(|_| is_it)
+    });
+    let numbers = device.and_then(|device| device.split_once(':'));
+    let numbers = numbers.map(|(major, minor)| (major.parse().ok(), minor.parse().ok()));
+    Ok(numbers.and_then(|(major, minor)| major.zip(minor)))
 }
 
 #[cfg(test)]
@@ -231,6 +266,19 @@ mod tests {
         assert!(has_lock(&path).unwrap());
         drop(file);
         assert!(!has_lock(&path).unwrap());
+    }
+
+    #[test]
+    fn another_file_systems_file_of_the_same_number_is_another() {
+        let locks = "1: OFDLCK ADVISORY  WRITE -1 00:2a:77 0 EOF\n\
+                     1: -> OFDLCK ADVISORY  WRITE -1 08:01:78 0 EOF\n\
+                     2: POSIX  ADVISORY  READ  12 103:02:79 0 EOF\n";
+        assert!(tells_of(locks, Some((0, 42)), 77));
+        assert!(tells_of(locks, None, 77));
+        assert!(!tells_of(locks, Some((8, 1)), 77));
+        assert!(!tells_of(locks, Some((8, 1)), 78));
+        assert!(tells_of(locks, Some((259, 2)), 79));
+        assert!(!tells_of(locks, Some((259, 2)), 80));
     }
 
     #[test]
