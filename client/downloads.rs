@@ -13,8 +13,8 @@ const HASH_LENGTH: usize = 32;
 /// The downloads of a request.
 #[derive(Default)]
 pub struct Downloads {
-    /// When those that run have begun.
-    running: HashMap<String, Instant>,
+    /// When those that run have begun, by the process that reports them, if it is not the daemon, and file.
+    running: HashMap<(Option<u32>, String), Instant>,
     /// How many are expected.
     expected: usize,
     /// How many have ended well, and how many bytes they had.
@@ -32,19 +32,22 @@ impl Downloads {
         }
     }
 
-    /// A download to `file` has begun.
-    pub fn start(&mut self, file: &str) {
+    /// A download to `file` has begun, as this process reports, or the daemon.
+    pub fn start(&mut self, by: Option<u32>, file: &str) {
         self.begun.get_or_insert_with(Instant::now);
         if self.running.len() >= MAX_RUNNING {
             return;
         }
-        self.running.insert(file.to_owned(), Instant::now());
+        self.running.insert((by, file.to_owned()), Instant::now());
         self.expected = self.expected.max(self.done + self.running.len());
     }
 
     /// A download has ended well. Returns what there is to say about it.
-    pub fn succeeded(&mut self, file: &str, size: Option<u64>) -> String {
-        let took = self.running.remove(file).map(|begun| begun.elapsed());
+    pub fn succeeded(&mut self, by: Option<u32>, file: &str, size: Option<u64>) -> String {
+        let took = self
+            .running
+            .remove(&(by, file.to_owned()))
+            .map(|begun| begun.elapsed());
         self.done += 1;
         self.expected = self.expected.max(self.done);
         let size = size.unwrap_or(0);
@@ -61,8 +64,8 @@ impl Downloads {
     }
 
     /// A download has failed, if it has begun.
-    pub fn failed(&mut self, file: &str) {
-        self.running.remove(file);
+    pub fn failed(&mut self, by: Option<u32>, file: &str) {
+        self.running.remove(&(by, file.to_owned()));
     }
 
     /// If there were several downloads, how much they were.
@@ -105,24 +108,28 @@ mod tests {
     fn each_download_is_told_and_all_together() {
         let file = |name: &str| format!("/gnu/store/{}-{name}", "0".repeat(32));
         let mut downloads = Downloads::expecting(2);
-        downloads.start(&file("one-1.0"));
-        downloads.start(&file("two"));
-        let said = downloads.succeeded(&file("one-1.0"), Some(2048));
+        downloads.start(None, &file("one-1.0"));
+        downloads.start(None, &file("two"));
+        let said = downloads.succeeded(None, &file("one-1.0"), Some(2048));
         assert_eq!(
             without_time(&said),
             "downloaded one-1.0, 2.00 KiB … (1 of 2)"
         );
-        downloads.failed(&file("two"));
+        downloads.failed(None, &file("two"));
         // From another server.
-        downloads.start(&file("two"));
-        downloads.start(&file("two"));
-        let said = downloads.succeeded(&file("two"), Some(1024));
+        downloads.start(None, &file("two"));
+        downloads.start(None, &file("two"));
+        let said = downloads.succeeded(None, &file("two"), Some(1024));
         assert_eq!(without_time(&said), "downloaded two, 1.00 KiB … (2 of 2)");
         // One more than expected, of which nothing was told before.
-        let said = downloads.succeeded("x", None);
+        let said = downloads.succeeded(None, "x", None);
         assert_eq!(said, "downloaded x, 0 B (3 of 3)");
+        // What one process reports is not another's.
+        downloads.start(None, "y");
+        let said = downloads.succeeded(Some(1), "y", None);
+        assert!(!said.contains(" in "), "{said}");
         let total = downloads.summary().unwrap();
-        assert_eq!(without_time(&total), "3 files downloaded, 3.00 KiB …");
+        assert_eq!(without_time(&total), "4 files downloaded, 3.00 KiB …");
         assert_eq!(Downloads::expecting(5).summary(), None);
     }
 
@@ -130,7 +137,7 @@ mod tests {
     fn what_a_daemon_invents_takes_no_memory() {
         let mut downloads = Downloads::default();
         for number in 0..1000 {
-            downloads.start(&number.to_string());
+            downloads.start(None, &number.to_string());
         }
         assert_eq!(downloads.running.len(), MAX_RUNNING);
     }

@@ -157,10 +157,15 @@ fn the_last_attempt_tells_where_it_was_built() {
 fn downloads_are_lines() {
     let item = format!("/gnu/store/{}-x-1.0", "0".repeat(32));
     let log = format!(
-        "@ substituter-started {item} substitute\n\
-         @ download-started {item} http://a/x 100\n\
-         @ download-progress {item} http://a/x 100 50\n{}\
+        "@ substituter-started {item} substitute\n{}{}\
          @ substituter-succeeded {item}\n",
+        wrapped(
+            1,
+            &format!(
+                "@ download-started {item} http://a/x 100\n\
+                 @ download-progress {item} http://a/x 100 50\n"
+            )
+        ),
         wrapped(
             1,
             &format!("@ download-succeeded {item} http://a/x 100\n\n")
@@ -200,4 +205,36 @@ fn only_a_terminal_gets_control_sequences() {
         shown(&colored, Detail::Everything),
         "\x1b[1mbold\x1b[0m\r\n"
     );
+}
+
+#[test]
+fn a_process_speaks_of_its_own_derivation_only() {
+    let started =
+        |name, pid| format!("@ build-started /{name}.drv - x86_64-linux /log/{name} {pid}\n");
+    let log = [
+        started("x", 1),
+        started("y", 2),
+        wrapped(1, "@ build-remote /y.drv evil\n"),
+        wrapped(2, "@ build-remote /y.drv good\n"),
+        // Of an unknown process, and by one that has ended.
+        wrapped(3, "@ build-remote /y.drv evil\n"),
+        "@ build-failed /x.drv - 1 why\n".to_owned(),
+        wrapped(1, "@ build-remote /x.drv evil\n"),
+    ]
+    .concat();
+    let mut out = Vec::new();
+    let mut printer = LogPrinter::new(
+        &mut out,
+        Detail::Everything,
+        Surface::Lines,
+        expecting(2),
+        None,
+    );
+    printer.write(log.as_bytes());
+    let builds = printer.finish().unwrap();
+    assert_eq!(builds.place_of("/x.drv"), Place::Daemon);
+    assert_eq!(builds.place_of("/y.drv"), Place::Machine("good".to_owned()));
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains("to 'evil'"), "{text}");
+    assert!(text.contains("x> @ build-remote /y.drv evil\n"), "{text}");
 }

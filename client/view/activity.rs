@@ -92,7 +92,8 @@ impl Activity {
                 derivation,
                 machine,
             } => {
-                if let Some(task) = self.task(derivation) {
+                let is_own = builder.is_none_or(|own| own == derivation);
+                if let Some(task) = self.task(derivation).filter(|_| is_own) {
                     task.machine = Some(machine.to_owned());
                 }
             }

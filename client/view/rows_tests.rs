@@ -183,6 +183,63 @@ fn what_others_are_called_controls_no_terminal() {
 }
 
 #[test]
+fn numbers_may_be_as_large_as_they_can_be() {
+    let mut activity = activity(2);
+    let item = path("texlive-2025");
+    for _ in 0..2 {
+        let progress = Trace::DownloadProgress {
+            file: &item,
+            url: "http://h/x",
+            size: Some(u64::MAX),
+            transferred: u64::MAX,
+        };
+        activity.happened(&progress, None);
+        let ended = Trace::DownloadSucceeded {
+            file: &item,
+            url: "http://h/x",
+            size: Some(u64::MAX),
+        };
+        activity.happened(&ended, None);
+        activity.happened(&progress, None);
+    }
+    let mut told = told();
+    let request = told.request.as_mut().unwrap();
+    request.done = u64::MAX;
+    request.running = 1;
+    request.waiting = u64::MAX;
+    request.unlisted_path = u64::MAX;
+    request.reasons = [("inputs".to_owned(), u64::MAX)].into();
+    request.end = Some(End {
+        earliest_s: u64::MAX,
+        latest_s: u64::MAX,
+    });
+    let running = told.running.get_mut(&path("build-0.drv")).unwrap();
+    running.elapsed_s = u64::MAX;
+    let texts = texts(&activity, Some(&told), "", 200, 60);
+    let last = texts.last().unwrap();
+    assert!(
+        last.contains(&format!("34 of {} done", usize::MAX)),
+        "{last}"
+    );
+}
+
+#[test]
+fn a_builder_speaks_of_its_own_derivation_only() {
+    let mut activity = activity(2);
+    let [own, other] = ["build-1.drv", "build-0.drv"].map(path);
+    let remote = Trace::BuildRemote {
+        derivation: &other,
+        machine: "evil",
+    };
+    activity.happened(&remote, Some(&own));
+    let machines = activity
+        .running
+        .iter()
+        .filter_map(|task| task.machine.as_ref());
+    assert!(machines.into_iter().all(|machine| machine != "evil"));
+}
+
+#[test]
 fn what_a_daemon_invents_takes_no_memory() {
     let activity = activity(10_000);
     assert!(activity.running.len() <= 4096);

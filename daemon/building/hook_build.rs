@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use formats::store_path::StorePath;
+use protocol::builder_filter::BuilderFilter;
 use protocol::helper_filter::HelperFilter;
 use protocol::trace::{BuildFailure, Trace};
 use store::Closure;
@@ -114,7 +115,7 @@ fn supervise(
     };
     let mut sources = [
         Source::new(output, Carries::HelperOutput(filter)),
-        Source::new(log, Carries::Log),
+        Source::new(log, Carries::Log(BuilderFilter::default())),
     ];
     std::thread::scope(|scope| {
         // The lines may be longer than a pipe's capacity, and the hook may write before it reads

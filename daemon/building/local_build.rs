@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bstr::ByteSlice;
 use formats::store_path::StorePath;
+use protocol::builder_filter::BuilderFilter;
 use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
 use store::Level;
@@ -301,7 +302,10 @@ impl<'a> Build<'a> {
             started: self.deadline.started(),
             log,
         };
-        let mut sources = [Source::new(running.log.into(), Carries::Log)];
+        let mut sources = [Source::new(
+            running.log.into(),
+            Carries::Log(BuilderFilter::default()),
+        )];
         Ok(monitor.watch(&mut running.child, &mut sources, false)?)
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use protocol::builder_filter::BuilderFilter;
 use protocol::helper_filter::HelperFilter;
 use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
@@ -52,8 +53,8 @@ impl Limits {
 
 /// The kind of data in a pipe.
 pub(super) enum Carries {
-    /// The build's output: sent to clients, kept in the log file, and limited in size.
-    Log,
+    /// The build's output: sent to clients, kept in the log file as it is, and limited in size.
+    Log(BuilderFilter),
     /// A hook's own output: sent to clients only.
     HelperOutput(HelperFilter),
 }
@@ -174,22 +175,25 @@ impl Monitor<'_> {
                     count => &buffer[..count],
                 };
                 last_output = Instant::now();
-                if let Carries::HelperOutput(filter) = &mut source.carries {
-                    self.helper_output(pid, filter.filter(data));
-                } else {
-                    log_bytes += data.len() as u64;
-                    if self.limits.log_size != 0 && log_bytes > self.limits.log_size {
-                        let text = format!(
-                            "{} killed after writing more than {} bytes of log output",
-                            self.name, self.limits.log_size
-                        );
-                        return self.limit_exceeded(child, text);
+                match &mut source.carries {
+                    Carries::HelperOutput(filter) => {
+                        self.helper_output(pid, filter.filter(data));
                     }
-                    self.attempt.log(LogRecord::BuildOutput {
-                        pid,
-                        data: data.into(),
-                    });
-                    self.log.write(data)?;
+                    Carries::Log(filter) => {
+                        log_bytes += data.len() as u64;
+                        if self.limits.log_size != 0 && log_bytes > self.limits.log_size {
+                            let text = format!(
+                                "{} killed after writing more than {} bytes of log output",
+                                self.name, self.limits.log_size
+                            );
+                            return self.limit_exceeded(child, text);
+                        }
+                        self.attempt.log(LogRecord::BuildOutput {
+                            pid,
+                            data: filter.filter(data).into(),
+                        });
+                        self.log.write(data)?;
+                    }
                 }
                 // The limits also apply while nobody reads: a builder must not exceed them because
                 // its client has stopped.

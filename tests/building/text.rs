@@ -55,6 +55,23 @@ fn a_system_forges_nothing() {
 }
 
 #[test]
+fn no_builder_says_where_something_is_built() {
+    if !is_ours() {
+        return; // Guix's sends it as it is
+    }
+    let setup = Setup::new(&[]);
+    for multiplexed in [false, true] {
+        let mut client = client(&setup, multiplexed);
+        let text = "echo '@ build-remote /victim.drv evil'; echo made > $out";
+        let drv = client.write(Script::new(&format!("remote-{multiplexed}"), text));
+        let built = client.build(&[&drv]);
+        built.succeeded();
+        built.said(" @ build-remote /victim.drv evil\n");
+        built.did_not_say("\n@ build-remote ");
+    }
+}
+
+#[test]
 fn variables_and_builders_forge_nothing() {
     if !is_ours() {
         return; // Guix's sends them as they are

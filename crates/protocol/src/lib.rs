@@ -6,12 +6,14 @@
 //! * [`client`]: connecting to a daemon and calling its operations;
 //! * [`server`]: the daemon's side of a connection;
 //! * [`trace`]: the lines about builds in a daemon's log that programs parse;
+//! * [`builder_filter`]: what builders print, without what could be taken for a hook's words;
 //! * [`helper_filter`]: what helper programs say, without what could deceive a client;
 //! * [`version`], [`frames`], [`codec`]: what both halves share.
 //!
 //! Described in `doc/spec/worker-protocol.md`. Both halves are compatible with Guix: the daemon
 //! goes by the *client's* version, and the client by the *daemon's*.
 
+pub mod builder_filter;
 pub mod client;
 pub mod codec;
 pub mod frames;

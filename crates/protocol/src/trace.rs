@@ -290,7 +290,8 @@ impl<'a> Trace<'a> {
 
     /// Whether a line that begins like `line` can be an event that a builder's output may carry:
     /// [`Trace::BuildRemote`], which a hook prints, or one of the downloads, which a builtin
-    /// builder prints. Any other event there is forged.
+    /// builder prints. Any other event there is forged, and so is a [`Trace::BuildRemote`] of a derivation
+    /// that this process does not build.
     pub fn may_begin_builder_event(line: &[u8]) -> bool {
         [&b"@ build-remote "[..], b"@ download-"]
             .iter()
