@@ -117,14 +117,17 @@ impl Log {
     /// Its contents, decompressed. At the end of the file, a reader waits for more as long as
     /// `goes_on` says so.
     fn open<'a>(&self, goes_on: impl Fn() -> bool + 'a) -> Result<Box<dyn Read + 'a>> {
-        Ok(self.open_end(u64::MAX, goes_on)?.reader)
+        Ok(self.open_end(u64::MAX, |_| Ok(()), goes_on)?.reader)
     }
 
     /// The same from close to the end on, where that can be done: of a file that isn't compressed, only so many
-    /// bytes are read of what is there.
+    /// bytes are read of what is there. `check` is asked before each read of the file, below the decompressor, which may
+    /// read much before it says something: it is told whether all has been read that was there at first, and its
+    /// error ends the reading.
     pub fn open_end<'a>(
         &self,
         bytes: u64,
+        check: impl Fn(bool) -> io::Result<()> + 'a,
         goes_on: impl Fn() -> bool + 'a,
     ) -> Result<Contents<'a>> {
         let doing = || format!("reading the log `{}'", self.file.display());
@@ -145,7 +148,15 @@ impl Log {
             file.seek(io::SeekFrom::Start(surplus))
                 .with_context(doing)?;
         }
-        let file = BufReader::new(Growing { file, goes_on });
+        let file = BufReader::new(Growing {
+            file,
+            old: match is_cut {
+                true => bytes,
+                false => metadata.len(),
+            },
+            check,
+            goes_on,
+        });
         let reader: Box<dyn Read + 'a> = match compression {
             Some("gz") => Box::new(GzDecoder::new(file)),
             Some("bz2") => Box::new(MultiBzDecoder::new(file)),
@@ -176,16 +187,21 @@ pub fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
 }
 
 /// A file that a daemon may still write to.
-struct Growing<F> {
+struct Growing<C, F> {
     file: File,
+    /// How many bytes are left of those that were there at first.
+    old: u64,
+    check: C,
     goes_on: F,
 }
 
-impl<F: Fn() -> bool> Read for Growing<F> {
+impl<C: Fn(bool) -> io::Result<()>, F: Fn() -> bool> Read for Growing<C, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            (self.check)(self.old == 0)?;
             let count = self.file.read(buffer)?;
             if count > 0 {
+                self.old = self.old.saturating_sub(count as u64);
                 return Ok(count);
             }
             if !(self.goes_on)() {

@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 use super::interval::INTERVAL;
 
-/// How many characters of a reason are shown.
-const REASON: usize = 300;
+/// How many bytes of a message are shown.
+const MESSAGE: usize = 300;
 
 /// The document without `version` and `time`.
 #[derive(Serialize)]
@@ -30,6 +30,9 @@ pub struct Document<'a> {
     pub machines: Option<&'a RawValue>,
     pub machines_error: Option<&'a str>,
     pub unlisted_machines: u64,
+    /// How many of the machines' past states are left out, and of how many the reason is.
+    pub unlisted_states: u64,
+    pub unlisted_reasons: u64,
     pub history_error: Option<String>,
     #[serde(serialize_with = "list")]
     pub failures: Option<&'a RawValue>,
@@ -139,6 +142,8 @@ impl<'a> Document<'a> {
             machines: None,
             machines_error: None,
             unlisted_machines: 0,
+            unlisted_states: 0,
+            unlisted_reasons: 0,
             history_error: None,
             failures: None,
             interval_s: INTERVAL,
@@ -168,11 +173,44 @@ pub fn whole(time: u64, fields: &str) -> String {
 
 /// A message, not too long, without control characters.
 pub fn text(text: &str) -> String {
-    let short: String = text.chars().take(REASON).collect();
-    printable(&short).into_owned()
+    shortened(text, MESSAGE)
+}
+
+/// A message without control characters, of so many bytes at most. One that was cut ends in an ellipsis.
+pub fn shortened(text: &str, bytes: usize) -> String {
+    const ELLIPSIS: &str = "…";
+    let mut short = String::new();
+    // The end of what leaves room for the ellipsis.
+    let mut end = 0;
+    for character in text.chars() {
+        short += &printable(character.encode_utf8(&mut [0; 4]));
+        if short.len() > bytes {
+            short.truncate(end);
+            short += ELLIPSIS;
+            return short;
+        }
+        if short.len() + ELLIPSIS.len() <= bytes {
+            end = short.len();
+        }
+    }
+    short
 }
 
 /// A value as JSON.
 pub fn raw<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        assert_eq!(shortened("abc\n", 5), "abc\\n");
+        assert_eq!(shortened("abcdef", 5), "ab…");
+        assert_eq!(shortened("ab\u{202e}\u{202e}", 12), "ab…");
+        assert_eq!(text(&"€".repeat(1000)).len(), MESSAGE);
+        assert!(text(&"\u{1b}".repeat(1000)).ends_with("}…"));
+    }
 }

@@ -5,14 +5,18 @@ use std::path::PathBuf;
 
 use farm::history::{Attempt, AttemptResult, UNKNOWN_MACHINE};
 use formats::StoreDir;
-use formats::printable::printable;
 use serde::Serialize;
 use store::Directories;
 
+use super::document::{shortened, text};
 use crate::log::newest_log;
 
 /// How many are shown.
 const SHOWN: usize = 100;
+/// How many bytes of a reason are shown.
+const REASON: usize = 300;
+/// How many bytes of a derivation's file name: with a hash, and the longest name.
+const FILE_NAME: usize = 1000;
 
 /// Whether an attempt has failed, be it the build's failure or a machine's.
 pub fn is_failure(result: AttemptResult) -> bool {
@@ -28,13 +32,13 @@ pub struct Failures {
 
 /// A failure as it is shown.
 #[derive(Serialize)]
-pub struct Row<'a> {
+pub struct Row {
     time: u64,
     drv: String,
     name: String,
     version: String,
     system: String,
-    machine: Option<&'a str>,
+    machine: Option<String>,
     kind: &'static str,
     result: &'static str,
     reason: String,
@@ -56,7 +60,8 @@ impl Failures {
     /// Adds an attempt if it has failed.
     pub fn add(&mut self, attempt: Attempt) {
         if is_failure(attempt.result) {
-            self.attempts.push_front(attempt);
+            let reason = shortened(&attempt.reason, REASON);
+            self.attempts.push_front(Attempt { reason, ..attempt });
             self.attempts.truncate(SHOWN);
         }
     }
@@ -67,15 +72,14 @@ impl Failures {
     }
 
     /// Those that are shown.
-    pub fn rows(&self) -> Vec<Row<'_>> {
+    pub fn rows(&self) -> Vec<Row> {
         self.attempts
             .iter()
             .map(|attempt| self.row(attempt))
             .collect()
     }
 
-    fn row<'a>(&self, attempt: &'a Attempt) -> Row<'a> {
-        let text = |text: &str| printable(text).into_owned();
+    fn row(&self, attempt: &Attempt) -> Row {
         let machine = attempt.machine.as_str();
         // Nothing but a derivation's own name finds a log.
         let derivation = self.store.join(&attempt.derivation).ok();
@@ -83,14 +87,17 @@ impl Failures {
         let log = derivation.and_then(|path| newest_log(&self.logs, path.base_name()));
         Row {
             time: attempt.time,
-            drv: text(&format!("{}/{}", self.store.as_str(), attempt.derivation)),
+            drv: shortened(
+                &format!("{}/{}", self.store.as_str(), attempt.derivation),
+                FILE_NAME,
+            ),
             name: text(&attempt.item.name),
             version: text(&attempt.item.version),
             system: text(&attempt.system),
-            machine: (machine != UNKNOWN_MACHINE).then_some(machine),
+            machine: (machine != UNKNOWN_MACHINE).then(|| text(machine)),
             kind: attempt.kind.name(),
             result: attempt.result.name(),
-            reason: text(&attempt.reason),
+            reason: attempt.reason.clone(),
             waited_s: attempt.times.waited.as_secs(),
             built_s: attempt.times.built.as_secs(),
             has_log: log.is_some(),

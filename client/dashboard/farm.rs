@@ -54,7 +54,10 @@ struct Listed {
     machines: Vec<Machine>,
     /// How many of them are not those of commands.
     in_files: usize,
+    /// Why they are unknown.
     error: Option<String>,
+    /// What is wrong with entries, whose machines are missing.
+    problem: Option<String>,
 }
 
 /// The machines as they are shown.
@@ -143,6 +146,8 @@ impl Farm {
         document.machines = machines.rows.as_deref();
         document.unlisted_machines = machines.unlisted;
         document.machines_error = machines.error.as_deref();
+        document.unlisted_states = shown.states.unlisted;
+        document.unlisted_reasons = shown.states.unlisted_reasons;
         if let Some(told) = &told {
             document.requests = Some(&told.requests);
             document.unlisted_requests = told.unlisted_requests;
@@ -167,7 +172,7 @@ impl Farm {
         let before = processor_time();
         let looked = self.look();
         let (shown, _) = self.past.look(time);
-        let states = |key: &str| shown.states.get(key).map(|states| &**states);
+        let states = |key: &str| shown.states.machines.get(key).map(|states| &**states);
         let machines = match (looked, told) {
             (Ok((listed, known)), _) if listed.error.is_none() || told.is_none() => {
                 let rows = listed.machines.iter().zip(&known).enumerate();
@@ -178,7 +183,11 @@ impl Farm {
                 Machines {
                     rows: document::raw(&rows.collect::<Vec<_>>()),
                     unlisted: listed.machines.len().saturating_sub(MACHINES_SHOWN) as u64,
-                    error: listed.error.as_deref().map(document::text),
+                    error: listed
+                        .error
+                        .as_ref()
+                        .or(listed.problem.as_ref())
+                        .map(|error| document::text(error)),
                     known: Arc::new(known),
                 }
             }
@@ -250,6 +259,7 @@ impl Farm {
         if self.listed.as_ref().is_none_or(|(until, _)| now >= *until) {
             let listed = match generated::load_known(&self.hook) {
                 Ok((list, in_files)) => Listed {
+                    problem: list.problem(),
                     machines: list.machines,
                     in_files,
                     error: None,
@@ -258,6 +268,7 @@ impl Farm {
                     machines: Vec::new(),
                     in_files: 0,
                     error: Some(error.to_string()),
+                    problem: None,
                 },
             };
             let kept = LISTED.max(now.elapsed().saturating_mul(LISTED_FACTOR));

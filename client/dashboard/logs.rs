@@ -1,7 +1,8 @@
 //! The ends of logs, and logs that grow.
 //!
 //! Logs are as long as builders make them, and compressed: the end of one is found by reading all of it. So only
-//! few are read at the same time, by threads of their own, and no longer than some seconds.
+//! few are read at the same time, by threads of their own, and no longer than some seconds. What is added to a log
+//! afterwards is read by as many as follow it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use tokio::sync::mpsc::{self, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::document;
 use super::responses::{COMMENT, KEEP_ALIVE, RETRY};
 use crate::log::{Log, is_locked};
 use crate::output;
@@ -33,8 +35,6 @@ const TURN: Duration = Duration::from_secs(10);
 const READING: Duration = Duration::from_secs(10);
 /// How many are followed at the same time.
 const FOLLOWERS: usize = 64;
-/// After how long something is sent of a log to whose end we don't get.
-const IMPATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a log can't be shown.
 #[derive(Debug)]
@@ -93,9 +93,7 @@ impl Logs {
     /// The end of a log, as it is now.
     pub async fn end(&self, name: &str) -> Result<String, Error> {
         let log = self.find(name)?;
-        let Ok(turn) = timeout(TURN, self.readers.clone().acquire_owned()).await else {
-            return Err(Error::Busy);
-        };
+        let turn = self.turn().await?;
         let read = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             end_of(&log)
@@ -108,32 +106,41 @@ impl Logs {
     }
 
     /// The end of a log, and then what is added to it, as events.
-    pub async fn follow(
-        &self,
-        name: &str,
-    ) -> Result<(mpsc::Receiver<Bytes>, OwnedSemaphorePermit), Error> {
+    pub async fn follow(&self, name: &str) -> Result<mpsc::Receiver<Bytes>, Error> {
         let log = self.find(name)?;
         let place = self
             .followers
             .clone()
             .try_acquire_owned()
             .map_err(|_| Error::Busy)?;
+        let turn = self.turn().await?;
         let (sender, receiver) = mpsc::channel(1);
         let store = self.directories.store.clone();
         let follow = move || {
+            // The thread goes on for a moment when the browser has gone.
+            let _place = place;
             let outputs: Vec<StorePath> = match read_derivation(&log.derivation, &store) {
                 Ok(derivation) => derivation.output_paths().cloned().collect(),
                 Err(_) => Vec::new(),
             };
             let _ = sender.blocking_send(Bytes::from_static(RETRY));
-            let _ = send_log(&log, &sender, || outputs.iter().any(is_locked));
-            let _ = sender.blocking_send(Bytes::from_static(b"event: end\ndata: {}\n\n"));
+            let sent = send_log(&log, &sender, turn, || outputs.iter().any(is_locked));
+            let error = sent.err().map(|error| output::text(&error));
+            let _ = sender.blocking_send(end_event(error.as_deref()).into());
         };
         let thread = std::thread::Builder::new().name("log".into());
         thread
             .spawn(follow)
             .map_err(|error| Error::Failed(error.to_string()))?;
-        Ok((receiver, place))
+        Ok(receiver)
+    }
+
+    /// Waits for a turn to read.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
+        match timeout(TURN, self.readers.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Error::Busy),
+        }
     }
 }
 
@@ -196,12 +203,16 @@ fn unfinished(bytes: &[u8]) -> usize {
 
 /// The end of a log.
 fn end_of(log: &Log) -> anyhow::Result<String> {
-    let mut contents = log.open_end(END as u64, || false)?;
+    let deadline = Instant::now() + READING;
+    let in_time = || match Instant::now() < deadline {
+        true => Ok(()),
+        false => Err(too_long(log)),
+    };
+    let mut contents = log.open_end(END as u64, move |_| in_time(), || false)?;
     let mut end = End {
         is_cut: contents.is_cut,
         ..End::default()
     };
-    let deadline = Instant::now() + READING;
     let mut buffer = vec![0; 64 << 10];
     loop {
         match contents.reader.read(&mut buffer) {
@@ -212,25 +223,43 @@ fn end_of(log: &Log) -> anyhow::Result<String> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
-        if Instant::now() >= deadline {
-            anyhow::bail!(
-                "the log is too long to be read here; `guix-client log {}' shows it",
-                log.derivation
-            );
-        }
+        in_time()?;
     }
     Ok(end.take(true))
 }
 
-/// Sends a log as events, until it ends, or nobody wants it.
+fn too_long(log: &Log) -> io::Error {
+    let text = format!(
+        "the log is too long to be read here; `guix-client log {}' shows it",
+        log.derivation
+    );
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+/// Sends a log as events, until it ends, or nobody wants it. The turn is over when all has been read that was there
+/// at first: before anything is sent, since a browser may take its time.
 fn send_log(
     log: &Log,
     events: &Sender<Bytes>,
+    turn: OwnedSemaphorePermit,
     is_running: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
     let end = RefCell::new(End::default());
     let sent = RefCell::new(Instant::now());
-    let begun = Instant::now();
+    let deadline = Instant::now() + READING;
+    let turn = RefCell::new(Some(turn));
+    let check = |is_new: bool| {
+        if events.is_closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if is_new {
+            turn.take();
+        }
+        match turn.borrow().is_some() && Instant::now() >= deadline {
+            true => Err(too_long(log)),
+            false => Ok(()),
+        }
+    };
     let send = |is_last: bool| {
         let text = end.borrow_mut().take(is_last);
         let event = match text.is_empty() {
@@ -243,14 +272,14 @@ fn send_log(
     };
     // Asked at the end of what there is.
     let goes_on = || {
+        turn.take();
         send(false);
         !events.is_closed() && is_running()
     };
-    let contents = log.open_end(END as u64, goes_on)?;
+    let contents = log.open_end(END as u64, check, goes_on)?;
     end.borrow_mut().is_cut = contents.is_cut;
     let mut reader = contents.reader;
     let mut buffer = vec![0; 32 << 10];
-    let mut is_at_end = false;
     while !events.is_closed() {
         match reader.read(&mut buffer) {
             Ok(0) => break,
@@ -260,13 +289,23 @@ fn send_log(
             Err(error) => return Err(error.into()),
         }
         // What was there before is not sent but for its end; what is added is.
-        is_at_end |= *sent.borrow() > begun || begun.elapsed() > IMPATIENCE;
-        if is_at_end {
-            send(false);
+        match turn.borrow().is_none() {
+            true => send(false),
+            false => check(false)?,
         }
     }
+    turn.take();
     send(true);
     Ok(())
+}
+
+/// The last event: with the error, if there is one.
+fn end_event(error: Option<&str>) -> String {
+    let data = match error {
+        Some(error) => serde_json::json!({ "error": document::text(error) }).to_string(),
+        None => "{}".to_owned(),
+    };
+    format!("event: end\ndata: {data}\n\n")
 }
 
 fn event(text: &str) -> String {

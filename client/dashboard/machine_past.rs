@@ -6,35 +6,61 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use farm::history::{Attempt, MachineState, State};
-use formats::printable::printable;
 use hook::standing::Condition;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::document::raw;
+use super::document::{raw, shortened};
 use super::interval::{self, INTERVAL};
 
 /// How many machines are remembered.
 const MACHINES: usize = 10_000;
 /// How many changes of a machine's state are remembered.
 const CHANGES: usize = 500;
+/// How many changes of all machines' states are remembered, and how many bytes of their reasons. Where there are
+/// more, fewer are remembered of each machine.
+const ALL_CHANGES: usize = 150_000;
+const ALL_REASONS: usize = 12 << 20;
+/// How many bytes of a reason are remembered.
+const REASON: usize = 120;
+/// How many bytes the longest name of a machine has that is remembered.
+const NAME: usize = 300;
+/// How many bytes of JSON the states of all machines have that are shown.
+const ALL_SHOWN: usize = 2 << 20;
 /// The most states of a machine that are shown.
 const SHOWN: usize = 200;
 
-/// What is known of all machines, by their `NAME:PORT`.
+/// What is known of all machines.
+pub struct MachinesPast {
+    /// By their `NAME:PORT`.
+    machines: HashMap<String, MachinePast>,
+    /// How many changes of a machine are remembered.
+    limit: usize,
+    /// How many of all machines are, and the bytes of their reasons.
+    changes: usize,
+    reasons: usize,
+}
+
+/// The states of machines, as far as there is room for them.
 #[derive(Default)]
-pub struct MachinesPast(HashMap<String, MachinePast>);
+pub struct ShownStates {
+    /// Those of each machine as JSON, the oldest first, by its `NAME:PORT`.
+    pub machines: BTreeMap<String, Box<RawValue>>,
+    /// How many states are left out, and of how many more the reason is.
+    pub unlisted: u64,
+    pub unlisted_reasons: u64,
+}
 
 #[derive(Default)]
 struct MachinePast {
     /// The intervals in which it has built something.
     busy: BTreeSet<u64>,
     /// From when on it was in a state, and why.
-    changes: BTreeMap<u64, (State, String)>,
+    changes: BTreeMap<u64, (State, Box<str>)>,
 }
 
 /// A state, until the next one.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Since<'a> {
     time: u64,
     state: &'static str,
@@ -45,20 +71,45 @@ struct Since<'a> {
 impl MachinesPast {
     /// Adds a row of the history.
     pub fn add_state(&mut self, state: MachineState) {
+        let limit = self.limit;
         let Some(machine) = self.machine(&state.machine) else {
             return;
         };
+        let change = (state.state, shortened(&state.reason, REASON).into());
         let last = machine.changes.last_key_value();
-        if last
-            .is_some_and(|(_, (before, reason))| *before == state.state && *reason == state.reason)
-        {
+        if last.is_some_and(|(_, last)| *last == change) {
             return;
         }
-        let reason = printable(&state.reason).into_owned();
-        machine.changes.insert(state.time, (state.state, reason));
-        if machine.changes.len() > CHANGES {
-            machine.changes.pop_first();
+        let added = change.1.len();
+        let replaced = machine.changes.insert(state.time, change);
+        let forgotten = match machine.changes.len() > limit {
+            true => machine.changes.pop_first().map(|(_, change)| change),
+            false => None,
+        };
+        self.changes += 1;
+        self.reasons += added;
+        for (_, reason) in [replaced, forgotten].into_iter().flatten() {
+            self.changes -= 1;
+            self.reasons -= reason.len();
         }
+        while self.limit > 1 && (self.changes > ALL_CHANGES || self.reasons > ALL_REASONS) {
+            self.limit /= 2;
+            let limit = self.limit;
+            for machine in self.machines.values_mut() {
+                while machine.changes.len() > limit {
+                    machine.changes.pop_first();
+                }
+            }
+            self.count();
+        }
+    }
+
+    /// Counts what is remembered.
+    fn count(&mut self) {
+        let changes = self.machines.values().flat_map(|one| one.changes.values());
+        (self.changes, self.reasons) = changes.fold((0, 0), |(count, bytes), (_, reason)| {
+            (count + 1, bytes + reason.len())
+        });
     }
 
     /// Adds an attempt to build something.
@@ -76,15 +127,16 @@ impl MachinesPast {
     }
 
     fn machine(&mut self, key: &str) -> Option<&mut MachinePast> {
-        if !self.0.contains_key(key) && self.0.len() >= MACHINES {
+        if !self.machines.contains_key(key) && (self.machines.len() >= MACHINES || key.len() > NAME)
+        {
             return None;
         }
-        Some(self.0.entry(key.to_owned()).or_default())
+        Some(self.machines.entry(key.to_owned()).or_default())
     }
 
     /// Forgets what was before a time, but for the state that a machine had then.
     pub fn forget_before(&mut self, first: u64) {
-        self.0.retain(|_, machine| {
+        self.machines.retain(|_, machine| {
             machine.busy = machine.busy.split_off(&first);
             let mut later = machine.changes.split_off(&first);
             if let Some((_, before)) = machine.changes.pop_last() {
@@ -93,22 +145,106 @@ impl MachinesPast {
             machine.changes = later;
             !(machine.busy.is_empty() && machine.changes.is_empty())
         });
+        self.count();
+        if self.changes < ALL_CHANGES / 4 && self.reasons < ALL_REASONS / 4 {
+            self.limit = (2 * self.limit).min(CHANGES);
+        }
     }
 
-    /// The states of each machine as JSON, the oldest first.
-    pub fn states(&self, first: u64, now: u64) -> BTreeMap<String, Box<RawValue>> {
-        let states = self.0.iter().filter_map(|(key, machine)| {
-            let states = raw(&machine.states(first, now))?;
-            Some((key.clone(), states))
-        });
-        states.collect()
+    /// The states of each machine. If there are too many for all, those who have most have fewer: without their
+    /// oldest reasons, and if that isn't enough, without their oldest states.
+    pub fn states(&self, first: u64, now: u64) -> ShownStates {
+        let mut shown = ShownStates::default();
+        let mut sizes = Vec::new();
+        let mut size = 0;
+        for (key, machine) in &self.machines {
+            let Some(states) = raw(&machine.states(first, now)) else {
+                continue;
+            };
+            sizes.push(states.get().len());
+            size += states.get().len();
+            match size <= ALL_SHOWN {
+                true => shown.machines.insert(key.clone(), states),
+                false => None,
+            };
+        }
+        if size <= ALL_SHOWN {
+            return shown;
+        }
+        shown.machines.clear();
+        let room = level(sizes, ALL_SHOWN);
+        for (key, machine) in &self.machines {
+            let all = machine.states(first, now);
+            let mut states = all.clone();
+            if let Some(text) = fit(&mut states, room) {
+                let with_reason = |states: &[Since<'_>]| {
+                    let given = states.iter().filter(|state| !state.reason.is_empty());
+                    given.count() as u64
+                };
+                let left_out = all.len() - states.len();
+                shown.unlisted += left_out as u64;
+                shown.unlisted_reasons += with_reason(&all[left_out..]) - with_reason(&states);
+                shown.machines.insert(key.clone(), text);
+            }
+        }
+        shown
     }
+}
+
+impl Default for MachinesPast {
+    fn default() -> MachinesPast {
+        MachinesPast {
+            machines: HashMap::new(),
+            limit: CHANGES,
+            changes: 0,
+            reasons: 0,
+        }
+    }
+}
+
+/// How much each may have of `room`, so that those who need less have all they need.
+fn level(mut sizes: Vec<usize>, mut room: usize) -> usize {
+    sizes.sort_unstable();
+    let count = sizes.len();
+    for (index, size) in sizes.into_iter().enumerate() {
+        let share = room / (count - index);
+        if size > share {
+            return share;
+        }
+        room -= size;
+    }
+    usize::MAX
+}
+
+/// The states as JSON of so many bytes at most: without the oldest reasons, and then the oldest states. The last
+/// state is always there, and its reason if there is any room for it.
+fn fit(states: &mut Vec<Since<'_>>, room: usize) -> Option<Box<RawValue>> {
+    let size = |state: &Since<'_>| raw(state).map_or(0, |text| text.get().len() + 1);
+    let mut surplus = (states.iter().map(size).sum::<usize>() + 2).saturating_sub(room);
+    let last = states.len().saturating_sub(1);
+    for state in &mut states[..last] {
+        if surplus > 0 && !state.reason.is_empty() {
+            let before = size(state);
+            state.reason = "";
+            surplus = surplus.saturating_sub(before - size(state));
+        }
+    }
+    let mut left_out = 0;
+    while surplus > 0 && left_out < last {
+        surplus = surplus.saturating_sub(size(&states[left_out]));
+        left_out += 1;
+    }
+    states.drain(..left_out);
+    if let (true, [last]) = (surplus > 0, states.as_mut_slice()) {
+        last.reason = "";
+    }
+    raw(states)
 }
 
 impl MachinePast {
     fn states(&self, first: u64, now: u64) -> Vec<Since<'_>> {
         let mut states: Vec<Since<'_>> = Vec::new();
-        let mut current: Option<&(State, String)> = None;
+        let mut current: Option<&(State, Box<str>)> = None;
         for time in (first..=now).step_by(INTERVAL as usize) {
             let mut worst = current;
             for (_, change) in self.changes.range(time..time + INTERVAL) {
@@ -119,9 +255,9 @@ impl MachinePast {
             }
             let is_busy = self.busy.contains(&time);
             let (condition, reason) = match worst {
-                Some((State::SetAside, reason)) => (Condition::Failing, reason.as_str()),
-                Some((State::Drained, reason)) => (Condition::Drained, reason.as_str()),
-                Some((State::Busy, reason)) => (Condition::Full, reason.as_str()),
+                Some((State::SetAside, reason)) => (Condition::Failing, &**reason),
+                Some((State::Drained, reason)) => (Condition::Drained, &**reason),
+                Some((State::Busy, reason)) => (Condition::Full, &**reason),
                 _ if is_busy => (Condition::Busy, ""),
                 Some((State::Ready, _)) => (Condition::Ready, ""),
                 // Nothing is known of it but that it has built.
@@ -198,7 +334,7 @@ mod tests {
     }
 
     fn shown(past: &MachinesPast, key: &str, now: u64) -> Vec<(u64, &'static str)> {
-        let machine = &past.0[key];
+        let machine = &past.machines[key];
         let states = machine.states(FIRST, now);
         states
             .iter()
@@ -217,11 +353,11 @@ mod tests {
         let now = FIRST + 10 * INTERVAL;
         let states = [(0, "ready"), (1, "busy"), (4, "failing"), (5, "ready")];
         assert_eq!(shown(&past, "a:22", now), states);
-        let json = &past.states(FIRST, now)["a:22"];
+        let json = &past.states(FIRST, now).machines["a:22"];
         assert!(json.get().contains(r#""reason":"gone\\n""#), "{json}");
         past.forget_before(now + INTERVAL);
         let later = past.states(now + INTERVAL, now + INTERVAL);
-        assert!(later["a:22"].get().contains("ready"));
+        assert!(later.machines["a:22"].get().contains("ready"));
     }
 
     #[test]
@@ -230,7 +366,7 @@ mod tests {
         past.add_attempt(&attempt("b:22", FIRST + 700, u64::MAX / 2000), FIRST);
         let states = [(0, "busy"), (2, "ready")];
         assert_eq!(shown(&past, "b:22", FIRST + 2000), states);
-        assert_eq!(past.0["b:22"].busy.len(), 2);
+        assert_eq!(past.machines["b:22"].busy.len(), 2);
     }
 
     #[test]
@@ -245,14 +381,52 @@ mod tests {
                 &reason,
             ));
         }
-        assert_eq!(past.0["a:22"].changes.len(), CHANGES);
+        assert_eq!(past.machines["a:22"].changes.len(), CHANGES);
         assert_eq!(
-            past.0["a:22"].states(FIRST, FIRST + 5000 * 600).len(),
+            past.machines["a:22"]
+                .states(FIRST, FIRST + 5000 * 600)
+                .len(),
             SHOWN
         );
         for number in 0..2 * MACHINES {
             past.add_state(state(&format!("m{number}:22"), FIRST, State::Ready, ""));
         }
-        assert_eq!(past.0.len(), MACHINES);
+        assert_eq!(past.machines.len(), MACHINES);
+    }
+
+    #[test]
+    fn all_machines_together_are_bounded() {
+        let mut past = MachinesPast::default();
+        let reason = "r".repeat(500);
+        for number in 0..200_u64 {
+            for machine in 0..1500 {
+                let reason = format!("{machine} {number} {reason}");
+                let name = format!("m{machine}:22");
+                past.add_state(state(&name, FIRST + number * 400, State::SetAside, &reason));
+            }
+        }
+        past.add_state(state("few:22", FIRST, State::SetAside, "its own reason"));
+        assert!(past.changes <= ALL_CHANGES && past.reasons <= ALL_REASONS);
+        let (changes, reasons) = (past.changes, past.reasons);
+        past.count();
+        assert_eq!((past.changes, past.reasons), (changes, reasons));
+        let shown = past.states(FIRST, FIRST + 200 * 400);
+        assert_eq!(shown.machines.len(), 1501);
+        let size: usize = shown.machines.values().map(|text| text.get().len()).sum();
+        assert!(size <= ALL_SHOWN && size > ALL_SHOWN / 2, "{size}");
+        assert!(
+            shown.unlisted_reasons > 10_000,
+            "{}",
+            shown.unlisted_reasons
+        );
+        // One that has few keeps them, and all keep their last state.
+        assert!(shown.machines["few:22"].get().contains("its own reason"));
+        assert!(shown.machines["m7:22"].get().contains("failing"));
+    }
+
+    #[test]
+    fn who_has_most_loses_most() {
+        assert_eq!(level(vec![10, 1, 10], 100), usize::MAX);
+        assert_eq!(level(vec![10, 1, 30, 20], 40), 14);
     }
 }

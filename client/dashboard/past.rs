@@ -14,7 +14,7 @@ use store::Directories;
 use super::document::raw;
 use super::failures::{Failures, is_failure};
 use super::interval::{self, INTERVAL};
-use super::machine_past::MachinesPast;
+use super::machine_past::{MachinesPast, ShownStates};
 
 /// How long to wait for those who write.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,8 +48,8 @@ pub struct Shown {
     pub failures: Option<Box<RawValue>>,
     /// What was done in each interval.
     pub throughput: Option<Box<RawValue>>,
-    /// The states of each machine, by its `NAME:PORT`.
-    pub states: BTreeMap<String, Box<RawValue>>,
+    /// The states of machines.
+    pub states: ShownStates,
 }
 
 /// Which file was read, and when it was changed.
@@ -132,11 +132,11 @@ impl Past {
         let version = match Version::of(&file) {
             Ok(version) => version,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.begin_anew(None);
-                return Err(format!(
-                    "there is no history in {} yet",
-                    self.directory.display()
-                ));
+                // Nothing was built yet.
+                if self.read.is_some() {
+                    self.begin_anew(None);
+                }
+                return Ok(());
             }
             Err(error) => {
                 return Err(format!(

@@ -89,7 +89,9 @@ fn refuse<T>(site: &Site, local: IpAddr, request: &Request<T>) -> Option<Respons
         refused.headers_mut().insert(header::ALLOW, allowed);
         return Some(refused);
     }
-    if is_of_another_page(request.headers()) {
+    if is_of_another_page(request.headers(), request.uri().path())
+        || has_other_origin(site, local, request.headers())
+    {
         return Some(refusal(
             StatusCode::FORBIDDEN,
             "another site's page has asked for this",
@@ -98,11 +100,35 @@ fn refuse<T>(site: &Site, local: IpAddr, request: &Request<T>) -> Option<Respons
     None
 }
 
-/// Whether a page of another site has asked, other than by a link.
-fn is_of_another_page(headers: &HeaderMap) -> bool {
-    let value = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_other = matches!(value("sec-fetch-site"), Some("cross-site" | "same-site"));
-    is_other && value("sec-fetch-mode") != Some("navigate")
+/// Whether a page of another site has asked, other than by a link to the page.
+fn is_of_another_page(headers: &HeaderMap, path: &str) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    let site = match (sites.next(), sites.next()) {
+        (None, _) => return false,
+        (Some(site), None) => site.as_bytes(),
+        (Some(_), Some(_)) => return true,
+    };
+    if !matches!(site, b"cross-site" | b"same-site") {
+        return false;
+    }
+    let says = |name: &str, word: &str| headers.get_all(name).iter().all(|value| value == word);
+    let is_link = path == "/"
+        && headers.contains_key("sec-fetch-mode")
+        && says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document");
+    !is_link
+}
+
+/// Whether a page has asked that was not served here.
+fn has_other_origin(site: &Site, local: IpAddr, headers: &HeaderMap) -> bool {
+    let is_ours = |origin: &HeaderValue| {
+        let host = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"));
+        host.is_some_and(|(_, host)| site.hosts.accept(host, local))
+    };
+    !headers.get_all(header::ORIGIN).iter().all(is_ours)
 }
 
 /// Pictures of the farm as events.
@@ -150,7 +176,7 @@ async fn log(site: &Arc<Site>, query: &str, is_head: bool) -> Response<Body> {
     match (follows, is_head) {
         (true, true) => content(responses::EVENTS, ""),
         (true, false) => match site.logs.follow(&name).await {
-            Ok((events, place)) => responses::events(events, place),
+            Ok(events) => responses::events(events, ()),
             Err(error) => refused_log(error),
         },
         (false, _) => match site.logs.end(&name).await {

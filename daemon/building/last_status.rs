@@ -45,6 +45,6 @@ pub(super) struct Kept {
 #[derive(Default)]
 pub(super) struct Listed {
     pub(super) machines: Vec<Machine>,
-    /// Why they are unknown.
+    /// Why they are unknown, or some of them are missing.
     pub(super) error: Option<String>,
 }

@@ -182,7 +182,10 @@ fn machines(engine: &Engine, known: &mut Option<(Instant, Arc<Listed>)>) -> Arc<
     let mut listed = Listed::default();
     if engine.settings.hook.usable().is_some() {
         match load(engine) {
-            Ok(list) => listed.machines = list.machines,
+            Ok(list) => {
+                listed.error = list.problem();
+                listed.machines = list.machines;
+            }
             Err(error) => listed.error = Some(error),
         }
     }

@@ -22,6 +22,16 @@ pub struct MachineList {
 }
 
 impl MachineList {
+    /// The first mistake, and how many more there are: why machines are missing.
+    pub fn problem(&self) -> Option<String> {
+        let first = self.problems.first()?;
+        match self.problems.len() - 1 {
+            0 => Some(first.to_string()),
+            1 => Some(format!("{first}; and one more problem")),
+            more => Some(format!("{first}; and {more} more problems")),
+        }
+    }
+
     /// What to tell the administrator: mistakes first, then what has no effect.
     pub fn complaints(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(&self.warnings)

@@ -12,7 +12,7 @@ use crate::drained::{self, Drained};
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::slots;
-use crate::standing::Standing;
+use crate::standing::{Condition, Standing};
 
 /// For how many seconds what a machine has said of itself is told to Prometheus, which takes all it is told
 /// for new.
@@ -30,7 +30,8 @@ pub struct Known {
     status: MachineStatus,
 }
 
-/// Looks at what is known of machines.
+/// Looks at what is known of machines. One whose files can't be read is failing, and says why; if none's can, that is
+/// an error.
 pub fn known(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<Known>> {
     let all = drained::keys(directories).context("looking for drained machines")?;
     let look = |machine: &Machine| -> io::Result<Known> {
@@ -50,10 +51,40 @@ pub fn known(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<
             status,
         })
     };
-    let looked = machines
-        .iter()
-        .map(|machine| look(machine).with_context(|| format!("looking at '{}'", machine.name)));
-    looked.collect()
+    let mut last_error = None;
+    let mut failed = 0;
+    let looked = machines.iter().map(|machine| {
+        look(machine).unwrap_or_else(|error| {
+            failed += 1;
+            let known = unreadable(machine, directories, &error);
+            last_error = Some((machine, error));
+            known
+        })
+    });
+    let looked: Vec<Known> = looked.collect();
+    match last_error {
+        Some((machine, error)) if failed == looked.len() => {
+            Err(error).with_context(|| format!("looking at '{}'", machine.name))
+        }
+        _ => Ok(looked),
+    }
+}
+
+/// A machine whose files can't be read.
+fn unreadable(machine: &Machine, directories: &HookDirectories, error: &io::Error) -> Known {
+    let health = Health::default();
+    let standing = Standing {
+        building: Vec::new(),
+        why_not: Some(format!("what is known of it cannot be read: {error}")),
+        condition: Condition::Failing,
+    };
+    let status = MachineStatus::remembered(machine, directories, &health, &standing, &None);
+    Known {
+        standing,
+        drained: None,
+        health,
+        status,
+    }
 }
 
 /// What is known in Prometheus's text format. What machines have said of themselves is left out if that is long ago.

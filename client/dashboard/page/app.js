@@ -13,6 +13,9 @@ const SILENCE = 30;
 /** After how many seconds in the background the page asks for nothing any more. */
 const UNSEEN = 300;
 
+/** How many failures the server lists at most. */
+const FAILURES = 100;
+
 /** What waits for one of these has all it needs but a place to be built. */
 const READY = ["machine", "slot", "fair-share", "build-user", "limit", "hook-turn"];
 
@@ -37,12 +40,14 @@ function tilesOf(farm) {
   const slots = sum(machines, "slots");
   const used = sum(machines, "slots_used");
   const hour = failures.filter((failure) => failure.time > farm.time - 3600).length;
+  // No more are listed: there may be more.
+  const atLeast = hour >= FAILURES ? " or more" : "";
   return [
     ["Running", count(sum(requests, "running")), requests.length ? `for ${counted(requests.length + farm.unlisted_requests, "request")}` : "", false],
     ["Waiting", count(sum(requests, "waiting")), "", false],
     ["Slots in use", slots ? `${count(used)} of ${count(slots)}` : "none", slots ? `${Math.round((100 * used) / slots)} %` : "no build machines", false],
     ["Machines", count(machines.length + farm.unlisted_machines), text, numbers.failing > 0],
-    ["Failures", count(hour), "in the last hour", hour > 0],
+    ["Failures", `${count(hour)}${atLeast}`, "in the last hour", hour > 0],
   ];
 }
 

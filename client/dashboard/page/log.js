@@ -1,7 +1,7 @@
 // The panel with the end of a log, which grows while the build runs.
 
 import { byId, say } from "./dom.js";
-import { baseName, cleanLog, itemName } from "./text.js";
+import { baseName, clean, cleanLog, itemName } from "./text.js";
 
 /** How many characters of a log are kept, and after how many a line is cut. */
 const KEPT = 400_000;
@@ -88,9 +88,11 @@ export class LogPanel {
       say(this.state, "Live");
     });
     source.addEventListener("log", (event) => this.tail.add(JSON.parse(event.data)));
-    source.addEventListener("end", () => {
+    source.addEventListener("end", (event) => {
       source.close();
-      say(this.state, this.tail.node.textContent ? "The log is complete" : "The log is empty");
+      const { error } = JSON.parse(event.data);
+      if (error) say(this.state, `The log cannot be shown to its end: ${clean(error)}`);
+      else say(this.state, this.tail.node.textContent ? "The log is complete" : "The log is empty");
     });
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CLOSED) say(this.state, "There is no log of it here, or the server does not answer");

@@ -131,7 +131,8 @@ export class Machines {
 
   set(farm) {
     this.time = farm.time;
-    say(this.error, farm.machines_error ? `The build machines are unknown: ${clean(farm.machines_error)}` : "");
+    const words = farm.machines.length ? "Build machines are missing" : "The build machines are unknown";
+    say(this.error, farm.machines_error ? `${words}: ${clean(farm.machines_error)}` : "");
     show(this.error, Boolean(farm.machines_error));
     show(this.legend, farm.machines.length > 0);
     this.table.total = farm.machines.length + (farm.unlisted_machines ?? 0);

@@ -108,8 +108,8 @@ fn other_names_and_other_sites_get_nothing() {
         ),
         ("Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: cors\r\n", 403),
         (
-            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n",
-            200,
+            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+            403,
         ),
         (
             "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n",
@@ -121,6 +121,43 @@ fn other_names_and_other_sites_get_nothing() {
             asked(&format!("Host: localhost\r\n{fetch}")),
             status,
             "{fetch}"
+        );
+    }
+    // A link elsewhere leads to the page, and to nothing else; no frame has it.
+    let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    for (path, more, status) in [
+        ("/", "", 200),
+        ("/", "Sec-Fetch-Dest: document\r\n", 200),
+        ("/", "Sec-Fetch-Dest: iframe\r\n", 403),
+        (
+            "/",
+            "Sec-Fetch-Dest: document\r\nSec-Fetch-Dest: iframe\r\n",
+            403,
+        ),
+        ("/", "Sec-Fetch-Site: none\r\n", 403),
+        ("/", "Origin: http://localhost:8090\r\n", 200),
+        ("/", "Origin: http://evil.example\r\n", 403),
+        ("/app.js", "Sec-Fetch-Dest: document\r\n", 403),
+        ("/api/v1/log?drv=x", "Sec-Fetch-Dest: document\r\n", 403),
+    ] {
+        let headers = format!("Host: localhost\r\n{link}{more}");
+        assert_eq!(
+            dashboard.ask("GET", path, &headers).status,
+            status,
+            "{path} {more}"
+        );
+    }
+    for (origin, status) in [
+        ("http://127.0.0.1:8090", 200),
+        ("https://farm.example.org", 200),
+        ("null", 403),
+        ("https://evil.example", 403),
+        ("http://localhost.evil.example", 403),
+    ] {
+        assert_eq!(
+            asked(&format!("Host: localhost\r\nOrigin: {origin}\r\n")),
+            status,
+            "{origin}"
         );
     }
     // What is no HTTP at all.
@@ -220,7 +257,7 @@ fn a_browser_that_reads_nothing_is_left() {
     dashboard.stop();
 }
 
-fn resident_kib(dashboard: &Dashboard) -> u64 {
+pub fn resident_kib(dashboard: &Dashboard) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", dashboard.child.id())).unwrap();
     let line = status
         .lines()

@@ -1,5 +1,6 @@
 //! `guix-client dashboard`, over real connections: what it serves, and to whom it serves nothing.
 
+mod bounds;
 mod browser;
 mod chromium;
 mod contents;
