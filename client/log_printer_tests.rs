@@ -32,6 +32,21 @@ fn shown_on(surface: Surface, log: &str, detail: Detail) -> String {
     last
 }
 
+/// What is known of two builds at the end of this log, and what is shown of them.
+fn of_two(log: &str) -> (Builds, String) {
+    let mut out = Vec::new();
+    let mut printer = LogPrinter::new(
+        &mut out,
+        Detail::Everything,
+        Surface::Lines,
+        expecting(2),
+        None,
+    );
+    printer.write(log.as_bytes());
+    let builds = printer.finish().unwrap();
+    (builds, String::from_utf8(out).unwrap())
+}
+
 fn wrapped(pid: u32, output: &str) -> String {
     format!("@ build-log {pid} {}\n{output}", output.len())
 }
@@ -88,20 +103,11 @@ fn lines_of_several_builds_are_whole_and_named() {
     ]
     .map(String::as_str)
     .concat();
-    let mut out = Vec::new();
-    let mut printer = LogPrinter::new(
-        &mut out,
-        Detail::Everything,
-        Surface::Lines,
-        expecting(2),
-        None,
-    );
-    printer.write(log.as_bytes());
-    let builds = printer.finish().unwrap();
+    let (builds, text) = of_two(&log);
     assert_eq!(builds.place_of(&one), Place::Daemon);
     assert_eq!(builds.place_of("/other.drv"), Place::Unknown);
     assert_eq!(
-        String::from_utf8(out).unwrap(),
+        text,
         format!(
             "building {one}...\nalone\nbeg\nbuilding {two}...\none-1.0> un\n\
              two> left right\ntwo> the end\nbuild of {two} failed\n\
@@ -222,19 +228,9 @@ fn a_process_speaks_of_its_own_derivation_only() {
         wrapped(1, "@ build-remote /x.drv evil\n"),
     ]
     .concat();
-    let mut out = Vec::new();
-    let mut printer = LogPrinter::new(
-        &mut out,
-        Detail::Everything,
-        Surface::Lines,
-        expecting(2),
-        None,
-    );
-    printer.write(log.as_bytes());
-    let builds = printer.finish().unwrap();
+    let (builds, text) = of_two(&log);
     assert_eq!(builds.place_of("/x.drv"), Place::Daemon);
     assert_eq!(builds.place_of("/y.drv"), Place::Machine("good".to_owned()));
-    let text = String::from_utf8(out).unwrap();
     assert!(!text.contains("to 'evil'"), "{text}");
     assert!(text.contains("x> @ build-remote /y.drv evil\n"), "{text}");
 }
