@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 use super::{TEST_TIMEOUT, wait_for};
@@ -40,6 +40,10 @@ pub fn with_job_control(command: &mut Command, line: &str) {
 impl Terminal {
     /// Starts a program, whose standard streams are a new terminal of this size.
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Terminal {
+        // In the background, a shell has its commands ignore it, and they have theirs: nothing that is typed
+        // would interrupt them.
+        // SAFETY: SIG_DFL runs no code.
+        unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
         let terminal = openpty(Some(&size(columns, rows)), None).unwrap();
         // Whoever has it too would keep it from hanging up.
         fcntl(&terminal.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
