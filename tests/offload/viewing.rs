@@ -35,7 +35,7 @@ fn a_terminal_shows_which_machine_builds_what_and_how_long_its_like_takes() {
     let mut command = farm.site.command(CLIENT);
     command.args(["build", "-k"]).env("NO_COLOR", "1");
     command.args(drvs.iter().map(|drv| drv.path.as_str()));
-    let mut terminal = Terminal::start(farm.on_head(&command), 100, 30);
+    let mut terminal = Terminal::start(farm.on_head(&command), 200, 30);
     let row = |screen: &Screen, name: &str| {
         let start = format!("{name}  ");
         let row = screen.lines.iter().find(|line| line.starts_with(&start));
@@ -73,7 +73,7 @@ fn a_terminal_shows_which_machine_builds_what_and_how_long_its_like_takes() {
     farm.open("go");
     let (status, text) = terminal.end();
     assert_eq!(status.code(), Some(1), "{text:?}");
-    let screen = Screen::showing(&text, (100, 1000));
+    let screen = Screen::showing(&text, (200, 1000));
     let end = screen
         .after(&format!("failed: {}", drvs[1].path))
         .join("\n");
@@ -81,7 +81,7 @@ fn a_terminal_shows_which_machine_builds_what_and_how_long_its_like_takes() {
     // (It is not told again if it is right above.)
     assert!(
         screen
-            .after(&format!("build of {}", drvs[1].path))
+            .after(&format!("building {}", drvs[1].path))
             .iter()
             .any(|line| line.ends_with("failing says")),
         "{screen:#?}"
