@@ -15,7 +15,6 @@ mod frame;
 mod greeting;
 mod hello;
 mod link;
-mod patient;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -28,7 +27,6 @@ pub use hello::{
     Class, Compression, Failure, KeeperHello, Status, StoreIdentity, WorkerHello, decode, encode,
 };
 pub use link::{Link, Received, Settings};
-pub use patient::PatientPipe;
 pub use reader::FrameReader;
 pub use writer::FrameWriter;
 

@@ -11,11 +11,11 @@ use super::frame::{Frame, HEADER, Header, Kind};
 use super::greeting::{Greeting, Search};
 
 /// The size of the buffer: the longest frame.
-const BUFFER: usize = 4 * (HEADER + PAYLOAD_LIMIT);
+const BUFFER: usize = HEADER + PAYLOAD_LIMIT;
 /// A reader that gets less than this at a time, and lacks more, is faster than what comes before it.
-const LITTLE: usize = 16 << 10;
+const LITTLE: usize = 8 << 10;
 /// How long it waits then for more to come. (A pipe holds what comes meanwhile.)
-const NAP: Duration = Duration::from_micros(1000);
+const NAP: Duration = Duration::from_micros(300);
 
 /// Reads what the other side sends. It holds one frame, and the window of the decompressor.
 ///

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use system::pipe;
 use system::poll::wait_readable;
 use system::process::Child;
@@ -25,6 +26,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const TERM_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the cancelling command may take.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many bytes the pipes to and from the command hold: whoever writes much and whoever reads it wake each
+/// other less.
+const PIPE_SIZE: i32 = 1 << 20;
 /// How many bytes of its errors are kept.
 const ERRORS_LIMIT: usize = 16 << 10;
 
@@ -50,8 +54,8 @@ impl Job {
         let (its_input, input) = pipe::pipe()?;
         let (output, its_output) = pipe::pipe()?;
         for pipe in [&input, &output] {
-            // Whoever writes much and whoever reads it wake each other less.
-            pipe::widen(pipe);
+            // Otherwise, it holds as much as others.
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         }
         let (errors, its_errors) = pipe::pipe()?;
         let child = scheduler_command::spawn(&plan.command, plan.run_as.as_deref())?

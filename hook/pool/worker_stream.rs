@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::events::{Event, Events, StreamEnd};
 use super::failure::{Failure, FailureKind, last_lines};
 use crate::frames::{
-    Class, Compression, FrameError, FrameReader, FrameWriter, KeeperHello, Kind, Link, PatientPipe,
-    Received, Settings, Status, VERSION, WorkerHello, decode, encode,
+    Class, Compression, FrameError, FrameReader, FrameWriter, KeeperHello, Kind, Link, Received,
+    Settings, Status, VERSION, WorkerHello, decode, encode,
 };
 
 /// The longest name that a worker gives, in bytes.
@@ -58,7 +58,7 @@ fn talk(
     hello: &KeeperHello,
     events: &Events,
 ) -> Result<StreamEnd, FrameError> {
-    let input: Box<dyn Write + Send> = Box::new(PatientPipe::new(input)?);
+    let input: Box<dyn Write + Send> = Box::new(input);
     let mut writer = FrameWriter::new(input);
     writer.greet()?;
     writer.write(Kind::Hello, 0, &encode(hello))?;

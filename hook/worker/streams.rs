@@ -35,8 +35,6 @@ fn inherited(number: i32, name: &str) -> Result<File> {
     let fd = fd.with_context(|| format!("standard {name} is closed"))?;
     // A launcher may have left it so.
     system::pipe::set_nonblocking(&fd, false)?;
-    // A scheduler that passes on little at a time is kept waiting less.
-    system::pipe::widen(&fd);
     Ok(fd.into())
 }
 

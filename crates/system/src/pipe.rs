@@ -31,13 +31,6 @@ pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Has a pipe hold up to 1 MiB, as much as a pipe of any user may, if nothing forbids that; usually, it
-/// holds 64 KiB. What is no pipe stays as it is.
-pub fn widen(pipe: impl AsFd) {
-    // A narrow one does, too.
-    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1 << 20));
-}
-
 /// Takes a descriptor that this process has inherited (for example, a hook's descriptor 4).
 ///
 /// Returns `None` if the number is not open. The result is close-on-exec. The number itself is
