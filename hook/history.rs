@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use farm::ItemName;
 use farm::history::{Attempt, AttemptResult, Kind, Limits, Times, Token, Writer, WriterOptions};
 use formats::StorePath;
+use formats::derivation::Derivation;
 use store::Store;
 use system::clock::unix_time;
 
@@ -32,19 +33,19 @@ pub fn writer(directories: &HookDirectories) -> Option<Arc<Writer>> {
     })))
 }
 
-/// The largest derivation that is read only for its name, in bytes.
+/// The largest derivation that is read here, in bytes: what hooks want to know of it is no more than useful.
 const DERIVATION_LIMIT: u64 = 1 << 20;
 
-/// What a derivation makes; by the name of its file, if it cannot be read or is large.
-pub fn item(store: &Store, derivation: &StorePath) -> ItemName {
-    let read = || -> Option<ItemName> {
-        if store.derivation_size(derivation).ok()? > DERIVATION_LIMIT {
-            return None;
-        }
-        let read = store.read_derivation(derivation).ok()?;
-        Some(ItemName::of_derivation(derivation, &read))
-    };
-    read().unwrap_or_else(|| ItemName::of(derivation.base_name()))
+/// A derivation, unless it cannot be read or is large.
+pub fn read_derivation(store: &Store, path: &StorePath) -> Option<Derivation> {
+    let is_small = store.derivation_size(path).ok()? <= DERIVATION_LIMIT;
+    is_small.then(|| store.read_derivation(path).ok())?
+}
+
+/// What a derivation makes; by the name of its file, if it was not read.
+pub fn item(path: &StorePath, derivation: Option<&Derivation>) -> ItemName {
+    let by_name = || ItemName::of(path.base_name());
+    derivation.map_or_else(by_name, |read| ItemName::of_derivation(path, read))
 }
 
 /// A part of an attempt.
@@ -124,7 +125,7 @@ impl Course {
         let attempt = Attempt {
             time: unix_time(),
             derivation: derivation.base_name().to_owned(),
-            item: item(store, derivation),
+            item: item(derivation, read_derivation(store, derivation).as_ref()),
             system: request.system.clone(),
             machine: machine.key(),
             speed: machine.speed,

@@ -10,12 +10,11 @@ use farm::ItemName;
 use farm::estimate::{Basis, Estimates};
 use farm::history::{self, Attempt, AttemptResult, Filter, Reader, literal};
 use formats::StorePath;
+use formats::derivation::Derivation;
 use store::{Directories, Quiet, Store, StoreOptions};
 
 use crate::have::{HashIds, ItemId};
 
-/// The largest derivation that is read, in bytes.
-const DERIVATION_LIMIT: u64 = 1 << 20;
 /// The maximum number of inputs that are looked at.
 const MOST_ITEMS: usize = 20_000;
 /// How long that may take.
@@ -39,6 +38,8 @@ pub struct LazyInputs {
     directories: Directories,
     derivation: String,
     store: OnceCell<Option<Store>>,
+    /// The derivation, and its name in the store.
+    read: OnceCell<Option<(StorePath, Option<Derivation>)>>,
     inputs: OnceCell<Option<Inputs>>,
     usual: OnceCell<Usual>,
 }
@@ -50,6 +51,7 @@ impl LazyInputs {
             directories: directories.clone(),
             derivation: derivation.to_owned(),
             store: OnceCell::new(),
+            read: OnceCell::new(),
             inputs: OnceCell::new(),
             usual: OnceCell::new(),
         }
@@ -57,12 +59,12 @@ impl LazyInputs {
 
     /// The inputs, if they can be found out.
     pub fn get(&self) -> Option<&Inputs> {
-        let find = || Inputs::of(self.store()?, &self.path()?);
+        let find = || {
+            let deadline = Instant::now() + PATIENCE;
+            let (_, derivation) = self.read()?;
+            Inputs::of(self.store()?, derivation.as_ref()?, deadline)
+        };
         self.inputs.get_or_init(find).as_ref()
-    }
-
-    fn path(&self) -> Option<StorePath> {
-        self.directories.store.parse(&self.derivation).ok()
     }
 
     fn store(&self) -> Option<&Store> {
@@ -70,11 +72,20 @@ impl LazyInputs {
         self.store.get_or_init(open).as_ref()
     }
 
+    fn read(&self) -> Option<&(StorePath, Option<Derivation>)> {
+        let read = || {
+            let path = self.directories.store.parse(&self.derivation).ok()?;
+            let derivation = crate::history::read_derivation(self.store()?, &path);
+            Some((path, derivation))
+        };
+        self.read.get_or_init(read).as_ref()
+    }
+
     /// What is built.
     fn item(&self) -> ItemName {
-        match (self.store(), self.path()) {
-            (Some(store), Some(path)) => crate::history::item(store, &path),
-            _ => ItemName::of(&self.derivation),
+        match self.read() {
+            Some((path, derivation)) => crate::history::item(path, derivation.as_ref()),
+            None => ItemName::of(&self.derivation),
         }
     }
 
@@ -125,14 +136,9 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Those of a derivation; `None` if they can't be found out quickly, for whatever reason.
-    pub fn of(store: &Store, derivation: &StorePath) -> Option<Inputs> {
-        let deadline = Instant::now() + PATIENCE;
-        if store.derivation_size(derivation).ok()? > DERIVATION_LIMIT {
-            return None;
-        }
-        let read = store.read_derivation(derivation).ok()?;
-        let items = store.input_sizes(&read, MOST_ITEMS, deadline).ok()??;
+    /// Those of a derivation; `None` if they can't be found out until then, for whatever reason.
+    fn of(store: &Store, derivation: &Derivation, deadline: Instant) -> Option<Inputs> {
+        let items = store.input_sizes(derivation, MOST_ITEMS, deadline).ok()??;
         let sizes = items.iter().map(|(path, size)| (ItemId::of(path), *size));
         Some(Inputs::new(
             sizes.filter_map(|(id, size)| Some((id?, size))),

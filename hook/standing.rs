@@ -97,6 +97,15 @@ impl Standing {
             condition,
         }
     }
+
+    /// That of a machine whose files can't be read.
+    pub fn unreadable(error: &io::Error) -> Standing {
+        Standing {
+            building: Vec::new(),
+            why_not: Some(format!("what is known of it cannot be read: {error}")),
+            condition: Condition::Failing,
+        }
+    }
 }
 
 #[cfg(test)]

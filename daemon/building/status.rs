@@ -12,7 +12,7 @@ use farm::status::{
 use formats::printable::printable_json;
 use hook::directories::HookDirectories;
 use hook::machines::MachineList;
-use hook::standing::{Condition, Standing};
+use hook::standing::Standing;
 use system::clock::unix_time;
 
 use super::engine::Engine;
@@ -137,11 +137,7 @@ fn look(
                 building,
                 why_not,
                 condition,
-            } = standing.unwrap_or_else(|error| Standing {
-                building: Vec::new(),
-                why_not: Some(error.to_string()),
-                condition: Condition::Failing,
-            });
+            } = standing.unwrap_or_else(|error| Standing::unreadable(&error));
             let told = Machine {
                 name: machine.name.chars().take(NAME_SHOWN).collect(),
                 port: machine.port,
@@ -211,7 +207,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_takes_more_bytes_than_is_counted(text in "(?s).{0,300}", number: u64) {
+        fn nothing_takes_more_bytes_than_is_counted(
+            text in "(?s).{0,300}|[\u{e0000}-\u{e007f}\u{200b}\u{85}]{0,300}",
+            number: u64,
+        ) {
             let in_json = |value: String| printable_json(&value).len();
             let build = Running {
                 path: text.clone(),

@@ -12,7 +12,7 @@ use crate::drained::{self, Drained};
 use crate::health::Health;
 use crate::machines::Machine;
 use crate::slots;
-use crate::standing::{Condition, Standing};
+use crate::standing::Standing;
 
 /// For how many seconds what a machine has said of itself is told to Prometheus, which takes all it is told
 /// for new.
@@ -73,11 +73,7 @@ pub fn known(machines: &[Machine], directories: &HookDirectories) -> Result<Vec<
 /// A machine whose files can't be read.
 fn unreadable(machine: &Machine, directories: &HookDirectories, error: &io::Error) -> Known {
     let health = Health::default();
-    let standing = Standing {
-        building: Vec::new(),
-        why_not: Some(format!("what is known of it cannot be read: {error}")),
-        condition: Condition::Failing,
-    };
+    let standing = Standing::unreadable(error);
     let status = MachineStatus::remembered(machine, directories, &health, &standing, &None);
     Known {
         standing,

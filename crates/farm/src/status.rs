@@ -77,12 +77,16 @@ impl Room {
     }
 }
 
+/// How many bytes a character takes in JSON at most: two escapes beyond the first 65,536.
+const MOST_OF_CHARACTER: usize = 12;
+
 /// How many bytes a text takes in JSON at most.
 pub fn text_size(text: &str) -> usize {
     let of = |c: char| match c {
         '"' | '\\' => 2,
         ' '..='~' => 1,
-        _ => 6,
+        ..'\u{10000}' => 6,
+        _ => MOST_OF_CHARACTER,
     };
     3 + text.chars().map(of).sum::<usize>()
 }
@@ -211,7 +215,7 @@ impl Running {
     /// How many bytes it takes in JSON at most, with the name of a machine that isn't known yet.
     pub fn size(&self) -> usize {
         let place = match self.place.as_str() {
-            "hook" => 6 * (NAME_SHOWN + 10),
+            "hook" => MOST_OF_CHARACTER * (NAME_SHOWN + 10),
             place => text_size(place),
         };
         ENTRY_FRAME + text_size(&self.path) + place

@@ -111,17 +111,9 @@ impl Reader {
         &self,
         after: i64,
         since: u64,
-        mut tell: impl FnMut(Attempt),
+        tell: impl FnMut(Attempt),
     ) -> Result<i64, Error> {
-        let query = format!(
-            "select {ATTEMPT} from attempts where id > ?1 and id <= ?2 and time >= ?3 order by id"
-        );
-        self.rows_after("attempts", &query, after, since, |row| {
-            if let Some(attempt) = attempt(row)? {
-                tell(attempt);
-            }
-            Ok(())
-        })
+        self.rows_after(ATTEMPT, "attempts", (after, since), attempt, tell)
     }
 
     /// The same for states of machines.
@@ -129,35 +121,31 @@ impl Reader {
         &self,
         after: i64,
         since: u64,
-        mut tell: impl FnMut(MachineState),
+        tell: impl FnMut(MachineState),
     ) -> Result<i64, Error> {
-        let query = format!(
-            "select {STATE} from states where id > ?1 and id <= ?2 and time >= ?3 order by id"
-        );
-        self.rows_after("states", &query, after, since, |row| {
-            if let Some(state) = machine_state(row)? {
-                tell(state);
-            }
-            Ok(())
-        })
+        self.rows_after(STATE, "states", (after, since), machine_state, tell)
     }
 
-    fn rows_after(
+    fn rows_after<T>(
         &self,
+        columns: &str,
         table: &str,
-        query: &str,
-        after: i64,
-        since: u64,
-        mut tell: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+        (after, since): (i64, u64),
+        parse: fn(&Row<'_>) -> rusqlite::Result<Option<T>>,
+        mut tell: impl FnMut(T),
     ) -> Result<i64, Error> {
         let mut ask = || {
             let newest = format!("select coalesce(max(id), 0) from {table}");
             let last: i64 = self.connection.query_row(&newest, [], |row| row.get(0))?;
-            let mut select = self.connection.prepare(query)?;
+            let mut select = self.connection.prepare(&format!(
+                "select {columns} from {table} where id > ?1 and id <= ?2 and time >= ?3 order by id"
+            ))?;
             let since = i64::try_from(since).unwrap_or(i64::MAX);
             let mut rows = select.query([after, last, since])?;
             while let Some(row) = rows.next()? {
-                tell(row)?;
+                if let Some(row) = parse(row)? {
+                    tell(row);
+                }
             }
             Ok(last)
         };
