@@ -86,6 +86,9 @@ pub struct Log {
     pub file: PathBuf,
 }
 
+/// That something is no file name of a derivation.
+pub struct BadName;
+
 impl Log {
     /// The log of a derivation, or of an item that was built here.
     pub fn find(daemon: &mut Daemon, path: &StorePath) -> Result<Log> {
@@ -93,11 +96,9 @@ impl Log {
             true => BTreeSet::from([path.clone()]),
             false => daemon.connection.query_valid_derivers(path)?,
         };
-        let directory = daemon.directories.log.join("drvs");
-        let logs = derivations.into_iter().filter_map(|derivation| {
-            let file = newest_log(&directory, derivation.base_name())?;
-            Some(Log { derivation, file })
-        });
+        let logs = derivations
+            .into_iter()
+            .filter_map(|derivation| Log::of_derivation(&daemon.directories, derivation));
         let mut logs: Vec<Log> = logs.collect();
         match (logs.pop(), daemon.is_local) {
             (Some(log), _) => Ok(log),
@@ -112,6 +113,15 @@ impl Log {
     pub fn of_derivation(directories: &Directories, derivation: StorePath) -> Option<Log> {
         let file = newest_log(&directories.log.join("drvs"), derivation.base_name())?;
         Some(Log { derivation, file })
+    }
+
+    /// The same, if this is a derivation's file name: nothing else finds a log.
+    pub fn of_name(directories: &Directories, name: &str) -> Result<Option<Log>, BadName> {
+        let derivation = directories.store.join(name).map_err(|_| BadName)?;
+        match derivation.is_derivation() && derivation.is_well_formed() {
+            true => Ok(Log::of_derivation(directories, derivation)),
+            false => Err(BadName),
+        }
     }
 
     /// Its contents, decompressed. At the end of the file, a reader waits for more as long as
@@ -175,7 +185,7 @@ pub struct Contents<'a> {
 }
 
 /// The log of a derivation. The daemon's compression may have changed since an older build.
-pub fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
+fn newest_log(directory: &Path, derivation: &str) -> Option<PathBuf> {
     let (start, rest) = derivation.split_at_checked(2)?;
     let files =
         ["", ".gz", ".bz2"].map(|suffix| directory.join(start).join(format!("{rest}{suffix}")));

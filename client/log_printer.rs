@@ -156,19 +156,18 @@ impl<W: Write> LogPrinter<W> {
             }
             let line = std::mem::take(&mut build.line);
             build.inside_line = !complete;
-            match may_be_event && complete && self.may_report(&line) {
-                true => self.event(&line, Some(self.builder)),
-                false if self.ends_download(&line) => {}
-                false => self.builder_line(&line),
+            let is_event = may_be_event && complete && self.event(&line, Some(self.builder));
+            if !is_event && !self.ends_download(&line) {
+                self.builder_line(&line);
             }
         }
     }
 
-    /// Whether the current process may report this: of derivations, it may speak of its own only.
-    fn may_report(&mut self, line: &[u8]) -> bool {
-        match Trace::parse(&String::from_utf8_lossy(line)) {
-            Some(Trace::BuildRemote { derivation, .. }) => {
-                self.builds.of_process(self.builder).derivation() == Some(derivation)
+    /// Whether this process may report this: of derivations, it may speak of its own only.
+    fn may_report(&mut self, trace: &Trace<'_>, builder: Option<u32>) -> bool {
+        match (builder, trace) {
+            (Some(pid), Trace::BuildRemote { derivation, .. }) => {
+                self.builds.of_process(pid).derivation() == Some(*derivation)
             }
             _ => true,
         }

@@ -1,15 +1,13 @@
 //! The last failures.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 
 use farm::history::{Attempt, AttemptResult, UNKNOWN_MACHINE};
-use formats::StoreDir;
 use serde::Serialize;
 use store::Directories;
 
 use super::document::{shortened, text};
-use crate::log::newest_log;
+use crate::log::Log;
 
 /// How many are shown.
 const SHOWN: usize = 100;
@@ -25,8 +23,7 @@ pub fn is_failure(result: AttemptResult) -> bool {
 
 /// The last failures, the newest first.
 pub struct Failures {
-    store: StoreDir,
-    logs: PathBuf,
+    directories: Directories,
     attempts: VecDeque<Attempt>,
 }
 
@@ -51,8 +48,7 @@ impl Failures {
     /// None yet.
     pub fn new(directories: &Directories) -> Failures {
         Failures {
-            store: directories.store.clone(),
-            logs: directories.log.join("drvs"),
+            directories: directories.clone(),
             attempts: VecDeque::new(),
         }
     }
@@ -81,14 +77,11 @@ impl Failures {
 
     fn row(&self, attempt: &Attempt) -> Row {
         let machine = attempt.machine.as_str();
-        // Nothing but a derivation's own name finds a log.
-        let derivation = self.store.join(&attempt.derivation).ok();
-        let derivation = derivation.filter(|path| path.is_derivation() && path.is_well_formed());
-        let log = derivation.and_then(|path| newest_log(&self.logs, path.base_name()));
+        let log = Log::of_name(&self.directories, &attempt.derivation);
         Row {
             time: attempt.time,
             drv: shortened(
-                &format!("{}/{}", self.store.as_str(), attempt.derivation),
+                &format!("{}/{}", self.directories.store.as_str(), attempt.derivation),
                 FILE_NAME,
             ),
             name: text(&attempt.item.name),
@@ -100,7 +93,7 @@ impl Failures {
             reason: attempt.reason.clone(),
             waited_s: attempt.times.waited.as_secs(),
             built_s: attempt.times.built.as_secs(),
-            has_log: log.is_some(),
+            has_log: matches!(log, Ok(Some(_))),
         }
     }
 }

@@ -45,8 +45,6 @@ pub struct Farm {
     /// The machines, and until when they are good enough.
     machines: Option<(Instant, Arc<Machines>)>,
     past: Past,
-    /// The names of those whose requests are in progress.
-    users: BTreeMap<u32, String>,
 }
 
 /// The machines of the machine files.
@@ -116,7 +114,6 @@ impl Farm {
             listed: None,
             machines: None,
             past: Past::new(directories),
-            users: BTreeMap::new(),
         })
     }
 
@@ -130,15 +127,13 @@ impl Farm {
             Ok(told) => (Some(told), None),
             Err(error) => (None, Some(document::text(&output::text(&error)))),
         };
-        self.users = told
-            .as_ref()
-            .map(|told| users(&told.requests))
-            .unwrap_or_default();
+        let users = told.as_ref().map(|told| users(&told.requests));
+        let users = users.unwrap_or_default();
         let before = processor_time();
         let machines = self.machines(told.as_ref(), time);
         let looked = processor_time().saturating_sub(before);
         let (shown, history_error) = self.past.look(time);
-        let mut document = Document::new(&self.host, &self.users);
+        let mut document = Document::new(&self.host, &users);
         document.error = error;
         document.history_error = history_error.map(document::text);
         document.failures = shown.failures.as_deref();

@@ -79,15 +79,8 @@ impl Logs {
 
     /// The log of the derivation with this file name.
     fn find(&self, name: &str) -> Result<Log, Error> {
-        let derivation = self
-            .directories
-            .store
-            .join(name)
-            .map_err(|_| Error::BadName)?;
-        if !derivation.is_derivation() || !derivation.is_well_formed() {
-            return Err(Error::BadName);
-        }
-        Log::of_derivation(&self.directories, derivation).ok_or(Error::NoLog)
+        let log = Log::of_name(&self.directories, name);
+        log.map_err(|_| Error::BadName)?.ok_or(Error::NoLog)
     }
 
     /// The end of a log, as it is now.
@@ -215,17 +208,24 @@ fn end_of(log: &Log) -> anyhow::Result<String> {
     };
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match contents.reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => end.add(&buffer[..count]),
-            // The end of a compressed one is missing while a build runs.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+        match read(&mut *contents.reader, &mut buffer)? {
+            0 => break,
+            count => end.add(&buffer[..count]),
         }
         in_time()?;
     }
     Ok(end.take(true))
+}
+
+/// Reads on; 0 at the end. That of a compressed log is missing while a build runs.
+fn read(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 fn too_long(log: &Log) -> io::Error {
@@ -281,12 +281,9 @@ fn send_log(
     let mut reader = contents.reader;
     let mut buffer = vec![0; 32 << 10];
     while !events.is_closed() {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => end.borrow_mut().add(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+        match read(&mut *reader, &mut buffer)? {
+            0 => break,
+            count => end.borrow_mut().add(&buffer[..count]),
         }
         // What was there before is not sent but for its end; what is added is.
         match turn.borrow().is_none() {

@@ -32,7 +32,7 @@ pub fn metrics(gathered: &Gathered) -> String {
         &mut text,
         "up",
         "Whether the build daemon answers",
-        &[("", is_up.into())],
+        [("", is_up.into())],
     );
     if let Some(requests) = requests {
         let sum =
@@ -42,21 +42,21 @@ pub fn metrics(gathered: &Gathered) -> String {
             &mut text,
             "requests",
             "Requests of clients in progress",
-            &[("", all)],
+            [("", all)],
         );
         let running = sum(|request| request.running);
         gauge(
             &mut text,
             "running",
             "Builds and downloads that run",
-            &[("", running)],
+            [("", running)],
         );
         let waiting = sum(|request| request.waiting);
         gauge(
             &mut text,
             "waiting",
             "Builds and downloads that wait",
-            &[("", waiting)],
+            [("", waiting)],
         );
         let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
         for (reason, count) in requests.iter().flat_map(|request| &request.reasons) {
@@ -65,25 +65,25 @@ pub fn metrics(gathered: &Gathered) -> String {
                 *sum = sum.saturating_add(*count);
             }
         }
-        let labels: Vec<(String, u64)> = reasons
+        let labelled = reasons
             .into_iter()
-            .map(|(reason, count)| (format!("{{reason=\"{}\"}}", label(&reason)), count))
-            .collect();
-        let labels: Vec<(&str, u64)> = labels
-            .iter()
-            .map(|(label, count)| (&**label, *count))
-            .collect();
+            .map(|(reason, count)| (format!("{{reason=\"{}\"}}", label(&reason)), count));
         gauge(
             &mut text,
             "waiting_for",
             "Those that wait, by the reason",
-            &labels,
+            labelled,
         );
     }
     text + &known::metrics(&gathered.known, gathered.time)
 }
 
-fn gauge(text: &mut String, name: &str, help: &str, values: &[(&str, u64)]) {
+fn gauge<L: std::fmt::Display>(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) {
     let _ = writeln!(
         text,
         "# HELP guix_farm_{name} {help}\n# TYPE guix_farm_{name} gauge"

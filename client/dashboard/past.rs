@@ -34,11 +34,9 @@ pub struct Past {
     last_attempt: i64,
     last_state: i64,
     error: Option<String>,
-    /// What was made of all this, and at which time.
+    /// What was made of all this, and at which time; `None` if there is news since.
     shown: Shown,
     shown_at: Option<u64>,
-    /// Whether something has been added since.
-    has_news: bool,
 }
 
 /// The history as JSON.
@@ -80,7 +78,7 @@ impl Past {
     /// Nothing is known yet.
     pub fn new(directories: &Directories) -> Past {
         Past {
-            directory: directories.state.join("offload"),
+            directory: directories.offload(),
             failures: Failures::new(directories),
             machines: MachinesPast::default(),
             intervals: BTreeMap::new(),
@@ -90,7 +88,6 @@ impl Past {
             error: None,
             shown: Shown::default(),
             shown_at: None,
-            has_news: false,
         }
     }
 
@@ -103,7 +100,7 @@ impl Past {
         }
         let is_old =
             |at: u64| interval::of(at) != interval::of(now) || now.abs_diff(at) >= LOGS_CHECKED;
-        if self.has_news || self.shown_at.is_none_or(is_old) {
+        if self.shown_at.is_none_or(is_old) {
             self.show(now);
         }
         (&self.shown, self.error.as_deref())
@@ -124,7 +121,6 @@ impl Past {
             states: self.machines.states(first, now),
         };
         self.shown_at = Some(now);
-        self.has_news = false;
     }
 
     fn update(&mut self, now: u64) -> Result<(), String> {
@@ -169,7 +165,9 @@ impl Past {
         }
         let after = self.last_state;
         let states = reader.states_after(after, since, |state| self.machines.add_state(state))?;
-        self.has_news |= attempts > self.last_attempt || states > after;
+        if attempts > self.last_attempt || states > after {
+            self.shown_at = None;
+        }
         self.last_attempt = attempts;
         self.last_state = states;
         Ok(())
@@ -190,7 +188,7 @@ impl Past {
         self.last_attempt = 0;
         self.last_state = 0;
         self.read = read;
-        self.has_news = true;
+        self.shown_at = None;
     }
 
     fn count(&mut self, attempt: &Attempt, since: u64) {

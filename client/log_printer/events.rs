@@ -8,12 +8,16 @@ use super::{BOLD, Detail, GREEN, LogPrinter, RED};
 use crate::builds::Build;
 
 impl<W: Write> LogPrinter<W> {
-    /// Shows an event, which this builder or hook, or the daemon, has reported.
-    pub(super) fn event(&mut self, line: &[u8], builder: Option<u32>) {
+    /// Shows an event, which this builder or hook, or the daemon, has reported. Returns false if it must not report
+    /// that. What isn't known is left out.
+    pub(super) fn event(&mut self, line: &[u8], builder: Option<u32>) -> bool {
         let line = String::from_utf8_lossy(line);
         let Some(trace) = Trace::parse(&line) else {
-            return;
+            return true;
         };
+        if !self.may_report(&trace, builder) {
+            return false;
+        }
         self.tell_view(&trace, builder);
         match trace {
             Trace::BuildLog { pid, length } => {
@@ -81,6 +85,7 @@ impl<W: Write> LogPrinter<W> {
             | Trace::DownloadProgress { .. }
             | Trace::BuildPostponed { .. } => {}
         }
+        true
     }
 
     fn tell_view(&mut self, trace: &Trace<'_>, builder: Option<u32>) {

@@ -87,14 +87,13 @@ impl Row {
         let elapsed = now.saturating_duration_since(task.begun).as_secs();
         // The build may be another client's, and older.
         let elapsed = told.map_or(elapsed, |told| elapsed.max(told.elapsed_s));
-        let place = match &task.machine {
-            Some(machine) => printable(machine).into_owned(),
-            None if task.is_fetch => "fetch".to_owned(),
-            None => match told.map(|told| told.place.as_str()) {
-                Some("hook") => "sending".to_owned(),
-                Some(place) if place.starts_with("machine ") => printable(&place[8..]).into_owned(),
-                _ => "here".to_owned(),
-            },
+        let told_place = told.map_or("", |told| told.place.as_str());
+        let place = match (&task.machine, told_place.strip_prefix("machine ")) {
+            (Some(machine), _) => printable(machine).into_owned(),
+            (None, _) if task.is_fetch => "fetch".to_owned(),
+            (None, Some(machine)) => printable(machine).into_owned(),
+            (None, None) if told_place == "hook" => "sending".to_owned(),
+            (None, None) => "here".to_owned(),
         };
         let time = match told.and_then(|told| told.usual_s) {
             Some(usual) if columns >= ROOM_FOR_USUAL => {

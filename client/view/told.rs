@@ -44,13 +44,11 @@ impl Told {
                 && count >= targets.len() as u64
         };
         let mut told = Told::default();
-        for request in status.requests {
+        for mut request in status.requests {
             // If there are several, all do the same.
             let ours = told.request.is_none() && is_ours(&request);
-            let running = request
-                .builds
-                .iter()
-                .map(|one| (one.path.clone(), one.clone()));
+            let builds = std::mem::take(&mut request.builds);
+            let running = builds.into_iter().map(|one| (one.path.clone(), one));
             told.running.extend(running);
             if ours {
                 told.request = Some(request);

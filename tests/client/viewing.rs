@@ -9,22 +9,16 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::fixture::{Fixture, GUIX_CLIENT, Run};
+use crate::fixture::{Fixture, GUIX_CLIENT, Run, wait_for_file};
 use crate::harness::derivations::{Client, Drv, Script};
+use crate::harness::is_ours;
 use crate::harness::terminal::{Screen, Terminal, with_job_control};
-use crate::harness::{eventually, is_ours};
 
 /// `guix-client build` with these words, as it runs on a terminal.
 fn build(fixture: &Fixture, words: &[&str]) -> Command {
     let mut command = fixture.site.command(GUIX_CLIENT);
     command.arg("build").args(words).env_remove("NO_COLOR");
     command
-}
-
-/// Waits until somebody has made this file.
-#[track_caller]
-fn wait_for_gate(fixture: &Fixture, name: &str) {
-    assert!(eventually(|| fixture.gate(name).exists()), "no {name}");
 }
 
 fn touch(fixture: &Fixture, name: &str) -> String {
@@ -154,7 +148,7 @@ fn hostile_builders_leave_the_terminal_alone() {
     );
     let drv = client.write(Script::new("evil", &script));
     let mut terminal = Terminal::start(build(&fixture, &[drv.path.as_str()]), 80, 24);
-    wait_for_gate(&fixture, "said");
+    wait_for_file(&fixture.gate("said"));
     // The emulator panics at any sequence that isn't ours.
     let screen = terminal.wait_for("open line", |screen| screen.has_line("no end"));
     for line in ["abred", "20 %"] {

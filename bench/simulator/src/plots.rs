@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::fairness::Shared;
@@ -36,6 +37,22 @@ macro_rules! draw_curves {
             .border_style(BLACK)
             .draw()?;
     }};
+}
+
+/// Adds the legend, and writes the picture.
+fn finish<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    picture: &DrawingArea<SVGBackend<'a>, Shift>,
+    file: &Path,
+) -> Result<()> {
+    chart
+        .configure_series_labels()
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    picture
+        .present()
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 /// How many points a curve has.
@@ -73,14 +90,7 @@ pub fn draw(compared: &Compared, directory: &Path) -> Result<()> {
         .draw_series(LineSeries::new([(bound, 0.0), (bound, height)], &BLACK))?
         .label("bound")
         .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], BLACK));
-    chart
-        .configure_series_labels()
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
-    picture
-        .present()
-        .with_context(|| format!("writing {}", file.display()))
+    finish(&mut chart, &picture, &file)
 }
 
 /// Draws how much longer each of the small clients takes than with its share for itself.
@@ -116,14 +126,7 @@ pub fn draw_shares(shared: &Shared, directory: &Path) -> Result<()> {
             .label(*name)
             .legend(move |place| Circle::new(place, 4, colour.filled()));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
-    picture
-        .present()
-        .with_context(|| format!("writing {}", file.display()))
+    finish(&mut chart, &picture, &file)
 }
 
 /// Draws each figure by the number of machines.

@@ -5,7 +5,7 @@ import { LogPanel } from "./log.js";
 import { Machines, summary } from "./machines.js";
 import { Throughput } from "./plots.js";
 import { Requests, nameClients } from "./requests.js";
-import { clean, clock, count, counted, itemName } from "./text.js";
+import { clean, clock, count, counted, itemName, sum } from "./text.js";
 import { Failures, Running, Waiting, reasonsOf } from "./work.js";
 
 /** After how many seconds without a word the server is asked whether it is there. */
@@ -31,12 +31,9 @@ const sections = {
   throughput: new Throughput(content("throughput")),
 };
 
-const sum = (list, field) => list.reduce((total, one) => total + one[field], 0);
-
-/** What matters at a glance: `[name, value, remark, whether it is bad]`. */
-function tilesOf(farm) {
+/** What matters at a glance, with the summary of the machines: `[name, value, remark, whether it is bad]`. */
+function tilesOf(farm, { numbers, text }) {
   const { requests, machines, failures } = farm;
-  const { numbers, text } = summary(machines);
   const slots = sum(machines, "slots");
   const used = sum(machines, "slots_used");
   const hour = failures.filter((failure) => failure.time > farm.time - 3600).length;
@@ -126,11 +123,12 @@ function receive(text) {
 function render() {
   const title = `Build farm of ${clean(farm.host ?? "this machine", 80)}`;
   say(byId("title"), title);
-  const failing = summary(farm.machines).numbers.failing;
+  const machines = summary(farm.machines);
+  const { failing } = machines.numbers;
   const words = [`${count(sum(farm.requests, "running"))} running`];
   if (failing) words.unshift(`${counted(failing, "machine fails", "machines fail")}`);
   document.title = `${words.join(", ")} – ${title}`;
-  tileList.set(tilesOf(farm));
+  tileList.set(tilesOf(farm, machines));
   say(byId("verdict"), verdictOf(farm));
   noticeList.set(noticesOf(farm));
   show(byId("notices"), byId("notices").childElementCount > 0);

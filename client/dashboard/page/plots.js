@@ -1,7 +1,7 @@
 // What was done over time: plots, each with its numbers as a table.
 
 import { el, say, setAll, show, svg } from "./dom.js";
-import { bytes, clock, count } from "./text.js";
+import { bytes, clock, count, sum } from "./text.js";
 
 const HEIGHT = 170;
 const MARGIN = { top: 10, right: 8, bottom: 22, left: 58 };
@@ -87,7 +87,7 @@ class Plot {
     this.entries.forEach((entry, index) => {
       const number = value(entry);
       if (kind === "line") {
-        text += `${index ? "L" : "M"}${(MARGIN.left + (index + 0.5) * this.unit).toFixed(1)} ${this.y(number)}`;
+        text += `${index ? "L" : "M"}${this.x(index + 0.5)} ${this.y(number)}`;
       } else if (number > 0) {
         const gap = this.unit > 4 ? 1 : 0;
         const right = MARGIN.left + (index + 1) * this.unit - gap;
@@ -127,7 +127,7 @@ class Plot {
   pointAt(index) {
     const entry = index === null ? undefined : this.entries[index];
     this.chosen = entry ? index : null;
-    setAll(this.cursor, { d: entry ? `M${(MARGIN.left + (index + 0.5) * this.unit).toFixed(1)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}` : "" });
+    setAll(this.cursor, { d: entry ? `M${this.x(index + 0.5)} ${MARGIN.top}V${HEIGHT - MARGIN.bottom}` : "" });
     say(this.readout, entry ? this.row(entry).map((text, place) => (place ? `${this.series[place - 1].label} ${text}` : text)).join(", ") : "");
   }
 
@@ -184,7 +184,7 @@ export class Throughput {
   set(farm) {
     const entries = farm.throughput;
     this.interval = farm.interval_s ?? 600;
-    const slots = farm.machines.reduce((sum, machine) => sum + machine.slots, 0);
+    const slots = sum(farm.machines, "slots");
     const changed = slots !== this.slots;
     this.slots = slots;
     const some = entries.some((entry) => entry.builds || entry.failed || entry.busy_s);

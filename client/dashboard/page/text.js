@@ -17,6 +17,9 @@ const TERMINAL = new RegExp(
 
 const escaped = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
 
+/** The sum of a field of all of these. */
+export const sum = (list, field) => list.reduce((total, one) => total + one[field], 0);
+
 /** Text of somebody else's, on one line, `limit` characters at most. */
 export function clean(text, limit = 300) {
   const whole = String(text ?? "");

@@ -2,7 +2,7 @@
 
 import { el, nameButton, say, setAll, show } from "./dom.js";
 import { Table } from "./table.js";
-import { clean, clock, count, duration, itemName } from "./text.js";
+import { clean, clock, count, duration, itemName, sum } from "./text.js";
 
 /** Reasons for which something waits, in a few words; those that more machines or slots could help come first. */
 const REASONS = {
@@ -114,7 +114,7 @@ export class Running {
 
   set(farm) {
     this.said = this.time = farm.time;
-    this.table.total = farm.requests.reduce((sum, request) => sum + request.running, 0);
+    this.table.total = sum(farm.requests, "running");
     const builds = ofAll(farm, "builds");
     for (const build of builds) build.elapsed = build.elapsed_s;
     this.table.set(builds);
@@ -151,7 +151,7 @@ export class Waiting {
 
   set(farm) {
     const numbers = reasonsOf(farm);
-    this.table.total = farm.requests.reduce((sum, request) => sum + request.waiting, 0);
+    this.table.total = sum(farm.requests, "waiting");
     const waits = ofAll(farm, "waits");
     this.table.set(waits);
     // The list may be cut; these numbers are of all.

@@ -1,12 +1,11 @@
 //! What a hook says, which may be what a build machine has said.
 
 use std::cell::RefCell;
-use std::net::TcpListener;
 
 use protocol::client::{Address, Options};
 use serde_json::Value;
 
-use super::super::harness::eventually;
+use super::super::harness::{eventually, servers};
 use super::*;
 
 /// An event that is the daemon's to report, one that is a hook's, and terminal sequences.
@@ -88,9 +87,7 @@ fn who_comes_over_tcp_is_told_neither_users_nor_what_hooks_say() {
     if !is_ours() {
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = servers::free_port();
     let site = site("hook", SECRETIVE);
     let unix = format!("--listen={}", site.socket().display());
     let tcp = format!("--listen=127.0.0.1:{port}");
