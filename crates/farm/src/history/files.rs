@@ -222,14 +222,22 @@ impl Files {
 
     /// The format's version; 0 if the file is empty.
     fn version(&self, connection: &Connection) -> Result<i64, Error> {
-        let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let explain = |error| self.explain(error);
-        let version = number("user_version").map_err(explain)?;
-        let tables = "select count(*) from sqlite_master";
-        let tables: i64 = connection
-            .query_row(tables, [], |row| row.get(0))
-            .map_err(explain)?;
-        let application = number("application_id").map_err(explain)?;
+        let read = || {
+            let number = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+            let version: i64 = number("user_version")?;
+            let application: i64 = number("application_id")?;
+            let tables = "select count(*) from sqlite_master";
+            let tables: i64 = connection.query_row(tables, [], |row| row.get(0))?;
+            Ok((version, application, tables))
+        };
+        // At one point in time: another process may be creating the tables.
+        let at_once = || {
+            connection.execute_batch("savepoint version")?;
+            let read = read();
+            let released = connection.execute_batch("release version");
+            read.and_then(|read| released.map(|()| read))
+        };
+        let (version, application, tables) = at_once().map_err(|error| self.explain(error))?;
         match version {
             0 if tables == 0 => Ok(0),
             _ if application != APPLICATION => Err(Error::Foreign(self.file.clone())),

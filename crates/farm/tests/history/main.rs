@@ -441,6 +441,25 @@ fn many_writers_at_once() {
 }
 
 #[test]
+fn many_begin_a_history_at_once() {
+    for _ in 0..50 {
+        let place = Place::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| place.write("hello-1"));
+            }
+            scope.spawn(|| {
+                Reader::open(&place.directory(), PATIENT)
+                    .map(|_| ())
+                    .unwrap()
+            });
+        });
+        assert_eq!(place.versions().len(), 8);
+        assert_eq!(place.said(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_lock_that_others_hold_costs_rows() {
     let place = Place::new();
     place.write("hello-1");
