@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 use protocol::codec::Nothing;
+use protocol::frames::READ_AHEAD;
 use protocol::operations::SetOptions;
 use store::{Level, Progress};
 
@@ -16,13 +17,14 @@ use crate::settings::{Error, LogType, SessionSettings};
 use crate::substituter::Questions;
 
 /// The settings that an untrusted client may change.
-const UNPRIVILEGED: [&str; 6] = [
+const UNPRIVILEGED: [&str; 7] = [
     "build-timeout",
     "build-max-silent-time",
     "build-max-jobs",
     "build-cores",
     "build-repeat",
     "multiplexed-build-output",
+    READ_AHEAD,
 ];
 
 pub fn set_options(session: &mut Session<'_>, request: SetOptions) -> HandlerResult {

@@ -51,7 +51,9 @@ pub fn import_paths(session: &mut Session<'_>, request: ImportPaths) -> HandlerR
         held_locks: &held,
         progress: &*session.log,
     };
-    let mut source = session.connection.import_source();
+    let mut source = session
+        .connection
+        .import_source(session.settings.read_ahead);
     let result = session
         .store
         .import_items(&mut source, &options)

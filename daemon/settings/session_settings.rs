@@ -4,6 +4,7 @@
 //! programs get in `_NIX_OPTIONS`; [`SessionSettings::apply_named`] applies them.
 
 use bstr::{BString, ByteSlice, ByteVec};
+use protocol::frames::READ_AHEAD;
 
 use super::error::Error;
 use super::values::{MAX_REPEAT, NamedSettings, read_boolean, read_integer, words};
@@ -44,6 +45,8 @@ pub struct SessionSettings {
     /// Print `@ …` lines.
     pub print_build_trace: bool,
     pub multiplexed_build_output: bool,
+    /// See [`READ_AHEAD`].
+    pub read_ahead: bool,
     /// Whether to ask the hook. Only [`SessionSettings::hook_allowed`] may turn it on.
     pub use_build_hook: bool,
     pub max_build_jobs: u32,
@@ -90,6 +93,7 @@ impl SessionSettings {
             log_type: LogType::Pretty,
             print_build_trace: false,
             multiplexed_build_output: false,
+            read_ahead: false,
             use_build_hook: cfg!(have_daemon_offload_hook),
             max_build_jobs: 1,
             build_cores: 0,
@@ -209,6 +213,7 @@ impl SessionSettings {
             "multiplexed-build-output",
             &mut self.multiplexed_build_output,
         )?;
+        read_boolean(named, READ_AHEAD, &mut self.read_ahead)?;
         read_integer(named, "build-max-silent-time", &mut self.max_silent_time)?;
         read_integer(named, "build-timeout", &mut self.build_timeout)?;
         read_integer(named, "gc-reserved-space", &mut self.gc_reserved_space)?;

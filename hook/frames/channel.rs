@@ -94,6 +94,16 @@ impl Channel {
             let text = format!("bytes arrive in channel {number} after its end");
             return Err(FrameError::unexpected(text));
         }
+        // Growing by itself, it could take twice as much as there is.
+        let (length, capacity) = (
+            state.incoming.len() + bytes.len(),
+            state.incoming.capacity(),
+        );
+        if length > capacity {
+            let wanted = (2 * capacity).clamp(length, WINDOW as usize);
+            let more = wanted - state.incoming.len();
+            state.incoming.reserve_exact(more);
+        }
         state.incoming.extend_from_slice(bytes);
         self.changed.notify_all();
         Ok(())
@@ -253,8 +263,7 @@ impl Channel {
             drop(state);
             delivered += bytes.len() as u32;
             if more && delivered >= CREDIT_STEP {
-                output.credit(self.number, delivered)?;
-                delivered = 0;
+                output.credit(self.number, std::mem::take(&mut delivered))?;
             }
         }
         let closed = self.state.lock().closed;
@@ -266,13 +275,17 @@ impl Channel {
         Ok(())
     }
 
-    /// Waits for bytes for the socket: `None` once there will be no more.
+    /// Waits for bytes for the socket, and takes no more than credit is given for at a time: `None` once
+    /// there will be none.
     fn wait_for_bytes(&self) -> Option<Vec<u8>> {
         let mut state = self.state.lock();
         while state.incoming.is_empty() && !state.ended {
             state = self.changed.wait(state);
         }
-        let bytes = std::mem::take(&mut state.incoming);
+        let bytes = match state.incoming.len() <= CREDIT_STEP as usize {
+            true => std::mem::take(&mut state.incoming),
+            false => state.incoming.drain(..CREDIT_STEP as usize).collect(),
+        };
         (!bytes.is_empty()).then_some(bytes)
     }
 }

@@ -72,6 +72,8 @@ struct Shared {
 struct Post {
     /// An answer to a ping, or to several.
     pong: bool,
+    /// A sign of life, for what is between may hold back what the other side sends until we send something.
+    sign: bool,
     /// To end.
     ended: bool,
 }
@@ -219,10 +221,17 @@ impl Link {
                 self.0.posted.notify_one();
                 return Ok(Received::Status(status));
             }
-            Kind::Pong => return Ok(Received::Status(decode(frame)?)),
+            Kind::Pong => match decode(frame)? {
+                status if status == Status::default() => {}
+                status => return Ok(Received::Status(status)),
+            },
             Kind::Data => self.channel(frame)?.arrived(frame.payload)?,
             Kind::End => self.channel(frame)?.ended(),
-            Kind::Credit => self.channel(frame)?.credited(frame.credit()?)?,
+            Kind::Credit => {
+                self.channel(frame)?.credited(frame.credit()?)?;
+                self.0.post.lock().sign = true;
+                self.0.posted.notify_one();
+            }
             Kind::Close => {
                 if self.channel(frame)?.close_received() {
                     self.0.channels.lock().remove(&number);
@@ -320,31 +329,33 @@ impl Output for Shared {
     }
 }
 
-/// Sends pings and their answers, as long as there is a link.
+/// Sends pings and their answers, and signs of life, as long as there is a link.
 fn send_pings(link: &Weak<Shared>, heartbeat: Duration) {
     let mut next = Instant::now() + heartbeat;
     while let Some(link) = link.upgrade() {
         let mut post = link.post.lock();
         let left = next.saturating_duration_since(Instant::now());
-        if !post.pong && !post.ended && !left.is_zero() {
+        if !post.pong && !post.sign && !post.ended && !left.is_zero() {
             post = link.posted.wait_timeout(post, left);
         }
         if post.ended {
             return;
         }
-        let pong = std::mem::take(&mut post.pong);
+        let Post { pong, sign, .. } = std::mem::take(&mut *post);
         drop(post);
-        let mut kinds = Vec::new();
+        let status = || (link.settings.status)();
+        let mut frames = Vec::new();
         if pong {
-            kinds.push(Kind::Pong);
+            frames.push((Kind::Pong, status()));
+        } else if sign {
+            frames.push((Kind::Pong, Status::default()));
         }
         if Instant::now() >= next {
             next = Instant::now() + heartbeat;
-            kinds.push(Kind::Ping);
+            frames.push((Kind::Ping, status()));
         }
-        for kind in kinds {
-            let status = encode(&(link.settings.status)());
-            if link.send(kind, 0, &status).is_err() {
+        for (kind, status) in frames {
+            if link.send(kind, 0, &encode(&status)).is_err() {
                 return; // the other side has gone, as whoever reads frames will notice
             }
         }

@@ -31,11 +31,11 @@ pub use reader::FrameReader;
 pub use writer::FrameWriter;
 
 /// The version of all this.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest payload of a frame, in bytes; also when it is decompressed.
 pub const PAYLOAD_LIMIT: usize = 64 << 10;
 /// How many bytes of a channel are sent in one frame at most: compressed, they are never longer than
 /// [`PAYLOAD_LIMIT`].
 pub const DATA_LIMIT: usize = 63 << 10;
 /// How many bytes a side may send in a channel before the other side has given it credit for more.
-pub const WINDOW: u32 = 1 << 20;
+pub const WINDOW: u32 = 4 << 20;

@@ -167,7 +167,7 @@ fn the_greeting_is_found_after_what_scripts_print() {
         assert_eq!(reader.next()?.unwrap().kind, Kind::Bye);
         Ok::<_, FrameError>(before)
     };
-    let line = "\nguix-offload worker 1\n";
+    let line = "\nguix-offload worker 2\n";
     assert_eq!(greet(b"", line).unwrap(), "");
     assert_eq!(
         greet(b"Welcome!\n\nmodule loaded", line).unwrap(),
@@ -180,9 +180,9 @@ fn the_greeting_is_found_after_what_scripts_print() {
         "{kept}"
     );
     let error = |before: &[u8], line| greet(before, line).unwrap_err().to_string();
-    assert!(error(b"", "\nguix-offload worker 2\n").contains("version 2 of"));
-    assert!(error(b"", "\nguix-offload worker 2\n").contains("here is version 1"));
-    assert!(error(b"", "\nguix-offload worker 1\r\n").contains("a terminal"));
+    assert!(error(b"", "\nguix-offload worker 9\n").contains("version 9 of"));
+    assert!(error(b"", "\nguix-offload worker 9\n").contains("here is version 2"));
+    assert!(error(b"", "\nguix-offload worker 2\r\n").contains("a terminal"));
     let refused = error(b"srun: error: no partition\n", "guix-offload: not found\n");
     assert!(refused.contains("ended before its greeting: srun: error: no partition"));
     let endless = b"not yet\n".repeat(9000);
@@ -433,7 +433,7 @@ fn what_no_honest_side_sends_is_refused() {
     assert!(refused(&[open(1), (Kind::Credit, 1, vec![1])]).contains("wrong payload"));
     let end = (Kind::End, 1, vec![]);
     assert!(refused(&[open(1), end, (Kind::Data, 1, vec![1])]).contains("after its end"));
-    let flood = vec![(Kind::Data, 1, vec![0; DATA_LIMIT]); 40];
+    let flood = vec![(Kind::Data, 1, vec![0; DATA_LIMIT]); WINDOW as usize / DATA_LIMIT + 1];
     assert!(refused(&[&[open(1)], &flood[..]].concat()).contains("than was allowed"));
     assert!(refused(&[(Kind::Ping, 0, b"[".to_vec())]).contains("ping frame"));
 }
@@ -488,4 +488,58 @@ fn a_client_that_has_gone_waits_for_no_credit() {
     assert_eq!(link.channels(), 1);
     drop(ours);
     assert!(eventually(|| link.channels() == 0));
+}
+
+#[test]
+fn credit_is_given_while_the_rest_is_delivered_and_is_answered() {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut reader = FrameReader::new(near.try_clone().unwrap());
+    let writer: FrameWriter<Box<dyn Write + Send>> = FrameWriter::new(Box::new(near));
+    let link = Link::start(writer, quiet(4)).unwrap();
+    let receiving = thread::spawn(move || -> Result<(), FrameError> {
+        let mut daemons = Vec::new();
+        while let Some(frame) = reader.next()? {
+            if let Received::Open(channel) = link.receive(&frame)? {
+                let (ours, theirs) = UnixStream::pair()?;
+                daemons.push(theirs);
+                link.accept(channel, || Ok(ours))?;
+            }
+            // All of the window is there before any of it is delivered.
+            if let (Kind::Data, Some(mut daemon)) = (frame.kind, daemons.first()) {
+                if frame.payload == b"last" {
+                    let mut most = vec![0; WINDOW as usize / 2];
+                    daemon.read_exact(&mut most)?;
+                }
+            }
+        }
+        Ok(())
+    });
+    let mut frames = vec![(Kind::Open, 1, vec![])];
+    let mut left = WINDOW as usize - 4;
+    while left > 0 {
+        let count = left.min(DATA_LIMIT);
+        frames.push((Kind::Data, 1, vec![7; count]));
+        left -= count;
+    }
+    frames.push((Kind::Data, 1, b"last".to_vec()));
+    far.write_all(&stream(false, &frames)).unwrap();
+    let mut answers = FrameReader::new(far.try_clone().unwrap());
+    // Nobody reads the other half of it.
+    let answer = answers.next().unwrap().unwrap();
+    assert_eq!(answer.kind, Kind::Credit);
+    assert!(answer.credit().unwrap() <= WINDOW / 2);
+    // Credit is answered: TCP may keep back what this side says next until it has heard something.
+    far.write_all(&stream(false, &[(Kind::Credit, 1, vec![0; 4])]))
+        .unwrap();
+    loop {
+        let answer = answers.next().unwrap().unwrap();
+        if answer.kind == Kind::Pong {
+            assert_eq!(answer.payload, b"{}");
+            break;
+        }
+        assert_eq!(answer.kind, Kind::Credit);
+    }
+    far.shutdown(Shutdown::Both).unwrap();
+    receiving.join().unwrap().unwrap();
 }

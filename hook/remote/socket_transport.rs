@@ -152,7 +152,10 @@ impl Transport for SocketTransport {
         let timeouts = sending();
         let doing = "sending store items";
         self.connection
-            .call(doing, timeouts, |daemon| daemon.import_paths(archive))
+            .call(doing, timeouts, |daemon| {
+                daemon.permit_read_ahead()?;
+                daemon.import_paths(archive)
+            })
             .map(drop)
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use formats::StorePath;
 use formats::export::Fields;
 use gcrypt::{Acl, PublicKey};
 use protocol::client::Connection;
@@ -463,4 +464,94 @@ fn a_client_that_goes_while_items_move_leaves_nothing() {
     left.remove("trash");
     assert_eq!(left, [large.base_name().to_owned()].into());
     assert_eq!(client.query_all_valid_paths().unwrap(), [large].into());
+}
+
+/// A signed archive of so many bytes, with a single text.
+fn archive_of(fixture: &Fixture, keys: &gcrypt::KeyPair, size: usize) -> (StorePath, Vec<u8>) {
+    let path = fixture.path(&format!("x{size}"));
+    let mut length = size - 1000;
+    // Signatures don't all have the same length.
+    for _ in 0..100 {
+        let item = Item::text(&path, &"x".repeat(length));
+        let archive = item.archive(Some(keys));
+        if archive.len() == size {
+            return (path, archive);
+        }
+        length = length + size - archive.len();
+    }
+    panic!("no archive has {size} bytes");
+}
+
+#[test]
+fn what_is_asked_for_early_is_as_long_as_it_may() {
+    const MIB: usize = 1 << 20;
+    let fixture = Fixture::new();
+    let keys = fixture.install_keys();
+    let mut client = fixture.client();
+    // Pieces of 1, 2, 4, 8 and 8 MiB are asked for; some of these end where a piece does.
+    for size in [
+        1024,
+        MIB,
+        MIB + 8,
+        3 * MIB,
+        15 * MIB,
+        23 * MIB,
+        24 * MIB + 8,
+    ] {
+        let (path, archive) = archive_of(&fixture, &keys, size);
+        client.permit_read_ahead().unwrap();
+        let imported = client.import_paths(&mut archive.as_slice()).unwrap();
+        assert_eq!(imported, [path.clone()], "{size}");
+        assert!(client.is_valid_path(&path).unwrap(), "{size}");
+        let mut exported = Vec::new();
+        client.export_path(&path, false, &mut exported).unwrap();
+        assert!(
+            archive[8..].starts_with(&exported[..exported.len() - 8]),
+            "{size}"
+        );
+    }
+}
+
+#[test]
+fn an_import_that_fails_leaves_a_connection_in_step_that_is_asked_early() {
+    let fixture = Fixture::new();
+    let keys = fixture.install_keys();
+    let (good, mut archive) = archive_of(&fixture, &keys, 2 << 20);
+    archive.truncate(archive.len() - 8);
+    let bad = fixture.path("bad");
+    archive.extend(Item::text(&bad, &"y".repeat(100_000)).archive(Some(&new_keys())));
+    archive.truncate(archive.len() - 8);
+    archive.extend(archive_of(&fixture, &keys, 20 << 20).1);
+    let mut client = fixture.client();
+    client.permit_read_ahead().unwrap();
+    let refused = refusal(client.import_paths(&mut archive.as_slice()));
+    assert!(refused.contains("unauthorized public key"), "{refused}");
+    // The next request is not taken for data, nor the data for a request.
+    assert!(client.is_valid_path(&good).unwrap());
+    assert!(!client.is_valid_path(&bad).unwrap());
+    fixture.assert_holds([&good]);
+}
+
+#[test]
+fn a_client_that_leaves_what_it_was_asked_for_early_leaves_nothing_behind() {
+    struct Gone;
+    impl Read for Gone {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("gone"))
+        }
+    }
+    let fixture = Fixture::new();
+    let keys = fixture.install_keys();
+    let (path, archive) = archive_of(&fixture, &keys, 20 << 20);
+    for length in [1 << 20, (3 << 20) - 5, 7 << 20] {
+        let mut client = fixture.client();
+        client.permit_read_ahead().unwrap();
+        let mut source = archive[..length].chain(Gone);
+        client.import_paths(&mut source).unwrap_err();
+        drop(client);
+        fixture.assert_empty();
+    }
+    let mut client = fixture.client();
+    client.import_paths(&mut archive.as_slice()).unwrap();
+    assert!(client.is_valid_path(&path).unwrap());
 }

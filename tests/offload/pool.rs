@@ -116,7 +116,7 @@ fn a_pool_that_cannot_work_is_replaced_with_its_own_words() {
         ),
         (
             "version",
-            "it speaks version 99 of the worker's protocol; here is version 1",
+            "it speaks version 99 of the worker's protocol; here is version 2",
         ),
         (
             "noise",

@@ -23,8 +23,8 @@ case $(cat "$here/mode") in
     noise) yes 'The quota is exceeded' ;;
     deaf)
         # A worker that says very much, and reads nothing.
-        hello='{"version":1,"host":"deaf","system":"none","cores":1,"key":"(none)"}'
-        printf '\nguix-offload worker 1\n'
+        hello='{"version":2,"host":"deaf","system":"none","cores":1,"key":"(none)"}'
+        printf '\nguix-offload worker 2\n'
         printf '\001\000\000\000\'"$(printf %03o ${#hello})"'\000\000\000%s' "$hello"
         while :; do printf '\007\000\000\000\000\000\000\000'; done ;;
     limit) (sleep 1; echo 'slurmstepd: error: CANCELLED DUE TO TIME LIMIT' >&2; kill 0) & ;;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use gcrypt::keys::DEFAULT_PARAMETERS;
 use gcrypt::{Acl, KeyPair, PublicKey};
-use hook::frames::{Class, Compression, Kind, StoreIdentity};
+use hook::frames::{Class, Compression, Kind, StoreIdentity, VERSION};
 
 use crate::farm::SYSTEM;
 use crate::harness::derivations::{Client, Script, processes_with};
@@ -33,7 +33,7 @@ fn serves(node: &Node) {
     let hello = &job.hello;
     assert_eq!(
         (hello.version, hello.store.as_str(), hello.system.as_str()),
-        (1, STORE, SYSTEM)
+        (VERSION, STORE, SYSTEM)
     );
     assert!(hello.cores > 0 && hello.memory > 0 && hello.status.free.is_some());
     let key = PublicKey::parse(hello.key.as_ref().unwrap()).unwrap();
@@ -263,27 +263,27 @@ fn what_launchers_break_is_noticed() {
         "printf '\\nguix-offload worker 9\\n'; cat >/dev/null",
     ));
     assert!(
-        said.contains("version 9") && said.contains("version 1"),
+        said.contains("version 9") && said.contains("version 2"),
         "{said}"
     );
     // Half a frame.
     let said = text(fails(
-        "printf '\\nguix-offload worker 1\\n\\001\\000\\000'; exit 0",
+        "printf '\\nguix-offload worker 2\\n\\001\\000\\000'; exit 0",
     ));
     assert!(said.contains("in the middle of a frame"), "{said}");
     // A head of another version.
     let mut later = wishes();
-    later.version = 2;
+    later.version = 3;
     let (why, said) = Job::fails(&node, node.command(&[]), &later);
     let NoJob::Failure(failure) = why else {
         panic!("{why:?}");
     };
     assert_eq!(failure.class, Class::Version);
     assert!(
-        failure.text.contains("version 2") && failure.text.contains("version 1"),
+        failure.text.contains("version 3") && failure.text.contains("version 2"),
         "{failure}"
     );
-    assert!(said.contains("version 2"), "{said}");
+    assert!(said.contains("version 3"), "{said}");
     node.has_nothing_left();
 }
 

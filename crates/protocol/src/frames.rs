@@ -23,6 +23,10 @@ pub const MAX_TEXT: u64 = 16 << 20;
 /// asks for twice as much after each that was answered in full. (Guix's client allocates a buffer
 /// for the whole size. The original daemon asks for 32 KiB.)
 pub const READ_SIZE: usize = 1 << 20;
+/// The setting by which a client permits our daemon to ask for the next piece before it has read the last:
+/// a client that is far away never waits for it to ask, then. It has to answer with an empty piece after the
+/// end of its data. (Guix's client can't: a READ at the end of its input is an exception there.)
+pub const READ_AHEAD: &str = "import-read-ahead";
 /// The most that it asks for, in bytes.
 pub const READ_MOST: usize = 8 << 20;
 /// The size of our daemon's WRITE frames, in bytes.

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use formats::wire::{ReadExt, WriteExt};
 use formats::{Algorithm, Hash, StoreDir, StorePath, nar};
 use protocol::Request;
 use protocol::client::{self, Options};
+use protocol::frames::READ_SIZE;
 use protocol::operations::*;
 use protocol::server::{Activity, Connection, Error, Watch};
 use protocol::{Operation, Version};
@@ -120,7 +123,7 @@ fn serve(stream: UnixStream, writes: Arc<Mutex<usize>>) -> Result<(), Error> {
             }
             Request::ImportPaths(_) => {
                 connection.begin()?;
-                let mut source = connection.import_source();
+                let mut source = connection.import_source(false);
                 // The data is a count, followed by that many bytes.
                 let result = source.read_u64().and_then(|count| {
                     let mut data = Vec::new();
@@ -483,4 +486,75 @@ fn daemons_that_are_none() {
         talk(words(&[0x6478696f, 0x164, 5])),
         client::Error::Protocol { .. }
     ));
+}
+
+/// A source of data that counts how often it was read from after so many bytes.
+struct Watched {
+    left: usize,
+    late_below: usize,
+    late: Arc<AtomicUsize>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left <= self.late_below {
+            self.late.fetch_add(1, Ordering::SeqCst);
+        }
+        let count = self.left.min(buffer.len());
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+#[test]
+fn the_next_piece_is_asked_for_before_a_full_one_is_read() {
+    for size in [READ_SIZE, READ_SIZE + 1, 3 * READ_SIZE, 8 * READ_SIZE + 5] {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let late = Arc::new(AtomicUsize::new(0));
+        let mut source = Watched {
+            left: size,
+            late_below: size - READ_SIZE,
+            late: late.clone(),
+        };
+        let server = thread::spawn(move || -> Result<(), Error> {
+            let writer = Box::new(theirs.try_clone()?);
+            let (mut connection, _) = Connection::accept(theirs, writer, Box::new(()), store())?;
+            connection.begin()?;
+            connection.finish_silently()?;
+            while !matches!(connection.next_request()?, Some(Request::ImportPaths(_))) {
+                connection.begin()?;
+                connection.finish::<SetOptions>(&Default::default())?;
+            }
+            connection.begin()?;
+            let mut data = connection.import_source(true);
+            // All but the end of the first piece: the client can't be done with sending it.
+            data.read_exact(&mut vec![0; READ_SIZE - 1])?;
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while late.load(Ordering::SeqCst) == 0 {
+                assert!(
+                    Instant::now() < deadline,
+                    "the next piece was not asked for"
+                );
+                thread::sleep(Duration::from_millis(1));
+            }
+            // What was asked for in vain is dropped.
+            data.finish()?;
+            connection.finish::<ImportPaths>(&vec![path("imported")])?;
+            assert!(matches!(
+                connection.next_request()?,
+                Some(Request::IsValidPath(_))
+            ));
+            connection.begin()?;
+            connection.finish::<IsValidPath>(&true)?;
+            Ok(())
+        });
+        let mut client =
+            client::Connection::over_unix(ours, &store(), &Options::default()).unwrap();
+        assert_eq!(
+            client.import_paths(&mut source).unwrap(),
+            [path("imported")]
+        );
+        assert!(client.is_valid_path(&path("valid")).unwrap(), "{size}");
+        server.join().unwrap().unwrap();
+    }
 }

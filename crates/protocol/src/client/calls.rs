@@ -7,6 +7,7 @@ use bstr::BString;
 use formats::{Algorithm, Hash, StorePath, export, nar};
 
 use super::{Connection, Error, LogCallback, Streams};
+use crate::frames::READ_AHEAD;
 use crate::operations::*;
 
 /// Declares methods that only wrap a request.
@@ -242,5 +243,13 @@ impl Connection {
             };
             daemon.call_with(&ImportPaths {}, streams)
         })
+    }
+
+    /// Permits the daemon to ask for more before it has read what it was sent, if it can. It is told with the
+    /// next request, which should be an import.
+    pub fn permit_read_ahead(&mut self) -> Result<(), Error> {
+        let mut options = SetOptions::default();
+        options.set(READ_AHEAD, "true");
+        self.put_before(&options)
     }
 }

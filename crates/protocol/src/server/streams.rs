@@ -10,9 +10,10 @@ use super::tunnel::Tunnel;
 use crate::frames::{READ_MOST, READ_SIZE, WRITE_SIZE};
 
 impl<R: Read> Connection<R> {
-    /// During ImportPaths: the data from the client.
-    pub fn import_source(&mut self) -> ImportSource<'_, R> {
-        ImportSource::new(self)
+    /// During ImportPaths: the data from the client; with [`READ_AHEAD`](crate::frames::READ_AHEAD),
+    /// pieces are asked for early.
+    pub fn import_source(&mut self, read_ahead: bool) -> ImportSource<'_, R> {
+        ImportSource::new(self, read_ahead)
     }
 
     /// During ExportPath: where to write the item. Has to be [finished](ExportSink::finish), even
@@ -24,40 +25,54 @@ impl<R: Read> Connection<R> {
 
 /// Data that the client sends piece by piece, on request.
 ///
-/// The client may send more than is read; the rest of the last piece is discarded by
+/// The client may send more than is read; what is left of the last pieces is discarded by
 /// [`ImportSource::finish`] or on drop.
 pub struct ImportSource<'a, R: Read> {
     connection: &'a mut Connection<R>,
     /// What is left of the current piece, and its full size, in bytes.
     left: u64,
     size: u64,
-    /// How much to ask for next, in bytes.
+    /// How much to ask for next, or what was asked for last, in bytes.
     wanted: usize,
+    /// Whether the piece after a full one is asked for before that is read.
+    read_ahead: bool,
+    /// Whether a piece was asked for that has not begun to arrive.
+    asked: bool,
     /// Whether an error has put the two sides out of step.
     failed: bool,
 }
 
 impl<'a, R: Read> ImportSource<'a, R> {
-    fn new(connection: &'a mut Connection<R>) -> Self {
+    fn new(connection: &'a mut Connection<R>, read_ahead: bool) -> Self {
         ImportSource {
             connection,
             left: 0,
             size: 0,
             wanted: READ_SIZE,
+            read_ahead,
+            asked: false,
             failed: false,
         }
     }
 
     fn ask(&mut self) -> io::Result<()> {
         self.connection.tunnel().ask(self.wanted)?;
-        self.failed = true;
-        let wanted = self.wanted as u64;
-        self.size = self.connection.reader().read_length(wanted)?;
-        self.failed = false;
-        if self.size == wanted {
-            self.wanted = (2 * self.wanted).min(READ_MOST);
+        self.asked = true;
+        Ok(())
+    }
+
+    /// Waits for the next piece. The client is done with it if it is not full, and may be, otherwise.
+    fn next_piece(&mut self) -> io::Result<()> {
+        if !self.asked {
+            self.ask()?;
         }
-        self.left = self.size;
+        self.begin_piece()?;
+        if self.size == self.wanted as u64 {
+            self.wanted = (2 * self.wanted).min(READ_MOST);
+            if self.read_ahead {
+                self.ask()?;
+            }
+        }
         if self.size == 0 {
             self.resume()?;
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -65,11 +80,25 @@ impl<'a, R: Read> ImportSource<'a, R> {
         Ok(())
     }
 
-    /// After the last byte of a piece, reads its padding and allows log messages again.
+    /// Waits for the piece that was asked for.
+    fn begin_piece(&mut self) -> io::Result<()> {
+        self.failed = true;
+        self.size = self.connection.reader().read_length(self.wanted as u64)?;
+        self.failed = false;
+        self.asked = false;
+        self.left = self.size;
+        Ok(())
+    }
+
+    /// After the last byte of a piece, reads its padding, and allows log messages again unless the next one
+    /// arrives.
     fn end_of_piece(&mut self) -> io::Result<()> {
         self.failed = true;
         self.connection.reader().read_padding(self.size)?;
         self.failed = false;
+        if self.asked {
+            return Ok(());
+        }
         self.resume()
     }
 
@@ -81,7 +110,7 @@ impl<'a, R: Read> ImportSource<'a, R> {
         })
     }
 
-    /// Discards the rest of the last piece. An error means that the connection has to be closed.
+    /// Discards what is left of the last pieces. An error means that the connection has to be closed.
     pub fn finish(mut self) -> io::Result<()> {
         self.drop_rest()
     }
@@ -90,16 +119,28 @@ impl<'a, R: Read> ImportSource<'a, R> {
         if self.failed {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if self.left > 0 {
-            let left = std::mem::take(&mut self.left);
-            self.failed = true;
-            let dropped = io::copy(&mut self.connection.reader().take(left), &mut io::sink())?;
-            if dropped < left {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        self.drop_piece()?;
+        if self.asked {
+            self.begin_piece()?;
+            self.drop_piece()?;
+            if self.size == 0 {
+                self.resume()?;
             }
-            self.end_of_piece()?;
         }
         Ok(())
+    }
+
+    fn drop_piece(&mut self) -> io::Result<()> {
+        let left = std::mem::take(&mut self.left);
+        if left == 0 {
+            return Ok(());
+        }
+        self.failed = true;
+        let dropped = io::copy(&mut self.connection.reader().take(left), &mut io::sink())?;
+        if dropped < left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.end_of_piece()
     }
 }
 
@@ -112,7 +153,7 @@ impl<R: Read> Read for ImportSource<'_, R> {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         if self.left == 0 {
-            self.ask()?;
+            self.next_piece()?;
         }
         let most = self.left.min(buffer.len() as u64) as usize;
         let count = match self.connection.reader().read(&mut buffer[..most]) {
