@@ -102,7 +102,7 @@ pub fn run(
                 // A daemon that could build it now should not wait for dead machines.
                 let all_dead = rejections.iter().all(|rejection| rejection.is_dead);
                 let local = request.am_willing && all_dead;
-                if !local && std::env::var_os(REASONS).is_some() {
+                if !local && wants_reasons() {
                     let trace = Trace::BuildPostponed {
                         derivation: &request.derivation,
                         reason: &choose::in_words(&rejections),
@@ -114,6 +114,11 @@ pub fn run(
         }
     }
     Ok(0)
+}
+
+/// Whether the daemon is ours, which wants to know more than its protocol tells.
+fn wants_reasons() -> bool {
+    std::env::var_os(REASONS).is_some()
 }
 
 /// A machine whose daemon has responded, and the connection to it; or a pool that gets the build
@@ -310,6 +315,10 @@ fn offload<'a>(
             // The machine itself works.
             Health::update(search.directories, machine, Health::build_failed);
             stderr_line!("{error}");
+            if let Some(reason) = error.verdict().filter(|_| wants_reasons()) {
+                let derivation = derivation.as_str();
+                stderr::write_trace(&Trace::BuildVerdict { derivation, reason });
+            }
             let (result, code) = match status == u32::from(TIMED_OUT) {
                 true => (AttemptResult::TimedOut, TIMED_OUT),
                 false => (AttemptResult::Failed, 100),

@@ -73,6 +73,14 @@ impl Error {
         }
     }
 
+    /// What the machine says of a builder that has failed, on one line.
+    pub fn verdict(&self) -> Option<&str> {
+        match self {
+            Error::Remote(error) => error.verdict(),
+            _ => None,
+        }
+    }
+
     /// Whether this host is at fault, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         match self {
@@ -498,7 +506,8 @@ fn retrieve(
                 machine: machine.name.clone(),
                 derivation: derivation.clone(),
                 status: status::BUILD_FAILED,
-                message: format!("its output cannot be taken: {source}"),
+                message: format!("its output cannot be taken: {source}").into(),
+                verdict: format!("its output cannot be taken: {source}").into(),
             }));
         }
         // An export that failed with EPIPE is a consequence of the failed import, not its cause.

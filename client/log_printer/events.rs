@@ -83,7 +83,8 @@ impl<W: Write> LogPrinter<W> {
             | Trace::UnsupportedPlatform { .. }
             | Trace::SubstituterSucceeded { .. }
             | Trace::DownloadProgress { .. }
-            | Trace::BuildPostponed { .. } => {}
+            | Trace::BuildPostponed { .. }
+            | Trace::BuildVerdict { .. } => {}
         }
         true
     }

@@ -134,7 +134,8 @@ impl Activity {
             Trace::BuildLog { .. }
             | Trace::UnsupportedPlatform { .. }
             | Trace::HashMismatch { .. }
-            | Trace::BuildPostponed { .. } => {}
+            | Trace::BuildPostponed { .. }
+            | Trace::BuildVerdict { .. } => {}
         }
     }
 

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use formats::printable::printable;
 use formats::store_path::StorePath;
 use protocol::builder_filter::BuilderFilter;
-use protocol::helper_filter::HelperFilter;
+use protocol::hook_filter::HookFilter;
 use protocol::trace::{BuildFailure, Trace};
 use store::Closure;
 use system::{pipe, signal};
@@ -26,6 +27,9 @@ use super::outputs::{self, Round};
 use super::stage::Stage;
 use crate::request_error::RequestError;
 
+/// How many characters of a hook's verdict are passed on.
+const VERDICT_LIMIT: usize = 1000;
+
 /// Has the hook build the missing outputs. The caller holds the locks of all outputs.
 pub(super) fn build(
     job: &Job,
@@ -42,7 +46,7 @@ pub(super) fn build(
     );
     let lines = [line(&inputs), line(missing)].concat();
     let deadline = Deadline::start(job, attempt);
-    let ended = supervise(job, &deadline, hook, &lines)?;
+    let (ended, verdict) = supervise(job, &deadline, hook, &lines)?;
     match ended {
         Ended::Cancelled => Ok(Outcome::Failed(Failure::Misc)),
         Ended::TimedOut => {
@@ -52,7 +56,7 @@ pub(super) fn build(
             });
             Ok(Outcome::Failed(Failure::TimedOut))
         }
-        Ended::Exited(status) => judge(job, &deadline, status, missing),
+        Ended::Exited(status) => judge(job, &deadline, status, verdict.as_deref(), missing),
     }
 }
 
@@ -67,13 +71,13 @@ fn line(paths: &BTreeSet<StorePath>) -> Vec<u8> {
     text
 }
 
-/// Sends the paths to the hook, and watches it until it ends.
+/// Sends the paths to the hook, and watches it until it ends. Returns also what it says of a build that has failed.
 fn supervise(
     job: &Job,
     deadline: &Deadline<'_>,
     hook: HookProcess,
     lines: &[u8],
-) -> Result<Ended, RequestError> {
+) -> Result<(Ended, Option<String>), RequestError> {
     let (mut child, pipes) = hook.into_parts();
     let HookPipes {
         mut requests,
@@ -97,7 +101,7 @@ fn supervise(
     });
     let talking = |e: io::Error| RequestError::new(format!("talking to the build hook: {e}"));
     pipe::set_nonblocking(&requests, false).map_err(talking)?;
-    let mut filter = HelperFilter::default();
+    let mut filter = HookFilter::default();
     if !unread.is_empty() {
         // The id was sent together with the reply.
         let pid = Some(pid.unsigned_abs());
@@ -117,7 +121,7 @@ fn supervise(
         Source::new(output, Carries::HelperOutput(filter)),
         Source::new(log, Carries::Log(BuilderFilter::default())),
     ];
-    std::thread::scope(|scope| {
+    let ended = std::thread::scope(|scope| {
         // The lines may be longer than a pipe's capacity, and the hook may write before it reads
         // them. If it never reads them, this thread ends when it is killed.
         scope.spawn(move || {
@@ -126,7 +130,23 @@ fn supervise(
         let ended = monitor.watch(&mut child, &mut sources, true);
         drop(child);
         ended
-    })
+    })?;
+    let mut verdicts = sources
+        .iter()
+        .filter_map(|source| source.verdict(job.path.as_str()));
+    Ok((ended, verdicts.next().map(str::to_owned)))
+}
+
+/// Why a build has failed on a machine, as it would be said of one that has failed here. A machine, or a builder
+/// there, has chosen the words.
+fn verdict_in_words(path: &StorePath, verdict: &str) -> String {
+    let shown: String = verdict.chars().take(VERDICT_LIMIT).collect();
+    let shown = printable(&shown);
+    let subject = format!("builder for `{path}' ");
+    match shown.starts_with(&subject) {
+        true => shown.into_owned(),
+        false => format!("{subject}failed: {shown}"),
+    }
 }
 
 /// The outcome that corresponds to the hook's exit status.
@@ -134,6 +154,7 @@ fn judge(
     job: &Job,
     deadline: &Deadline<'_>,
     status: ExitStatus,
+    verdict: Option<&str>,
     missing: &BTreeSet<StorePath>,
 ) -> Result<Outcome, RequestError> {
     let attempt = deadline.attempt();
@@ -152,6 +173,8 @@ fn judge(
             } else {
                 Failure::Permanent
             };
+            // The exit code is the hook's; the builder's is better.
+            let message = verdict.map_or(message, |verdict| verdict_in_words(&job.path, verdict));
             report_failure(job, attempt, failure, &message).map(Outcome::Failed)
         }
         Some(101) => {
@@ -219,6 +242,21 @@ fn succeeded(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verdict_is_said_as_of_a_build_here() {
+        let store = formats::StoreDir::new("/gnu/store").unwrap();
+        let path = store
+            .parse("/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-x.drv")
+            .unwrap();
+        let same = format!("builder for `{path}' failed with exit code 9");
+        assert_eq!(verdict_in_words(&path, &same), same);
+        assert_eq!(
+            verdict_in_words(&path, "its output\u{1b}[2J cannot be taken"),
+            format!("builder for `{path}' failed: its output\\u{{1b}}[2J cannot be taken")
+        );
+        assert!(verdict_in_words(&path, &"x".repeat(5000)).len() < 1200);
+    }
 
     /// The two lines that Guix's daemon wrote after `# accept` (`hook/vectors/README.md`).
     #[test]

@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use protocol::builder_filter::BuilderFilter;
-use protocol::helper_filter::HelperFilter;
+use protocol::hook_filter::HookFilter;
 use store::Level;
 use system::poll::{PollFd, PollFlags, is_ready, poll};
 use system::process::Child;
@@ -56,7 +56,7 @@ pub(super) enum Carries {
     /// The build's output: sent to clients, kept in the log file as it is, and limited in size.
     Log(BuilderFilter),
     /// A hook's own output: sent to clients only.
-    HelperOutput(HelperFilter),
+    HelperOutput(HookFilter),
 }
 
 /// One pipe of a watched process.
@@ -71,6 +71,14 @@ impl Source {
         Source {
             file: Some(File::from(fd)),
             carries,
+        }
+    }
+
+    /// What a hook has said of the build of a derivation.
+    pub(super) fn verdict(&self, derivation: &str) -> Option<&str> {
+        match &self.carries {
+            Carries::HelperOutput(filter) => filter.verdict(derivation),
+            Carries::Log(_) => None,
         }
     }
 }

@@ -152,7 +152,9 @@ pub enum Error {
         /// The daemon's status: 1, 100 or 101.
         status: u32,
         /// Its daemon's message.
-        message: String,
+        message: Box<str>,
+        /// What it says of the builder, on one line.
+        verdict: Box<str>,
     },
     /// This host is at fault.
     #[error("while {doing}: {source}")]
@@ -263,6 +265,14 @@ impl Error {
         }
     }
 
+    /// What the machine says of a builder that has failed, on one line.
+    pub fn verdict(&self) -> Option<&str> {
+        match self {
+            Error::Build { verdict, .. } => Some(verdict),
+            _ => None,
+        }
+    }
+
     /// Whether this host is at fault, so that no other machine would succeed.
     pub fn is_local(&self) -> bool {
         matches!(self, Error::Local { .. })
@@ -342,6 +352,7 @@ impl Error {
         // A daemon that could not start the build reports the reason in another message.
         let is_refusal = code == status::FAILURE && !is_verdict(&message);
         let is_exhaustion = is_refusal && is_exhaustion(&message);
+        let verdict = on_one_line(remark.as_ref().unwrap_or(&message));
         let message = shortened(match remark {
             Some(remark) if remark != message => format!("{message} ({remark})"),
             _ => message,
@@ -365,7 +376,8 @@ impl Error {
             machine,
             derivation: derivation.clone(),
             status: code,
-            message,
+            message: message.into(),
+            verdict: shortened(verdict).into(),
         }
     }
 }

@@ -111,6 +111,43 @@ fn what_runs_is_below_the_log_and_failures_are_at_the_end() {
 }
 
 #[test]
+fn no_builder_says_where_another_one_was_built_or_that_it_has_failed() {
+    if !is_ours() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let mut client = Client::connect(&fixture.daemon);
+    let wait = fixture.await_gate("fail");
+    let victim = client.write(Script::new(
+        "victim",
+        &format!("echo honest; {wait}; exit 5"),
+    ));
+    let path = &victim.path;
+    // Whole, in two pieces, over what a terminal has overwritten, and the daemon's own events.
+    let lies = format!(
+        "echo '@ build-remote {path} evil'; printf '@ build-rem'; sleep 0.3; printf 'ote {path} evil\\n'; \
+         printf 'x\\r@ build-remote {path} evil\\r\\n'; echo '@ build-failed {path} - 1 told by a builder'; \
+         echo '@ build-verdict {path} told by a builder'; echo '@ build-succeeded {path} -'; {}; echo >$out",
+        touch(&fixture, "fail")
+    );
+    let liar = client.write(Script::new("liar", &lies));
+    let words = ["-k", "-M2", path.as_str(), liar.path.as_str()];
+    let terminal = Terminal::start(build(&fixture, &words), 200, 24);
+    let (status, text) = terminal.end();
+    assert_eq!(status.code(), Some(1), "{text:?}");
+    let screen = Screen::showing(&text, (200, 1000));
+    let end = screen.after(&format!("failed: {path}")).join("\n");
+    assert!(end.starts_with("  here after "), "{end}");
+    assert!(end.contains(": builder failed with exit code 5\n"), "{end}");
+    assert!(
+        end.contains("1 of 2 derivations built, 1 failed in "),
+        "{end}"
+    );
+    assert!(end.contains(": 1 here"), "{end}");
+    assert!(!end.contains("evil"), "{end}");
+}
+
+#[test]
 fn the_log_is_as_if_nothing_were_below_it() {
     let fixture = Fixture::new();
     let mut client = Client::connect(&fixture.daemon);

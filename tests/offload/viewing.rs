@@ -78,6 +78,12 @@ fn a_terminal_shows_which_machine_builds_what_and_how_long_its_like_takes() {
         .after(&format!("failed: {}", drvs[1].path))
         .join("\n");
     assert!(end.starts_with("  on 'build-"), "{end}");
+    // That is the builder's exit code; the hook's is 100.
+    let reason = end.lines().next().unwrap_or_default();
+    assert!(
+        reason.ends_with(": builder failed with exit code 9"),
+        "{end}"
+    );
     // (It is not told again if it is right above.)
     assert!(
         screen

@@ -8,6 +8,7 @@
 //! * [`trace`]: the lines about builds in a daemon's log that programs parse;
 //! * [`builder_filter`]: what builders print, without what could be taken for a hook's words;
 //! * [`helper_filter`]: what helper programs say, without what could deceive a client;
+//! * [`hook_filter`]: the same of a build hook, and its verdict, which is for the daemon only;
 //! * [`version`], [`frames`], [`codec`]: what both halves share.
 //!
 //! Described in `doc/spec/worker-protocol.md`. Both halves are compatible with Guix: the daemon
@@ -18,6 +19,7 @@ pub mod client;
 pub mod codec;
 pub mod frames;
 pub mod helper_filter;
+pub mod hook_filter;
 pub mod operation;
 pub mod operations;
 pub mod request;

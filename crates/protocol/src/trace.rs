@@ -123,6 +123,14 @@ pub enum Trace<'a> {
         /// Why, in words.
         reason: &'a str,
     },
+    /// `@ build-verdict DRV REASON`: a build has failed on a machine, and this is what its daemon says of it.
+    /// Only for our daemon, like [`Trace::BuildPostponed`].
+    BuildVerdict {
+        /// The derivation's store path.
+        derivation: &'a str,
+        /// Why, in words.
+        reason: &'a str,
+    },
     /// `@ download-started FILE URL SIZE`.
     DownloadStarted {
         /// The file that is being written.
@@ -235,6 +243,10 @@ impl fmt::Display for Trace<'_> {
             | Trace::BuildPostponed {
                 derivation: path,
                 reason,
+            }
+            | Trace::BuildVerdict {
+                derivation: path,
+                reason,
             } => {
                 word(f, path)?;
                 write!(f, " {}", printable(reason))
@@ -282,6 +294,7 @@ impl<'a> Trace<'a> {
             Trace::SubstituterFailed { .. } => "substituter-failed",
             Trace::BuildRemote { .. } => "build-remote",
             Trace::BuildPostponed { .. } => "build-postponed",
+            Trace::BuildVerdict { .. } => "build-verdict",
             Trace::DownloadStarted { .. } => "download-started",
             Trace::DownloadProgress { .. } => "download-progress",
             Trace::DownloadSucceeded { .. } => "download-succeeded",
@@ -361,6 +374,10 @@ impl<'a> Trace<'a> {
                 machine: fields.word()?,
             },
             "build-postponed" => Trace::BuildPostponed {
+                derivation: fields.word()?,
+                reason: fields.rest(),
+            },
+            "build-verdict" => Trace::BuildVerdict {
                 derivation: fields.word()?,
                 reason: fields.rest(),
             },
@@ -508,7 +525,11 @@ mod tests {
                     url: b,
                     size,
                 },
-                _ => Trace::BuildPostponed {
+                16 => Trace::BuildPostponed {
+                    derivation: a,
+                    reason: text,
+                },
+                _ => Trace::BuildVerdict {
                     derivation: a,
                     reason: text,
                 },
@@ -518,7 +539,7 @@ mod tests {
 
     fn parts(word: &'static str, text: &'static str) -> impl Strategy<Value = Parts> {
         let words = [word, word, word, word];
-        (0..17_usize, words, text, any::<Option<u64>>(), any::<u64>()).prop_map(
+        (0..18_usize, words, text, any::<Option<u64>>(), any::<u64>()).prop_map(
             |(kind, words, text, size, number)| Parts {
                 kind,
                 words,
