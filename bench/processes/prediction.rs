@@ -247,6 +247,7 @@ impl Plan {
                 between_failures: f64::INFINITY,
                 besides,
                 most_slots: usize::MAX,
+                until: f64::INFINITY,
                 requests: vec![Request {
                     time: 0.0,
                     client: 0,

@@ -83,6 +83,7 @@ pub fn share(setting: &Setting, small: usize) -> Shared {
             between_failures: f64::INFINITY,
             besides: 0.0,
             most_slots,
+            until: f64::INFINITY,
             requests,
             seed,
         };

@@ -10,9 +10,11 @@
 //! | [`simulation`] | what happens |
 //! | [`report`], [`fairness`], [`sweep`], [`bounds`] | what that means |
 //! | [`plots`] | pictures of it |
+//! | [`farm_files`] | a farm in the midst of its work, for the dashboard |
 
 pub mod bounds;
 pub mod fairness;
+pub mod farm_files;
 pub mod graph;
 pub mod line;
 pub mod machines;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use guix_simulator::{fairness, plots, report, sweep};
+use guix_simulator::{fairness, farm_files, plots, report, sweep};
 
 /// Simulate a farm.
 #[derive(Parser)]
@@ -49,6 +49,10 @@ struct Arguments {
     /// Draw what has happened, in this directory
     #[arg(long, value_name = "DIRECTORY")]
     plots: Option<PathBuf>,
+    /// Write the files of a farm that has worked for a day, and still does, in this directory: a machine file, the
+    /// history, what hooks know of machines, and `status.json', what the daemon would tell
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["clients", "sizes", "plots"])]
+    write_farm: Option<PathBuf>,
     /// `cargo bench' adds it
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,6 +69,9 @@ fn main() -> Result<()> {
         between_failures: arguments.between_failures * 3600.0,
         seed: arguments.seed,
     };
+    if let Some(directory) = arguments.write_farm {
+        return farm_files::write(&setting, &directory);
+    }
     if let Some(clients) = arguments.clients {
         let shared = fairness::share(&setting, clients);
         println!("{}", shared.table());

@@ -83,6 +83,7 @@ pub fn compare(setting: &Setting) -> Compared {
         between_failures: setting.between_failures,
         besides: 0.0,
         most_slots: usize::MAX,
+        until: f64::INFINITY,
         requests: requests(&graph, bounds.work, &mut random),
         seed: setting.seed + 3,
     };

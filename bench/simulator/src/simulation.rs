@@ -30,6 +30,8 @@ pub struct Scenario {
     pub most_slots: usize,
     /// What clients ask for, in the order of time.
     pub requests: Vec<Request>,
+    /// When to stop, in seconds, although not everything is done; usually infinite.
+    pub until: f64,
     /// For random numbers.
     pub seed: u64,
 }
@@ -72,6 +74,10 @@ pub struct Outcome {
     /// How long goals that could be built waited for a slot, by the number of the request: how many there were, and
     /// seconds for all of them.
     pub waits: Vec<(usize, f64)>,
+    /// All attempts, in the order in which they began.
+    pub attempts: Vec<Attempt>,
+    /// When machines have failed, or returned (then it is true).
+    pub changes: Vec<(f64, usize, bool)>,
 }
 
 /// Jain's index of what several have: 1 if all have the same, 1/n if one of n has everything.
@@ -97,12 +103,23 @@ enum Event {
     Returns(usize),
 }
 
-/// An attempt to build something somewhere.
-struct Attempt {
-    goal: u32,
-    machine: usize,
-    is_lost: bool,
-    began: f64,
+/// An attempt to build something somewhere. Times are in seconds.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// What is built.
+    pub goal: u32,
+    /// Where.
+    pub machine: usize,
+    /// Whether the machine has failed meanwhile.
+    pub is_lost: bool,
+    /// When its slot was taken.
+    pub began: f64,
+    /// When its inputs began to be sent, and had arrived; and how many bytes those were.
+    pub sent: Option<(f64, f64, u64)>,
+    /// When it was built.
+    pub built: Option<f64>,
+    /// When its output was here, or when it was lost.
+    pub ended: Option<f64>,
     /// When its present transfer began.
     transfer: f64,
     bytes: u64,
@@ -186,6 +203,7 @@ impl Simulation<'_> {
             self.decide(policy);
         }
         self.outcome.sent = self.there.bytes;
+        self.outcome.attempts = std::mem::take(&mut self.attempts);
     }
 
     fn at(&mut self, time: f64, event: Event) {
@@ -212,6 +230,9 @@ impl Simulation<'_> {
         let Some(first) = first.min_by(f64::total_cmp) else {
             return false;
         };
+        if first > self.scenario.until {
+            return false;
+        }
         self.now = first;
         if there == Some(first) {
             if let Some(attempt) = self.there.end(first) {
@@ -238,6 +259,7 @@ impl Simulation<'_> {
             Event::Request(number) => self.request(number, policy),
             Event::Built(attempt) => {
                 if !self.attempts[attempt].is_lost {
+                    self.attempts[attempt].built = Some(self.now);
                     let machine = self.attempts[attempt].machine;
                     self.machines[machine].give(self.attempts[attempt].goal);
                     self.machines[machine].downloads.push_back(attempt);
@@ -249,6 +271,7 @@ impl Simulation<'_> {
             Event::Fails(machine) => self.fails(machine, policy),
             Event::Returns(machine) => {
                 self.machines[machine].is_up = true;
+                self.outcome.changes.push((self.now, machine, true));
                 self.free += self.machines[machine].slots;
                 policy.retry();
                 self.will_fail(machine);
@@ -312,6 +335,9 @@ impl Simulation<'_> {
             machine,
             is_lost: false,
             began: self.now,
+            sent: None,
+            built: None,
+            ended: None,
             transfer: self.now,
             bytes: 0,
         });
@@ -366,6 +392,7 @@ impl Simulation<'_> {
         } = self.attempts[number];
         let derivation = &self.graph.derivations[goal as usize];
         if !is_lost {
+            self.attempts[number].sent = Some((transfer, self.now, bytes));
             for &item in &derivation.closure {
                 self.machines[machine].give(item);
             }
@@ -402,7 +429,11 @@ impl Simulation<'_> {
             transfer,
             bytes,
             began,
+            ..
         } = self.attempts[number];
+        if !is_lost {
+            self.attempts[number].ended = Some(self.now);
+        }
         let downloads = &mut self.machines[machine].downloads;
         if downloads.front() == Some(&number) {
             downloads.pop_front();
@@ -447,12 +478,14 @@ impl Simulation<'_> {
         self.count(-(lost.len() as isize));
         for attempt in lost {
             self.attempts[attempt].is_lost = true;
+            self.attempts[attempt].ended = Some(self.now);
             self.outcome.lost += 1;
             let goal = self.attempts[attempt].goal;
             self.outcome.taken += self.now - self.attempts[attempt].began;
             self.begun[goal as usize] = false;
             self.ready(goal, policy);
         }
+        self.outcome.changes.push((self.now, machine, false));
         let failed = &mut self.machines[machine];
         failed.is_up = false;
         failed.taken = 0;
