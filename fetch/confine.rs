@@ -6,56 +6,19 @@
 //! before Linux 5.13, filters of system calls on some processors) is left out: the other protections
 //! remain.
 
-use std::collections::BTreeSet;
-use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use system::{caps, ids, landlock, limits, seccomp};
+use system::{caps, ids, landlock, limits, runtime_files, seccomp};
 
 /// The most memory, in bytes: far more than all decoders together are given (`network/budget.rs`).
 const MEMORY: u64 = 2 << 30;
 
-/// What may be read, besides the directories of libraries. Passwords and keys are not below these, but
-/// below `/etc`: see [`configuration`].
-const READABLE: [&str; 10] = [
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/share/zoneinfo",
-    "/usr/share/ca-certificates",
-    "/run/systemd/resolve",
-    "/run/resolvconf",
-    "/run/NetworkManager",
-    "/dev/urandom",
-];
-
-/// Files and directories below `/etc` that name services and TLS read.
-const CONFIGURATION: [&str; 16] = [
-    "ca-certificates",
-    "crypto-policies",
-    "gai.conf",
-    "gnutls",
-    "host.conf",
-    "hosts",
-    "ld.so.cache",
-    "localtime",
-    "netsvc.conf",
-    "networks",
-    "nsswitch.conf",
-    "pki",
-    "protocols",
-    "resolv.conf",
-    "services",
-    "ssl",
-];
-
 /// Gives up, for this process, everything that the network doesn't need. To be called before there are
 /// other threads. Returns whether access to files is restricted, for which the kernel needs Landlock.
 pub fn confine() -> anyhow::Result<bool> {
-    load_name_services();
-    let libraries = directories_of_libraries();
+    runtime_files::load_name_services();
+    let mut readable = runtime_files::libraries();
     limits::forbid_files().context("cannot limit files")?;
     limits::limit_memory(MEMORY).context("cannot limit memory")?;
     caps::drop_bounding();
@@ -66,8 +29,6 @@ pub fn confine() -> anyhow::Result<bool> {
     caps::drop_all().context("cannot drop capabilities")?;
     limits::hide().context("cannot hide the process")?;
     limits::die_with_parent().context("cannot be tied to the parent")?;
-    let mut readable: BTreeSet<PathBuf> = READABLE.iter().map(PathBuf::from).collect();
-    readable.extend(libraries);
     readable.extend(configuration(is_own_user));
     let readable: Vec<&Path> = readable.iter().map(PathBuf::as_path).collect();
     let has_landlock =
@@ -80,35 +41,10 @@ pub fn confine() -> anyhow::Result<bool> {
 /// own user has keys there, so then only what is needed; a file that is replaced later can't be read
 /// any more, and whoever started this program starts it anew when that happens to `resolv.conf`.
 fn configuration(is_own_user: bool) -> Vec<PathBuf> {
-    let etc = Path::new("/etc");
     match is_own_user {
-        true => vec![etc.to_owned()],
-        false => CONFIGURATION.iter().map(|name| etc.join(name)).collect(),
+        true => vec!["/etc".into()],
+        false => runtime_files::configuration(),
     }
-}
-
-/// Has the C library load what it looks up names with, wherever that is.
-fn load_name_services() {
-    // A failure now is one later, too, and said then.
-    let _ = ("localhost", 80).to_socket_addrs();
-}
-
-/// The directories of the libraries that are loaded: in a store they are anywhere, and more may be
-/// loaded from there.
-fn directories_of_libraries() -> BTreeSet<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    libraries(&maps)
-}
-
-/// The directories of libraries in a list of mappings (`proc_pid_maps(5)`).
-fn libraries(maps: &str) -> BTreeSet<PathBuf> {
-    let files = maps.lines().filter_map(|line| {
-        let file = Path::new(&line[line.find('/')?..]);
-        let name = file.file_name()?.to_str()?;
-        let is_library = name.contains(".so.") || name.ends_with(".so");
-        is_library.then(|| file.parent().map(Path::to_owned))?
-    });
-    files.collect()
 }
 
 #[cfg(test)]

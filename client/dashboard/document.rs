@@ -3,7 +3,6 @@
 //! Names and messages are others' words. Control characters in them are shown as escapes; markup is markup.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use farm::status::Machine as ToldMachine;
 use formats::printable::printable;
@@ -17,9 +16,16 @@ use super::interval::INTERVAL;
 /// How many bytes of a message are shown.
 const MESSAGE: usize = 300;
 
-/// The document without `version` and `time`.
+/// What comes before the document in an event.
+pub const EVENT: &str = "event: farm\ndata: ";
+/// What comes after it.
+pub const END: &str = "\n\n";
+
+/// The document.
 #[derive(Serialize)]
 pub struct Document<'a> {
+    version: u32,
+    time: u64,
     pub host: &'a str,
     pub error: Option<String>,
     #[serde(serialize_with = "list")]
@@ -131,9 +137,11 @@ impl<'a> Row<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Nothing is known yet.
-    pub fn new(host: &'a str, users: &'a BTreeMap<u32, String>) -> Document<'a> {
+    /// Nothing is known yet at this time.
+    pub fn new(time: u64, host: &'a str, users: &'a BTreeMap<u32, String>) -> Document<'a> {
         Document {
+            version: 1,
+            time,
             host,
             error: None,
             requests: None,
@@ -151,24 +159,28 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The document's fields, without braces, on one line.
-    pub fn json(&self) -> String {
+    /// The document as an event, in one line.
+    pub fn event(&self) -> Vec<u8> {
+        let mut text = EVENT.as_bytes().to_vec();
         // Nothing in it can fail to be written.
-        let text = serde_json::to_string(self).unwrap_or_default();
+        let _ = serde_json::to_writer(&mut text, self);
         // A line feed can only be between values that a daemon has written.
-        match text.contains(['\n', '\r']) {
-            true => text.replace(['\n', '\r'], " "),
-            false => text,
+        for byte in &mut text[EVENT.len()..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
         }
+        text.extend_from_slice(END.as_bytes());
+        text
     }
 }
 
-/// The whole document.
-pub fn whole(time: u64, fields: &str) -> String {
-    let fields = fields.strip_prefix('{').unwrap_or(fields);
-    let mut text = String::with_capacity(fields.len() + 64);
-    let _ = write!(text, "{{\"version\":1,\"time\":{time},{fields}");
-    text
+/// What an event says but for the time.
+pub fn without_time(event: &[u8]) -> &[u8] {
+    const NEXT: &[u8] = b",\"host\":";
+    let mut places = event.windows(NEXT.len());
+    let start = places.position(|words| words == NEXT).unwrap_or(0);
+    &event[start..]
 }
 
 /// A message, not too long, without control characters.
@@ -204,6 +216,19 @@ pub fn raw<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_alone_is_no_news() {
+        let users = BTreeMap::new();
+        let event = |time, host| Document::new(time, host, &users).event();
+        let (one, other) = (event(1, "h"), event(20, "h"));
+        assert!(one.starts_with(b"event: farm\ndata: {\"version\":1,\"time\":1,\"host\":\"h\","));
+        assert_eq!(without_time(&one), without_time(&other));
+        assert_ne!(
+            without_time(&one),
+            without_time(&event(1, ",\"host\":\"h\""))
+        );
+    }
 
     #[test]
     fn messages_are_cut_between_characters() {

@@ -13,8 +13,9 @@ use system::sync::{Condvar, Mutex};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::compression;
 use super::cost::processor_time;
-use super::document;
+use super::document::{self, END, EVENT};
 use super::farm::{Farm, Gathered};
 use super::metrics::metrics;
 
@@ -31,30 +32,51 @@ const WAIT: Duration = Duration::from_secs(15);
 /// For how long nobody must have looked before the daemon is left alone.
 const REST: Duration = Duration::from_secs(5);
 
-/// What comes before the document in an event.
-const EVENT: &str = "event: farm\ndata: ";
-
 /// The document, gathered at some time.
 pub struct Picture {
     gathered: Gathered,
-    /// `event: farm`, with the document as its data.
     event: Bytes,
     /// The same number as the last one if nothing but the time has changed.
     pub revision: u64,
     /// Until when it is good enough.
     until: Instant,
     metrics: OnceLock<Bytes>,
+    compressed_json: OnceLock<Bytes>,
+    compressed_event: OnceLock<Bytes>,
 }
 
 impl Picture {
     /// The document.
     pub fn json(&self) -> Bytes {
-        self.event.slice(EVENT.len()..self.event.len() - 1)
+        self.event.slice(EVENT.len()..self.event.len() - END.len())
+    }
+
+    /// The document, compressed.
+    pub fn compressed_json(&self) -> Bytes {
+        let made = self
+            .compressed_json
+            .get_or_init(|| compression::whole(&self.json()));
+        made.clone()
     }
 
     /// The document as an event.
     pub fn event(&self) -> Bytes {
         self.event.clone()
+    }
+
+    /// The same, for a compressed stream.
+    pub fn compressed_event(&self) -> Bytes {
+        let made = self
+            .compressed_event
+            .get_or_init(|| compression::piece(&self.event));
+        made.clone()
+    }
+
+    /// How many bytes are sent to all those who follow.
+    fn bytes_to(&self, viewers: Viewers) -> u64 {
+        let compressed = self.compressed_event.get().map_or(0, Bytes::len) as u64;
+        let plain = (self.event.len() as u64).saturating_mul(viewers.plain);
+        plain.saturating_add(compressed.saturating_mul(viewers.compressed))
     }
 
     /// The same for Prometheus.
@@ -78,18 +100,37 @@ struct Looks {
 
 #[derive(Default)]
 struct Look {
-    /// How many browsers follow.
-    viewers: u64,
+    viewers: Viewers,
     /// Whether somebody has asked for a new picture.
     is_asked: bool,
 }
 
+/// How many browsers follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Viewers {
+    plain: u64,
+    /// Those that accept compressed events.
+    compressed: u64,
+}
+
+impl Viewers {
+    fn of(&mut self, is_compressed: bool) -> &mut u64 {
+        match is_compressed {
+            true => &mut self.compressed,
+            false => &mut self.plain,
+        }
+    }
+}
+
 /// Somebody who looks, until it is dropped.
-pub struct Viewer(Arc<Looks>);
+pub struct Viewer {
+    looks: Arc<Looks>,
+    is_compressed: bool,
+}
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.0.state.lock().viewers -= 1;
+        *self.looks.state.lock().viewers.of(self.is_compressed) -= 1;
     }
 }
 
@@ -106,11 +147,14 @@ impl Gatherer {
         Ok(Gatherer { looks, pictures })
     }
 
-    /// Somebody looks.
-    pub fn viewer(&self) -> Viewer {
-        self.looks.state.lock().viewers += 1;
+    /// Somebody looks, whose events are compressed or not.
+    pub fn viewer(&self, is_compressed: bool) -> Viewer {
+        *self.looks.state.lock().viewers.of(is_compressed) += 1;
         self.looks.changed.notify_one();
-        Viewer(self.looks.clone())
+        Viewer {
+            looks: self.looks.clone(),
+            is_compressed,
+        }
     }
 
     /// The last picture, if it is good enough.
@@ -182,40 +226,45 @@ fn gather(mut farm: Farm, looks: &Looks, pictures: &watch::Sender<Option<Arc<Pic
         let viewers = wait_for_viewers(looks, &mut farm);
         let begun = Instant::now();
         let before = processor_time();
-        let gathered = farm.gather();
+        let mut gathered = farm.gather();
+        let event = Bytes::from(std::mem::take(&mut gathered.event));
         let mut hasher = DefaultHasher::new();
-        gathered.document.hash(&mut hasher);
+        document::without_time(&event).hash(&mut hasher);
         let hash = hasher.finish();
-        revision += u64::from(last != Some(hash));
+        let is_news = last != Some(hash);
+        revision += u64::from(is_news);
         last = Some(hash);
-        let json = document::whole(gathered.time, &gathered.document);
-        let event = Bytes::from(format!("{EVENT}{json}\n\n"));
-        let took = processor_time().saturating_sub(before + gathered.looked);
-        let sending = (event.len() as u64).saturating_mul(viewers) / (BYTES_PER_SECOND / 1000);
+        let looked = gathered.looked;
+        let mut picture = Picture {
+            gathered,
+            event,
+            revision,
+            until: begun,
+            metrics: OnceLock::new(),
+            compressed_json: OnceLock::new(),
+            compressed_event: OnceLock::new(),
+        };
+        if viewers.compressed > 0 && is_news {
+            picture.compressed_event();
+        }
+        let took = processor_time().saturating_sub(before + looked);
+        let sending = picture.bytes_to(viewers) / (BYTES_PER_SECOND / 1000);
         let pause = OFTEN
             .max(took.saturating_mul(PROCESSOR_PART))
             .max(Duration::from_millis(sending))
             .min(SELDOM);
         let until = begun + pause;
-        pictures.send_replace(Some(Arc::new(Picture {
-            gathered: Gathered {
-                document: String::new(),
-                ..gathered
-            },
-            event,
-            revision,
-            until,
-            metrics: OnceLock::new(),
-        })));
+        picture.until = until;
+        pictures.send_replace(Some(Arc::new(picture)));
         // (Who asks meanwhile is given this one.)
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
     }
 }
 
 /// Sleeps until somebody looks; returns how many follow.
-fn wait_for_viewers(looks: &Looks, farm: &mut Farm) -> u64 {
+fn wait_for_viewers(looks: &Looks, farm: &mut Farm) -> Viewers {
     let mut state = looks.state.lock();
-    let nobody = |state: &Look| state.viewers == 0 && !state.is_asked;
+    let nobody = |state: &Look| state.viewers == Viewers::default() && !state.is_asked;
     if nobody(&state) {
         state = looks.changed.wait_timeout(state, REST);
         if nobody(&state) {

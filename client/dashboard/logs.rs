@@ -1,38 +1,32 @@
 //! The ends of logs, and logs that grow.
 //!
 //! Logs are as long as builders make them, and compressed: the end of one is found by reading all of it. So only
-//! few are read at the same time, by threads of their own, and no longer than some seconds. What is added to a log
-//! afterwards is read by as many as follow it.
+//! few are read at the same time, by threads of their own, and each only for its turn (`turns.rs`). What is added
+//! to a log afterwards is read by as many as follow it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use formats::StorePath;
 use formats::printable::printable;
 use hyper::body::Bytes;
 use store::Directories;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 use super::document;
 use super::responses::{COMMENT, KEEP_ALIVE, RETRY};
+use super::turns::{Refused, Turn, Turns};
 use crate::log::{Log, is_locked};
 use crate::output;
 use crate::plan::read_derivation;
 
 /// How much of a log is shown.
 const END: usize = 64 << 10;
-/// How many are read at the same time, to show their ends.
-const READERS: usize = 4;
-/// How long one waits until it is read.
-const TURN: Duration = Duration::from_secs(10);
-/// How long one is read.
-const READING: Duration = Duration::from_secs(10);
 /// How many are followed at the same time.
 const FOLLOWERS: usize = 64;
 
@@ -49,6 +43,16 @@ pub enum Error {
     Failed(String),
 }
 
+impl Error {
+    /// Why there was no turn for a log.
+    fn of(refused: Refused, log: &Log) -> Error {
+        match refused {
+            Refused::Busy => Error::Busy,
+            Refused::TooLong => Error::Failed(too_long(log).to_string()),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,7 +67,7 @@ impl fmt::Display for Error {
 /// All logs.
 pub struct Logs {
     directories: Directories,
-    readers: Arc<Semaphore>,
+    turns: Turns,
     followers: Arc<Semaphore>,
 }
 
@@ -72,7 +76,7 @@ impl Logs {
     pub fn new(directories: Directories) -> Logs {
         Logs {
             directories,
-            readers: Arc::new(Semaphore::new(READERS)),
+            turns: Turns::default(),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
         }
     }
@@ -86,11 +90,9 @@ impl Logs {
     /// The end of a log, as it is now.
     pub async fn end(&self, name: &str) -> Result<String, Error> {
         let log = self.find(name)?;
-        let turn = self.turn().await?;
-        let read = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            end_of(&log)
-        });
+        let turn = self.turns.next(&log.file).await;
+        let turn = turn.map_err(|refused| Error::of(refused, &log))?;
+        let read = tokio::task::spawn_blocking(move || end_of(&log, &turn));
         match read.await {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(error)) => Err(Error::Failed(output::text(&error))),
@@ -106,8 +108,17 @@ impl Logs {
             .clone()
             .try_acquire_owned()
             .map_err(|_| Error::Busy)?;
-        let turn = self.turn().await?;
         let (sender, receiver) = mpsc::channel(1);
+        let turn = match self.turns.next(&log.file).await {
+            Ok(turn) => turn,
+            Err(Refused::Busy) => return Err(Error::Busy),
+            Err(refused @ Refused::TooLong) => {
+                // A page that follows sees no other answer than events.
+                let why = Error::of(refused, &log).to_string();
+                let _ = sender.try_send(end_event(Some(&why)).into());
+                return Ok(receiver);
+            }
+        };
         let store = self.directories.store.clone();
         let follow = move || {
             // The thread goes on for a moment when the browser has gone.
@@ -126,14 +137,6 @@ impl Logs {
             .spawn(follow)
             .map_err(|error| Error::Failed(error.to_string()))?;
         Ok(receiver)
-    }
-
-    /// Waits for a turn to read.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, Error> {
-        match timeout(TURN, self.readers.clone().acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(Error::Busy),
-        }
     }
 }
 
@@ -195,11 +198,10 @@ fn unfinished(bytes: &[u8]) -> usize {
 }
 
 /// The end of a log.
-fn end_of(log: &Log) -> anyhow::Result<String> {
-    let deadline = Instant::now() + READING;
-    let in_time = || match Instant::now() < deadline {
-        true => Ok(()),
-        false => Err(too_long(log)),
+fn end_of(log: &Log, turn: &Turn) -> anyhow::Result<String> {
+    let in_time = || match turn.is_over() {
+        true => Err(too_long(log)),
+        false => Ok(()),
     };
     let mut contents = log.open_end(END as u64, move |_| in_time(), || false)?;
     let mut end = End {
@@ -241,12 +243,11 @@ fn too_long(log: &Log) -> io::Error {
 fn send_log(
     log: &Log,
     events: &Sender<Bytes>,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
     is_running: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
     let end = RefCell::new(End::default());
     let sent = RefCell::new(Instant::now());
-    let deadline = Instant::now() + READING;
     let turn = RefCell::new(Some(turn));
     let check = |is_new: bool| {
         if events.is_closed() {
@@ -255,7 +256,7 @@ fn send_log(
         if is_new {
             turn.take();
         }
-        match turn.borrow().is_some() && Instant::now() >= deadline {
+        match turn.borrow().as_ref().is_some_and(Turn::is_over) {
             true => Err(too_long(log)),
             false => Ok(()),
         }

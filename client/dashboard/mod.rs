@@ -3,20 +3,26 @@
 //!
 //! | file | |
 //! |---|---|
+//! | `confine.rs` | what it gives up first |
 //! | `server.rs` | accepts browsers, as many as there is room for |
 //! | `stream.rs` | a browser's connection, which must take what it is sent |
 //! | `hosts.rs` | by which names the server may be called |
 //! | `requests.rs` | from a request to its response |
-//! | `responses.rs` | responses, and their bodies |
+//! | `responses.rs`, `compression.rs` | responses, and their bodies |
 //! | `gatherer.rs` | gathers the document while somebody looks |
 //! | `document.rs` | the document |
-//! | `farm.rs`, `cost.rs` | what it is gathered from: the daemon, the hook's files, the history |
-//! | `past.rs`, `failures.rs`, `machine_past.rs`, `interval.rs` | the last 24 hours |
-//! | `logs.rs` | the ends of logs, and logs that grow |
+//! | `farm.rs`, `cost.rs` | what it is gathered from: |
+//! | `daemon_status.rs` | the daemon |
+//! | `machines.rs` | the machine files, and the hook's |
+//! | `past.rs`, `failures.rs`, `machine_past.rs`, `interval.rs` | the history's last 24 hours |
+//! | `logs.rs`, `turns.rs` | the ends of logs, and logs that grow |
 //! | `metrics.rs` | the same for Prometheus |
 //! | `page.rs`, `page/` | the page |
 
+mod compression;
+mod confine;
 mod cost;
+mod daemon_status;
 mod document;
 mod failures;
 mod farm;
@@ -25,6 +31,7 @@ mod hosts;
 mod interval;
 mod logs;
 mod machine_past;
+mod machines;
 mod metrics;
 mod page;
 mod past;
@@ -32,6 +39,7 @@ mod requests;
 mod responses;
 mod server;
 mod stream;
+mod turns;
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -106,6 +114,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         );
         output::warning("dashboard", &text);
     }
+    let _kept = confine::confine(&directories)?;
     let site = Arc::new(Site {
         hosts: Hosts::new(arguments.host),
         gatherer: Gatherer::start(Farm::new(&directories)?)?,

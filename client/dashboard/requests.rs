@@ -10,11 +10,15 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::compression;
 use super::gatherer::{Gatherer, Pictures};
 use super::hosts::Hosts;
 use super::logs::{self, Logs};
 use super::page;
 use super::responses::{self, Body, COMMENT, KEEP_ALIVE, RETRY, content, refusal};
+
+/// What is compressed for browsers that accept it.
+const COMPRESSED: [&str; 2] = ["/api/v1/farm", "/api/v1/events"];
 
 /// What is served.
 pub struct Site {
@@ -34,8 +38,14 @@ pub async fn answer<T>(site: &Arc<Site>, local: IpAddr, request: &Request<T>) ->
         return refused;
     }
     let is_head = request.method() == Method::HEAD;
-    match request.uri().path() {
+    let path = request.uri().path();
+    let is_compressed = COMPRESSED.contains(&path) && compression::is_accepted(request.headers());
+    let mut answer = match path {
         "/api/v1/farm" => match site.gatherer.picture().await {
+            Some(picture) if is_compressed => {
+                let made = tokio::task::spawn_blocking(move || picture.compressed_json()).await;
+                made.map_or_else(|_| unknown(), |made| content(responses::JSON, made))
+            }
             Some(picture) => content(responses::JSON, picture.json()),
             None => unknown(),
         },
@@ -47,13 +57,17 @@ pub async fn answer<T>(site: &Arc<Site>, local: IpAddr, request: &Request<T>) ->
             None => unknown(),
         },
         "/api/v1/events" if is_head => content(responses::EVENTS, ""),
-        "/api/v1/events" => follow_farm(site),
+        "/api/v1/events" => follow_farm(site, is_compressed),
         "/api/v1/log" => log(site, request.uri().query().unwrap_or(""), is_head).await,
         path => match page::file(path) {
             Some((kind, text)) => content(kind, text),
             None => refusal(StatusCode::NOT_FOUND, "there is no such page"),
         },
+    };
+    if COMPRESSED.contains(&path) {
+        responses::vary(&mut answer, is_compressed);
     }
+    answer
 }
 
 fn unknown() -> Response<Body> {
@@ -132,7 +146,7 @@ fn has_other_origin(site: &Site, local: IpAddr, headers: &HeaderMap) -> bool {
 }
 
 /// Pictures of the farm as events.
-fn follow_farm(site: &Arc<Site>) -> Response<Body> {
+fn follow_farm(site: &Arc<Site>, is_compressed: bool) -> Response<Body> {
     let Ok(place) = site.followers.clone().try_acquire_owned() else {
         return refusal(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -140,22 +154,33 @@ fn follow_farm(site: &Arc<Site>) -> Response<Body> {
         );
     };
     let (sender, receiver) = mpsc::channel(1);
-    let viewer = site.gatherer.viewer();
-    tokio::spawn(send_pictures(site.gatherer.pictures(), sender));
+    let viewer = site.gatherer.viewer(is_compressed);
+    let pictures = site.gatherer.pictures();
+    tokio::spawn(send_pictures(pictures, sender, is_compressed));
     responses::farm_events(receiver, viewer, place)
 }
 
 /// Sends pictures as long as they are wanted. One that can't be sent yet makes room for the next one.
-async fn send_pictures(mut pictures: Pictures, events: mpsc::Sender<Bytes>) {
-    let _ = events.send(Bytes::from_static(RETRY)).await;
+async fn send_pictures(mut pictures: Pictures, events: mpsc::Sender<Bytes>, is_compressed: bool) {
+    let (begin, comment) = match is_compressed {
+        true => (compression::first_piece(RETRY), compression::piece(COMMENT)),
+        false => (Bytes::from_static(RETRY), Bytes::from_static(COMMENT)),
+    };
+    let _ = events.send(begin).await;
     loop {
         let Ok(room) = events.reserve().await else {
             return;
         };
         match timeout(KEEP_ALIVE, pictures.next()).await {
+            Ok(Some(picture)) if is_compressed => {
+                // It has been made already, unless nobody wanted it when it was gathered.
+                let made = tokio::task::spawn_blocking(move || picture.compressed_event()).await;
+                let Ok(made) = made else { return };
+                room.send(made);
+            }
             Ok(Some(picture)) => room.send(picture.event()),
             Ok(None) => return,
-            Err(_) => room.send(Bytes::from_static(COMMENT)),
+            Err(_) => room.send(comment.clone()),
         }
     }
 }

@@ -114,6 +114,17 @@ pub fn refusal(status: StatusCode, why: &str) -> Response<Body> {
     response(status, TEXT, Body::Whole(format!("{why}\n").into()))
 }
 
+/// Says that this depends on what a browser accepts, and whether the content is compressed.
+pub fn vary(response: &mut Response<Body>, is_compressed: bool) {
+    let is_content = response.status() == StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if is_compressed && is_content {
+        let gzip = HeaderValue::from_static("gzip");
+        headers.insert(header::CONTENT_ENCODING, gzip);
+    }
+}
+
 fn response(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -106,6 +106,20 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
     Ok(all)
 }
 
+/// The machine files under `configuration` that there can be, or the one that the environment names; and whether
+/// another program, Guile, has to run to read one of them.
+pub fn files(configuration: &Path) -> (Vec<PathBuf>, bool) {
+    let files = match named_file() {
+        Some(file) => vec![file],
+        None => FILES.iter().map(|name| configuration.join(name)).collect(),
+    };
+    let is_scheme = |file: &Path| file.extension().is_some_and(|extension| extension == "scm");
+    let needs_guile =
+        |file: &PathBuf| is_scheme(file) && read(file).is_ok_and(|text| scheme::needs_guile(&text));
+    let needed = files.iter().any(needs_guile);
+    (files, needed)
+}
+
 /// The file to which entries are added: `machines.toml`, or the one that `GUIX_OFFLOAD_MACHINES` names.
 pub fn changeable_file(configuration: &Path) -> PathBuf {
     named_file().unwrap_or_else(|| configuration.join("machines.toml"))

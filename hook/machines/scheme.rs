@@ -14,6 +14,16 @@ use super::machine_list::MachineList;
 use super::problem::{Error, Place, Problem};
 use formats::datum::{self, Datum, Position, Value};
 
+/// Whether Guile has to run for a file with this text.
+pub fn needs_guile(text: &str) -> bool {
+    let Ok(data) = datum::read_all(text) else {
+        return false;
+    };
+    let mut evaluator = Evaluator::default();
+    evaluator.program(&data);
+    !evaluator.scheme.is_empty()
+}
+
 /// The machines of a file with this text.
 pub fn load(file: &Path, text: &str) -> Result<MachineList, Error> {
     let place = |position| Place {

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// The newest version that is used; kernels with an older one enforce what they support.
@@ -50,6 +50,39 @@ fn try_to_confine_to_reading(readable: &[&Path]) -> Result<bool, RulesetError> {
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(readable, reading))?
+        .restrict_self()?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Restricts this process and its descendants permanently, as [`confine_to_reading`] does; but they can also change
+/// files beneath `changeable`, and connect by TCP to these ports, and no others. What they listen on already, they
+/// serve.
+pub fn confine_server(readable: &[&Path], changeable: &[&Path], ports: &[u16]) -> io::Result<bool> {
+    try_to_confine_server(readable, changeable, ports).map_err(io::Error::other)
+}
+
+fn try_to_confine_server(
+    readable: &[&Path],
+    changeable: &[&Path],
+    ports: &[u16],
+) -> Result<bool, RulesetError> {
+    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+    let changing = reading
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile;
+    let rules = ports
+        .iter()
+        .map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .add_rules(path_beneath_rules(readable, reading))?
+        .add_rules(path_beneath_rules(changeable, changing))?
+        .add_rules(rules)?
         .restrict_self()?;
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }

@@ -67,6 +67,7 @@ pub mod poll;
 pub mod process;
 pub mod processors;
 pub mod quota;
+pub mod runtime_files;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -87,6 +87,19 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     with_short_name(path, |name| UnixStream::connect(name))
 }
 
+/// The same; if whoever listens there doesn't accept within this time (its queue is full), an error.
+pub fn connect_within(path: &Path, time: Duration) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let stream = UnixStream::from(socket(AddressFamily::Unix, SockType::Stream, flags, None)?);
+    // The time for sending is that for connecting, too (`unix(7)`).
+    stream.set_write_timeout(Some(time))?;
+    with_short_name(path, |name| {
+        Ok(connect(stream.as_raw_fd(), &UnixAddr::new(name)?)?)
+    })?;
+    Ok(stream)
+}
+
 /// Whether a process accepts connections on the socket with this name.
 pub fn is_alive(path: &Path) -> io::Result<bool> {
     Ok(connect_if_alive(path)?.is_some())

@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+use protocol::frames::{DAEMON_MAGIC, LAST, NEXT};
 use rusqlite::params;
 use serde_json::{Value, json};
 use system::clock::unix_time;
@@ -13,12 +17,12 @@ use system::clock::unix_time;
 use super::browser::Dashboard;
 use super::limits::resident_kib;
 use crate::fixture::Fixture;
-use crate::harness::eventually;
+use crate::harness::{TEST_TIMEOUT, eventually};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-fn write_machines(fixture: &Fixture, count: usize) {
+pub fn write_machines(fixture: &Fixture, count: usize) {
     let entries: String = (0..count)
         .map(|number| {
             format!(
@@ -104,15 +108,33 @@ fn write_log(fixture: &Fixture, name: &str, suffix: &str, contents: &[u8]) -> St
     format!("/api/v1/log?drv={hash}-{name}.drv")
 }
 
+/// A log whose reading takes very long: an empty stream of bzip2, again and again. One read of the decompressor's
+/// reads all of them.
+fn write_slow_log(fixture: &Fixture) -> String {
+    let empty = [
+        0x42, 0x5a, 0x68, 0x39, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, 0, 0, 0, 0,
+    ];
+    write_log(fixture, "empty", ".bz2", &empty.repeat(12 << 20))
+}
+
+/// The same log of so many other derivations.
+fn link_slow_log(fixture: &Fixture, count: usize) -> Vec<String> {
+    let logs = fixture.site.log().join("drvs/00");
+    let hash = "0".repeat(32);
+    let link = |number| {
+        let name = format!("slow{number}.drv");
+        let link = logs.join(format!("{}-{name}.bz2", &hash[2..]));
+        fs::hard_link(logs.join(format!("{}-empty.drv.bz2", &hash[2..])), link).unwrap();
+        format!("/api/v1/log?drv={hash}-{name}")
+    };
+    (0..count).map(link).collect()
+}
+
 #[test]
 fn logs_that_take_long_are_read_by_few_and_not_for_long() {
     let fixture = Fixture::new();
     let dashboard = Dashboard::start(&fixture);
-    // An empty stream of bzip2, again and again: one read of the decompressor's reads all of them.
-    let empty = [
-        0x42, 0x5a, 0x68, 0x39, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, 0, 0, 0, 0,
-    ];
-    let log = write_log(&fixture, "empty", ".bz2", &empty.repeat(12 << 20));
+    let log = write_slow_log(&fixture);
     let begun = Instant::now();
     let answer = dashboard.get(&log);
     assert_eq!(answer.status, 500, "{answer:?}");
@@ -125,41 +147,90 @@ fn logs_that_take_long_are_read_by_few_and_not_for_long() {
         "{:?}",
         begun.elapsed()
     );
-    // Few of those who follow it have theirs read at the same time, and no thread goes on for those who have gone.
-    let follow = format!("{log}&follow=1");
-    let request = format!("GET {follow} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let ask = || {
-        let mut stream = dashboard.connect();
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        stream
-    };
-    let followers: Vec<TcpStream> = (0..64).map(|_| ask()).collect();
-    assert!(eventually(|| threads(&dashboard, "log") > 0));
-    for _ in 0..10 {
-        assert!(
-            threads(&dashboard, "log") <= 4,
-            "{}",
-            threads(&dashboard, "log")
-        );
-        std::thread::sleep(Duration::from_millis(100));
+    // It isn't tried again at once; who follows is told why there is no more.
+    let before = dashboard.processor_time();
+    for _ in 0..100 {
+        assert_eq!(dashboard.get(&log).status, 500);
     }
-    drop(followers);
-    for _ in 0..200 {
-        drop(ask());
-        assert!(threads(&dashboard, "log") <= 64);
-    }
-    assert!(eventually(|| threads(&dashboard, "log") == 0));
-    // Who follows is told why there is no more.
-    let mut events = dashboard.follow(&follow);
+    let mut events = dashboard.follow(&format!("{log}&follow=1"));
     let (name, data) = events.next().unwrap();
     assert_eq!(name, "end");
     let error = data["error"].as_str().unwrap();
     assert!(error.contains("too long to be read here"), "{error}");
+    let took = dashboard.processor_time() - before;
+    assert!(took < Duration::from_secs(5), "{took:?}");
     let damaged = write_log(&fixture, "damaged", ".gz", b"this is no gzip file at all");
     let mut events = dashboard.follow(&format!("{damaged}&follow=1"));
     let (name, data) = events.next().unwrap();
     assert_eq!(name, "end");
     assert!(data["error"].is_string(), "{data}");
+    dashboard.stop();
+}
+
+#[test]
+fn those_who_read_long_logs_hold_up_nobody() {
+    let fixture = Fixture::new();
+    let dashboard = Dashboard::start(&fixture);
+    write_slow_log(&fixture);
+    let slow = link_slow_log(&fixture, 64);
+    let short = write_log(&fixture, "short", "", b"all of it\n");
+    let ask = |path: &String| {
+        let mut stream = dashboard.connect();
+        let request = format!("GET {path}&follow=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let followers: Vec<TcpStream> = slow.iter().map(ask).collect();
+    assert!(eventually(|| threads(&dashboard, "log") == 4));
+    // With 16 turns before it of ten seconds each, it would not be read.
+    let answer = dashboard.get(&short);
+    assert_eq!((answer.status, answer.text()), (200, "all of it\n".into()));
+    // At no time are more of them read, and no thread goes on for those who have gone.
+    assert!(threads(&dashboard, "log") <= 4);
+    drop(followers);
+    for path in &slow {
+        drop(ask(path));
+        assert!(threads(&dashboard, "log") <= 64);
+    }
+    assert!(eventually(|| threads(&dashboard, "log") == 0));
+    dashboard.stop();
+}
+
+#[test]
+fn a_daemon_that_sends_a_byte_now_and_then_holds_up_nobody() {
+    let mut fixture = Fixture::new();
+    write_machines(&fixture, 2);
+    let dashboard = Dashboard::start(&fixture);
+    dashboard.wait_until(|document| document["error"].is_null());
+    fixture.daemon.signal(Signal::SIGTERM);
+    fixture.daemon.wait();
+    let socket = fixture.site.state().join("daemon-socket/socket");
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut events = dashboard.follow("/api/v1/events");
+    // It greets as a daemon does, and then it has a very long message.
+    let (mut guest, _) = listener.accept().unwrap();
+    let trickle = std::thread::spawn(move || {
+        let message = [NEXT, 1 << 20];
+        let greeting = [DAEMON_MAGIC.into(), 0x164_u64, LAST];
+        for number in greeting.into_iter().chain(message) {
+            guest.write_all(&number.to_le_bytes()).unwrap();
+        }
+        let mut sent = 0;
+        let begun = Instant::now();
+        while begun.elapsed() < TEST_TIMEOUT && guest.write_all(&[0]).is_ok() {
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        sent
+    });
+    let silent = "the build daemon has not answered within 5 s";
+    let document = events.wait_until(|document| document["error"] == silent);
+    // What is known without it is shown.
+    assert_eq!(document["machines"].as_array().map(Vec::len), Some(2));
+    drop(listener);
+    let sent = trickle.join().unwrap();
+    assert!(sent > 1, "{sent}");
     dashboard.stop();
 }
 

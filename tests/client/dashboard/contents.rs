@@ -12,7 +12,7 @@ use system::clock::unix_time;
 use super::browser::Dashboard;
 use crate::fixture::{Fixture, GUIX_CLIENT};
 use crate::harness::derivations::{Building, Client, Drv, Script};
-use crate::harness::{eventually, is_ours, wait_for};
+use crate::harness::{eventually, is_ours, skip, wait_for};
 
 /// A build that has printed `begun`, and goes on when the gate `go` opens.
 fn running(fixture: &Fixture, name: &str, end: &str) -> (Building, Drv) {
@@ -216,7 +216,10 @@ fn a_daemon_that_is_away_is_missed_until_it_is_back() {
     // One that hangs.
     fixture.daemon.signal(Signal::SIGSTOP);
     let missed = events.wait_until(|document| document["error"] != Value::Null);
-    assert_eq!(missed["error"], "the build daemon has not answered for 5 s");
+    assert_eq!(
+        missed["error"],
+        "the build daemon has not answered within 5 s"
+    );
     assert_eq!(dashboard.get("/").status, 200);
     fixture.daemon.signal(Signal::SIGCONT);
     events.wait_until(|document| document["error"] == Value::Null);
@@ -397,6 +400,52 @@ fn an_ordinary_user_sees_what_everybody_may_see() {
     assert!(eventually(|| dashboard.get(&log).body == b"<b>begun</b>\n"));
     fixture.open("go");
     building.finish().1.succeeded();
+    dashboard.stop();
+}
+
+#[test]
+fn it_reads_and_starts_nothing_else() {
+    let fixture = Fixture::new();
+    // As usual, there is a store.
+    fixture.derivation("any", "echo >$out");
+    let dashboard = Dashboard::start(&fixture);
+    dashboard.wait_until(|document| document["machines_error"] == Value::Null);
+    let status = fs::read_to_string(format!("/proc/{}/status", dashboard.child.id())).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+        assert!(status.lines().any(|one| one == line), "{line}: {status}");
+    }
+    let errors = || fs::read_to_string(fixture.site.path("dashboard-errors")).unwrap();
+    if errors().contains("no Landlock") {
+        return skip("the kernel has no Landlock");
+    }
+    assert_eq!(errors(), "");
+    // What it can't read, the daemon tells, who knows no speeds.
+    let with_speed = |speed: Value| {
+        move |document: &Value| {
+            document["machines"][0]["name"] == "m" && document["machines"][0]["speed"] == speed
+        }
+    };
+    // A machine file that leads to what is elsewhere.
+    let machine = "[[machine]]\nname = \"m\"\nsystems = [\"x86_64-linux\"]\nuser = \"u\"\nhost-key = \"ssh-ed25519 \
+                   AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+    let elsewhere = fixture.write("elsewhere.toml", machine);
+    let file = fixture.site.configuration().join("machines.toml");
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    dashboard.wait_until(with_speed(Value::Null));
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, machine).unwrap();
+    dashboard.wait_until(with_speed(json!(1.0)));
+    // Guile is a program.
+    if system::process::find_program("guile").is_none() {
+        return dashboard.stop();
+    }
+    let scheme = fixture.site.configuration().join("machines.scm");
+    fs::write(&scheme, "(map (lambda (x) x) (list))").unwrap();
+    dashboard.wait_until(with_speed(Value::Null));
+    dashboard.stop();
+    // Where it was needed from the start on, it is run.
+    let dashboard = Dashboard::start(&fixture);
+    dashboard.wait_until(with_speed(json!(1.0)));
     dashboard.stop();
 }
 

@@ -3,6 +3,8 @@
 mod bounds;
 mod browser;
 mod chromium;
+mod compression;
 mod contents;
 mod limits;
 mod page;
+mod simulated;

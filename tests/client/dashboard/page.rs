@@ -1,6 +1,5 @@
 //! The page of `guix-client dashboard`, in a real browser.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::browser::Dashboard;
 use super::chromium::{Browser, ENTER, ESCAPE, TAB};
+use super::simulated::Simulated;
 use crate::fixture::Fixture;
 use crate::harness::derivations::{Client, Script};
 use crate::harness::is_ours;
@@ -145,6 +145,52 @@ fn what_has_failed_is_shown_with_its_log() {
 }
 
 #[test]
+fn why_a_log_is_not_shown_to_its_end_is_said_as_text() {
+    let Some((browser, fixture, dashboard)) = page(&["--no-substitutes"]) else {
+        return;
+    };
+    browser.open(&dashboard.url);
+    let (mut client, drv) = fixture.derivation("damaged", "echo begun; exit 3");
+    client.build(&[&drv]).failed(100, "");
+    browser.wait_for_text("#failures tbody", "damaged");
+    // Where there was a log, there is a link to something else.
+    let (start, rest) = drv.path.base_name().split_at(2);
+    let log = fixture.site.log().join("drvs").join(start).join(rest);
+    fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &log).unwrap();
+    browser.value("document.querySelector('#failures tbody button').click()");
+    browser.wait_for_text(
+        "#log-state",
+        "The log cannot be shown to its end: reading the log `",
+    );
+    browser.wait_for_text("#log-state", "oo many levels of symbolic links");
+    assert_eq!(browser.text("#log-text"), "");
+    assert_eq!(
+        browser.value("document.querySelector('#log-state').childElementCount"),
+        0
+    );
+    assert_clean(&browser);
+}
+
+#[test]
+fn why_something_is_unknown_is_said_as_text() {
+    let Some((browser, _fixture, _dashboard)) = given(3, "(words) => words") else {
+        return;
+    };
+    browser.run_with(
+        "giveFarm({ ...sampleFarm(3), error: input, history_error: input, machines_error: input })",
+        &format!("{EVIL}\u{202e}").into(),
+    );
+    for what in [
+        "What is being built is unknown",
+        "What was built is unknown",
+    ] {
+        browser.wait_for_text("#notices", &format!("{what}: {EVIL}\\u{{202e}}"));
+    }
+    assert_clean(&browser);
+}
+
+#[test]
 fn a_lost_server_or_daemon_is_said() {
     let Some((browser, fixture, dashboard)) = page(&["--no-substitutes"]) else {
         return;
@@ -203,30 +249,31 @@ fn a_thousand_machines_are_shown_by_a_bounded_number_of_rows() {
     let Some(browser) = Browser::start() else {
         return;
     };
-    let fixture = Fixture::with_options(&["--no-substitutes"]);
-    let mut file = String::new();
-    for number in 0..1000 {
-        let _ = writeln!(
-            file,
-            "[[machine]]\nname = \"build{number:03}.example.invalid\"\nsystems = [\"x86_64-linux\"]\n\
-             user = \"nobody\"\nparallel-builds = 4\n\
-             host-key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBGs6Yo9fJsGp7Jq3rZ1f0m3vJp7wD9m0Yx7pQ1kq3bK\""
-        );
-    }
-    fs::write(fixture.site.configuration().join("machines.toml"), file).unwrap();
-    let dashboard = Dashboard::start(&fixture);
-    browser.open(&dashboard.url);
+    let farm = Simulated::new(1000);
+    browser.open(&farm.dashboard.url);
     browser.wait_for_text("#machines", "25 of 1,000 machines");
-    browser.wait_for_text("#tiles", "0 of 4,000");
+    browser.wait_for_text("#tiles", &format!("{} of ", thousands(farm.slots)));
+    browser.wait_for_text("#running tbody", "build0");
+    browser.wait_for_text("#connection", "Live");
+    browser.resize(1280, 900, false);
+    picture(&browser, "dashboard-1000.png");
     browser.value("document.querySelector('#machines .below button').click()");
     browser.wait_for_text("#machines", "125 of 1,000 machines");
     let elements = browser.value("document.querySelectorAll('*').length");
-    assert!(elements.as_u64().unwrap() < 5000, "{elements}");
+    assert!(elements.as_u64().unwrap() < 15_000, "{elements}");
     browser.value("document.querySelector('#machines input').focus()");
-    browser.press("build777");
+    browser.press("build0777");
     browser.wait_for_text("#machines", "1 of 1,000 machines");
-    browser.wait_for_text("#machines tbody", "build777.example.invalid");
+    browser.wait_for_text("#machines tbody", "build0777.example.invalid");
     assert_clean(&browser);
+}
+
+/// A number as the page has it.
+fn thousands(number: usize) -> String {
+    match number {
+        0..1000 => number.to_string(),
+        _ => format!("{},{:03}", number / 1000, number % 1000),
+    }
 }
 
 #[test]
@@ -402,11 +449,5 @@ fn it_is_readable_light_and_dark_and_on_a_telephone() {
     browser.wait_for_text("#log-text", "file39.o");
     assert_eq!(overflow(&browser), 0);
     picture(&browser, "dashboard-telephone.png");
-    browser.resize(1280, 900, false);
-    browser.press(ESCAPE);
-    browser.value("document.activeElement.blur()");
-    give(&browser, 1000, "(words) => words");
-    browser.wait_for_text("#machines", "of 1,000 machines");
-    picture(&browser, "dashboard-1000.png");
     assert_clean(&browser);
 }

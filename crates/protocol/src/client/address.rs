@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::TcpStream;
+use std::io;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use formats::StoreDir;
 
+use super::deadline::{Deadline, Socket, Timed};
 use super::{Connection, Error, Options};
 
 /// The default TCP port of daemons.
@@ -106,38 +107,86 @@ impl Address {
 
     /// Connects and performs the handshake.
     pub fn connect(&self, store: &StoreDir, options: &Options) -> Result<Connection, Error> {
-        self.connect_with_patience(store, options, None)
-    }
-
-    /// The same, to a daemon that must go on within this time whenever it is waited for.
-    pub fn connect_with_patience(
-        &self,
-        store: &StoreDir,
-        options: &Options,
-        patience: Option<Duration>,
-    ) -> Result<Connection, Error> {
-        let failed = |source| Error::Connect {
-            address: self.to_string(),
-            source,
-        };
         match self {
             Address::Unix(path) => {
-                let stream = system::socket::connect(path).map_err(failed)?;
-                stream.set_read_timeout(patience).map_err(failed)?;
-                stream.set_write_timeout(patience).map_err(failed)?;
+                let stream = system::socket::connect(path).map_err(|error| self.failed(error))?;
                 Connection::over_unix(stream, store, options)
             }
             Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
-                // Small requests must not wait for acknowledgements (Nagle's algorithm).
-                stream.set_nodelay(true).map_err(failed)?;
-                stream.set_read_timeout(patience).map_err(failed)?;
-                stream.set_write_timeout(patience).map_err(failed)?;
-                let reader = stream.try_clone().map_err(failed)?;
-                Connection::over(Box::new(reader), Box::new(stream), store, options)
+                let connected = TcpStream::connect((host.as_str(), *port));
+                let stream = connected.map_err(|error| self.failed(error))?;
+                let [reader, writer] = self.tcp_halves(stream)?;
+                Connection::over(Box::new(reader), Box::new(writer), store, options)
             }
         }
     }
+
+    /// The same, to a daemon that must have accepted and answered before the deadline; so must all that is asked
+    /// over the connection. (Name servers aren't the daemon's: for them, the resolver's own limits hold.)
+    pub fn connect_before(
+        &self,
+        store: &StoreDir,
+        options: &Options,
+        deadline: &Deadline,
+    ) -> Result<Connection, Error> {
+        match self {
+            Address::Unix(path) => {
+                let time = deadline.left().map_err(|error| self.failed(error))?;
+                let stream = system::socket::connect_within(path, time);
+                let stream = stream.map_err(|error| self.failed(error))?;
+                let reader = stream.try_clone().map_err(|error| self.failed(error))?;
+                over_timed([reader, stream], store, options, deadline)
+            }
+            Address::Tcp { host, port } => {
+                let stream = tcp_before(host, *port, deadline);
+                let halves = self.tcp_halves(stream.map_err(|error| self.failed(error))?)?;
+                over_timed(halves, store, options, deadline)
+            }
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Connect {
+            address: self.to_string(),
+            source,
+        }
+    }
+
+    fn tcp_halves(&self, stream: TcpStream) -> Result<[TcpStream; 2], Error> {
+        // Small requests must not wait for acknowledgements (Nagle's algorithm).
+        let halves = stream
+            .set_nodelay(true)
+            .and_then(|()| Ok([stream.try_clone()?, stream]));
+        halves.map_err(|error| self.failed(error))
+    }
+}
+
+/// Performs the handshake over the two halves of a stream.
+fn over_timed<S: Socket + Send + 'static>(
+    halves: [S; 2],
+    store: &StoreDir,
+    options: &Options,
+    deadline: &Deadline,
+) -> Result<Connection, Error> {
+    let [reader, writer] = halves.map(|stream| {
+        Box::new(Timed {
+            stream,
+            deadline: deadline.clone(),
+        })
+    });
+    Connection::over(reader, writer, store, options)
+}
+
+/// Connects to the first of a host's addresses that accepts.
+fn tcp_before(host: &str, port: u16, deadline: &Deadline) -> io::Result<TcpStream> {
+    let mut last = io::ErrorKind::NotFound.into();
+    for address in (host, port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, deadline.left()?) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl Connection {

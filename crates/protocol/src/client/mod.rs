@@ -7,10 +7,12 @@
 mod address;
 mod calls;
 mod connection;
+mod deadline;
 mod error;
 mod exchange;
 
 pub use address::{Address, DEFAULT_PORT};
 pub use connection::{Connection, ONE_PIECE, Options};
+pub use deadline::Deadline;
 pub use error::Error;
 pub use exchange::{LogCallback, Streams};

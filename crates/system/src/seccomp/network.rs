@@ -1,9 +1,12 @@
-//! The system-call filter of the program that touches the network.
+//! The system-call filter of programs that talk over the network.
 //!
-//! It may compute, start threads, read files, and talk by sockets that it connects, by pipes, and by
+//! A client of servers may compute, start threads, read files, and talk by sockets that it connects, by pipes, and by
 //! what it was started with. It can't start programs or processes, act on other processes, write to
 //! files or change them in any way, accept connections, or use parts of the kernel that it doesn't
 //! need. What is refused fails as it does for somebody without the right.
+//!
+//! A server may also accept connections where it listens already, connect to local sockets, and change files: which
+//! ones, is for Landlock to say.
 
 use std::io;
 
@@ -42,7 +45,7 @@ const MISSING: &[libc::c_long] = &[
     new::IO_URING_REGISTER,
 ];
 
-/// Calls that aren't allowed.
+/// Calls that aren't allowed to anybody here.
 const FORBIDDEN: &[libc::c_long] = &[
     // Programs and processes.
     libc::SYS_execve,
@@ -107,6 +110,12 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_msgget,
     libc::SYS_semget,
     libc::SYS_mq_open,
+    // Servers.
+    libc::SYS_listen,
+];
+
+/// Calls that are allowed to a server only.
+const FORBIDDEN_TO_CLIENTS: &[libc::c_long] = &[
     // Files.
     libc::SYS_mknodat,
     libc::SYS_mkdirat,
@@ -133,16 +142,26 @@ const FORBIDDEN: &[libc::c_long] = &[
     new::FILE_SETATTR,
     libc::SYS_utimensat,
     // Servers.
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
 ];
 
-/// More of these, which newer processors' ABIs don't have.
+/// More of the first kind, which newer processors' ABIs don't have.
 #[cfg(target_arch = "x86_64")]
 const FORBIDDEN_OLD: &[libc::c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
+/// See above.
+#[cfg(not(target_arch = "x86_64"))]
+const FORBIDDEN_OLD: &[libc::c_long] = &[];
+
+/// More of the second kind.
+#[cfg(target_arch = "x86_64")]
+const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[
     libc::SYS_creat,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
@@ -158,16 +177,13 @@ const FORBIDDEN_OLD: &[libc::c_long] = &[
     libc::SYS_utime,
     libc::SYS_utimes,
     libc::SYS_futimesat,
-    libc::SYS_iopl,
-    libc::SYS_ioperm,
-    libc::SYS_modify_ldt,
 ];
 /// See above.
 #[cfg(target_arch = "aarch64")]
-const FORBIDDEN_OLD: &[libc::c_long] = &[libc::SYS_renameat];
+const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[libc::SYS_renameat];
 /// See above.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const FORBIDDEN_OLD: &[libc::c_long] = &[];
+const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[];
 
 /// Calls that open files, and which argument has the flags.
 #[cfg(target_arch = "x86_64")]
@@ -179,7 +195,16 @@ const OPEN: &[(libc::c_long, u32)] = &[(libc::SYS_openat, 2)];
 /// Flags of opening that write or create. (`O_TMPFILE` comes with one of them.)
 const WRITING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
-/// The address families of sockets that it may use: the Internet, and the kernel's own tables of
+/// The address families of sockets that a server may use: those of a client, and local ones, by which it asks the
+/// daemon and name services.
+const SERVER_FAMILIES: [libc::c_int; 4] = [
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+    libc::AF_UNIX,
+];
+
+/// The address families of sockets that a client may use: the Internet, and the kernel's own tables of
 /// addresses. No local ones: servers of this machine, the daemon itself among them, believe that who
 /// connects to them is one of their users. The C library then asks name servers by itself.
 const SOCKET_FAMILIES: [libc::c_int; 3] = [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
@@ -190,12 +215,28 @@ const PAIR_FAMILIES: [libc::c_int; 1] = [libc::AF_UNIX];
 /// Restricts this thread, and those that it starts, permanently, as this file says; and prevents them
 /// from gaining privileges (`no_new_privs`). To be called before there are other threads.
 pub fn restrict_network_program() -> io::Result<()> {
+    restrict(Role::Client)
+}
+
+/// The same for a server, which listens already.
+pub fn restrict_server() -> io::Result<()> {
+    restrict(Role::Server)
+}
+
+/// What a program is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+fn restrict(role: Role) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
-    install(&program(std::process::id()))
+    install(&program(std::process::id(), role))
 }
 
 /// The filter program for the process with this id.
-fn program(own: u32) -> Vec<sock_filter> {
+fn program(own: u32, role: Role) -> Vec<sock_filter> {
     let Some(native) = NATIVE else {
         return Vec::new();
     };
@@ -211,8 +252,12 @@ fn program(own: u32) -> Vec<sock_filter> {
         fail(libc::ENOSYS),
     ]);
     let missing = MISSING.iter().map(|number| (*number, libc::ENOSYS));
-    let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_OLD);
-    let forbidden = forbidden.map(|number| (*number, libc::EPERM));
+    let is_client = role == Role::Client;
+    let mut forbidden = [FORBIDDEN, FORBIDDEN_OLD].concat();
+    if is_client {
+        forbidden.extend([FORBIDDEN_TO_CLIENTS, FORBIDDEN_OLD_TO_CLIENTS].concat());
+    }
+    let forbidden = forbidden.into_iter().map(|number| (number, libc::EPERM));
     for (number, error) in missing.chain(forbidden) {
         program.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
     }
@@ -243,7 +288,7 @@ fn program(own: u32) -> Vec<sock_filter> {
             refuse,
         ],
     );
-    for (number, index) in OPEN {
+    for (number, index) in OPEN.iter().filter(|_| is_client) {
         let writing = WRITING.unsigned_abs();
         on(
             *number,
@@ -255,7 +300,10 @@ fn program(own: u32) -> Vec<sock_filter> {
             ],
         );
     }
-    on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES));
+    match role {
+        Role::Client => on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES)),
+        Role::Server => on(libc::SYS_socket, &only_families(&SERVER_FAMILIES)),
+    }
     on(libc::SYS_socketpair, &only_families(&PAIR_FAMILIES));
     program.push(allow);
     program
@@ -273,7 +321,7 @@ mod tests {
     #[test]
     fn calls_of_each_kind_get_their_verdict() {
         let Some(native) = NATIVE else { return };
-        let program = program(42);
+        let program = program(42, Role::Client);
         let ask = |number: libc::c_long, arguments: [libc::c_int; 3]| {
             let arguments = arguments.map(|argument| argument as u32);
             verdict(&program, native, number as u32, &arguments)
@@ -282,7 +330,8 @@ mod tests {
         for number in MISSING {
             assert_eq!(ask(*number, [0; 3]), error(libc::ENOSYS));
         }
-        for number in FORBIDDEN.iter().chain(FORBIDDEN_OLD) {
+        let to_clients = FORBIDDEN_TO_CLIENTS.iter().chain(FORBIDDEN_OLD_TO_CLIENTS);
+        for number in FORBIDDEN.iter().chain(FORBIDDEN_OLD).chain(to_clients) {
             assert_eq!(ask(*number, [0; 3]), error(libc::EPERM));
         }
         let threads = libc::CLONE_VM | libc::CLONE_THREAD;
@@ -318,11 +367,41 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_server_may_accept_and_change_files_and_start_nothing() {
+        let Some(native) = NATIVE else { return };
+        let program = program(42, Role::Server);
+        let ask = |number: libc::c_long, arguments: [libc::c_int; 3]| {
+            let arguments = arguments.map(|argument| argument as u32);
+            verdict(&program, native, number as u32, &arguments)
+        };
+        let allowed = libc::SECCOMP_RET_ALLOW;
+        for number in FORBIDDEN_TO_CLIENTS.iter().chain(FORBIDDEN_OLD_TO_CLIENTS) {
+            assert_eq!(ask(*number, [0; 3]), allowed);
+        }
+        assert_eq!(ask(libc::SYS_openat, [0, 0, libc::O_RDWR]), allowed);
+        assert_eq!(ask(libc::SYS_socket, [libc::AF_UNIX, 0, 0]), allowed);
+        let socket = ask(libc::SYS_socket, [libc::AF_PACKET, 0, 0]);
+        assert_eq!(socket, error(libc::EAFNOSUPPORT));
+        for number in [
+            libc::SYS_execve,
+            libc::SYS_listen,
+            libc::SYS_ptrace,
+            libc::SYS_mount,
+        ] {
+            assert_eq!(ask(number, [0; 3]), error(libc::EPERM));
+        }
+        assert_eq!(
+            ask(libc::SYS_clone, [libc::SIGCHLD, 0, 0]),
+            error(libc::EPERM)
+        );
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn the_kernels_third_kind_of_calls_is_refused() {
         let x32 = X32_SYSCALL_BIT | libc::SYS_read as u32;
-        let verdict = verdict(&program(42), AUDIT_ARCH_X86_64, x32, &[]);
+        let verdict = verdict(&program(42, Role::Client), AUDIT_ARCH_X86_64, x32, &[]);
         assert_eq!(verdict, error(libc::ENOSYS));
     }
 }
