@@ -24,6 +24,9 @@ pub use crate::namespaces::{Process, processes};
 
 /// The hook.
 pub const HOOK: &str = env!("CARGO_BIN_EXE_guix-offload");
+
+/// The daemon that workers start: ours, also where another one is tested.
+pub const DAEMON: &str = env!("CARGO_BIN_EXE_guix-daemon");
 /// The client.
 pub const CLIENT: &str = env!("CARGO_BIN_EXE_guix-client");
 /// The daemons' system.

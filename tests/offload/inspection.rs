@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::farm::Farm;
-use crate::harness::eventually;
+use crate::harness::{eventually, program};
 use crate::namespaces::Process;
 
 impl Farm {
@@ -104,7 +104,10 @@ impl Farm {
     /// (The shared connections may stay.)
     #[track_caller]
     pub fn assert_nothing_left(&self) {
+        let daemon = program();
+        let daemon = daemon.file_name().unwrap();
         let stays = |process: &Process| match process.name() {
+            name if daemon == name => false,
             "guix-daemon" | "guix-daemon-forkserver" => false,
             "ssh" => !process.line.contains("[mux]"),
             _ => true,

@@ -5,7 +5,7 @@ use nix::unistd::{Pid, getpgid};
 
 use crate::farm::CLIENT;
 use crate::harness::derivations::Script;
-use crate::harness::eventually;
+use crate::harness::{eventually, is_ours};
 use crate::podman_farm::PodmanFarm;
 
 #[test]
@@ -98,14 +98,15 @@ fn whatever_is_killed_no_container_is_left() {
             podman.farm.start(&["--max-jobs=0"]);
         }
         // What killed processes have left is removed by who takes the slot next.
-        let file = podman
-            .farm
-            .offload_directory()
-            .join("containers:22/health.json");
-        let _ = std::fs::remove_file(file);
+        let _ = std::fs::remove_file(podman.health());
         let mut client = podman.client();
         let drv = client.write(Script::new(&format!("after-{victim}"), "echo >$out"));
-        let built = client.build(&[&drv]);
+        let mut built = client.build(&[&drv]);
+        if !is_ours() && built.result.is_err() {
+            // It got the container that had just died, and Guix's daemon asks no hook a second time.
+            let _ = std::fs::remove_file(podman.health());
+            built = client.build(&[&drv]);
+        }
         built.succeeded();
         drop(client);
         let left = || podman.containers();

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::entry::Entry;
-use crate::farm::{Farm, HOOK, SYSTEM};
+use crate::farm::{DAEMON, Farm, HOOK, SYSTEM};
 use crate::harness::derivations::Client;
-use crate::harness::{copy_program, eventually, program, skip};
+use crate::harness::{copy_program, eventually, skip};
 use crate::inspection::names;
 use crate::namespaces::{Process, output};
 
@@ -115,6 +115,12 @@ impl PodmanFarm {
         self.farm.try_run("podman", words)
     }
 
+    /// The file with what hooks know of how the pool is.
+    pub fn health(&self) -> PathBuf {
+        let directory = self.farm.offload_directory();
+        directory.join("containers:22/health.json")
+    }
+
     /// The names of all containers, those that have ended, too.
     #[track_caller]
     pub fn containers(&self) -> Vec<String> {
@@ -174,14 +180,14 @@ fn make_root(root: &Path) {
     let bin = root.join("bin");
     fs::create_dir_all(&bin).unwrap();
     copy_program(Path::new(HOOK), &bin.join("guix-offload"));
-    copy_program(&program(), &bin.join("guix-daemon"));
+    copy_program(Path::new(DAEMON), &bin.join("guix-daemon"));
     let mut command = Command::new("ldd");
-    command.arg(HOOK).arg(program());
+    command.arg(HOOK).arg(DAEMON);
     let (succeeded, text) = output(command, b"");
     assert!(succeeded, "{text}");
     for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
         let library = Path::new(library.trim_end_matches(':'));
-        if library == Path::new(HOOK) || library == program() {
+        if library == Path::new(HOOK) || library == Path::new(DAEMON) {
             continue;
         }
         let copy = root.join(library.strip_prefix("/").unwrap());

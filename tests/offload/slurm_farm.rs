@@ -5,9 +5,9 @@ use std::process::{Child, Command};
 
 use crate::cluster::{Cluster, NodeKind, USER};
 use crate::entry::Entry;
-use crate::farm::{Farm, HOOK, SYSTEM};
+use crate::farm::{DAEMON, Farm, HOOK, SYSTEM};
 use crate::harness::derivations::Client;
-use crate::harness::{eventually, program};
+use crate::harness::eventually;
 use crate::namespaces::Process;
 
 /// A job that is in the way.
@@ -64,7 +64,7 @@ impl SlurmFarm {
 
     /// A cluster with these nodes for the head of a farm.
     pub fn beside(farm: Farm, kinds: &[NodeKind]) -> SlurmFarm {
-        farm.site.for_everybody(program());
+        farm.site.for_everybody(DAEMON);
         let cluster = Cluster::start(&farm, kinds);
         SlurmFarm { cluster, farm }
     }

@@ -17,10 +17,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::client::Options;
 
-use crate::farm::HOOK;
+use crate::farm::{DAEMON, HOOK};
 use crate::harness::derivations::Client;
 use crate::harness::users::BuildUsers;
-use crate::harness::{Site, TEST_TIMEOUT, eventually, program, wait_for};
+use crate::harness::{Site, TEST_TIMEOUT, eventually, wait_for};
 
 /// The store on the nodes.
 pub const STORE: &str = "/gnu/store";
@@ -46,7 +46,7 @@ impl Node {
 
     fn of(users: Option<BuildUsers>) -> Node {
         let site = Site::new();
-        let daemon = site.for_everybody(program());
+        let daemon = site.for_everybody(DAEMON);
         let worker = daemon.with_file_name("guix-offload");
         assert!(Path::new(HOOK).exists() && worker.exists());
         let node = Node {
