@@ -98,7 +98,7 @@ static:
 	@echo $(static)
 
 # A real program, built by two build machines that live as long as the demonstration.
-# As root on Debian, this and `check' install the packages that are missing.
+# As root on Debian, this, `demo-slurm', `check' and `bench' install the packages that are missing.
 demo:
 	@./demo/namespaces
 	@$(packages) --install demo
@@ -133,7 +133,7 @@ compliance:
 
 # How long things take; beside Guix's own daemon where GUIX_REFERENCE_DAEMON names one.
 bench:
-	@$(packages) bench
+	@$(packages) --install bench
 	@$(MAKE) --no-print-directory all
 	@./bench/run
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # `make' installs nothing: it names what is missing in one line, and ends before it compiles.
-# `make demo' and `make check' install, as root only, and Debian's own Rust if it is new enough; no
+# `make demo', `make check' and `make bench' install, as root only, and Debian's own Rust if it is new enough; no
 # service is started by that.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -75,12 +75,12 @@ missing() {
 }
 missing 1000 make
 missing 0 make
-missing 0 make bench
 line="demo: Slurm's daemons have to be root: run \`make demo-slurm' as root"
 missing 1000 make demo-slurm
 line=$only_libgcrypt
 missing 1000 make demo
 missing 1000 make check
+missing 1000 make bench
 # In a new container, apt can install nothing before it has lists.
 touch "$work/no-lists"
 line='missing Debian packages; run as root: apt-get update && apt-get install libgcrypt20-dev'
@@ -89,14 +89,14 @@ missing 0 make
 rm "$work/no-lists"
 line=$only_libgcrypt
 
-# Root's `make demo', `make demo-slurm' and `make check' install; with all there, make compiles.
+# Root's `make demo', `make demo-slurm', `make check' and `make bench' install; with all there, make compiles.
 # The programs that make the manual.
 mkdir -p target/release
 for program in guix-manual guix-client; do
     printf '#!/bin/sh\n' >target/release/$program
     chmod +x target/release/$program
 done
-for group in demo demo-slurm check; do
+for group in demo demo-slurm check check-packages bench; do
     rm -f "$work/installed" "$work/called" "$work/asked"
     USER_ID=0 ./autoconf-compat/debian-packages --install $group >"$work/out"
     grep -q '^apt-get install .* libgcrypt20-dev$' "$work/called" || { cat "$work/called"; exit 1; }
@@ -124,6 +124,15 @@ rm "$work/installed"
 USER_ID=0 ./autoconf-compat/debian-packages --install demo >"$work/out"
 diff "$work/own" "$policy"
 rm "$policy"
+# `make bench', before it compiles and measures.
+rm -f "$work/installed" "$work/called"
+mkdir bench
+printf '#!/bin/sh\necho bench/run >>"$WORK/called"\n' >bench/run
+chmod +x bench/run
+USER_ID=0 make -s bench >"$work/out"
+sed -n -e 's/^apt-get install .* libgcrypt20-dev$/packages/p' -e 's/^cargo build .*/programs/p' -e '/^bench/p' "$work/called" |
+    uniq >"$work/lines"
+printf '%s\n' packages programs bench/run | diff - "$work/lines" || { cat "$work/called"; exit 1; }
 rm "$work/called"
 make -s
 grep -q '^cargo build --release' "$work/called"

@@ -28,7 +28,7 @@ files_of() { (cd "$1" && printf '/%s\n' packages/*.deb); }
 tarball() { autoconf-compat/source-tarball "$1/guix-daemon-$upstream.tar.gz"; }
 step_tarball() { try 'the tarball has the same bytes, whoever makes it where' same_tarball; }
 same_tarball() {
-    mkdir "$work/first" "$work/second" "$work/tmp"
+    mkdir -p "$work/first" "$work/second" "$work/tmp"
     tarball "$work/first"
     (umask 077; TZ=Asia/Tokyo TMPDIR=$work/tmp tarball "$work/second")
     cmp "$work/first/"*.gz "$work/second/"*.gz
@@ -41,7 +41,10 @@ build() {
     [ -e "$work/first/guix-daemon-$upstream.tar.gz" ] || tarball "$work/first"
     sum=$(sha256sum <"$work/first/guix-daemon-$upstream.tar.gz")
     # The same source was built by an earlier run.
-    if [ "$(cat "$built/sum" 2>/dev/null)" = "$sum" ]; then return; fi
+    if [ "$(cat "$built/sum" 2>/dev/null)" = "$sum" ]; then
+        : >"$work/is-built"
+        return
+    fi
     derived build trixie build-essential lintian faketime
     source=$cache/build/tmp/source
     rm -rf "$source"
@@ -66,6 +69,7 @@ build() {
     cp -R "$one/guix-daemon-$upstream/vendor/"lua-src-*/lua-5.4* "$built/lua"
     find "$one" -maxdepth 1 -type f ! -name 'guix-daemon-*.tar.gz' -exec cp {} "$built" \;
     echo "$sum" >"$built/sum"
+    : >"$work/is-built"
 }
 # build_in DIRECTORY COMMAND: unpacks the source there, and builds.
 build_in() {
@@ -77,7 +81,6 @@ build_in() {
 
 step_reproducible() { try 'built again elsewhere and 400 days later, they have the same bits' reproducible; }
 reproducible() {
-    [ -e "$built/sum" ] || { echo 'nothing was built'; exit 1; }
     if [ -e "$built/reproduced" ]; then return; fi
     [ -e "$work/build/root/build" ] || overlay build "$cache/build"
     rm -rf "$work/build/root/build/one"
@@ -396,5 +399,9 @@ bookworm_scripts() {
 
 # They need no package, but what they take is as long.
 step_scripts() {
-    for script in systemd takeover static cross guix; do try "$script.sh" "tests/packages/$script.sh"; done
+    for script in systemd takeover static cross guix; do
+        set --
+        if [ $script = cross ]; then set -- --cache "$cache"; fi
+        try "$script.sh" "tests/packages/$script.sh" "$@"
+    done
 }
