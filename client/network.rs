@@ -8,8 +8,8 @@ use substitutes::network::{self, GUIX_FETCH, Network};
 /// The program's file, which may not exist.
 pub fn program(directories: &Directories) -> PathBuf {
     GUIX_FETCH
-        .find(&directories.libexec)
-        .unwrap_or_else(|| directories.libexec.join(GUIX_FETCH.installed))
+        .find(&directories.installation)
+        .unwrap_or_else(|| directories.installation.libexec.join(GUIX_FETCH.installed))
 }
 
 /// The program, to be started when there is something to ask.

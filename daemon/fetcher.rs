@@ -38,7 +38,7 @@ impl Fetcher {
     /// The one that the environment names, or else ours, if it is there, or else Guix's.
     pub fn new(directories: &Directories) -> Fetcher {
         let guix = Fetcher::guix(directories);
-        match GUIX_FETCH.find(&directories.libexec) {
+        match GUIX_FETCH.find(&directories.installation) {
             Some(program) if GUIX_FETCH.is_named() => {
                 Fetcher::of(Kind::GuixFetch, program, Some(GUIX_FETCH.variable))
             }
@@ -69,7 +69,9 @@ impl Fetcher {
             }
             b"guix-fetch" => {
                 let none = || format!("`{}' is empty", GUIX_FETCH.variable);
-                let program = GUIX_FETCH.find(&directories.libexec).ok_or_else(none)?;
+                let program = GUIX_FETCH
+                    .find(&directories.installation)
+                    .ok_or_else(none)?;
                 let chosen_by = match GUIX_FETCH.is_named() {
                     true => GUIX_FETCH.variable,
                     false => "--fetcher=guix-fetch; GUIX_FETCH can name another",

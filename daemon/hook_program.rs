@@ -81,7 +81,7 @@ impl HookProgram {
     /// The hook in the environment, or else the installed one.
     pub fn from_environment(directories: &Directories) -> HookProgram {
         HookProgram {
-            program: HOOK.find(&directories.libexec),
+            program: HOOK.find(&directories.installation),
             reported: AtomicBool::new(false),
         }
     }

@@ -48,7 +48,7 @@ pub fn check(settings: &Settings, findings: &mut Findings) {
     // Whichever program the daemon will use, ours can ask.
     let program = match settings.fetcher.is_ours() {
         true => Some(settings.fetcher.program().to_owned()),
-        false => GUIX_FETCH.find(&directories.libexec),
+        false => GUIX_FETCH.find(&directories.installation),
     };
     let Some(program) = program.filter(|program| is_program(program)) else {
         return findings.note(

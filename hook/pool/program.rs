@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use system::companion::Companion;
+use system::companion::{Companion, Installation};
 use system::pipe;
 use system::process::Spawn;
 
@@ -40,7 +40,11 @@ pub fn find() -> io::Result<PathBuf> {
     if name.contains("offload") {
         return Ok(this);
     }
-    HOOK.find(env!("GUIX_LIBEXEC_DIR").as_ref())
+    let installation = Installation {
+        bin: env!("GUIX_BIN_DIR").into(),
+        libexec: env!("GUIX_LIBEXEC_DIR").into(),
+    };
+    HOOK.find(&installation)
         .filter(|program| program.exists())
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no `guix-offload'"))
 }

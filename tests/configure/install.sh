@@ -79,6 +79,31 @@ make -s uninstall prefix="$work/p"
 check_empty "$work/p"
 [ ! -e "$work/p/bin/.debug" ]
 
+# A whole system around it: what `uninstall' leaves is what there was before, byte for byte, and directories that
+# others have, too.
+everything() { (cd "$root" && find . ! -type d -exec ls -ln --time-style=+ {} + && find . -type f -exec sha256sum {} +) | sort; }
+root=$work/system
+mkdir -p "$root/usr/local/libexec/guix" "$root/usr/local/bin/.debug" "$root/usr/local/share/doc/guix-daemon/manual" \
+    "$root/usr/local/share/man/man1" "$root/gnu/store/item" "$root/var/guix/db" "$root/etc/guix"
+for file in usr/local/libexec/guix/authenticate usr/local/bin/.debug/other.debug usr/local/share/doc/guix-daemon/notes \
+    usr/local/share/doc/guix-daemon/manual/mine.md usr/local/bin/guix usr/local/bin/guix-daemon.old \
+    usr/local/share/man/man1/guix.1 gnu/store/item/file var/guix/db/db.sqlite etc/guix/machines.scm; do
+    echo "$file" >"$root/$file"
+done
+everything >"$work/before"
+make -s install CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/out"
+make -s uninstall CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/removed"
+everything | diff "$work/before" - || { echo 'uninstall leaves that, or has removed it'; exit 1; }
+sed -n 's/^  //p' "$work/out" | sort >"$work/put"
+sed -n 's/^  //p' "$work/removed" | sort | diff "$work/put" - || { echo 'not what was installed'; exit 1; }
+[ -z "$(find "$root" -type d -empty -path '*guix*')" ] || { find "$root" -type d -empty -path '*guix*'; exit 1; }
+# From a checkout where nothing was made, too; and there is nothing to do a second time.
+make -s install CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/out"
+make -s uninstall CARGO=no-cargo DESTDIR="$root" prefix=/usr/local CARGO_TARGET_DIR="$work/no-target" >"$work/out"
+everything | diff "$work/before" - || { echo 'uninstall leaves that, or has removed it'; exit 1; }
+make -s uninstall CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/out"
+echo 'removing:' | diff - "$work/out"
+
 # Where something is in the way, nothing is installed, and what was there before stays.  Cargo has
 # made everything already.
 tree() { find "$1" -type d -printf '%P %y\n' -o -printf '%P %y %s %T@\n' | sort; }
@@ -97,6 +122,10 @@ mkdir -p "$root/p/bin" "$work/partial/installed"
 echo old >"$root/p/bin/guix-daemon"
 echo new >"$work/partial/installed/guix-daemon"
 fails "files are missing, such as $work/partial/installed/guix-client; run" release="$work/partial"
+# Units would name other directories than those that the programs use.
+fails 'localstatedir is /other, and the programs were made for /' localstatedir=/other
+fails 'sysconfdir is /other, and the programs were made for /' sysconfdir=/other
+fails 'storedir is /other, and the programs were made for /' storedir=/other
 fails "$work/no-such-strip is missing" STRIP="$work/no-such-strip"
 # It is there, and fails at the last of the three programs.
 printf '#!/bin/sh\ncase $1 in */offload.new) echo it strips no hook; exit 1 ;; esac\n' >"$work/strip"
@@ -141,10 +170,18 @@ mkdir -p "$root/etc/systemd/system/sockets.target.wants" "$root/etc/systemd/syst
 ln -s /p/lib/systemd/system/guix-daemon-rs.socket "$root/etc/systemd/system/sockets.target.wants"
 printf '[Service]\nExecStart=\nExecStart=/p/bin/guix-daemon --debug\n' \
     >"$root/etc/systemd/system/guix-daemon.service.d/rust.conf"
-make -s uninstall DESTDIR="$root" prefix=/p 2>"$work/out"
-grep -q 'sockets.target.wants/guix-daemon-rs.socket remains' "$work/out"
-grep -q 'guix-daemon.service.d/rust.conf still names /p/bin/guix-daemon' "$work/out"
-[ "$(find "$root" ! -type d | wc -l)" = 2 ]
+mkdir "$root/etc/systemd/system/guix-daemon-rs.service.d"
+cp "$root/p/share/guix-daemon/build-users.conf" "$root/etc/systemd/system/guix-daemon-rs.service.d"
+# The script of the page about Guix's own daemon.
+sed -n '/^#!.bin.sh/,/^esac/p' doc/src/guixs-daemon.md | sed 's|/usr/local/|/p/|' >"$root/p/libexec/guix/guix-for-daemon"
+make -s uninstall DESTDIR="$root" prefix=/p 2>"$work/out" >/dev/null
+names() { grep -qxF -- "uninstall: $root$1" "$work/out" || { echo "not named: $1"; cat "$work/out"; exit 1; }; }
+names '/etc/systemd/system/sockets.target.wants/guix-daemon-rs.socket remains; see systemctl disable'
+names '/etc/systemd/system/guix-daemon.service.d/rust.conf still names /p/bin/guix-daemon'
+names '/etc/systemd/system/guix-daemon-rs.service.d/build-users.conf still names /p/bin/guix-daemon'
+names '/p/libexec/guix/guix-for-daemon still names /p/libexec/guix/fetch'
+[ "$(wc -l <"$work/out")" = 4 ] || { cat "$work/out"; exit 1; }
+[ "$(find "$root" ! -type d | wc -l)" = 4 ]
 
 # Installed programs do without the tree.
 make -s install prefix="$work/p" >/dev/null
@@ -152,4 +189,45 @@ make -s install prefix="$work/p" >/dev/null
 (cd / && env -i PATH=/usr/bin:/bin "$work/p/bin/guix-client" --version) | grep -q guix
 bash -n "$work/p/share/bash-completion/completions/guix-daemon"
 make -s uninstall prefix="$work/p"
+check_empty "$work/p"
+
+# Two installations at once: each uses its own hook, its own program that fetches, and the `guix' beside it, not those
+# where `configure' would have put them; and these if it has none.
+chosen() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" config.status.toml 2>/dev/null || true; }
+bin=$(chosen bindir) libexec=$(chosen libexecdir)
+export work bin="${bin:-/usr/local/bin}" libexec="${libexec:-/usr/local/libexec}"
+# What is there is hidden by a file system of the test's own.
+export above="${libexec%/*}"
+while [ ! -d "$above/" ]; do above=${above%/*}; done
+case $bin in "$above"/*) ;; *) above= ;; esac
+make -s install prefix="$work/p" >/dev/null
+if [ -n "$above" ] && [ "$above" != /usr ] && $mounts true 2>/dev/null; then
+    $mounts sh -eu <<'INSIDE'
+mount -t tmpfs -o mode=755 none "$above"
+mkdir -p "$bin" "$libexec/guix"
+for program in "$bin/guix" "$libexec/guix/offload" "$libexec/guix/fetch"; do
+    printf '#!/bin/sh\nexit 1\n' >"$program"
+    chmod +x "$program"
+done
+# asks WORDS OPTION...: the check of the set-up says that.
+asks() {
+    words=$1; shift
+    env -i PATH=/usr/bin:/bin GUIX_STATE_DIRECTORY="$work/state" GUIX_LOG_DIRECTORY="$work/log" \
+        GUIX_CONFIGURATION_DIRECTORY="$work/etc" NIX_STORE_DIR="$work/store" \
+        "$work/p/bin/guix-daemon" --check-setup "$@" >"$work/out" 2>&1 || true
+    grep -qF -- "$words" "$work/out" || { echo "without: $words"; cat "$work/out"; exit 1; }
+}
+asks "$work/p/libexec/guix/fetch"
+asks "$work/p/libexec/guix/offload"
+asks "$bin/guix" --fetcher=guix
+cp "$bin/guix" "$work/p/bin"
+asks "$work/p/bin/guix" --fetcher=guix
+rm "$work/p/bin/guix" "$work/p/libexec/guix/offload" "$work/p/libexec/guix/fetch"
+asks "$libexec/guix/fetch"
+asks "$libexec/guix/offload"
+INSIDE
+else
+    echo 'SKIPPED: two installations at once (needs mounts, and directories that can be hidden)'
+fi
+make -s uninstall prefix="$work/p" >/dev/null
 check_empty "$work/p"

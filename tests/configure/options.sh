@@ -30,6 +30,8 @@ has config.status.toml 'guix_sysconfdir = "/conf/guix"'
 has config.status.toml 'bindir = "/opt/guix-exec/bin"'
 has config.status.toml 'libexecdir = "/opt/guix-exec/le"'
 has config.mk 'fishcompletiondir = /f'
+# What the programs have does not change with `make install prefix=...'.
+has config.mk 'localstatedir = /state'
 grep -q "other than '/gnu/store' will prevent" out
 not grep -q unrecognized out
 
@@ -41,6 +43,11 @@ print:
 .DEFAULT_GOAL = print
 MAKE
 has made '/opt/guix-exec/le /state /b /opt/guix/share/man'
+
+$configure -q --prefix=/opt/guix 2>/dev/null
+has config.status.toml 'guix_statedir = "/opt/guix/var/guix"'
+has config.mk 'localstatedir = /opt/guix/var'
+has config.mk 'sysconfdir = /opt/guix/etc'
 
 # And about where Cargo builds: the environment's word, configure's, Cargo's own.
 built_in() { printf 'include Makefile\nprint: ; @echo $(release)\n' | make -s -f - print; }

@@ -21,8 +21,8 @@ use crate::harness::{Site, copy_program, eventually, skip};
 /// The script of the manual, with other places of the two programs.
 fn script(fetch: &Path, guix: &Path) -> String {
     let page = include_str!("../../doc/src/guixs-daemon.md");
-    let (_, rest) = page.split_once("```\n#!/bin/sh\n").unwrap();
-    let (script, _) = rest.split_once("```").unwrap();
+    let (_, rest) = page.split_once("<<'EOF'\n#!/bin/sh\n").unwrap();
+    let (script, _) = rest.split_once("EOF\n").unwrap();
     let places = [
         ("/usr/local/libexec/guix/fetch", fetch),
         (

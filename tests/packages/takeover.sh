@@ -20,6 +20,7 @@ for program in "$theirs" "$guix"; do
         *) case " ${machine_mounts-} " in *" $above "*) ;; *) machine_mounts="${machine_mounts-} $above" ;; esac ;;
     esac
 done
+"${CARGO:-cargo}" build --release --bin guix-demo
 . "$top/tests/systemd-machine"
 . "$top/tests/packages/on-machine"
 ours=/usr/local/bin/guix-daemon
@@ -68,6 +69,38 @@ add kept
 kept=$item
 runs guix-daemon "$theirs"
 within runuser -u alice -- guix-client build "$kept" --root=/home/alice/kept >/dev/null
+works
+say 'our program fetches for it, by the manual'
+cp "${CARGO_TARGET_DIR:-target}/release/guix-demo" "$root/root/guix-demo"
+server() { within env GUIX_CONFIGURATION_DIRECTORY=/root/server "$@"; }
+server guix-client archive --generate-key >/dev/null 2>&1
+within sh -c 'guix-client archive --authorize </root/server/signing-key.pub' >/dev/null
+add 'from a server'
+server /root/guix-demo publish /srv/substitutes /root/published "$item"
+client gc --delete "$item" >"$work/said" 2>&1
+[ ! -e "$root$item" ]
+within systemd-run --quiet --unit=server busybox httpd -f -p 127.0.0.1:8000 -h /srv/substitutes
+mkdir "$units/guix-daemon.service.d"
+cat >"$units/guix-daemon.service.d/server.conf" <<UNIT
+[Service]
+ExecStart=
+ExecStart=$theirs --build-users-group=guixbuild --substitute-urls=http://127.0.0.1:8000
+UNIT
+manual guixs-daemon.md Switching
+# Nothing of Guix's fetches.
+rm "$root/var/guix/profiles/per-user/root/current-guix/bin/guix"
+ln -s /bin/false "$root/var/guix/profiles/per-user/root/current-guix/bin/guix"
+said "$item" client build "$item"
+[ "$(cat "$root$item")" = 'from a server' ] || die 'it was not substituted'
+# The rest is Guix's to do.
+ln -sf "$guix" "$root/var/guix/profiles/per-user/root/current-guix/bin/guix"
+runs guix-daemon "$theirs"
+works
+rm "$units/guix-daemon.service.d/server.conf"
+manual guixs-daemon.md 'Going back'
+within systemctl stop server
+[ -z "$(ls "$units/guix-daemon.service.d")" ] && [ ! -e "$installed/libexec/guix/guix-for-daemon" ] || die 'something is left'
+runs guix-daemon "$theirs"
 works
 say 'ours in its unit, by the manual'
 served "$kept" 0 manual replacing.md Switching

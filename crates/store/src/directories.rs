@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 use formats::store_path::StoreDir;
+use system::companion::Installation;
 
 use crate::error::{Error, Result};
 
@@ -53,10 +54,8 @@ pub struct Directories {
     pub log: PathBuf,
     /// Keys, the ACL and the machine file.
     pub configuration: PathBuf,
-    /// Where programs are (`NIX_BIN_DIR`).
-    pub bin: PathBuf,
-    /// Where programs' helpers are.
-    pub libexec: PathBuf,
+    /// Where the programs and their helpers were to be installed.
+    pub installation: Installation,
     /// The `guix` command, which implements `substitute`, `offload`, ….
     pub guix: PathBuf,
 }
@@ -91,7 +90,14 @@ impl Directories {
         })?;
         let store = store.map_err(|error| Error::Other(error.to_string()))?;
         let state = directory(&["GUIX_STATE_DIRECTORY"], defaults.state.as_ref())?;
-        let bin = directory(&["NIX_BIN_DIR"], defaults.bin.as_ref())?;
+        let installation = Installation {
+            bin: canonical(Path::new(defaults.bin))?,
+            libexec: canonical(Path::new(defaults.libexec))?,
+        };
+        let guix = match variable("NIX_BIN_DIR") {
+            Some(bin) => canonical(Path::new(&bin))?.join("guix"),
+            None => installation.in_bin("guix"),
+        };
         Ok(Directories {
             store,
             // Guix doesn't normalise this one.
@@ -102,9 +108,8 @@ impl Directories {
                 &["GUIX_CONFIGURATION_DIRECTORY"],
                 defaults.configuration.as_ref(),
             )?,
-            guix: directory(&["GUIX"], bin.join("guix").as_os_str())?,
-            libexec: canonical(Path::new(defaults.libexec))?,
-            bin,
+            guix: directory(&["GUIX"], guix.as_os_str())?,
+            installation,
             state,
         })
     }

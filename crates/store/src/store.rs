@@ -31,6 +31,7 @@ const MODULO_CACHE: usize = 200_000;
 /// use std::collections::BTreeSet;
 /// use formats::StoreDir;
 /// use store::{AddOptions, Directories, PathLocks, Quiet, Store, StoreOptions};
+/// use system::companion::Installation;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let root = tempfile::tempdir()?;
@@ -41,8 +42,7 @@ const MODULO_CACHE: usize = 200_000;
 ///     database: root.join("state/db"),
 ///     log: root.join("log"),
 ///     configuration: root.join("etc"),
-///     bin: root.join("bin"),
-///     libexec: root.join("libexec"),
+///     installation: Installation { bin: root.join("bin"), libexec: root.join("libexec") },
 ///     guix: root.join("bin/guix"),
 /// };
 /// let store = Store::open(directories, StoreOptions::default(), &Quiet)?;

@@ -4,6 +4,44 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+/// Where `configure` has put the programs. `make install prefix=…` may have put them elsewhere.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// The directory of programs that people run.
+    pub bin: PathBuf,
+    /// The directory of their helpers.
+    pub libexec: PathBuf,
+}
+
+impl Installation {
+    /// The directory of this program, if that is not the configured one.
+    fn moved_bin(&self) -> Option<PathBuf> {
+        let this = env::current_exe().ok()?;
+        let directory = this.parent()?;
+        // Either name may be a symbolic link.
+        let configured = self.bin.canonicalize();
+        let stayed = configured.is_ok_and(|configured| configured == directory);
+        (!stayed).then(|| directory.to_owned())
+    }
+
+    /// A program of this name beside this one if that was moved and is there, or else in the configured directory.
+    pub fn in_bin(&self, name: &str) -> PathBuf {
+        let moved = self.moved_bin().map(|directory| directory.join(name));
+        let moved = moved.filter(|program| program.exists());
+        moved.unwrap_or_else(|| self.bin.join(name))
+    }
+
+    /// A helper of this name. If this program was moved, it is the one that was moved with it, so that the
+    /// programs of two installations don't get mixed; or the configured one, if that is missing.
+    fn in_libexec(&self, name: &str) -> PathBuf {
+        let moved = self.moved_bin();
+        let prefix = moved.as_deref().and_then(Path::parent);
+        let moved = prefix.map(|prefix| prefix.join("libexec").join(name));
+        let moved = moved.filter(|program| program.exists());
+        moved.unwrap_or_else(|| self.libexec.join(name))
+    }
+}
+
 /// A program that is installed with this one.
 #[derive(Clone, Copy, Debug)]
 pub struct Companion {
@@ -23,30 +61,14 @@ impl Companion {
 
     /// The file that the environment names, or else the installed one, or in a development tree the
     /// one next to this program. `None` if the environment names none. The file may not exist.
-    pub fn find(&self, libexec: &Path) -> Option<PathBuf> {
+    pub fn find(&self, installation: &Installation) -> Option<PathBuf> {
         match env::var_os(self.variable) {
             Some(name) if name.is_empty() => None,
             Some(name) => Some(absolute(name)),
             None => Some(
                 self.beside_this()
-                    .unwrap_or_else(|| self.in_libexec(libexec)),
+                    .unwrap_or_else(|| installation.in_libexec(self.installed)),
             ),
-        }
-    }
-
-    /// The installed program. If the whole installation was moved (`make install prefix=…`), the one
-    /// at the same place relative to this program.
-    fn in_libexec(&self, libexec: &Path) -> PathBuf {
-        let program = libexec.join(self.installed);
-        let moved = || {
-            let prefix = env::current_exe().ok()?.parent()?.parent()?.to_owned();
-            let moved = prefix.join("libexec").join(self.installed);
-            Some(moved).filter(|program| program.exists())
-        };
-        if program.exists() {
-            program
-        } else {
-            moved().unwrap_or(program)
         }
     }
 

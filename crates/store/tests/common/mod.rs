@@ -18,6 +18,7 @@ use store::{
     AddOptions, Authority, Directories, GcAction, GcRequest, GcResult, ImportOptions, Level,
     Progress, Quiet, Store, StoreOptions, TempRoots,
 };
+use system::companion::Installation;
 
 #[allow(unused_imports, reason = "not every test program skips")]
 pub use skip::skip;
@@ -36,8 +37,10 @@ pub fn directories(root: &Path) -> Directories {
         database: root.join("state/db"),
         log: root.join("log"),
         configuration: root.join("etc"),
-        bin: root.join("bin"),
-        libexec: root.join("libexec"),
+        installation: Installation {
+            bin: root.join("bin"),
+            libexec: root.join("libexec"),
+        },
         guix: root.join("bin/guix"),
     }
 }
