@@ -10,7 +10,7 @@ use crate::bounds::Bounds;
 use crate::graph::{Derivation, Graph, about_one};
 use crate::machines::{Machine, alike, mixed};
 use crate::policy::{First, FirstCome, Ours, Policy};
-use crate::simulation::{self, Outcome, Request, Scenario};
+use crate::simulation::{self, Chain, Outcome, Request, Scenario};
 
 /// What is simulated.
 #[derive(Debug, Clone)]
@@ -50,6 +50,15 @@ const SPREAD: f64 = 0.2;
 const UNKNOWN: f64 = 0.1;
 /// What takes longer than this, in seconds, was built before: it is no news.
 const LONG: f64 = 1800.0;
+
+/// The parts of the time of the chain that ended last, and what they are called.
+pub const PARTS: &[(&str, fn(&Chain) -> f64)] = &[
+    ("building, on the fastest machine", |chain| chain.fastest),
+    ("longer on slower machines", |chain| chain.slower),
+    ("waiting for a slot", |chain| chain.slots),
+    ("sending and fetching", |chain| chain.lines),
+    ("lost with machines", |chain| chain.lost),
+];
 
 /// Both outcomes.
 pub struct Compared {
@@ -223,6 +232,11 @@ impl Compared {
         row("the same, times the bound", &|outcome| {
             format!("{:.2}", outcome.makespan / bound)
         });
+        for &(what, part) in PARTS {
+            row(&format!("the chain that ended last: {what}"), &|outcome| {
+                time(part(&outcome.chain))
+            });
+        }
         row("sent to machines, GB", &|outcome| {
             format!("{:.1}", outcome.sent as f64 / 1e9)
         });

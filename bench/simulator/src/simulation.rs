@@ -71,6 +71,8 @@ pub struct Outcome {
     pub taken: f64,
     /// When builds began and ended, for plots: times, and how many slots were taken since.
     pub busy: Vec<(f64, usize)>,
+    /// Where the time went of the chain that ended last.
+    pub chain: Chain,
     /// How long goals that could be built waited for a slot, by the number of the request: how many there were, and
     /// seconds for all of them.
     pub waits: Vec<(usize, f64)>,
@@ -78,6 +80,38 @@ pub struct Outcome {
     pub attempts: Vec<Attempt>,
     /// When machines have failed, or returned (then it is true).
     pub changes: Vec<(f64, usize, bool)>,
+}
+
+/// Where the time went of the chain of builds that ended last: each of them was the last one that the next waited for.
+/// In seconds; the sum is the time at which it ended.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Chain {
+    /// What its builds would take on the fastest machine.
+    pub fastest: f64,
+    /// How much longer they took on machines that are slower.
+    pub slower: f64,
+    /// Waiting for a slot, from when each could be built.
+    pub slots: f64,
+    /// Waiting for lines, and sending and fetching.
+    pub lines: f64,
+    /// Attempts that were lost with their machines.
+    pub lost: f64,
+}
+
+/// What has happened to a goal when, in seconds.
+#[derive(Debug, Default, Clone, Copy)]
+struct Course {
+    /// Its inputs were there.
+    ready: f64,
+    /// Its last attempt began.
+    began: f64,
+    /// Its machine had what it needs.
+    sent: f64,
+    built: f64,
+    /// Its output was here.
+    done: f64,
+    /// How long attempts took that were lost.
+    lost: f64,
 }
 
 /// Jain's index of what several have: 1 if all have the same, 1/n if one of n has everything.
@@ -148,6 +182,7 @@ struct Simulation<'a> {
     left: Vec<usize>,
     /// Since when each goal could be built that the last request wants.
     ready_since: Vec<f64>,
+    courses: Vec<Course>,
     free: usize,
     taken: usize,
     outcome: Outcome,
@@ -184,6 +219,7 @@ pub fn run(
         wanted: vec![Vec::new(); count],
         left: Vec::new(),
         ready_since: vec![0.0; count],
+        courses: vec![Course::default(); count],
         taken: 0,
         outcome: Outcome::default(),
     };
@@ -204,6 +240,30 @@ impl Simulation<'_> {
         }
         self.outcome.sent = self.there.bytes;
         self.outcome.attempts = std::mem::take(&mut self.attempts);
+        self.outcome.chain = self.last_chain();
+    }
+
+    /// Where the time went of the chain that ended last.
+    fn last_chain(&self) -> Chain {
+        let done = |goal: &usize| self.courses[*goal].done;
+        let earlier = |a: &usize, b: &usize| done(a).total_cmp(&done(b));
+        let speeds = self.machines.iter().map(|machine| machine.speed);
+        let fastest = speeds.fold(0.0, f64::max);
+        let mut chain = Chain::default();
+        let mut next = (0..self.graph.len()).max_by(earlier);
+        while let Some(goal) = next {
+            let course = self.courses[goal];
+            let derivation = &self.graph.derivations[goal];
+            let least = derivation.seconds / fastest;
+            chain.fastest += least;
+            chain.slower += course.built - course.sent - least;
+            chain.slots += course.began - course.ready - course.lost;
+            chain.lines += course.sent - course.began + course.done - course.built;
+            chain.lost += course.lost;
+            let inputs = derivation.inputs.iter().map(|&input| input as usize);
+            next = inputs.max_by(earlier);
+        }
+        chain
     }
 
     fn at(&mut self, time: f64, event: Event) {
@@ -260,6 +320,7 @@ impl Simulation<'_> {
             Event::Built(attempt) => {
                 if !self.attempts[attempt].is_lost {
                     self.attempts[attempt].built = Some(self.now);
+                    self.courses[self.attempts[attempt].goal as usize].built = self.now;
                     let machine = self.attempts[attempt].machine;
                     self.machines[machine].give(self.attempts[attempt].goal);
                     self.machines[machine].downloads.push_back(attempt);
@@ -342,6 +403,7 @@ impl Simulation<'_> {
             bytes: 0,
         });
         self.begun[goal as usize] = true;
+        self.courses[goal as usize].began = self.now;
         if let Some(&client) = self.wanted[goal as usize].last() {
             let (count, seconds) = &mut self.outcome.waits[client];
             *count += 1;
@@ -398,6 +460,7 @@ impl Simulation<'_> {
             }
             let rates = &mut self.machines[machine].rates_there;
             rates.add(bytes, self.now - transfer);
+            self.courses[goal as usize].sent = self.now;
             let seconds = derivation.seconds / self.machines[machine].speed;
             let seconds = seconds + self.scenario.besides;
             self.at(self.now + seconds, Event::Built(number));
@@ -457,6 +520,7 @@ impl Simulation<'_> {
         self.outcome.taken += self.now - began;
         self.done[goal as usize] = true;
         self.outcome.makespan = self.now;
+        self.courses[goal as usize].done = self.now;
         for &request in &self.wanted[goal as usize] {
             self.left[request] -= 1;
             if self.left[request] == 0 {
@@ -467,6 +531,7 @@ impl Simulation<'_> {
         for &dependent in &graph.dependents[goal as usize] {
             self.missing[dependent as usize] -= 1;
             if self.missing[dependent as usize] == 0 {
+                self.courses[dependent as usize].ready = self.now;
                 self.ready(dependent, policy);
             }
         }
@@ -481,7 +546,9 @@ impl Simulation<'_> {
             self.attempts[attempt].ended = Some(self.now);
             self.outcome.lost += 1;
             let goal = self.attempts[attempt].goal;
-            self.outcome.taken += self.now - self.attempts[attempt].began;
+            let took = self.now - self.attempts[attempt].began;
+            self.outcome.taken += took;
+            self.courses[goal as usize].lost += took;
             self.begun[goal as usize] = false;
             self.ready(goal, policy);
         }
@@ -498,5 +565,41 @@ impl Simulation<'_> {
     fn count(&mut self, change: isize) {
         self.taken = self.taken.saturating_add_signed(change);
         self.outcome.busy.push((self.now, self.taken));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Setting, compare};
+
+    #[test]
+    fn the_parts_of_the_last_chain_add_up() {
+        for between_failures in [f64::INFINITY, 1000.0] {
+            let compared = compare(&Setting {
+                machines: 10,
+                waits: false,
+                alike: false,
+                derivations: 2000,
+                line: 1e7,
+                between_failures,
+                seed: 7,
+            });
+            for outcome in [&compared.ours, &compared.first] {
+                let Chain {
+                    fastest,
+                    slower,
+                    slots,
+                    lines,
+                    lost,
+                } = outcome.chain;
+                let sum = fastest + slower + slots + lines + lost;
+                let difference = (sum - outcome.makespan).abs();
+                assert!(difference < 1.0, "{sum} of {}", outcome.makespan);
+                let parts = [fastest, slower, slots, lines, lost];
+                assert!(parts.iter().all(|part| *part >= -1e-3), "{parts:?}");
+                assert!(lost == 0.0 || between_failures.is_finite());
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::report::{Compared, Setting, compare};
+use crate::report::{Compared, PARTS, Setting, compare};
 use crate::simulation::Outcome;
 
 /// How often each farm is simulated.
@@ -96,6 +96,17 @@ impl Sweep {
                 };
                 let cells = self.curve(figure, way).into_iter().map(cell);
                 table.add_row(std::iter::once(format!("{what}, {name}")).chain(cells));
+            }
+        }
+        for &(what, part) in PARTS {
+            for (name, way) in WAYS {
+                let cell = |size: &Size| {
+                    let share = |one: &Compared| part(&way(one).chain) / one.bounds.largest();
+                    let sum: f64 = size.compared.iter().map(share).sum();
+                    format!("{:.2}", sum / size.compared.len() as f64)
+                };
+                let what = format!("of it, mean: {what}, {name}");
+                table.add_row(std::iter::once(what).chain(self.0.iter().map(cell)));
             }
         }
         table
