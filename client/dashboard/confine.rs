@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,10 +38,8 @@ pub fn confine(directories: &Directories) -> Result<Vec<File>> {
     let _ = DirBuilder::new().mode(0o700).create(&own);
     caps::drop_all().context("cannot drop capabilities")?;
     if needs_guile {
-        let has_landlock = landlock::confine(Some(&[&own, Path::new("/dev")]))
-            .context("cannot restrict access to files")?;
+        check_landlock(landlock::confine(Some(&[&own, Path::new("/dev")])));
         nix::sys::prctl::set_no_new_privs().context("cannot give up new privileges")?;
-        warn(has_landlock);
         return Ok(Vec::new());
     }
     runtime_files::load_name_services();
@@ -73,18 +72,23 @@ pub fn confine(directories: &Directories) -> Result<Vec<File>> {
         file.ok()
     });
     let kept = kept.collect();
-    let has_landlock = landlock::confine_server(&readable, &[&own], &ports)
-        .context("cannot restrict access to files")?;
-    seccomp::restrict_server().context("cannot restrict system calls")?;
-    warn(has_landlock);
+    check_landlock(landlock::confine_server(&readable, &[&own], &ports));
+    if let Err(error) = seccomp::restrict_server() {
+        let text = format!("this kernel cannot restrict system calls: {error}");
+        output::warning("dashboard", &text);
+    }
     Ok(kept)
 }
 
-fn warn(has_landlock: bool) {
-    if !has_landlock {
-        let text = "the kernel has no Landlock: access to files is not restricted";
-        output::warning("dashboard", text);
-    }
+/// Warns where the kernel can't do it; everything else is done all the same.
+fn check_landlock(confined: io::Result<bool>) {
+    let why = match confined {
+        Ok(true) => return,
+        Ok(false) => "it has no Landlock".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let text = format!("this kernel cannot restrict access to files: {why}");
+    output::warning("dashboard", &text);
 }
 
 /// The directory of a file.

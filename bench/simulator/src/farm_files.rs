@@ -41,6 +41,8 @@ const DAY: f64 = 86_400.0;
 const ASKED: f64 = 1800.0;
 /// Which part of the farm's time all builds of the day take.
 const BUSY: f64 = 0.7;
+/// How many derivations depend on each other. Since builds take long, with more the farm would wait for few of them.
+const PART: usize = 8;
 /// How many clients there are.
 const CLIENTS: usize = 3;
 /// One of so many builds has failed.
@@ -101,8 +103,11 @@ fn put(file: &Path, text: &str) -> Result<()> {
 
 impl Farm {
     fn simulated(setting: &Setting) -> Farm {
-        let mut graph = Graph::like_a_distribution(setting.derivations, setting.seed);
-        let machines = setting.machines(setting.derivations);
+        let parts = 0..setting.derivations.div_ceil(PART) as u64;
+        let part = |number| Graph::like_a_distribution(PART, setting.seed + number);
+        let mut graph = Graph::side_by_side(parts.map(part));
+        let derivations = graph.len();
+        let machines = setting.machines(derivations);
         let capacity: f64 = (machines.iter())
             .map(|machine| machine.speed * machine.slots as f64 * DAY)
             .sum();
@@ -137,7 +142,7 @@ impl Farm {
             seed: setting.seed + 3,
         };
         let mut policy = Ours::new(StdRng::seed_from_u64(setting.seed + 4), estimates.clone());
-        let there = setting.machines(setting.derivations);
+        let there = setting.machines(derivations);
         let outcome = simulation::run(&graph, &estimates, there, &scenario, &mut policy);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Farm {
@@ -366,7 +371,7 @@ impl Farm {
         status::Request {
             number: number as u64 + 1,
             client: Client {
-                uid: Some(1000 + request.client as u32),
+                uid: Some(40_000 + request.client as u32),
                 address: None,
             },
             since: self.time(request.time),
