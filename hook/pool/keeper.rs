@@ -219,7 +219,9 @@ impl Keeper {
     fn handle(&mut self, event: Event) -> Result<Option<Reason>, Failure> {
         match event {
             Event::Client(stream, request) => return Ok(self.client(stream, &request)),
-            Event::Reason(reason) => self.waits(reason?),
+            Event::Reason(reason) if self.greeted.is_none() => self.waits(reason?),
+            // The scheduler was asked before the worker greeted.
+            Event::Reason(_) => {}
             Event::Greeted(link) => {
                 self.link = Some(link);
                 self.greeted = Some(Instant::now());
