@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use formats::printable::printable;
+use formats::store_path::name_without_hash;
 
 /// How many lines of a failed build's log are shown.
 const TAIL_LINES: usize = 20;
@@ -66,21 +67,13 @@ impl Build {
 
     /// What its lines begin with where they stand among those of others: `NAME> `.
     pub fn prefix(&self) -> String {
-        let base = self.derivation.rsplit('/').next().unwrap_or_default();
-        let name = base.strip_suffix(".drv").unwrap_or(base);
-        let name = match name.split_once('-') {
-            Some((hash, name)) if hash.len() == HASH_LENGTH => name,
-            _ => name,
-        };
-        match name {
+        let name = name_without_hash(&self.derivation);
+        match name.strip_suffix(".drv").unwrap_or(name) {
             "" => String::new(),
             name => format!("{}> ", printable(name)),
         }
     }
 }
-
-/// The length of the hash in an item's name.
-const HASH_LENGTH: usize = 32;
 
 /// Where a derivation was built, as far as the daemon's log tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use formats::store_path::name_without_hash;
 use indicatif::HumanBytes;
 
 /// How many downloads are watched at the same time, whatever a daemon claims.
 const MAX_RUNNING: usize = 64;
-/// The length of the hash in an item's name.
-const HASH_LENGTH: usize = 32;
 
 /// The downloads of a request.
 #[derive(Default)]
@@ -60,7 +59,7 @@ impl Downloads {
             Some(took) => amount(size, took),
             None => HumanBytes(size).to_string(),
         };
-        format!("downloaded {}, {amount}{count}", name_of(file))
+        format!("downloaded {}, {amount}{count}", name_without_hash(file))
     }
 
     /// A download has failed, if it has begun.
@@ -82,15 +81,6 @@ fn amount(size: u64, took: Duration) -> String {
     let speed = (size as f64 / seconds.max(0.001)) as u64;
     let size = HumanBytes(size);
     format!("{size} in {seconds:.1} s ({}/s)", HumanBytes(speed))
-}
-
-/// What a store item is called, without the directory and the hash.
-fn name_of(file: &str) -> &str {
-    let base = file.rsplit('/').next().unwrap_or(file);
-    match base.split_at_checked(HASH_LENGTH) {
-        Some((_, rest)) if rest.len() > 1 && rest.starts_with('-') => &rest[1..],
-        _ => base,
-    }
 }
 
 #[cfg(test)]

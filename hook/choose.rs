@@ -16,7 +16,7 @@ use crate::drained::{self, Drained};
 use crate::health::{Health, Pause};
 use crate::inputs::{Inputs, LazyInputs, Usual};
 use crate::machines::Machine;
-use crate::remote::{self, PROBE_TIMEOUT, Vitals, on_one_line};
+use crate::remote::{self, PROBE_TIMEOUT, on_one_line};
 use crate::request::Request;
 use crate::sends::{self, Sending};
 use crate::slots::{self, Slot};
@@ -302,11 +302,8 @@ fn ask<'m, 'i>(
         let machine = able.machine;
         let rejection = match answer {
             Ok(Ok(vitals)) => {
-                let answered = answered(directories, machine, &vitals);
-                let (loaded, stamp) = Health::load_stamped(directories, machine);
-                // It may be that nothing can be written.
-                let is_loaded = loaded.asked == answered.asked;
-                let health = if is_loaded { loaded } else { answered };
+                let answered = |health: &mut Health| health.answered(&vitals);
+                let (health, stamp) = Health::update_stamped(directories, machine, answered);
                 known.push(Able {
                     health,
                     stamp,
@@ -320,10 +317,6 @@ fn ask<'m, 'i>(
         rejections.push(rejection);
     }
     known
-}
-
-fn answered(directories: &HookDirectories, machine: &Machine, vitals: &Vitals) -> Health {
-    Health::update(directories, machine, |health| health.answered(vitals))
 }
 
 fn failed(directories: &HookDirectories, machine: &Machine, error: &remote::Error) -> Rejection {

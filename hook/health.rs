@@ -90,6 +90,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// That of the file that is there now.
+    fn now(directories: &HookDirectories, machine: &Machine) -> Stamp {
+        let metadata = fs::metadata(path(directories, machine));
+        metadata.map_or_else(|_| Stamp::default(), |metadata| Stamp::of(&metadata))
+    }
+
     fn of(metadata: &fs::Metadata) -> Stamp {
         Stamp {
             inode: metadata.ino(),
@@ -143,16 +149,17 @@ impl Health {
         directories: &HookDirectories,
         machine: &Machine,
     ) -> Option<Health> {
-        let now = fs::metadata(path(directories, machine));
-        let now = now.map_or_else(|_| Stamp::default(), |now| Stamp::of(&now));
-        (now != *stamp).then(|| Health::load(directories, machine))
+        (Stamp::now(directories, machine) != *stamp).then(|| Health::load(directories, machine))
     }
 
-    fn save(&self, directories: &HookDirectories, machine: &Machine) -> io::Result<()> {
+    fn save(&self, directories: &HookDirectories, machine: &Machine) -> io::Result<Stamp> {
         let directory = directories.of_machine(machine);
         let new = directory.join("health.json.new");
+        let file = directory.join("health.json");
         fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(new, directory.join("health.json"))
+        fs::rename(new, &file)?;
+        // Not before: renaming it changes its time.
+        fs::metadata(file).map(|metadata| Stamp::of(&metadata))
     }
 
     /// Changes what is known, and writes it to the file. If that fails, it only prints a warning.
@@ -161,6 +168,15 @@ impl Health {
         machine: &Machine,
         change: impl FnOnce(&mut Health),
     ) -> Health {
+        Health::update_stamped(directories, machine, change).0
+    }
+
+    /// The same, with what tells whether the file has changed since.
+    pub fn update_stamped(
+        directories: &HookDirectories,
+        machine: &Machine,
+        change: impl FnOnce(&mut Health),
+    ) -> (Health, Stamp) {
         // Under a lock, so that no other hook's change is lost.
         let lock = || {
             let directory = directories.of_machine(machine);
@@ -177,13 +193,16 @@ impl Health {
                 history.state(state);
             }
         }
-        if let Err(error) = locked.and_then(|_lock| health.save(directories, machine)) {
+        let saved = locked.and_then(|_lock| health.save(directories, machine));
+        let stamp = saved.unwrap_or_else(|error| {
             stderr_line!(
                 "warning: cannot remember how '{}' is: {error}",
                 machine.name
             );
-        }
-        health
+            // What is there now, whoever has written it.
+            Stamp::now(directories, machine)
+        });
+        (health, stamp)
     }
 
     /// What there is to tell the history of the machine, if anything.
@@ -417,10 +436,11 @@ mod tests {
         assert_eq!(Health::changed_since(&never, &directories, &machine), None);
         for given in 1..4 {
             let (_, before) = Health::load_stamped(&directories, &machine);
-            Health::update(&directories, &machine, |health| health.given = given);
+            let change = |health: &mut Health| health.given = given;
+            let (_, after) = Health::update_stamped(&directories, &machine, change);
             let now = Health::changed_since(&before, &directories, &machine);
             assert_eq!(now.map(|health| health.given), Some(given));
-            let (_, after) = Health::load_stamped(&directories, &machine);
+            assert_eq!(Health::load_stamped(&directories, &machine).1, after);
             assert_eq!(Health::changed_since(&after, &directories, &machine), None);
         }
     }

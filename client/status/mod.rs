@@ -107,7 +107,11 @@ fn shown(status: &Status, width: Option<u16>) -> String {
         let _ = writeln!(text, "and {} more requests", status.unlisted_requests);
     }
     if let Some(error) = &status.machines_error {
-        let _ = writeln!(text, "the build machines are unknown: {}", printable(error));
+        let words = match status.machines.is_empty() {
+            true => "the build machines are unknown",
+            false => "build machines are missing",
+        };
+        let _ = writeln!(text, "{words}: {}", printable(error));
     }
     if !status.machines.is_empty() {
         let rows = status.machines.iter().map(machine_row);
@@ -244,8 +248,27 @@ mod tests {
     }
 
     #[test]
+    fn machines_that_are_missing_are_not_all_unknown() {
+        let mut status = Status {
+            machines_error: Some("one: no host-key".to_owned()),
+            ..Status::default()
+        };
+        let text = shown(&status, Some(80));
+        assert!(
+            text.contains("\nthe build machines are unknown: one: no host-key\n"),
+            "{text}"
+        );
+        status.machines = vec![Machine::default()];
+        let text = shown(&status, Some(80));
+        assert!(
+            text.contains("\nbuild machines are missing: one: no host-key\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn numbers_may_be_as_large_as_they_can_be() {
-        let path = "/gnu/store/h-x.drv".to_owned();
+        let path = "/gnu/store/00000000000000000000000000000000-x.drv".to_owned();
         let most = u64::MAX;
         let request = Request {
             number: most,
@@ -296,9 +319,9 @@ mod tests {
             number: 7,
             answered: true,
             since: 40,
-            targets: vec!["/gnu/store/h-top.drv".to_owned()],
+            targets: vec!["/gnu/store/00000000000000000000000000000000-top.drv".to_owned()],
             critical_path: (0..20)
-                .map(|number| format!("/gnu/store/h-n{number}.drv"))
+                .map(|number| format!("/gnu/store/00000000000000000000000000000000-n{number}.drv"))
                 .collect(),
             end: Some(End {
                 earliest_s: 60,

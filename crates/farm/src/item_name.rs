@@ -13,10 +13,9 @@
 //! As in Guix, a version begins behind the first hyphen that a digit follows.
 
 use formats::derivation::Derivation;
-use formats::store_path::StorePath;
+use formats::store_path::{StorePath, name_without_hash};
+use serde::{Deserialize, Serialize};
 
-/// The length of a hash in a store file name.
-const HASH_LENGTH: usize = 32;
 /// What follows the name of a grafted package, which isn't a name that the store allows.
 const GRAFT: &str = " (graft)";
 /// The variable of a derivation that says what it is, and what it says of a graft.
@@ -79,7 +78,7 @@ const ENDINGS: &[(&str, Class)] = &[
 /// let item = ItemName::of(path);
 /// assert_eq!((item.name.as_str(), item.version.as_str()), ("hello.tar.gz", "2.12.1"));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemName {
     /// The name without the version.
     pub name: String,
@@ -90,9 +89,8 @@ pub struct ItemName {
 impl ItemName {
     /// The name in a store path of a derivation, in its base name, or in `NAME-VERSION`.
     pub fn of(text: &str) -> ItemName {
-        let item = text.rsplit('/').next().unwrap_or(text);
+        let item = name_without_hash(text);
         let item = item.strip_suffix(".drv").unwrap_or(item);
-        let item = without_hash(item);
         let Some(hyphen) = version_hyphen(item) else {
             return ItemName {
                 name: item.to_owned(),
@@ -138,14 +136,6 @@ impl ItemName {
             None if self.version.is_empty() => Class::Other,
             None => Class::Package,
         }
-    }
-}
-
-fn without_hash(item: &str) -> &str {
-    let is_hash = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    match item.split_at_checked(HASH_LENGTH) {
-        Some((hash, rest)) if is_hash(hash) => rest.strip_prefix('-').unwrap_or(item),
-        _ => item,
     }
 }
 

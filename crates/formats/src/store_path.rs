@@ -317,18 +317,24 @@ impl fmt::Debug for StoreDir {
     }
 }
 
-/// The name of an item, without directory and hash, by which nobody knows it; of whatever else, what is behind the
-/// last `/`.
+/// The name of an item, without directory and hash, by which nobody knows it; of whatever else, all that is behind
+/// the last `/`.
 ///
 /// ```
 /// use formats::store_path::name_without_hash;
 ///
 /// assert_eq!(name_without_hash("/gnu/store/0mgxsakkancy2iry6pj8hwcmlbmjbamn-text.txt"), "text.txt");
-/// assert_eq!(name_without_hash("/etc/passwd"), "passwd");
+/// assert_eq!(name_without_hash("/etc/my-file"), "my-file");
 /// ```
 pub fn name_without_hash(path: &str) -> &str {
     let item = path.rsplit('/').next().unwrap_or(path);
-    item.split_once('-').map_or(item, |(_, name)| name)
+    match item.split_at_checked(HASH_LENGTH) {
+        Some((hash, rest)) if hash.bytes().all(base32::is_digit) => rest
+            .strip_prefix('-')
+            .filter(|name| !name.is_empty())
+            .unwrap_or(item),
+        _ => item,
+    }
 }
 
 /// Shortens a path that may be very long or invalid UTF-8 for an error message.
