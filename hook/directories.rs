@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use farm::history::Writer;
 use formats::StoreDir;
 use store::Directories;
 use system::ids;
 use system::lock::LockFile;
 
 use crate::machines::Machine;
+use crate::remembering::History;
 
 /// The directories that all hooks of one daemon share.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct HookDirectories {
     pub configuration: PathBuf,
     /// The home directory of our user in the password file.
     pub user_home: PathBuf,
-    /// What writes the history, in hooks that have one.
-    pub history: Option<Arc<Writer>>,
+    /// What remembers attempts and states, in hooks that do.
+    pub history: Option<Arc<History>>,
 }
 
 impl HookDirectories {

@@ -1,11 +1,10 @@
 //! What a hook adds to the farm's history (`doc/spec/history.md`): how its attempts went. How machines
 //! are comes from [`crate::health`].
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use farm::ItemName;
-use farm::history::{Attempt, AttemptResult, Kind, Limits, Times, Token, Writer, WriterOptions};
+use farm::history::{Attempt, AttemptResult, Kind, Times};
 use formats::StorePath;
 use formats::derivation::Derivation;
 use store::Store;
@@ -14,24 +13,6 @@ use system::clock::unix_time;
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
 use crate::request::Request;
-use crate::stderr_line;
-
-/// How long a hook waits for others who write to the history, before it loses a row.
-const PATIENCE: Duration = Duration::from_millis(250);
-
-/// What writes the history of hooks with these directories; nothing if none is wanted.
-pub fn writer(directories: &HookDirectories) -> Option<Arc<Writer>> {
-    let limits = Limits::from_environment().unwrap_or_else(|error| {
-        stderr_line!("warning: {error}");
-        Some(Limits::default())
-    })?;
-    Some(Arc::new(Writer::new(WriterOptions {
-        directory: directories.state.clone(),
-        limits,
-        patience: PATIENCE,
-        warn: Arc::new(|text| stderr_line!("warning: {text}")),
-    })))
-}
 
 /// The largest derivation that is read here, in bytes: what hooks want to know of it is no more than useful.
 const DERIVATION_LIMIT: u64 = 1 << 20;
@@ -104,8 +85,8 @@ impl Course {
         self.is_begun |= part == Part::Building;
     }
 
-    /// Writes how the attempt has ended, if there is a history. `store` has the derivation. What another process has built meanwhile
-    /// is nobody's attempt.
+    /// Remembers how the attempt has ended, if there is a history. `store` has the derivation. What another
+    /// process has built meanwhile is nobody's attempt.
     pub fn end(
         mut self,
         directories: &HookDirectories,
@@ -122,10 +103,11 @@ impl Course {
             return;
         }
         self.enter(Part::Waiting);
+        let item = || item(derivation, read_derivation(store, derivation).as_ref());
         let attempt = Attempt {
             time: unix_time(),
             derivation: derivation.base_name().to_owned(),
-            item: item(derivation, read_derivation(store, derivation).as_ref()),
+            item: ItemName::default(),
             system: request.system.clone(),
             machine: machine.key(),
             speed: machine.speed,
@@ -136,6 +118,6 @@ impl Course {
             result,
             reason: reason.to_owned(),
         };
-        history.attempt(attempt, Token::from_environment());
+        history.attempt(attempt, item);
     }
 }

@@ -29,6 +29,7 @@ pub mod new_entry;
 pub mod parallel;
 pub mod pool;
 pub mod rates;
+pub mod remembering;
 pub mod remote;
 pub mod request;
 pub mod run;

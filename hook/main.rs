@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use farm::history::Pipe;
 use hook::directories::HookDirectories;
 use hook::generated;
 use hook::pool;
@@ -128,12 +129,13 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 /// Serves the daemon.
 fn serve(arguments: run::Arguments) -> anyhow::Result<u8> {
     // This must be first, before anything opens descriptors with these numbers. Our own child
-    // processes inherit neither.
+    // processes inherit none of them.
     let log = system::pipe::inherited(4)?.map(File::from);
+    let rows = Pipe::from_environment();
     let input =
         system::pipe::inherited(0)?.ok_or_else(|| anyhow::anyhow!("standard input is closed"))?;
     let directories = directories()?;
     // Before there are threads: the store may be mounted read-only.
     store::writable::make_writable(&directories)?;
-    run::run(&arguments, directories, Input::new(input), log)
+    run::run(&arguments, directories, Input::new(input), log, rows)
 }

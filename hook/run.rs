@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use farm::history::AttemptResult;
+use farm::history::{AttemptResult, Pipe};
 use formats::StorePath;
 use formats::store_path::name_without_hash;
 use protocol::trace::Trace;
@@ -17,10 +17,11 @@ use crate::choose::{self, Chosen, Rejection};
 use crate::directories::HookDirectories;
 use crate::generated::{self, Audience};
 use crate::health::Health;
-use crate::history::{self, Course};
+use crate::history::Course;
 use crate::inputs::LazyInputs;
 use crate::machines::{Machine, Pool, Queue};
 use crate::pool::{Wanted, waiting};
+use crate::remembering::History;
 use crate::remote::{self, BuildLimits, Transport};
 use crate::request::{Input, Request};
 use crate::transfer::{self, BuildTask, LocalHost};
@@ -50,16 +51,18 @@ pub struct Arguments {
     pub limits: BuildLimits,
 }
 
-/// Answers the daemon until it has no more requests; returns the exit code.
+/// Answers the daemon until it has no more requests; returns the exit code. The build's log goes to `log`, and what
+/// is to be remembered to `rows`, if the daemon wants it.
 pub fn run(
     arguments: &Arguments,
     daemon_directories: Directories,
     mut input: Input,
     log: Option<File>,
+    rows: Option<Pipe>,
 ) -> Result<u8> {
     let mut directories =
         HookDirectories::new(&daemon_directories).context("looking up our user")?;
-    directories.history = history::writer(&directories);
+    directories.history = History::open(&directories.state, rows);
     let verbose = std::env::var_os(VERBOSE).is_some();
     while let Some(request) = input.request()? {
         let found = generated::load(&directories, Audience::Clients)?;

@@ -11,6 +11,7 @@ use hook::drained;
 use hook::health::Health;
 use hook::machines::{Machine, MachineList};
 use hook::name_patterns::named;
+use hook::remembering::History;
 use hook::selection::Selection;
 use hook::slots::{self, Occupant};
 use store::Directories;
@@ -91,7 +92,7 @@ pub fn put_back(daemon: &Directories, names: &[String], out: &mut impl Write) ->
 fn directories(daemon: &Directories) -> Result<HookDirectories> {
     let directories = HookDirectories::new(daemon).context("looking up our user")?;
     Ok(HookDirectories {
-        history: hook::history::writer(&directories),
+        history: History::open(&directories.state, None),
         ..directories
     })
 }

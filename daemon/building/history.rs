@@ -4,29 +4,34 @@
 use std::time::Duration;
 
 use farm::ItemName;
-use farm::history::{AttemptResult, Kind, LOCAL, Times, Token, UNKNOWN_MACHINE};
+use farm::history::{AttemptResult, Kind, LOCAL, Times, UNKNOWN_MACHINE};
 use protocol::operations::BuildMode;
 use system::clock::unix_time;
 
 use super::attempt::Attempt;
+use super::hook_rows::HookRecord;
 use super::job::Job;
 use super::outcome::{Failure, Outcome};
 use crate::request_error::RequestError;
 
-/// Writes how a build went, and how long it took: on this machine, or by the hook with the token.
+/// Writes how a build went, and how long it took: on this machine, or by the hook with the record, unless that
+/// has told it.
 pub(super) fn remember(
     job: &Job,
     attempt: &Attempt,
-    token: Option<Token>,
+    hook: Option<&HookRecord>,
     took: Duration,
     outcome: &Result<Outcome, RequestError>,
 ) {
     let (Some(history), Some(result)) = (
         &job.engine.history,
-        result(attempt, token.is_some(), outcome),
+        result(attempt, hook.is_some(), outcome),
     ) else {
         return;
     };
+    if hook.is_some_and(|hook| hook.has_told(result)) {
+        return;
+    }
     let notes = attempt.notes();
     let reason = match outcome {
         Ok(Outcome::Done) => String::new(),
@@ -42,7 +47,7 @@ pub(super) fn remember(
         derivation: job.path.base_name().to_owned(),
         item: ItemName::of_derivation(&job.path, &job.derivation),
         system: job.platform(),
-        machine: match token {
+        machine: match hook {
             None => LOCAL,
             Some(_) => UNKNOWN_MACHINE,
         }
@@ -63,9 +68,9 @@ pub(super) fn remember(
         result,
         reason,
     };
-    match token {
+    match hook {
         None => history.attempt(written, None),
-        Some(token) => history.attempt_of_hook(written, token),
+        Some(hook) => history.attempt_of_hook(written, hook.token()),
     }
 }
 

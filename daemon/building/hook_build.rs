@@ -83,6 +83,7 @@ fn supervise(
         mut requests,
         output,
         log,
+        rows: (rows_pipe, mut rows),
         unread,
     } = pipes;
     let attempt = deadline.attempt();
@@ -120,6 +121,12 @@ fn supervise(
     let mut sources = [
         Source::new(output, Carries::HelperOutput(filter)),
         Source::new(log, Carries::Log(BuilderFilter::default())),
+        Source::new(
+            rows_pipe,
+            Carries::Rows(Box::new(|piece| {
+                rows.take(piece, Some((&job.path, &job.derivation)))
+            })),
+        ),
     ];
     let ended = std::thread::scope(|scope| {
         // The lines may be longer than a pipe's capacity, and the hook may write before it reads

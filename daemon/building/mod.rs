@@ -102,7 +102,7 @@
 //! |---|---|
 //! | `scheduler` | what sessions call |
 //! | `worker` | one request's event loop |
-//! | `try_build`, `hook_build`, `local_build`, `outputs`, `references_graph`, `environment` | an attempt to build, by a hook or here |
+//! | `try_build`, `hook_build`, `hook_rows`, `local_build`, `outputs`, `references_graph`, `environment` | an attempt to build, by a hook or here |
 //! | `deadline`, `attempt_error`, `history` | how long it may go on, how it goes wrong, and what is remembered of it |
 //! | `build_steps`, `substitution_steps`, `planner` | the steps of goals, up to the attempt |
 //! | `job`, `fetch` | what an attempt's thread needs to know |
@@ -138,6 +138,7 @@ mod goals;
 mod history;
 mod hook;
 mod hook_build;
+mod hook_rows;
 mod input_closure;
 mod job;
 mod joined;

@@ -51,23 +51,28 @@ impl Limits {
     }
 }
 
+/// What becomes of a piece of a hook's rows.
+type TakeRows<'a> = Box<dyn FnMut(&[u8]) + 'a>;
+
 /// The kind of data in a pipe.
-pub(super) enum Carries {
+pub(super) enum Carries<'a> {
     /// The build's output: sent to clients, kept in the log file as it is, and limited in size.
     Log(BuilderFilter),
     /// A hook's own output: sent to clients only.
     HelperOutput(HookFilter),
+    /// Rows of the history, which are no output.
+    Rows(TakeRows<'a>),
 }
 
 /// One pipe of a watched process.
-pub(super) struct Source {
+pub(super) struct Source<'a> {
     file: Option<File>,
-    carries: Carries,
+    carries: Carries<'a>,
 }
 
-impl Source {
+impl Source<'_> {
     /// A source that reads from a pipe.
-    pub(super) fn new(fd: OwnedFd, carries: Carries) -> Source {
+    pub(super) fn new(fd: OwnedFd, carries: Carries<'_>) -> Source<'_> {
         Source {
             file: Some(File::from(fd)),
             carries,
@@ -125,7 +130,7 @@ impl Monitor<'_> {
     pub(super) fn watch(
         mut self,
         child: &mut Child,
-        sources: &mut [Source],
+        sources: &mut [Source<'_>],
         lingering: bool,
     ) -> Result<Ended, RequestError> {
         let ended = self.watch_until_end(child, sources, lingering);
@@ -138,7 +143,7 @@ impl Monitor<'_> {
     fn watch_until_end(
         &mut self,
         child: &mut Child,
-        sources: &mut [Source],
+        sources: &mut [Source<'_>],
         lingering: bool,
     ) -> Result<Ended, RequestError> {
         let cancelled = CancelEvent::new(self.attempt.cancel())
@@ -182,8 +187,13 @@ impl Monitor<'_> {
                     0 => continue,
                     count => &buffer[..count],
                 };
+                if let Carries::Rows(take) = &mut source.carries {
+                    take(data);
+                    continue;
+                }
                 last_output = Instant::now();
                 match &mut source.carries {
+                    Carries::Rows(_) => {}
                     Carries::HelperOutput(filter) => {
                         self.helper_output(pid, filter.filter(data));
                     }
@@ -277,7 +287,7 @@ impl Monitor<'_> {
         &self,
         cancelled: &CancelEvent,
         child: &Child,
-        sources: &[Source],
+        sources: &[Source<'_>],
         has_exited: bool,
         timeout: Duration,
     ) -> Result<Woken, RequestError> {
@@ -311,7 +321,7 @@ impl Monitor<'_> {
 
 /// Reads a piece and returns its length, which is 0 if nothing is available. At end of file, the
 /// source is closed.
-fn read(source: &mut Source, buffer: &mut [u8], name: &str) -> Result<usize, RequestError> {
+fn read(source: &mut Source<'_>, buffer: &mut [u8], name: &str) -> Result<usize, RequestError> {
     let Some(file) = &mut source.file else {
         return Ok(0);
     };

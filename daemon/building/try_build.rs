@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bstr::ByteSlice;
-use farm::history::Token;
 use formats::store_path::StorePath;
 use protocol::operations::BuildMode;
 use protocol::trace::{BuildFailure, Trace};
@@ -24,6 +23,7 @@ use super::files;
 use super::history;
 use super::hook::{Decision, Question};
 use super::hook_build;
+use super::hook_rows::HookRecord;
 use super::job::Job;
 use super::local_build;
 use super::outcome::{Failure, Outcome};
@@ -171,9 +171,9 @@ fn offload(
         Decision::Accepted(hook) => {
             // Whoever waits for a slot may ask the hook, too, or take the slot.
             job.slots.pass_on();
-            let token = hook.token();
+            let record = hook.record().clone();
             let build = || hook_build::build(job, attempt, *hook, missing);
-            let outcome = log_for_administrator(job, attempt, Some(token), build)?;
+            let outcome = log_for_administrator(job, attempt, Some(&record), build)?;
             locks.set_deletion(matches!(outcome, Outcome::Done));
             Ok(Some(outcome))
         }
@@ -183,11 +183,11 @@ fn offload(
     }
 }
 
-/// Builds, and writes one line about it to the daemon's log, and a row to the history. A hook has a token.
+/// Builds, and writes one line about it to the daemon's log, and a row to the history.
 fn log_for_administrator(
     job: &Job,
     attempt: &Attempt,
-    hook: Option<Token>,
+    hook: Option<&HookRecord>,
     build: impl FnOnce() -> Result<Outcome, RequestError>,
 ) -> Result<Outcome, RequestError> {
     let begin = Instant::now();

@@ -135,6 +135,75 @@ fn how_builds_end_is_remembered() {
     assert_eq!(rows[0]["name"], "emacs (graft)");
 }
 
+/// A row as a hook tells it, in which a name is a lie.
+fn told(result: &str, reason: &str) -> String {
+    let row = serde_json::json!({"attempt": {
+        "time": 1_800_000_000, "derivation": "lie.drv", "item": {"name": "lie", "version": ""},
+        "system": env!("GUIX_SYSTEM"), "machine": "build-1:22", "speed": 2.5, "kind": "build",
+        "times": {
+            "waited": {"secs": 0, "nanos": 0}, "sent": {"secs": 1, "nanos": 0},
+            "built": {"secs": 2, "nanos": 0}, "retrieved": {"secs": 3, "nanos": 0},
+        },
+        "bytes_sent": 10, "bytes_retrieved": 20, "result": result, "reason": reason,
+    }});
+    row.to_string()
+}
+
+#[test]
+fn what_a_hook_tells_is_remembered_as_its_own() {
+    if !is_ours() {
+        return;
+    }
+    let state = r#"{"state":{"time":1800000000,"machine":"build-1:22","state":"ready","reason":"",
+        "load":0.5,"cores":4,"free_bytes":1000,"slots":2}}"#;
+    // A state before the reply; nothing that is no row, is too long, or tells of a build that isn't its own.
+    let script = format!(
+        "ask
+         eval \"exec 3>&$GUIX_OFFLOAD_ROWS\"
+         echo '{state}' >&3
+         echo '{done}' >&3
+         accept
+         echo '{{}}' >&3; printf '\\0\\377\\n' >&3; head -c 1000000 /dev/zero >&3; echo >&3
+         case $drv in
+         *silent*) make;;
+         *broken*) echo '{failed}' >&3; test -e $dir/broken || {{ : >$dir/broken; exit 1; }}; make;;
+         *) echo '{failed}' >&3; printf %s '{half}' >&3; sleep 0.1; echo '{rest}' >&3; make;;
+         esac",
+        state = state.replace('\n', ""),
+        done = told("done", ""),
+        failed = told("machine-failed", "lost it"),
+        half = &told("done", "")[..40],
+        rest = &told("done", "")[40..],
+    );
+    let setup = super::hook::hooked(&script, &[]);
+    let mut client = super::hook::client(&setup);
+    for (name, count) in [("told-1.2", 2), ("silent-1", 3)] {
+        let drv = client.write(Script::new(name, "exit 1"));
+        client.build(&[&drv]).succeeded();
+        wait_for_rows(&setup, count);
+    }
+    // The next hook has more luck.
+    let drv = client.write(Script::new("broken-1", "exit 1"));
+    client.build(&[&drv]).succeeded();
+    drop(client);
+    setup.daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let has_ended = || !setup.site.socket().exists();
+    setup.daemon.wait_until(has_ended, "to end");
+    let rows = rows(&setup.site, &[]);
+    let of = |name: &str| {
+        let own = rows.iter().filter(|row| row["name"] == name);
+        own.map(|row| (row["result"].as_str().unwrap(), row["machine"].as_str()))
+            .collect::<Vec<_>>()
+    };
+    let machine = Some("build-1:22");
+    assert_eq!(of("told"), [("done", machine), ("machine-failed", machine)]);
+    assert_eq!(of("silent"), [("done", None)]);
+    assert_eq!(of("lie"), []);
+    let failed = ("machine-failed", machine);
+    assert_eq!(of("broken"), [("done", None), failed, failed]);
+    assert_eq!(rows.last().unwrap()["sent_ms"], 1000, "{rows:#?}");
+}
+
 /// A script of what Guix would make to replace references of a package.
 fn graft(name: &str, script: &str) -> Script {
     Script::new(name, script).variable("guix properties", "((type . graft) (graft (count . 2)))")

@@ -58,7 +58,7 @@ same 'environment variables'
 cd "$top/doc/src"
 # The daemon's man page has those of the manual, but for what programs tell each other.
 sed -n '/^## Environment variables/,/^## Messages/s/^| \(`[^|]*`\) |.*/\1/p' invoking-guix-daemon.md | tr -d '`,' |
-    tr ' ' '\n' | grep -v -e '^GUIX_OFFLOAD_REASONS$' -e '^GUIX_OFFLOAD_FRAMES$' -e '^GUIX_OFFLOAD_TOKEN$' -e '^and$' -e '^the$' -e '^like$' |
+    tr ' ' '\n' | grep -v -e '^GUIX_OFFLOAD_REASONS$' -e '^GUIX_OFFLOAD_FRAMES$' -e '^GUIX_OFFLOAD_TOKEN$' -e '^GUIX_OFFLOAD_ROWS$' -e '^and$' -e '^the$' -e '^like$' |
     sort -u >"$work/manual"
 (cd "$top" && sed -n '/command: daemon_options::command/,/files: &\[/p' doc/manual.rs) |
     grep -o '"[A-Za-z_, ]*"' | grep '[a-z]_proxy\|[A-Z][A-Z]' | tr -d '",' | tr ' ' '\n' | sort -u >"$work/page"

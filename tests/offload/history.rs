@@ -16,6 +16,15 @@ fn rows(farm: &Farm, words: &[&str]) -> Vec<Value> {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// The same once there are so many: a daemon writes them a little after the client's reply.
+#[track_caller]
+fn wait_for_rows(farm: &Farm, words: &[&str], count: usize) -> Vec<Value> {
+    assert!(eventually(|| rows(farm, words).len() >= count));
+    let rows = rows(farm, words);
+    assert_eq!(rows.len(), count, "{rows:#?}");
+    rows
+}
+
 /// A column of rows.
 fn column<'a>(rows: &'a [Value], name: &str) -> Vec<&'a str> {
     let word = |row: &'a Value| row[name].as_str().unwrap_or("");
@@ -42,8 +51,8 @@ fn builds_of_a_hook_are_remembered_once() {
         .variable("guix properties", "((type . graft) (graft (count . 2)))");
     let graft = client.write(graft);
     client.build(&[&graft]).succeeded();
-    // What the hook has written is there when the client gets its reply, and the daemon adds nothing.
-    let first = rows(&farm, &[]);
+    // The daemon adds nothing to what the hook says.
+    let first = wait_for_rows(&farm, &[], 3);
     drop(client);
     farm.daemon = None;
     let rows = rows(&farm, &[]);
@@ -89,7 +98,7 @@ fn a_machine_that_fails_and_one_that_takes_over_have_a_row_each() {
     assert_eq!(farm.wait_for_builder("go"), "build-2");
     farm.open("go");
     building.finish().1.succeeded();
-    let rows = rows(&farm, &[]);
+    let rows = wait_for_rows(&farm, &[], 2);
     assert_eq!(column(&rows, "result"), ["done", "machine-failed"]);
     assert_eq!(column(&rows, "machine"), ["build-2:22", "build-1:22"]);
     assert!(
@@ -97,11 +106,7 @@ fn a_machine_that_fails_and_one_that_takes_over_have_a_row_each() {
         "{rows:#?}"
     );
     // The machines' states: the first one worked, and then did not.
-    let states = farm.run(
-        CLIENT,
-        &["history", "--states", "--format=json", "--machine=build-1"],
-    );
-    let states: Vec<Value> = serde_json::from_str(&states).unwrap();
+    let states = wait_for_rows(&farm, &["--states", "--machine=build-1"], 2);
     assert_eq!(column(&states, "state"), ["set-aside", "ready"]);
     assert_eq!(states[1]["slots"], 2);
 }
@@ -245,6 +250,6 @@ fn hooks_that_end_at_the_same_time_lose_nothing() {
     let (_client, built) = building.finish();
     built.succeeded();
     built.did_not_say("the history cannot");
-    let rows = rows(&farm, &["--limit=100"]);
+    let rows = wait_for_rows(&farm, &["--limit=100"], BUILDS);
     assert_eq!(column(&rows, "machine"), ["build-1:22"; BUILDS]);
 }

@@ -7,7 +7,7 @@ use formats::StorePath;
 use crate::bad_cables::noise;
 use crate::cable::{self, Quality};
 use crate::choosing::built_on;
-use crate::farm::{Farm, Kind, names};
+use crate::farm::{CLIENT, Farm, Kind, names};
 use crate::harness::derivations::{Client, Drv, Script};
 use crate::harness::{eventually, is_ours};
 use crate::hook_process::HookProcess;
@@ -303,6 +303,10 @@ fn the_history_says_how_long_a_build_will_take() {
             "{}",
             built.log
         );
+        // The daemon writes it a little later.
+        let words = ["history", "--format=json", drv.path.as_str()];
+        let is_there = || farm.run(CLIENT, &words).contains("\"done\"");
+        assert!(eventually(is_there), "{name}");
     }
     drop(client);
     farm.assert_nothing_left();

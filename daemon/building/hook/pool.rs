@@ -167,10 +167,8 @@ impl HookPool {
         if let Some(hook) = idle {
             return Some(hook);
         }
-        let spawner = &self.engine.spawner;
         let arguments = self.arguments.clone();
-        let history = self.engine.settings.history;
-        match HookProcess::start(spawner, &self.program, arguments, self.verbose, history) {
+        match HookProcess::start(&self.engine, &self.program, arguments, self.verbose) {
             Ok(hook) => Some(hook),
             Err(error) => {
                 // Reported once, not for every derivation.

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use farm::history::{Limits, Token};
+use farm::history::{Limits, Pipe, Token};
 use formats::printable::printable;
 use protocol::helper_filter::HelperFilter;
 use protocol::trace::Trace;
@@ -17,16 +18,19 @@ use system::process::{Child, Spawn};
 use system::{pipe, signal};
 
 use super::super::attempt::Attempt;
+use super::super::engine::Engine;
+use super::super::hook_rows::{HookRecord, HookRows};
 use super::super::log_sink::LogRecord;
 use super::question::{Answer, Question};
 use crate::cancel::CancelEvent;
 use crate::hook_program::VARIABLE;
-use crate::spawner::Spawner;
 
 /// How long a client waits for a hook's answer before it is told so.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A longer line before the reply is passed on in pieces.
 const OUTPUT_LINE_LIMIT: usize = 64 << 10;
+/// How many pieces of rows are read at a time.
+const ROWS_PIECES: usize = 16;
 /// How many characters of a hook's reason a client is shown.
 const REASON_LIMIT: usize = 2000;
 
@@ -43,8 +47,10 @@ pub(in super::super) struct HookProcess {
     unread: Vec<u8>,
     /// Why it postpones the derivation it was last asked about, if it says so.
     reason: Option<String>,
-    /// What it writes into its rows of the history.
-    token: Token,
+    /// The read end of its descriptor for rows of the history.
+    rows_pipe: OwnedFd,
+    rows: HookRows,
+    record: Arc<HookRecord>,
     child: Child,
 }
 
@@ -56,6 +62,8 @@ pub(in super::super) struct HookPipes {
     pub(in super::super) output: OwnedFd,
     /// The read end of its descriptor 4, the build log.
     pub(in super::super) log: OwnedFd,
+    /// The read end of its descriptor for rows of the history, and what becomes of them.
+    pub(in super::super) rows: (OwnedFd, HookRows),
     /// Output that was read together with the reply.
     pub(in super::super) unread: Vec<u8>,
 }
@@ -73,14 +81,13 @@ enum Wake {
 }
 
 impl HookProcess {
-    /// Starts the program; if `verbose`, our own hook reports why it chooses machines or not. It writes
-    /// the history within the limits, if there are any.
+    /// Starts the program; if `verbose`, our own hook reports why it chooses machines or not. It tells rows
+    /// of the history, if there is one.
     pub(super) fn start(
-        spawner: &Spawner,
+        engine: &Arc<Engine>,
         program: &Path,
         arguments: Vec<OsString>,
         verbose: bool,
-        history: Option<Limits>,
     ) -> io::Result<HookProcess> {
         let (its_requests, requests) = pipe::pipe()?;
         let (output, its_output) = pipe::pipe()?;
@@ -89,14 +96,18 @@ impl HookProcess {
         pipe::set_nonblocking(&requests, true)?;
         pipe::set_nonblocking(&output, true)?;
         pipe::set_nonblocking(&log, true)?;
-        let token = Token(rand::random());
+        let (rows_pipe, its_rows) = pipe::pipe()?;
+        pipe::set_nonblocking(&rows_pipe, true)?;
+        let record = Arc::new(HookRecord::new());
+        let history = engine.settings.history;
         let history = history.map_or_else(|| "no".to_owned(), |limits| limits.to_string());
         let mut spawn = Spawn::new(program)
             .args(arguments)
             .env(VARIABLE, program)
             .env("GUIX_OFFLOAD_REASONS", "1")
             .env(Limits::VARIABLE, history)
-            .env(Token::VARIABLE, token.to_string());
+            .env(Token::VARIABLE, record.token().to_string())
+            .env(Pipe::VARIABLE, Pipe::DESCRIPTOR.to_string());
         if verbose {
             spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
         }
@@ -105,23 +116,26 @@ impl HookProcess {
             .fd(its_output, 1)
             .fd(its_errors, 2)
             .fd(its_log, 4)
+            .fd(its_rows, Pipe::DESCRIPTOR)
             .setsid()
             .current_dir("/");
-        let child = spawner.start(program)?;
+        let child = engine.spawner.start(program)?;
         Ok(HookProcess {
             requests: File::from(requests),
             output,
             log,
             unread: Vec::new(),
             reason: None,
-            token,
+            rows_pipe,
+            rows: HookRows::new(engine, &record),
+            record,
             child,
         })
     }
 
-    /// What it writes into its rows of the history.
-    pub(in super::super) fn token(&self) -> Token {
-        self.token
+    /// What it has told of its build.
+    pub(in super::super) fn record(&self) -> &Arc<HookRecord> {
+        &self.record
     }
 
     /// Takes it apart, for the build that it has accepted.
@@ -132,13 +146,16 @@ impl HookProcess {
             log,
             unread,
             reason: _,
-            token: _,
+            rows_pipe,
+            rows,
+            record: _,
             child,
         } = self;
         let pipes = HookPipes {
             requests,
             output,
             log,
+            rows: (rows_pipe, rows),
             unread,
         };
         (child, pipes)
@@ -158,10 +175,11 @@ impl HookProcess {
         am_willing: bool,
         timeout: Duration,
     ) -> Answer {
-        self.send_and_receive(attempt, question, am_willing, timeout)
-            .unwrap_or_else(|error| {
-                Answer::Failed(format!("cannot be written to or read from: {error}"))
-            })
+        let answer = self.send_and_receive(attempt, question, am_willing, timeout);
+        self.read_rows();
+        answer.unwrap_or_else(|error| {
+            Answer::Failed(format!("cannot be written to or read from: {error}"))
+        })
     }
 
     fn send_and_receive(
@@ -309,6 +327,18 @@ impl HookProcess {
         let count = nix::unistd::read(&self.output, &mut buffer)?;
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)
+    }
+
+    /// Reads the rows that it has told so far.
+    fn read_rows(&mut self) {
+        let mut buffer = [0u8; 4096];
+        // A hook that tells more than a pipe has room for is read later.
+        for _ in 0..ROWS_PIECES {
+            match nix::unistd::read(&self.rows_pipe, &mut buffer) {
+                Ok(count @ 1..) => self.rows.take(&buffer[..count], None),
+                _ => break,
+            }
+        }
     }
 
     fn died(&mut self, attempt: &Attempt) -> io::Result<Answer> {

@@ -56,12 +56,12 @@ fn site(name: &str, script: &str) -> Site {
 }
 
 /// A daemon with such a hook.
-fn hooked(script: &str, options: &[&str]) -> Setup {
+pub(super) fn hooked(script: &str, options: &[&str]) -> Setup {
     Setup::at(site("hook", script), options)
 }
 
 /// A client that requests offloading, with short timeouts.
-fn client(setup: &Setup) -> Client {
+pub(super) fn client(setup: &Setup) -> Client {
     let mut client = setup.client();
     client.set(|options| {
         options.use_build_hook = Some(true);

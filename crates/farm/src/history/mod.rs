@@ -3,14 +3,15 @@
 //!
 //! It is an SQLite database, `<state>/offload/history.sqlite`, bounded in age and in rows. Nothing
 //! needs it: it can be deleted at any time, and where it can't be written, builds go on and only rows
-//! are lost. Hooks and daemons write to it by a [`Writer`], on a thread of its own. A [`Reader`]
-//! reads.
+//! are lost. A daemon writes to it by a [`Writer`], on a thread of its own; its hooks tell it their rows
+//! ([`Line`]), and write them by themselves under other daemons. A [`Reader`] reads.
 //!
 //! | file | content |
 //! |---|---|
 //! | `record` | the rows |
 //! | `limits` | for how long, and how many rows are kept |
 //! | `token` | how a daemon finds out what a hook has written |
+//! | `lines` | the rows that a hook tells its daemon |
 //! | `files` | the database's file: that it is ours, and replacing a damaged one |
 //! | `database` | writing rows, and deleting old ones |
 //! | `writer` | the thread that writes |
@@ -20,6 +21,7 @@
 mod database;
 mod files;
 mod limits;
+mod lines;
 mod reader;
 mod record;
 mod summary;
@@ -30,6 +32,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use limits::Limits;
+pub use lines::{Line, Lines, Pipe};
 pub use reader::{Filter, Reader, literal};
 pub use record::{
     Attempt, AttemptResult, Kind, LOCAL, MachineState, State, Times, UNKNOWN_MACHINE,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use formats::printable::is_unprintable;
+use serde::{Deserialize, Serialize};
 
 use crate::ItemName;
 use crate::estimate::Sample;
@@ -18,7 +19,8 @@ const MOST_OF_NAME: usize = 256;
 const MOST_OF_REASON: usize = 500;
 
 /// How an attempt to build something ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AttemptResult {
     /// The outputs are in the store.
     Done,
@@ -65,7 +67,8 @@ impl AttemptResult {
 }
 
 /// What an attempt was for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// To build missing outputs.
     Build,
@@ -93,7 +96,7 @@ impl Kind {
 }
 
 /// How long the parts of an attempt took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     /// Waiting, after it was accepted: for a job of a pool, a build user, or others' transfers.
     pub waited: Duration,
@@ -106,7 +109,7 @@ pub struct Times {
 }
 
 /// An attempt to build a derivation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// When it ended, in seconds since the epoch.
     pub time: u64,
@@ -148,7 +151,8 @@ impl Attempt {
 }
 
 /// The state of a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It answers.
     Ready,
@@ -179,7 +183,7 @@ impl State {
 }
 
 /// How a machine was at some time.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineState {
     /// When, in seconds since the epoch.
     pub time: u64,
