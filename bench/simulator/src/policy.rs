@@ -243,6 +243,10 @@ impl Policy for Ours {
         let first = own[self.random.random_range(0..own.len())];
         self.share.serve(client);
         let (_, goal) = self.requests[first].ready.pop_first()?;
+        // Another request may want what waited.
+        if let Some(waiting) = &mut self.waiting {
+            waiting.aside.retain(|(aside, _)| *aside != goal);
+        }
         for request in &mut self.requests {
             if let Some(rank) = request.rank(goal) {
                 request.ready.remove(&(Reverse(rank), goal));
@@ -313,5 +317,29 @@ impl Request {
     fn rank(&self, goal: u32) -> Option<u64> {
         let found = self.ranks.binary_search_by_key(&goal, |&(goal, _)| goal);
         found.ok().map(|index| self.ranks[index].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_is_begun_once_although_another_request_wants_it_meanwhile() {
+        let graph = Graph::like_a_distribution(1, 1);
+        let random = StdRng::seed_from_u64(1);
+        let mut policy = Ours::new(random, vec![Some(3600.0)]).waiting();
+        policy.request(0, &graph, &[0]);
+        policy.ready(0, &[0]);
+        assert_eq!(policy.next(), Some(0));
+        policy.set_aside(0, &[0]);
+        policy.request(1, &graph, &[0]);
+        policy.ready(0, &[1]);
+        assert_eq!(policy.next(), Some(0));
+        // It has got a machine.
+        policy.retry();
+        assert_eq!(policy.next(), None);
     }
 }
