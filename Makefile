@@ -119,8 +119,8 @@ check:
 
 # The Debian packages, made and tried on fresh machines.  Takes long, root and a network; not part of `check'.
 # make check-packages PACKAGES_CACHE=DIRECTORY STEPS="build lintian"
-PACKAGES_CACHE = $(CARGO_TARGET_DIR)/packages
-STEPS =
+PACKAGES_CACHE ?= $(CARGO_TARGET_DIR)/packages
+STEPS ?=
 check-packages:
 	@./tests/packages/check --cache $(PACKAGES_CACHE) $(STEPS)
 

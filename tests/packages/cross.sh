@@ -195,10 +195,12 @@ END
 serves() {
     machine=$1; shift
     as "$machine"
+    # Not what the daemon before has written.
+    rm -f "/tmp/$machine/log.daemon"
     "$@" --listen="/tmp/$machine/socket" >"/tmp/$machine/log.daemon" 2>&1 &
     daemon=$!
     tries=0
-    until grep -q '^listening on' "/tmp/$machine/log.daemon"; do
+    until grep -qs '^listening on' "/tmp/$machine/log.daemon"; do
         tries=$((tries + 1))
         if [ $tries = 1200 ] || ! kill -0 "$daemon" 2>/dev/null; then
             cat "/tmp/$machine/log.daemon"
@@ -224,12 +226,13 @@ there() { unshare --mount sh -c 'mount --bind /tmp/there/store /tmp/store && exe
 # there_serves PROGRAMS
 there_serves() {
     as there
+    rm -f /tmp/there/log.daemon
     unshare --mount sh -c 'mount --bind /tmp/there/store /tmp/store &&
         exec setpriv --reuid worker --regid worker --clear-groups "$@"' sh \
         "$1/guix-daemon" --disable-chroot --no-offload --listen=/tmp/there/socket >/tmp/there/log.daemon 2>&1 &
     there=$!
     tries=0
-    until grep -q '^listening on' /tmp/there/log.daemon; do
+    until grep -qs '^listening on' /tmp/there/log.daemon; do
         tries=$((tries + 1))
         if [ $tries = 1200 ] || ! kill -0 $there 2>/dev/null; then cat /tmp/there/log.daemon; return 1; fi
         sleep 0.1

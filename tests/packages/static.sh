@@ -85,6 +85,7 @@ serves() {
 }
 # start OPTION...: the daemon, until it serves.
 start() {
+    : >"$work/daemon"
     PATH=/bin "$chroot" "$root" guix-daemon "$@" >"$work/daemon" 2>&1 &
     serves
 }
@@ -176,6 +177,7 @@ worker = "/bin/guix-offload"
 trust = "connection"
 idle = 0
 END
+    : >"$work/daemon"
     at_head "$static/bin/guix-daemon" --max-jobs=0 >"$work/daemon" 2>&1 &
     serves
 }
