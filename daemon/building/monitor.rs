@@ -83,7 +83,7 @@ impl Source<'_> {
     pub(super) fn verdict(&self, derivation: &str) -> Option<&str> {
         match &self.carries {
             Carries::HelperOutput(filter) => filter.verdict(derivation),
-            Carries::Log(_) => None,
+            Carries::Log(_) | Carries::Rows(_) => None,
         }
     }
 }
