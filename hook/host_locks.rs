@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use system::lock::{LockFile, Mode};
+use system::lock::{self, LockFile, Mode};
 
 use crate::directories::HookDirectories;
 use crate::machines::Machine;
@@ -131,8 +131,7 @@ fn is_transferring(directories: &HookDirectories, machine: &Machine) -> bool {
             let path = directories
                 .state
                 .join(transfer_lock_name(machine, direction));
-            let locked = |path| LockFile::open(path)?.is_locked();
-            path.exists() && locked(path).unwrap_or(false)
+            lock::is_locked(&path).unwrap_or(false)
         })
 }
 

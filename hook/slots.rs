@@ -11,7 +11,7 @@ use std::path::Path;
 use formats::store_path::name_without_hash;
 use serde::{Deserialize, Serialize};
 use system::clock::unix_time;
-use system::lock::{LockFile, Mode};
+use system::lock::{self, LockFile, Mode};
 
 use crate::directories::{HookDirectories, naming};
 use crate::machines::Machine;
@@ -97,7 +97,7 @@ pub fn taken(
     for number in numbers(&directory)? {
         let path = directory.join(number.to_string());
         // This only tests the lock: taking it would prevent another hook from taking the slot.
-        if HookDirectories::open_lock(&path)?.is_locked()? {
+        if lock::is_locked(&path).map_err(naming(&path))? {
             let text = fs::read(&path).map_err(naming(&path))?;
             taken.push(serde_json::from_slice(&text).ok());
         }

@@ -39,14 +39,14 @@ pub struct DaemonStatus {
 }
 
 impl DaemonStatus {
-    /// The daemon of the environment, or else the one with these directories.
-    pub fn new(directories: &Directories) -> Result<DaemonStatus> {
-        Ok(DaemonStatus {
+    /// The daemon at this address, with these directories.
+    pub fn new(directories: &Directories, address: Address) -> DaemonStatus {
+        DaemonStatus {
             directories: directories.clone(),
-            address: Address::from_environment(&directories.state)?,
+            address,
             deadline: Deadline::after(PATIENCE),
             connection: None,
-        })
+        }
     }
 
     /// Asks it; one that has been started anew since it was asked last, once more.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use farm::status::Client;
 use hook::status::known::Known;
+use protocol::client::Address;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use store::Directories;
@@ -53,12 +54,12 @@ pub struct Gathered {
 }
 
 impl Farm {
-    /// For a daemon's directories. The daemon is that of the environment.
-    pub fn new(directories: &Directories) -> Result<Farm> {
+    /// For a daemon's directories, and its address.
+    pub fn new(directories: &Directories, daemon: Address) -> Result<Farm> {
         let name = nix::unistd::gethostname().unwrap_or_default();
         Ok(Farm {
             host: name.to_string_lossy().into_owned(),
-            daemon: DaemonStatus::new(directories)?,
+            daemon: DaemonStatus::new(directories, daemon),
             machines: Machines::new(directories)?,
             past: Past::new(directories),
             users: Users::default(),

@@ -114,10 +114,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         );
         output::warning("dashboard", &text);
     }
-    let _kept = confine::confine(&directories)?;
+    let daemon = confine::daemon_address(&directories.state)?;
+    let _kept = confine::confine(&directories, &daemon)?;
     let site = Arc::new(Site {
         hosts: Hosts::new(arguments.host),
-        gatherer: Gatherer::start(Farm::new(&directories)?)?,
+        gatherer: Gatherer::start(Farm::new(&directories, daemon)?)?,
         logs: Logs::new(directories),
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
     });

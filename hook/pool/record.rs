@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use system::lock::LockFile;
+use system::lock;
 
 use super::failure::Failure;
 use super::plan::slot_file;
@@ -101,9 +101,7 @@ impl Record {
 
 /// Whether a slot has a living keeper.
 pub fn is_kept(directory: &Path, slot: u32) -> bool {
-    let path = slot_file(directory, slot, "keeper");
-    let locked = |path| LockFile::open(path)?.is_locked();
-    path.exists() && locked(&path).unwrap_or(false)
+    lock::is_locked(&slot_file(directory, slot, "keeper")).unwrap_or(false)
 }
 
 /// In which order slots are taken: first those with a job; then those whose job nobody has seen the end of,
@@ -126,7 +124,7 @@ pub fn records(directory: &Path, slots: u32) -> Vec<(u32, Record)> {
 
 #[cfg(test)]
 mod tests {
-    use system::lock::Mode;
+    use system::lock::{LockFile, Mode};
 
     use super::*;
 

@@ -54,24 +54,36 @@ fn try_to_confine_to_reading(readable: &[&Path]) -> Result<bool, RulesetError> {
     Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// Restricts this process and its descendants permanently, as [`confine_to_reading`] does; but they can also change
-/// files beneath `changeable`, and connect by TCP to these ports, and no others. What they listen on already, they
-/// serve.
-pub fn confine_server(readable: &[&Path], changeable: &[&Path], ports: &[u16]) -> io::Result<bool> {
-    try_to_confine_server(readable, changeable, ports).map_err(io::Error::other)
+/// How much of what was asked for the kernel enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforcement {
+    /// All of it.
+    Full,
+    /// What it knew when it was made: of files since Linux 5.13, of TCP since 6.7, of signals and abstract sockets since 6.12.
+    Part,
+    /// Nothing.
+    None,
+}
+
+/// Restricts this process and its descendants permanently, as [`confine_to_reading`] does; but they can also read
+/// which files there are beneath `listable`, and connect by TCP to these ports, and no others. What they listen on
+/// already, they serve.
+///
+/// Of the network, this is about TCP only, and not about multipath TCP.
+pub fn confine_server(
+    readable: &[&Path],
+    listable: &[&Path],
+    ports: &[u16],
+) -> io::Result<Enforcement> {
+    try_to_confine_server(readable, listable, ports).map_err(io::Error::other)
 }
 
 fn try_to_confine_server(
     readable: &[&Path],
-    changeable: &[&Path],
+    listable: &[&Path],
     ports: &[u16],
-) -> Result<bool, RulesetError> {
+) -> Result<Enforcement, RulesetError> {
     let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-    let changing = reading
-        | AccessFs::WriteFile
-        | AccessFs::Truncate
-        | AccessFs::MakeReg
-        | AccessFs::RemoveFile;
     let rules = ports
         .iter()
         .map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
@@ -81,8 +93,12 @@ fn try_to_confine_server(
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
         .add_rules(path_beneath_rules(readable, reading))?
-        .add_rules(path_beneath_rules(changeable, changing))?
+        .add_rules(path_beneath_rules(listable, AccessFs::ReadDir))?
         .add_rules(rules)?
         .restrict_self()?;
-    Ok(status.ruleset != RulesetStatus::NotEnforced)
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => Enforcement::Full,
+        RulesetStatus::PartiallyEnforced => Enforcement::Part,
+        RulesetStatus::NotEnforced => Enforcement::None,
+    })
 }

@@ -178,8 +178,21 @@ fn request(kind: libc::c_int) -> libc::flock {
     }
 }
 
+/// Whether some process has a lock on the file `path`. It is only read: unlike [`LockFile::open`], this creates
+/// nothing, and needs no permission to write.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let mut options = File::options();
+    // A FIFO would have us wait for a writer.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match options.read(true).custom_flags(flags).open(path) {
+        Ok(file) => LockFile::from_file(file, path).is_locked(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whether some process has a lock on the file `path`, as far as `/proc/locks` tells. Unlike
-/// [`LockFile::is_locked`], this needs no permission to read or write it.
+/// [`is_locked`], this needs no permission to read or write it.
 pub fn has_lock(path: &Path) -> io::Result<bool> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let file = match File::options().read(true).custom_flags(flags).open(path) {
@@ -257,15 +270,18 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_seen_without_opening_its_file() {
+    fn a_lock_is_seen_by_reading_its_file_and_without_opening_it() {
         let (_directory, path) = scratch();
-        assert!(!has_lock(&path).unwrap());
+        let is_seen = || [has_lock(&path).unwrap(), is_locked(&path).unwrap()];
+        assert_eq!((is_seen(), path.exists()), ([false; 2], false));
         let file = LockFile::open(&path).unwrap();
-        assert!(!has_lock(&path).unwrap());
-        assert!(file.try_lock(Mode::Exclusive).unwrap());
-        assert!(has_lock(&path).unwrap());
+        assert_eq!(is_seen(), [false; 2]);
+        for mode in [Mode::Exclusive, Mode::Shared] {
+            assert!(file.try_lock(mode).unwrap());
+            assert_eq!(is_seen(), [true; 2]);
+        }
         drop(file);
-        assert!(!has_lock(&path).unwrap());
+        assert_eq!(is_seen(), [false; 2]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What it serves.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -369,6 +370,29 @@ fn a_history_that_cannot_be_read_is_said_to_be_so() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     dashboard.wait_until(says("is not a regular file"));
+    dashboard.stop();
+}
+
+#[test]
+fn it_changes_nothing() {
+    let Some((fixture, connection)) = Fixture::with_history() else {
+        return;
+    };
+    let dashboard = Dashboard::start(&fixture);
+    dashboard.wait_until(|document| document["history_error"] == Value::Null);
+    // Whoever else opens the history corrects its mode, which Landlock would let it do, too.
+    let file = fixture.site.state().join("offload/history.sqlite");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    add(&connection, "m1:22", 0, 20, "failed", "");
+    dashboard.wait_until(|document| document["failures"][0]["result"] == "failed");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o644);
+    // A history that is begun anew, by another file.
+    let copy = file.with_extension("copy");
+    fs::copy(&file, &copy).unwrap();
+    fs::rename(&copy, &file).unwrap();
+    let connection = Connection::open(&file).unwrap();
+    add(&connection, "m1:22", 0, 20, "timed-out", "");
+    dashboard.wait_until(|document| document["failures"][0]["result"] == "timed-out");
     dashboard.stop();
 }
 

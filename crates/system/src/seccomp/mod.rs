@@ -5,4 +5,4 @@ mod network;
 mod program;
 
 pub use builder::{restrict_builder, restrict_downloader};
-pub use network::{restrict_network_program, restrict_server};
+pub use network::{restrict_changes, restrict_network_program, restrict_server};

@@ -5,8 +5,11 @@
 //! files or change them in any way, accept connections, or use parts of the kernel that it doesn't
 //! need. What is refused fails as it does for somebody without the right.
 //!
-//! A server may also accept connections where it listens already, connect to local sockets, and change files: which
-//! ones, is for Landlock to say.
+//! A server may also accept connections where it listens already, and connect to local sockets. Others it connects only
+//! if it has to, and by TCP only: Landlock can tell where TCP leads, and knows of nothing else.
+//!
+//! Who starts programs, and so can have none of that, must still not change files: Landlock knows of no modes, owners,
+//! times and attributes.
 
 use std::io;
 
@@ -114,9 +117,8 @@ const FORBIDDEN: &[libc::c_long] = &[
     libc::SYS_listen,
 ];
 
-/// Calls that are allowed to a server only.
-const FORBIDDEN_TO_CLIENTS: &[libc::c_long] = &[
-    // Files.
+/// Calls that change files.
+const CHANGING: &[libc::c_long] = &[
     libc::SYS_mknodat,
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
@@ -141,10 +143,10 @@ const FORBIDDEN_TO_CLIENTS: &[libc::c_long] = &[
     new::REMOVEXATTRAT,
     new::FILE_SETATTR,
     libc::SYS_utimensat,
-    // Servers.
-    libc::SYS_accept,
-    libc::SYS_accept4,
 ];
+
+/// Calls that only a server may make.
+const SERVING: &[libc::c_long] = &[libc::SYS_accept, libc::SYS_accept4];
 
 /// More of the first kind, which newer processors' ABIs don't have.
 #[cfg(target_arch = "x86_64")]
@@ -159,9 +161,9 @@ const FORBIDDEN_OLD: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const FORBIDDEN_OLD: &[libc::c_long] = &[];
 
-/// More of the second kind.
+/// More that change files.
 #[cfg(target_arch = "x86_64")]
-const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[
+const OLD_CHANGING: &[libc::c_long] = &[
     libc::SYS_creat,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
@@ -180,10 +182,10 @@ const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[
 ];
 /// See above.
 #[cfg(target_arch = "aarch64")]
-const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[libc::SYS_renameat];
+const OLD_CHANGING: &[libc::c_long] = &[libc::SYS_renameat];
 /// See above.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const FORBIDDEN_OLD_TO_CLIENTS: &[libc::c_long] = &[];
+const OLD_CHANGING: &[libc::c_long] = &[];
 
 /// Calls that open files, and which argument has the flags.
 #[cfg(target_arch = "x86_64")]
@@ -195,13 +197,22 @@ const OPEN: &[(libc::c_long, u32)] = &[(libc::SYS_openat, 2)];
 /// Flags of opening that write or create. (`O_TMPFILE` comes with one of them.)
 const WRITING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
-/// The address families of sockets that a server may use: those of a client, and local ones, by which it asks the
-/// daemon and name services.
-const SERVER_FAMILIES: [libc::c_int; 4] = [
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-    libc::AF_UNIX,
+/// Requests to devices and open files that a server makes: whether it would have to wait, and what a terminal is. Others
+/// change files, or type on the terminal at which it was started. (Their width differs between C libraries.)
+const REQUESTS: [u32; 6] = [
+    libc::FIONBIO as u32,
+    libc::FIONREAD as u32,
+    libc::FIOCLEX as u32,
+    libc::FIONCLEX as u32,
+    libc::TCGETS as u32,
+    libc::TIOCGWINSZ as u32,
+];
+
+/// Calls that send, and which argument has the flags.
+const SEND: [(libc::c_long, u32); 3] = [
+    (libc::SYS_sendto, 3),
+    (libc::SYS_sendmsg, 2),
+    (libc::SYS_sendmmsg, 3),
 ];
 
 /// The address families of sockets that a client may use: the Internet, and the kernel's own tables of
@@ -218,21 +229,64 @@ pub fn restrict_network_program() -> io::Result<()> {
     restrict(Role::Client)
 }
 
-/// The same for a server, which listens already.
-pub fn restrict_server() -> io::Result<()> {
-    restrict(Role::Server)
+/// The same for a server, which listens already. It connects by TCP, or to local sockets only.
+pub fn restrict_server(connects_by_tcp: bool) -> io::Result<()> {
+    restrict(Role::Server { connects_by_tcp })
+}
+
+/// Only keeps this thread, and those and programs that it starts, from changing modes, owners, times, attributes and
+/// names of files, and from gaining privileges.
+pub fn restrict_changes() -> io::Result<()> {
+    restrict(Role::Starter)
 }
 
 /// What a program is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Client,
-    Server,
+    Server {
+        connects_by_tcp: bool,
+    },
+    /// It starts programs.
+    Starter,
 }
 
 fn restrict(role: Role) -> io::Result<()> {
     nix::sys::prctl::set_no_new_privs()?;
     install(&program(std::process::id(), role))
+}
+
+/// The verdict on a server's new socket.
+fn server_sockets(connects_by_tcp: bool) -> Vec<sock_filter> {
+    let allow = give(libc::SECCOMP_RET_ALLOW);
+    let refuse = fail(libc::EAFNOSUPPORT);
+    let unix = libc::AF_UNIX.unsigned_abs();
+    let mut part = vec![load(argument(0)), unless(libc::BPF_JEQ, unix, 1), allow];
+    // A stream, with or without flags, whose protocol is TCP: not multipath TCP, for one, of which Landlock knows nothing.
+    let stream = libc::SOCK_STREAM.unsigned_abs();
+    let flags = (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).unsigned_abs();
+    let tcp = [
+        load(argument(1)),
+        unless(libc::BPF_JSET, !(stream | flags), 1),
+        refuse,
+        skip_if(libc::BPF_JSET, stream),
+        refuse,
+        load(argument(2)),
+        unless(libc::BPF_JEQ, 0, 1),
+        allow,
+        unless(libc::BPF_JEQ, libc::IPPROTO_TCP.unsigned_abs(), 1),
+        allow,
+        refuse,
+    ];
+    for family in [libc::AF_INET, libc::AF_INET6]
+        .iter()
+        .filter(|_| connects_by_tcp)
+    {
+        part.push(unless(libc::BPF_JEQ, family.unsigned_abs(), tcp.len()));
+        part.extend(tcp);
+    }
+    part.push(refuse);
+    part
 }
 
 /// The filter program for the process with this id.
@@ -252,16 +306,22 @@ fn program(own: u32, role: Role) -> Vec<sock_filter> {
         fail(libc::ENOSYS),
     ]);
     let missing = MISSING.iter().map(|number| (*number, libc::ENOSYS));
-    let is_client = role == Role::Client;
-    let mut forbidden = [FORBIDDEN, FORBIDDEN_OLD].concat();
-    if is_client {
-        forbidden.extend([FORBIDDEN_TO_CLIENTS, FORBIDDEN_OLD_TO_CLIENTS].concat());
+    let mut forbidden = [CHANGING, OLD_CHANGING].concat();
+    if role != Role::Starter {
+        forbidden.extend([FORBIDDEN, FORBIDDEN_OLD].concat());
+    }
+    if role == Role::Client {
+        forbidden.extend(SERVING);
     }
     let forbidden = forbidden.into_iter().map(|number| (number, libc::EPERM));
     for (number, error) in missing.chain(forbidden) {
         program.extend([unless(libc::BPF_JEQ, number as u32, 1), fail(error)]);
     }
     let allow = give(libc::SECCOMP_RET_ALLOW);
+    if role == Role::Starter {
+        program.push(allow);
+        return program;
+    }
     let refuse = fail(libc::EPERM);
     let mut on = |number: libc::c_long, part: &[sock_filter]| {
         program.push(unless(libc::BPF_JEQ, number as u32, part.len()));
@@ -288,7 +348,19 @@ fn program(own: u32, role: Role) -> Vec<sock_filter> {
             refuse,
         ],
     );
-    for (number, index) in OPEN.iter().filter(|_| is_client) {
+    // Limits of its own, but of no other process.
+    on(
+        libc::SYS_prlimit64,
+        &[
+            load(argument(0)),
+            unless(libc::BPF_JEQ, 0, 1),
+            allow,
+            unless(libc::BPF_JEQ, own, 1),
+            allow,
+            refuse,
+        ],
+    );
+    for (number, index) in OPEN {
         let writing = WRITING.unsigned_abs();
         on(
             *number,
@@ -300,9 +372,27 @@ fn program(own: u32, role: Role) -> Vec<sock_filter> {
             ],
         );
     }
-    match role {
-        Role::Client => on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES)),
-        Role::Server => on(libc::SYS_socket, &only_families(&SERVER_FAMILIES)),
+    if let Role::Server { connects_by_tcp } = role {
+        on(libc::SYS_socket, &server_sockets(connects_by_tcp));
+        let mut requests = vec![load(argument(1))];
+        for request in REQUESTS {
+            requests.extend([unless(libc::BPF_JEQ, request, 1), allow]);
+        }
+        requests.push(fail(libc::ENOTTY));
+        on(libc::SYS_ioctl, &requests);
+        // It connects, too, and Landlock isn't asked.
+        let fast = libc::MSG_FASTOPEN.unsigned_abs();
+        for (number, index) in SEND {
+            let part = [
+                load(argument(index)),
+                unless(libc::BPF_JSET, fast, 1),
+                refuse,
+                allow,
+            ];
+            on(number, &part);
+        }
+    } else {
+        on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES));
     }
     on(libc::SYS_socketpair, &only_families(&PAIR_FAMILIES));
     program.push(allow);
@@ -330,8 +420,8 @@ mod tests {
         for number in MISSING {
             assert_eq!(ask(*number, [0; 3]), error(libc::ENOSYS));
         }
-        let to_clients = FORBIDDEN_TO_CLIENTS.iter().chain(FORBIDDEN_OLD_TO_CLIENTS);
-        for number in FORBIDDEN.iter().chain(FORBIDDEN_OLD).chain(to_clients) {
+        let others = CHANGING.iter().chain(OLD_CHANGING).chain(SERVING);
+        for number in FORBIDDEN.iter().chain(FORBIDDEN_OLD).chain(others) {
             assert_eq!(ask(*number, [0; 3]), error(libc::EPERM));
         }
         let threads = libc::CLONE_VM | libc::CLONE_THREAD;
@@ -368,33 +458,70 @@ mod tests {
     }
 
     #[test]
-    fn a_server_may_accept_and_change_files_and_start_nothing() {
+    fn a_server_may_accept_and_connect_by_tcp_and_change_nothing() {
         let Some(native) = NATIVE else { return };
-        let program = program(42, Role::Server);
-        let ask = |number: libc::c_long, arguments: [libc::c_int; 3]| {
-            let arguments = arguments.map(|argument| argument as u32);
-            verdict(&program, native, number as u32, &arguments)
-        };
         let allowed = libc::SECCOMP_RET_ALLOW;
-        for number in FORBIDDEN_TO_CLIENTS.iter().chain(FORBIDDEN_OLD_TO_CLIENTS) {
-            assert_eq!(ask(*number, [0; 3]), allowed);
+        for connects_by_tcp in [true, false] {
+            let program = program(42, Role::Server { connects_by_tcp });
+            let ask = |number: libc::c_long, arguments: [libc::c_int; 4]| {
+                let arguments = arguments.map(|argument| argument as u32);
+                verdict(&program, native, number as u32, &arguments)
+            };
+            for number in SERVING {
+                assert_eq!(ask(*number, [0; 4]), allowed);
+            }
+            let forbidden = FORBIDDEN.iter().chain(FORBIDDEN_OLD);
+            for number in forbidden.chain(CHANGING).chain(OLD_CHANGING) {
+                assert_eq!(ask(*number, [0; 4]), error(libc::EPERM));
+            }
+            assert_eq!(ask(libc::SYS_openat, [0, 0, libc::O_RDONLY, 0]), allowed);
+            let open = ask(libc::SYS_openat, [0, 0, libc::O_RDWR, 0]);
+            assert_eq!(open, error(libc::EPERM));
+            let process = ask(libc::SYS_clone, [libc::SIGCHLD, 0, 0, 0]);
+            assert_eq!(process, error(libc::EPERM));
+            for (process, verdict) in [(0, allowed), (42, allowed), (1, error(libc::EPERM))] {
+                assert_eq!(ask(libc::SYS_prlimit64, [process, 0, 0, 0]), verdict);
+            }
+            let socket = |family, kind, protocol| {
+                ask(libc::SYS_socket, [family, kind, protocol, 0]) == allowed
+            };
+            let (stream, cloexec) = (libc::SOCK_STREAM, libc::SOCK_CLOEXEC);
+            assert!(socket(libc::AF_UNIX, stream | cloexec, 0));
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                assert_eq!(socket(family, stream | cloexec, 0), connects_by_tcp);
+                assert_eq!(socket(family, stream, libc::IPPROTO_TCP), connects_by_tcp);
+                assert!(!socket(family, stream, libc::IPPROTO_MPTCP));
+                for kind in [libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET, 0] {
+                    assert!(!socket(family, kind | cloexec, 0));
+                }
+            }
+            for family in [libc::AF_PACKET, libc::AF_NETLINK, libc::AF_VSOCK] {
+                assert!(!socket(family, stream, 0));
+            }
+            let request = |request: libc::c_int| ask(libc::SYS_ioctl, [1, request, 0, 0]);
+            assert_eq!(request(libc::FIONBIO as libc::c_int), allowed);
+            assert_eq!(request(libc::TIOCSTI as libc::c_int), error(libc::ENOTTY));
+            for (flags, verdict) in [
+                (libc::MSG_NOSIGNAL, allowed),
+                (libc::MSG_FASTOPEN, error(libc::EPERM)),
+            ] {
+                assert_eq!(ask(libc::SYS_sendto, [3, 0, 0, flags]), verdict);
+                assert_eq!(ask(libc::SYS_sendmsg, [3, 0, flags, 0]), verdict);
+            }
         }
-        assert_eq!(ask(libc::SYS_openat, [0, 0, libc::O_RDWR]), allowed);
-        assert_eq!(ask(libc::SYS_socket, [libc::AF_UNIX, 0, 0]), allowed);
-        let socket = ask(libc::SYS_socket, [libc::AF_PACKET, 0, 0]);
-        assert_eq!(socket, error(libc::EAFNOSUPPORT));
-        for number in [
-            libc::SYS_execve,
-            libc::SYS_listen,
-            libc::SYS_ptrace,
-            libc::SYS_mount,
-        ] {
-            assert_eq!(ask(number, [0; 3]), error(libc::EPERM));
+    }
+
+    #[test]
+    fn what_starts_programs_changes_no_files() {
+        let Some(native) = NATIVE else { return };
+        let program = program(42, Role::Starter);
+        let ask = |number: &libc::c_long| verdict(&program, native, *number as u32, &[0; 4]);
+        for number in CHANGING.iter().chain(OLD_CHANGING) {
+            assert_eq!(ask(number), error(libc::EPERM));
         }
-        assert_eq!(
-            ask(libc::SYS_clone, [libc::SIGCHLD, 0, 0]),
-            error(libc::EPERM)
-        );
+        for number in [libc::SYS_execve, libc::SYS_clone, libc::SYS_openat] {
+            assert_eq!(ask(&number), libc::SECCOMP_RET_ALLOW);
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
