@@ -136,6 +136,7 @@ fn how_builds_end_is_remembered() {
 }
 
 /// A row as a hook tells it, in which a name is a lie.
+#[cfg(have_daemon_offload_hook)]
 fn told(result: &str, reason: &str) -> String {
     let row = serde_json::json!({"attempt": {
         "time": 1_800_000_000, "derivation": "lie.drv", "item": {"name": "lie", "version": ""},
@@ -149,6 +150,7 @@ fn told(result: &str, reason: &str) -> String {
     row.to_string()
 }
 
+#[cfg(have_daemon_offload_hook)]
 #[test]
 fn what_a_hook_tells_is_remembered_as_its_own() {
     if !is_ours() {

@@ -501,7 +501,7 @@ fn what_is_asked_for_early_is_as_long_as_it_may() {
         let (path, archive) = archive_of(&fixture, &keys, size);
         client.permit_read_ahead().unwrap();
         let imported = client.import_paths(&mut archive.as_slice()).unwrap();
-        assert_eq!(imported, [path.clone()], "{size}");
+        assert_eq!(imported, std::slice::from_ref(&path), "{size}");
         assert!(client.is_valid_path(&path).unwrap(), "{size}");
         let mut exported = Vec::new();
         client.export_path(&path, false, &mut exported).unwrap();

@@ -367,7 +367,8 @@ impl Node {
         let namespaces = Namespaces::new(&options, &script, &words);
         let pid = namespaces.pid;
         let plug = format!(
-            "nsenter --target {switch} --net ip link add {name} type veth peer name eth0 netns {pid}
+            "nsenter --target {switch} --net ip link add {name} type veth peer name eth0 \
+                 address 02:00:00:00:00:{number:02x} netns {pid}
              nsenter --target {switch} --net ip link set {name} master switch up
              nsenter --target {pid} --net ip addr add 10.78.0.{}/24 dev eth0
              nsenter --target {pid} --net ip link set eth0 up",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use protocol::operations::GcAction;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -130,5 +131,15 @@ fn whatever_is_killed_no_job_is_left() {
         built.said("done with offloaded ");
     }
     assert!(eventually(|| slurm.on_head("keeper").is_empty()));
+    // A daemon that is killed while outputs arrive leaves a directory, which the collector removes.
+    let mut client = slurm.client();
+    let collected = (client.connection).collect_garbage(
+        GcAction::DeleteDead,
+        Default::default(),
+        u64::MAX,
+        &mut |_| {},
+    );
+    collected.unwrap();
+    drop(client);
     slurm.assert_nothing_left();
 }

@@ -51,8 +51,11 @@ const UNKNOWN: f64 = 0.1;
 /// What takes longer than this, in seconds, was built before: it is no news.
 const LONG: f64 = 1800.0;
 
+/// A part of the time of a chain.
+type PartOf = fn(&Chain) -> f64;
+
 /// The parts of the time of the chain that ended last, and what they are called.
-pub const PARTS: &[(&str, fn(&Chain) -> f64)] = &[
+pub const PARTS: &[(&str, PartOf)] = &[
     ("building, on the fastest machine", |chain| chain.fastest),
     ("longer on slower machines", |chain| chain.slower),
     ("waiting for a slot", |chain| chain.slots),

@@ -117,7 +117,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn the_last_verdict_is_kept_and_nothing_else(
-            output in "(@ build-(verdict|remote) /[ab].drv [cd]\n|@|\n|\r|\u{1b}|x){0,12}",
+            output in "(@ build-(verdict|remote) /[ab][.]drv [cd]\n|@|\n|\r|\u{1b}|x){0,12}",
             size in 1usize..9,
         ) {
             let is_verdict = |line: &&str| line.starts_with("@ build-verdict ") && line.ends_with('\n');
