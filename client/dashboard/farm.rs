@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use farm::status::Client;
+use farm::status::{Client, REQUESTS_SHOWN};
 use hook::status::known::Known;
 use protocol::client::Address;
 use serde::Deserialize;
@@ -126,7 +126,7 @@ impl Users {
         let requests: Vec<Request> = serde_json::from_str(requests.get()).unwrap_or_default();
         let uids: BTreeSet<u32> = requests.iter().filter_map(|one| one.client.uid).collect();
         let mut known = BTreeMap::new();
-        for uid in uids {
+        for uid in uids.into_iter().take(REQUESTS_SHOWN) {
             let found = system::ids::user_by_id(uid).ok().flatten();
             let found = found.map(|account| document::text(&account.name));
             if let Some(name) = found.or_else(|| self.0.remove(&uid)) {

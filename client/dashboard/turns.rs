@@ -140,14 +140,15 @@ impl Turns {
 }
 
 impl Turn {
-    /// Whether it is over, and the reading has to end. Then the log isn't read again for a while.
+    /// Whether it is over, and the reading has to end. If nobody had shortened it, the log isn't read again for a while.
     pub fn is_over(&self) -> bool {
         let waiting = self.shared.waiting.load(Ordering::Relaxed);
-        let is_over = self.begun.elapsed() >= length(waiting);
-        if is_over {
+        let elapsed = self.begun.elapsed();
+        // That it was too long for a turn that others had shortened says nothing of a log.
+        if elapsed >= LONGEST {
             self.shared.remember(&self.log);
         }
-        is_over
+        elapsed >= length(waiting)
     }
 }
 
@@ -196,8 +197,15 @@ mod tests {
             panic!("no turn");
         };
         assert!(!turn.is_over());
+        // Others have shortened this one.
         turns.0.waiting.store(u32::MAX - 1, Ordering::Relaxed);
         std::thread::sleep(SHORTEST);
+        assert!(turn.is_over());
+        drop(turn);
+        let Ok(mut turn) = next("/long") else {
+            panic!("no turn, for a short one was not enough");
+        };
+        turn.begun = turn.begun.checked_sub(LONGEST).unwrap();
         assert!(turn.is_over());
         drop(turn);
         assert_eq!(next("/long").err(), Some(Refused::TooLong));

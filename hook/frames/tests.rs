@@ -433,7 +433,7 @@ fn what_no_honest_side_sends_is_refused() {
     assert!(refused(&[open(1), (Kind::Credit, 1, vec![1])]).contains("wrong payload"));
     let end = (Kind::End, 1, vec![]);
     assert!(refused(&[open(1), end, (Kind::Data, 1, vec![1])]).contains("after its end"));
-    let flood = vec![(Kind::Data, 1, vec![0; DATA_LIMIT]); WINDOW as usize / DATA_LIMIT + 1];
+    let flood = vec![(Kind::Data, 1, vec![0; DATA_LIMIT]); 2 * WINDOW as usize / DATA_LIMIT];
     assert!(refused(&[&[open(1)], &flood[..]].concat()).contains("than was allowed"));
     assert!(refused(&[(Kind::Ping, 0, b"[".to_vec())]).contains("ping frame"));
 }

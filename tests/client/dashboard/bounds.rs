@@ -185,8 +185,9 @@ fn those_who_read_long_logs_hold_up_nobody() {
     // With 16 turns before it of ten seconds each, it would not be read.
     let answer = dashboard.get(&short);
     assert_eq!((answer.status, answer.text()), (200, "all of it\n".into()));
-    // At no time are more of them read, and no thread goes on for those who have gone.
-    assert!(threads(&dashboard, "log") <= 4);
+    // No more of them are read (one that hands on its turn may not have ended yet), and no thread goes on for those
+    // who have gone.
+    assert!(eventually(|| threads(&dashboard, "log") <= 4));
     drop(followers);
     for path in &slow {
         drop(ask(path));
