@@ -96,7 +96,8 @@ make -s uninstall CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/remov
 everything | diff "$work/before" - || { echo 'uninstall leaves that, or has removed it'; exit 1; }
 sed -n 's/^  //p' "$work/out" | sort >"$work/put"
 sed -n 's/^  //p' "$work/removed" | sort | diff "$work/put" - || { echo 'not what was installed'; exit 1; }
-[ -z "$(find "$root" -type d -empty -path '*guix*')" ] || { find "$root" -type d -empty -path '*guix*'; exit 1; }
+empty=$(cd "$root" && find . -type d -empty -path '*guix*')
+[ -z "$empty" ] || { echo "empty directories are left: $empty"; exit 1; }
 # From a checkout where nothing was made, too; and there is nothing to do a second time.
 make -s install CARGO=no-cargo DESTDIR="$root" prefix=/usr/local >"$work/out"
 make -s uninstall CARGO=no-cargo DESTDIR="$root" prefix=/usr/local CARGO_TARGET_DIR="$work/no-target" >"$work/out"

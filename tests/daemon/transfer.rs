@@ -7,7 +7,7 @@ use formats::export::Fields;
 use gcrypt::{Acl, PublicKey};
 use protocol::client::Connection;
 
-use crate::harness::{Bytes, RawClient, is_ours};
+use crate::harness::{Bytes, RawClient, eventually, is_ours};
 use crate::items::*;
 use crate::support::*;
 
@@ -549,6 +549,7 @@ fn a_client_that_leaves_what_it_was_asked_for_early_leaves_nothing_behind() {
         let mut source = archive[..length].chain(Gone);
         client.import_paths(&mut source).unwrap_err();
         drop(client);
+        assert!(eventually(|| fixture.entries().is_empty()));
         fixture.assert_empty();
     }
     let mut client = fixture.client();
