@@ -153,13 +153,11 @@ impl Health {
     }
 
     fn save(&self, directories: &HookDirectories, machine: &Machine) -> io::Result<Stamp> {
-        let directory = directories.of_machine(machine);
-        let new = directory.join("health.json.new");
-        let file = directory.join("health.json");
+        let new = directories.of_machine(machine).join("health.json.new");
         fs::write(&new, serde_json::to_vec_pretty(self)?)?;
-        fs::rename(new, &file)?;
+        fs::rename(new, path(directories, machine))?;
         // Not before: renaming it changes its time.
-        fs::metadata(file).map(|metadata| Stamp::of(&metadata))
+        Ok(Stamp::now(directories, machine))
     }
 
     /// Changes what is known, and writes it to the file. If that fails, it only prints a warning.

@@ -502,12 +502,13 @@ fn retrieve(
         (_, Ok(imported)) => imported,
         // No machine can make an output that this store takes: the fault is the build's.
         (_, Err(source @ store::Error::DeepArchive(_))) => {
+            let message: Box<str> = format!("its output cannot be taken: {source}").into();
             return Err(Error::Remote(remote::Error::Build {
                 machine: machine.name.clone(),
                 derivation: derivation.clone(),
                 status: status::BUILD_FAILED,
-                message: format!("its output cannot be taken: {source}").into(),
-                verdict: format!("its output cannot be taken: {source}").into(),
+                verdict: message.clone(),
+                message,
             }));
         }
         // An export that failed with EPIPE is a consequence of the failed import, not its cause.

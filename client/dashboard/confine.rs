@@ -1,6 +1,5 @@
 //! What the dashboard gives up before it serves anybody: it reads what builders, machines and browsers have written.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -80,11 +79,11 @@ pub fn confine(directories: &Directories, daemon: &Address) -> Result<Vec<File>>
     // What an interrupted writer has left is undone now. Later, it is the next writer's.
     drop(Reader::open(&own, PATIENCE));
     if needs_guile {
-        check_landlock(match landlock::confine(Some(&[Path::new("/dev/null")])) {
-            Ok(true) => Ok(Enforcement::Full),
-            Ok(false) => Ok(Enforcement::None),
-            Err(error) => Err(error),
-        });
+        let confined = landlock::confine(Some(&[Path::new("/dev/null")]));
+        check_landlock(confined.map(|is_confined| match is_confined {
+            true => Enforcement::Full,
+            false => Enforcement::None,
+        }));
         check_seccomp(seccomp::restrict_changes());
         return Ok(Vec::new());
     }
@@ -109,18 +108,17 @@ pub fn confine(directories: &Directories, daemon: &Address) -> Result<Vec<File>>
         Address::Unix(socket) => (Vec::new(), socket.parent()),
     };
     let readable: Vec<&Path> = readable.iter().map(PathBuf::as_path).collect();
-    let listable: BTreeSet<PathBuf> = listable
-        .into_iter()
-        .flat_map(|it| it.canonicalize())
-        .collect();
-    let listable: Vec<&Path> = listable.iter().map(PathBuf::as_path).collect();
     let kept = KERNEL.iter().filter_map(|name| {
         let mut options = File::options();
         let file = options.read(true).custom_flags(libc::O_PATH).open(name);
         file.ok()
     });
     let kept = kept.collect();
-    check_landlock(landlock::confine_server(&readable, &listable, &ports));
+    check_landlock(landlock::confine_server(
+        &readable,
+        listable.as_slice(),
+        &ports,
+    ));
     check_seccomp(seccomp::restrict_server(!ports.is_empty()));
     Ok(kept)
 }

@@ -6,7 +6,9 @@ use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
+use farm::history::{Limits, Writer, WriterOptions};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use system::lock::{self, LockFile, Mode};
@@ -139,11 +141,15 @@ fn try_all(has_key: bool) {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
     }
     let own = file("state/offload");
-    let history = rusqlite::Connection::open(own.join("history.sqlite")).unwrap();
-    let schema = include_str!("../../crates/farm/src/history/schema.sql");
-    history.execute_batch(schema).unwrap();
-    let set = "pragma application_id = 0x67757868; pragma user_version = 1";
-    history.execute_batch(set).unwrap();
+    let history = Writer::new(WriterOptions {
+        directory: own.clone(),
+        limits: Limits::default(),
+        patience: PATIENCE,
+        warn: Arc::new(|text| panic!("{text}")),
+    });
+    history.prepare();
+    history.finish();
+    assert!(own.join("history.sqlite").exists());
     let slots = ["0", "1"].map(|name| LockFile::open(own.join("machine:22").join(name)).unwrap());
     assert!(slots[0].try_lock(Mode::Exclusive).unwrap());
     let _daemon = UnixListener::bind(file("sockets/socket")).unwrap();

@@ -77,12 +77,8 @@ impl Farm {
         let users = users.unwrap_or_default();
         let before = processor_time();
         let (shown, history_error) = self.past.look(time);
-        let is_due = self.machines.are_due();
-        if is_due {
-            self.machines.look(told.as_ref(), &shown.states, before);
-        }
-        let looked = match is_due {
-            true => processor_time().saturating_sub(before),
+        let looked = match self.machines.are_due() {
+            true => (self.machines).look(told.as_ref(), &shown.states, before),
             false => Duration::ZERO,
         };
         let machines = self.machines.shown();

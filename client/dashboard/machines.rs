@@ -81,7 +81,13 @@ impl Machines {
     }
 
     /// Looks at them. `before` is the processor time that this thread had used before anything was done for it.
-    pub fn look(&mut self, told: Option<&Told>, states: &ShownStates, before: Duration) {
+    /// Returns how much it has used since.
+    pub fn look(
+        &mut self,
+        told: Option<&Told>,
+        states: &ShownStates,
+        before: Duration,
+    ) -> Duration {
         self.list();
         self.shown = match (self.known(), told) {
             (Ok((listed, known)), _) => Shown::known(listed, known, states),
@@ -94,6 +100,7 @@ impl Machines {
         let took = processor_time().saturating_sub(before);
         let kept = took.saturating_mul(PROCESSOR_PART).min(KEPT);
         self.until = Some(Instant::now() + kept);
+        took
     }
 
     /// Reads the machine files, unless that was done a short time ago.

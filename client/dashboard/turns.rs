@@ -52,8 +52,7 @@ struct Shared {
 pub struct Turn {
     log: PathBuf,
     begun: Instant,
-    shared: Arc<Shared>,
-    _place: Place,
+    place: Place,
 }
 
 /// One of the places of those who read, until it is dropped.
@@ -133,8 +132,7 @@ impl Turns {
         Ok(Turn {
             log: log.to_owned(),
             begun: Instant::now(),
-            shared: shared.clone(),
-            _place: place,
+            place,
         })
     }
 }
@@ -142,11 +140,11 @@ impl Turns {
 impl Turn {
     /// Whether it is over, and the reading has to end. If nobody had shortened it, the log isn't read again for a while.
     pub fn is_over(&self) -> bool {
-        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        let waiting = self.place.0.waiting.load(Ordering::Relaxed);
         let elapsed = self.begun.elapsed();
         // That it was too long for a turn that others had shortened says nothing of a log.
         if elapsed >= LONGEST {
-            self.shared.remember(&self.log);
+            self.place.0.remember(&self.log);
         }
         elapsed >= length(waiting)
     }

@@ -138,10 +138,10 @@ fn supervise(
         drop(child);
         ended
     })?;
-    let mut verdicts = sources
+    let verdict = sources
         .iter()
-        .filter_map(|source| source.verdict(job.path.as_str()));
-    Ok((ended, verdicts.next().map(str::to_owned)))
+        .find_map(|source| source.verdict(job.path.as_str()));
+    Ok((ended, verdict.map(str::to_owned)))
 }
 
 /// Why a build has failed on a machine, as it would be said of one that has failed here. A machine, or a builder

@@ -54,13 +54,18 @@ pub(super) struct HookRows {
 }
 
 impl HookRows {
-    /// Those of the hook with this record.
-    pub(super) fn new(engine: &Arc<Engine>, record: &Arc<HookRecord>) -> HookRows {
+    /// Those of a new hook.
+    pub(super) fn new(engine: &Arc<Engine>) -> HookRows {
         HookRows {
             engine: engine.clone(),
-            record: record.clone(),
+            record: Arc::new(HookRecord::new()),
             lines: Lines::default(),
         }
+    }
+
+    /// What has been told so far.
+    pub(super) fn record(&self) -> &Arc<HookRecord> {
+        &self.record
     }
 
     /// Writes the rows that this piece completes. Attempts are those at the build that the hook has accepted, if any.

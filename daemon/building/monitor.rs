@@ -187,13 +187,12 @@ impl Monitor<'_> {
                     0 => continue,
                     count => &buffer[..count],
                 };
-                if let Carries::Rows(take) = &mut source.carries {
-                    take(data);
-                    continue;
-                }
-                last_output = Instant::now();
                 match &mut source.carries {
-                    Carries::Rows(_) => {}
+                    // No output: it concerns neither the limits nor the client.
+                    Carries::Rows(take) => {
+                        take(data);
+                        continue;
+                    }
                     Carries::HelperOutput(filter) => {
                         self.helper_output(pid, filter.filter(data));
                     }
@@ -213,6 +212,7 @@ impl Monitor<'_> {
                         self.log.write(data)?;
                     }
                 }
+                last_output = Instant::now();
                 // The limits also apply while nobody reads: a builder must not exceed them because
                 // its client has stopped.
                 self.attempt.wait_for_room(|| {

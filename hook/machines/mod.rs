@@ -109,15 +109,20 @@ pub fn load(configuration: &Path) -> Result<MachineList, Error> {
 /// The machine files under `configuration` that there can be, or the one that the environment names; and whether
 /// another program, Guile, has to run to read one of them.
 pub fn files(configuration: &Path) -> (Vec<PathBuf>, bool) {
-    let files = match named_file() {
-        Some(file) => vec![file],
-        None => FILES.iter().map(|name| configuration.join(name)).collect(),
-    };
+    let files = candidates(configuration);
     let is_scheme = |file: &Path| file.extension().is_some_and(|extension| extension == "scm");
     let needs_guile =
         |file: &PathBuf| is_scheme(file) && read(file).is_ok_and(|text| scheme::needs_guile(&text));
     let needed = files.iter().any(needs_guile);
     (files, needed)
+}
+
+/// The machine files under `configuration` that there can be, or the one that the environment names.
+fn candidates(configuration: &Path) -> Vec<PathBuf> {
+    match named_file() {
+        Some(file) => vec![file],
+        None => FILES.iter().map(|name| configuration.join(name)).collect(),
+    }
 }
 
 /// The file to which entries are added: `machines.toml`, or the one that `GUIX_OFFLOAD_MACHINES` names.
@@ -127,10 +132,7 @@ pub fn changeable_file(configuration: &Path) -> PathBuf {
 
 /// Whether there is a machine file, in which there may be machines.
 pub fn are_configured(configuration: &Path) -> bool {
-    if let Some(file) = named_file() {
-        return file.exists();
-    }
-    FILES.iter().any(|name| configuration.join(name).exists())
+    candidates(configuration).iter().any(|file| file.exists())
 }
 
 #[cfg(test)]

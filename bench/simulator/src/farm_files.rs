@@ -223,7 +223,7 @@ impl Farm {
             derivation: file_name(attempt.goal),
             item: ItemName::of(package(attempt.goal)),
             system: "x86_64-linux".to_owned(),
-            machine: format!("{}:{PORT}", name_of(attempt.machine)),
+            machine: key_of(attempt.machine),
             speed: self.machines[attempt.machine].speed,
             kind: Kind::Build,
             times: Times {
@@ -246,14 +246,14 @@ impl Farm {
         let slots = self.machines[machine].slots as u32;
         MachineState {
             time: self.time(time),
-            machine: format!("{}:{PORT}", name_of(machine)),
+            machine: key_of(machine),
             state: match is_up {
                 true => State::Ready,
                 false => State::SetAside,
             },
             reason: match is_up {
                 true => String::new(),
-                false => format!("connecting to '{}': no route to host", name_of(machine)),
+                false => failure_of(machine),
             },
             load: 0.0,
             cores: slots,
@@ -270,7 +270,7 @@ impl Farm {
 
     /// Writes what hooks know of a machine.
     fn write_machine(&self, offload: &Path, number: usize) -> Result<()> {
-        let directory = offload.join(format!("{}:{PORT}", name_of(number)));
+        let directory = offload.join(key_of(number));
         fs::create_dir_all(&directory)
             .with_context(|| format!("creating {}", directory.display()))?;
         let running: Vec<&Attempt> = self.running(number).collect();
@@ -293,7 +293,7 @@ impl Farm {
         let ended = self.outcome.attempts.iter();
         let ended =
             ended.filter(|one| one.machine == number && one.ended.is_some() && !one.is_lost);
-        let error = format!("connecting to '{}': no route to host", name_of(number));
+        let error = failure_of(number);
         let health = serde_json::json!({
             "asked": self.now,
             "load": running.len(),
@@ -406,6 +406,16 @@ impl Farm {
 /// A machine's name.
 fn name_of(machine: usize) -> String {
     format!("build{:04}.example.invalid", machine + 1)
+}
+
+/// What hooks and the history call a machine.
+fn key_of(machine: usize) -> String {
+    format!("{}:{PORT}", name_of(machine))
+}
+
+/// Why one that has failed cannot be used.
+fn failure_of(machine: usize) -> String {
+    format!("connecting to '{}': no route to host", name_of(machine))
 }
 
 /// What a derivation makes.

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// The newest version that is used; kernels with an older one enforce what they support.
@@ -43,15 +43,22 @@ pub fn confine_to_reading(readable: &[&Path]) -> io::Result<bool> {
 }
 
 fn try_to_confine_to_reading(readable: &[&Path]) -> Result<bool, RulesetError> {
+    let status = reading_only(readable, AccessNet::BindTcp.into())?.restrict_self()?;
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Nothing but reading beneath `readable`, and nothing of `network`.
+fn reading_only(
+    readable: &[&Path],
+    network: BitFlags<AccessNet>,
+) -> Result<RulesetCreated, RulesetError> {
     let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-    let status = Ruleset::default()
+    Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::BindTcp)?
+        .handle_access(network)?
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
-        .add_rules(path_beneath_rules(readable, reading))?
-        .restrict_self()?;
-    Ok(status.ruleset != RulesetStatus::NotEnforced)
+        .add_rules(path_beneath_rules(readable, reading))
 }
 
 /// How much of what was asked for the kernel enforces.
@@ -83,16 +90,10 @@ fn try_to_confine_server(
     listable: &[&Path],
     ports: &[u16],
 ) -> Result<Enforcement, RulesetError> {
-    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
     let rules = ports
         .iter()
         .map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
-    let status = Ruleset::default()
-        .handle_access(AccessFs::from_all(NEWEST))?
-        .handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-        .create()?
-        .add_rules(path_beneath_rules(readable, reading))?
+    let status = reading_only(readable, AccessNet::BindTcp | AccessNet::ConnectTcp)?
         .add_rules(path_beneath_rules(listable, AccessFs::ReadDir))?
         .add_rules(rules)?
         .restrict_self()?;

@@ -50,7 +50,6 @@ pub(in super::super) struct HookProcess {
     /// The read end of its descriptor for rows of the history.
     rows_pipe: OwnedFd,
     rows: HookRows,
-    record: Arc<HookRecord>,
     child: Child,
 }
 
@@ -98,7 +97,7 @@ impl HookProcess {
         pipe::set_nonblocking(&log, true)?;
         let (rows_pipe, its_rows) = pipe::pipe()?;
         pipe::set_nonblocking(&rows_pipe, true)?;
-        let record = Arc::new(HookRecord::new());
+        let rows = HookRows::new(engine);
         let history = engine.settings.history;
         let history = history.map_or_else(|| "no".to_owned(), |limits| limits.to_string());
         let mut spawn = Spawn::new(program)
@@ -106,7 +105,7 @@ impl HookProcess {
             .env(VARIABLE, program)
             .env("GUIX_OFFLOAD_REASONS", "1")
             .env(Limits::VARIABLE, history)
-            .env(Token::VARIABLE, record.token().to_string())
+            .env(Token::VARIABLE, rows.record().token().to_string())
             .env(Pipe::VARIABLE, Pipe::DESCRIPTOR.to_string());
         if verbose {
             spawn = spawn.env("GUIX_OFFLOAD_VERBOSE", "1");
@@ -127,15 +126,14 @@ impl HookProcess {
             unread: Vec::new(),
             reason: None,
             rows_pipe,
-            rows: HookRows::new(engine, &record),
-            record,
+            rows,
             child,
         })
     }
 
     /// What it has told of its build.
     pub(in super::super) fn record(&self) -> &Arc<HookRecord> {
-        &self.record
+        self.rows.record()
     }
 
     /// Takes it apart, for the build that it has accepted.
@@ -148,7 +146,6 @@ impl HookProcess {
             reason: _,
             rows_pipe,
             rows,
-            record: _,
             child,
         } = self;
         let pipes = HookPipes {

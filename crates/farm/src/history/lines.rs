@@ -10,7 +10,6 @@ use std::os::unix::fs::FileTypeExt;
 
 use serde::{Deserialize, Serialize};
 use system::pipe;
-use system::sync::Mutex;
 
 use super::record::{Attempt, MachineState};
 
@@ -30,7 +29,7 @@ pub enum Line {
 
 /// The hook's end of the pipe.
 #[derive(Debug)]
-pub struct Pipe(Mutex<File>);
+pub struct Pipe(File);
 
 impl Pipe {
     /// The environment variable by which a daemon tells a hook the descriptor's number.
@@ -52,7 +51,7 @@ impl Pipe {
 
     /// A pipe of which this is the end for writing, which must not block.
     pub fn new(pipe: File) -> Pipe {
-        Pipe(Mutex::new(pipe))
+        Pipe(pipe)
     }
 
     /// Tells the daemon a row; returns false if it won't get it.
@@ -66,9 +65,7 @@ impl Pipe {
         text.push(b'\n');
         // What the pipe has no room for, it doesn't take a part of.
         text.len() <= LONGEST
-            && self
-                .0
-                .lock()
+            && (&self.0)
                 .write(&text)
                 .is_ok_and(|count| count == text.len())
     }

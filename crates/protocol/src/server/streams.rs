@@ -73,21 +73,23 @@ impl<'a, R: Read> ImportSource<'a, R> {
                 self.ask()?;
             }
         }
-        if self.size == 0 {
-            self.resume()?;
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match self.size {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Waits for the piece that was asked for.
+    /// Waits for the piece that was asked for. After an empty one, log messages are allowed again.
     fn begin_piece(&mut self) -> io::Result<()> {
         self.failed = true;
         self.size = self.connection.reader().read_length(self.wanted as u64)?;
         self.failed = false;
         self.asked = false;
         self.left = self.size;
-        Ok(())
+        match self.size {
+            0 => self.resume(),
+            _ => Ok(()),
+        }
     }
 
     /// After the last byte of a piece, reads its padding, and allows log messages again unless the next one
@@ -123,9 +125,6 @@ impl<'a, R: Read> ImportSource<'a, R> {
         if self.asked {
             self.begin_piece()?;
             self.drop_piece()?;
-            if self.size == 0 {
-                self.resume()?;
-            }
         }
         Ok(())
     }

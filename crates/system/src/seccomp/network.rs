@@ -278,12 +278,11 @@ fn server_sockets(connects_by_tcp: bool) -> Vec<sock_filter> {
         allow,
         refuse,
     ];
-    for family in [libc::AF_INET, libc::AF_INET6]
-        .iter()
-        .filter(|_| connects_by_tcp)
-    {
-        part.push(unless(libc::BPF_JEQ, family.unsigned_abs(), tcp.len()));
-        part.extend(tcp);
+    if connects_by_tcp {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            part.push(unless(libc::BPF_JEQ, family.unsigned_abs(), tcp.len()));
+            part.extend(tcp);
+        }
     }
     part.push(refuse);
     part
@@ -360,17 +359,13 @@ fn program(own: u32, role: Role) -> Vec<sock_filter> {
             refuse,
         ],
     );
+    let without = |index: u32, flags: libc::c_int| {
+        let flags = flags.unsigned_abs();
+        let is_set = unless(libc::BPF_JSET, flags, 1);
+        [load(argument(index)), is_set, refuse, allow]
+    };
     for (number, index) in OPEN {
-        let writing = WRITING.unsigned_abs();
-        on(
-            *number,
-            &[
-                load(argument(*index)),
-                unless(libc::BPF_JSET, writing, 1),
-                refuse,
-                allow,
-            ],
-        );
+        on(*number, &without(*index, WRITING));
     }
     if let Role::Server { connects_by_tcp } = role {
         on(libc::SYS_socket, &server_sockets(connects_by_tcp));
@@ -381,15 +376,8 @@ fn program(own: u32, role: Role) -> Vec<sock_filter> {
         requests.push(fail(libc::ENOTTY));
         on(libc::SYS_ioctl, &requests);
         // It connects, too, and Landlock isn't asked.
-        let fast = libc::MSG_FASTOPEN.unsigned_abs();
         for (number, index) in SEND {
-            let part = [
-                load(argument(index)),
-                unless(libc::BPF_JSET, fast, 1),
-                refuse,
-                allow,
-            ];
-            on(number, &part);
+            on(number, &without(index, libc::MSG_FASTOPEN));
         }
     } else {
         on(libc::SYS_socket, &only_families(&SOCKET_FAMILIES));
